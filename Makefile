@@ -1,0 +1,45 @@
+# Every target works alone from a fresh clone, as root or not, without asking.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+PY := .venv/bin/python
+
+.PHONY: setup demo test check reference test-long bench lock clean
+
+.venv/.done: requirements.lock pyproject.toml
+	command -v $(PYTHON) >/dev/null && $(PYTHON) -m venv --clear .venv || python3 -m venv --clear .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+setup: .venv/.done
+
+demo: setup
+	.venv/bin/tierkeeper demo
+
+test: setup
+	$(PY) -m pytest -m "not long"
+
+check: setup
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+	$(PY) -m tierkeeper.cli.reference --check docs/reference
+
+reference: setup
+	$(PY) -m tierkeeper.cli.reference docs/reference
+
+test-long: setup
+	$(PY) -m pytest -m long --timeout 7200
+
+bench: setup
+	for name in move archive-write; do $(PY) -m bench $$name --json || exit 1; done
+
+# The lock names versions and hashes, never a registry.
+lock:
+	python3 -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv
+	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --extra demo --group dev pyproject.toml --output-file requirements.lock
+	rm -r .venv-lock
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

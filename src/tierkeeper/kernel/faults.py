@@ -1,0 +1,54 @@
+"""Named places where a crash would hurt most. In production reaching one does nothing; `tierkeeper.testing` arms it."""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+
+class Point(StrEnum):
+    """Every durable step of a move, just before and after its commit."""
+
+    LEASED = "leased"
+    LEDGER_OPEN = "ledger-open"  # the ledger row is open at the destination
+    MARKER_OPEN = "marker-open"  # the marker is open at the source
+    SOURCE_READ = "source-read"  # half of the batch was read
+    COPY_BEFORE_COMMIT = "copy-before-commit"  # the copy was compared, not committed
+    COPIED = "copied"  # the copy is durable at the destination
+    WAITED = "waited"
+    DELETE_BEFORE_COMMIT = "delete-before-commit"  # rows are deleted, the marker is moved, nothing committed
+    DELETED = "deleted"  # the source's commit has returned
+    DONE = "done"  # the ledger says done
+    FORGOTTEN = "forgotten"
+    MARKER_DROPPED = "marker-dropped"
+    UNDO_ABORTED = "undo-aborted"  # recovery won the marker
+    UNDO_BEFORE_COMMIT = "undo-before-commit"
+    UNDONE = "undone"
+    MIRRORED = "mirrored"  # a block of a mirror table was upserted, not committed
+    SEGMENT_WRITTEN = "segment-written"  # the encrypted file is complete on local disk
+    SEGMENT_PUT = "segment-put"  # the store has acknowledged the segment
+    MANIFEST_PUT = "manifest-put"
+    COMMIT_PUT = "commit-put"  # the signed commit object is in the store
+    OBJECT_BEFORE_RENAME = "object-before-rename"  # an object is written and synced under a temporary name
+    RESTORE_BEFORE_COMMIT = "restore-before-commit"
+
+
+def _nothing(point: Point) -> None:
+    del point
+
+
+_hook: Callable[[Point], None] = _nothing
+
+
+def reach(point: Point) -> None:
+    """Marks that the program is at `point`."""
+    _hook(point)
+
+
+def arm(hook: Callable[[Point], None]) -> None:
+    """Calls `hook` at every point from now on; for `tierkeeper.testing` alone."""
+    global _hook  # noqa: PLW0603 - one process, one hook: threads that the test did not start must reach it too
+    _hook = hook
+
+
+def disarm() -> None:
+    """Back to doing nothing."""
+    arm(_nothing)

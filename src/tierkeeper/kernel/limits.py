@@ -1,0 +1,17 @@
+"""Every limit, named, with its reason."""
+
+from typing import Final
+
+BATCH_ROWS: Final = 25_000  # 10-50k rows keep a retry cheap and a delete's locks and WAL short
+BATCH_ROWS_MIN: Final = 500  # a batch that writers keep changing is halved down to this, then left for the next run
+GROUP_BATCHES: Final = 8  # batches that share one wait for old readers; more keep more rows in two tiers at once
+SEGMENT_ROWS: Final = 1_000_000  # one archive file; larger ones make a retry dear, smaller ones waste the catalog
+ROW_GROUP_ROWS: Final = 122_880  # the reader's unit of pruning; DuckDB and pyarrow scan this size well
+ROW_GROUP_BYTES: Final = 64 * 2**20  # wide rows end a row group sooner, so that memory stays flat
+DIGEST_ROWS: Final = 65_536  # content digests are taken over blocks of this many rows, whatever the chunks on the way
+COPY_BLOCK_BYTES: Final = 256 * 1024  # larger blocks gain nothing, smaller ones cost a system call each
+CONNECT_SECONDS: Final = 10  # an unreachable server is told apart from a slow one
+LOCK_SECONDS: Final = 10  # waiting longer for a lock means queueing the application behind us
+LEASE_SECONDS: Final = 120  # a mover on another machine that says nothing for so long may be replaced; markers fence it
+WAIT_EXTRA_SECONDS: Final = 5  # waiting for old readers: their time-out, and this for the server to notice
+CONFLICTS_PER_TABLE: Final = 1_000  # more keys in two tiers at once is no accident: the table is refused

@@ -1,0 +1,21 @@
+"""What the user wants of a table, and the bounds every reader and mover keeps to."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.units import Age
+
+Tier = Literal["core", "main", "archive"]
+TIERS: tuple[Tier, ...] = ("core", "main", "archive")
+
+
+@dataclass(frozen=True)
+class TablePolicy:
+    """One `[[tables]]` entry. Rows older than `core` leave Core, older than `main` leave Main; None: they stay."""
+
+    name: TableName
+    mode: Literal["move", "mirror"] = "move"
+    age: str | None = None
+    core: Age | None = None
+    main: Age | None = None

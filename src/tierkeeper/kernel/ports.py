@@ -1,0 +1,175 @@
+"""Where siblings meet: the mover drives a `Destination`; Postgres tiers and the archive each are one.
+
+Pure declarations; nothing here may know a driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from uuid import UUID
+
+from tierkeeper.kernel.policy import Tier
+from tierkeeper.kernel.tables import TableName, TableShape
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LedgerState = Literal["open", "copied", "done", "undone", "forgotten"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as both of its tiers know it. `predicate` is SQL at the source that selects exactly its rows in any snapshot."""
+
+    id: UUID
+    source: Tier
+    table: TableName
+    age: str
+    cutoff: datetime
+    predicate: str
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What one snapshot at the source says of a batch. `fingerprint` changes when any of its rows is touched, added or gone."""
+
+    rows: int
+    fingerprint: str
+    min_age: datetime | None
+    max_age: datetime | None
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """A batch as its destination's ledger has it. `seq` only grows; `extent` is None until it is copied."""
+
+    batch: Batch
+    seq: int
+    state: LedgerState
+    extent: Extent | None
+    bytes: int
+
+
+class SourceSnapshot(Protocol):
+    """One short READ ONLY, REPEATABLE READ transaction at the source (S1). Everything read through it is one instant."""
+
+    @property
+    def shape(self) -> TableShape: ...
+    @property
+    def batch(self) -> Batch: ...
+    @property
+    def extent(self) -> Extent: ...
+
+    def copy(self, columns: Sequence[str], *, binary: bool) -> Generator[bytes | bytearray | memoryview]:
+        """The batch's rows as COPY data, one row a block except for header and trailer. Close it when you stop early."""
+        ...
+
+    def arrow(
+        self, projection: Sequence[tuple[str, str]], order_by: Sequence[str]
+    ) -> AbstractContextManager[pa.RecordBatchReader]:
+        """The batch's rows as Arrow record batches: `projection` pairs a name with an SQL expression (already quoted)."""
+        ...
+
+
+class Destination(Protocol):
+    """The ledger's side of the move protocol (design section 4).
+
+    Keeps I1-I5 together with the source's markers: each method commits before it returns and is safe to call again; a change
+    of state asserts the state before it and raises `Fenced` when somebody else changed it first.
+    """
+
+    tier: Tier
+
+    def open(self, batch: Batch) -> LedgerRow:
+        """Ledger row `open`, durable."""
+        ...
+
+    def copy(self, batch: Batch, snapshot: SourceSnapshot) -> LedgerRow:
+        """Ledger open -> copied with the rows, read back and compared by content first. Raises Failed on a difference."""
+        ...
+
+    def settled_for_readers(self, batch_ids: Sequence[UUID]) -> str | None:
+        """None once no reader's snapshot here can lack these copies and standbys have flushed them; else what it waits for."""
+        ...
+
+    def finish(self, batch_id: UUID) -> None:
+        """Ledger copied -> done. Nothing to do if it is done or forgotten already."""
+        ...
+
+    def undo(self, batch_id: UUID) -> None:
+        """Ledger open|copied -> undone, taking exactly the batch's rows away. The caller has won the marker."""
+        ...
+
+    def unsettled(self, table: TableName | None = None) -> list[LedgerRow]:
+        """Batches that are `open` or `copied`, oldest first."""
+        ...
+
+    def forget(self, older_than_seconds: float, settled: Sequence[UUID]) -> list[UUID]:
+        """Ledger done -> forgotten for what has been done for longer than that.
+
+        Returns those of `settled` (markers at the source that are moved or aborted) that may be dropped there: forgotten for
+        longer than that, or undone.
+        """
+        ...
+
+    def rests(self, table: TableName, longest_reader_seconds: float) -> str | None:
+        """None if no batch of `table` arrived here within `longest_reader_seconds` or is in flight; else why it must rest."""
+        ...
+
+    def knows(self, batch_id: UUID) -> LedgerState | None:
+        """The ledger's word on a batch; None if it never heard of it."""
+        ...
+
+
+class Audit(Protocol):
+    """I7: an action that changes state has a record before it and after it, or it does not run."""
+
+    def action(self, verb: str, subject: str, detail: Mapping[str, Any]) -> AbstractContextManager[Callable[..., None]]:
+        """Writes the intent durably, then runs the block; the callable it yields adds to the outcome, written at the end."""
+        ...
+
+
+class Progress(Protocol):
+    """Tells a person how far long work is."""
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """`done` of `total` rows (None: unknown) of the work named `what`."""
+        ...
+
+
+Stop = Callable[[], str | None]
+"""Asked between batches: None to go on, else why the run must end (SIGTERM, a time limit)."""
+
+
+@dataclass(frozen=True)
+class ScanSegment:
+    """A segment as a catalog snapshot has it. Ages are both included, None where the segment has none."""
+
+    id: str
+    batch: UUID
+    state: LedgerState
+    rows: int
+    min_age: datetime | None
+    max_age: datetime | None
+
+
+class SegmentScan(Protocol):
+    """How `query` reads the archive: which segments a catalog snapshot has, and their rows."""
+
+    def segments(self, catalog_cursor: Any, table: TableName) -> list[ScanSegment]:
+        """The segments of `table` in the snapshot of the transaction that `catalog_cursor` (psycopg) is in."""
+        ...
+
+    def read(
+        self, segment_id: str, columns: Sequence[str], min_age: datetime | None, max_age: datetime | None
+    ) -> Iterator[pa.RecordBatch]:
+        """The segment's rows with just `columns`; rows whose age lies outside of [min_age, max_age] (None: open) may be left out.
+
+        Integers, floats, booleans, text and a finite age come natively, all other types as Postgres's text under the
+        pinned settings. Raises Failed for a segment that is missing or damaged, or that lacks a column.
+        """
+        ...

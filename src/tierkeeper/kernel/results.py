@@ -1,0 +1,261 @@
+"""Every JSON result, typed, in one place: the command line prints these, the reference is generated from them.
+
+Units are in the names (`_bytes`, `seconds`); instants are ISO 8601 in UTC.
+"""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Result(BaseModel):
+    """Base of all results: frozen, closed, printed by alias."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+
+class ErrorResult(Result):
+    """One fault: where, why, what to do."""
+
+    place: str
+    cause: str
+    remedy: str
+
+
+class ErrorDocument(Result):
+    """What `--json` prints for an error; a list where several faults were found at once."""
+
+    error: ErrorResult | list[ErrorResult]
+
+
+class CheckItem(Result):
+    """One thing that was looked at, and found good."""
+
+    place: str
+    finding: str
+
+
+class CheckResult(Result):
+    """`check`: everything that was looked at. Faults are an error document instead."""
+
+    ok: bool
+    checks: list[CheckItem]
+    notes: list[str] = Field(default=[], description="true, harmless, and worth knowing")
+
+
+class SetupStep(Result):
+    """One step of a setup: where, what, and the SQL or file it comes to."""
+
+    tier: str
+    action: str
+    sql: str = ""
+
+
+class SetupResult(Result):
+    """`setup`: the plan, and whether it was applied. An empty plan means nothing is missing."""
+
+    applied: bool
+    steps: list[SetupStep]
+    notes: list[str] = Field(default=[])
+
+
+class TierStatus(Result):
+    """One tier as it is now."""
+
+    used_bytes: int | None = Field(description="as the provider counts it; null where the tier does not answer")
+    quota_bytes: int
+    share: float | None = Field(description="used / quota")
+    healthy: bool
+    read_only: bool | None = None
+    cause: str | None = Field(default=None, description="why it is not healthy")
+    remedy: str | None = None
+
+
+class TableStatus(Result):
+    """One table of the policy. Row counts are the planner's estimates, except the archive's."""
+
+    mode: str
+    core_rows_estimate: int | None = None
+    main_rows_estimate: int | None = None
+    archive_rows: int | None = None
+    in_flight: int | None = Field(default=None, description="batches that an interrupted move left; the next run settles them")
+    conflicts: list[str] = Field(default=[], description="keys that are in Core and in Main; Core's row counts")
+
+
+class StatusResult(Result):
+    """`status`."""
+
+    tiers: dict[str, TierStatus]
+    tables: dict[str, TableStatus]
+
+
+class MoveResult(Result):
+    """`move`, and one hop of `archive run` and `quota`."""
+
+    table: str
+    from_: str = Field(alias="from")
+    to: str
+    batches: int
+    rows: int
+    bytes: int = Field(description="of the copied rows on the wire (Core -> Main) or of the stored segments (Main -> Archive)")
+    seconds: float
+    stopped_because: str = Field(description="complete, row limit, resting, waiting for a reader, stopped, ...")
+    cutoff: datetime | None = None
+    recovered: int = Field(default=0, description="batches of an interrupted run that were settled first")
+    conflicts: list[str] = Field(default=[], description="keys that are in both tiers and stay so")
+    notes: list[str] = Field(default=[])
+    batch_ids: list[str] = Field(default=[], description="as the destination's ledger and the audit name them")
+
+
+class MovePlan(Result):
+    """`move --dry-run`: what would happen. Nothing was changed."""
+
+    table: str
+    from_: str = Field(alias="from")
+    to: str
+    cutoff: datetime
+    rows: int
+    batches: int
+    setup: list[SetupStep] = Field(description="what is missing at the destination and would be made first")
+    notes: list[str] = Field(default=[], description="triggers, publications and whatever else would see the deletes")
+    dry_run: bool = True
+
+
+class ArchiveRunResult(Result):
+    """`archive run`."""
+
+    runs: list[MoveResult]
+    segments: list[str] = Field(default=[], description="ids of the segments written")
+
+
+class SegmentResult(Result):
+    """A line of `archive list`."""
+
+    segment: str
+    table: str
+    rows: int
+    bytes: int = Field(description="of the encrypted file")
+    min_age: datetime | None
+    max_age: datetime | None
+    state: str
+
+
+class SegmentDetail(SegmentResult):
+    """`archive show`: a segment with what its signed manifest says."""
+
+    sha256: str
+    key_id: str
+    schema_hash: str
+    columns: dict[str, str] = Field(description="name -> Postgres type")
+    source: str
+    batch: str
+    created_at: datetime
+    verified_at: datetime | None = None
+
+
+class VerifyResult(Result):
+    """`archive verify`: every segment was read back whole, decrypted and compared with its signed manifest."""
+
+    checked: int
+    damaged: list[str] = Field(description="segment ids, each with its cause after a colon")
+    missing: list[str]
+    ok: bool
+
+
+class RestoreResult(Result):
+    """`archive restore`."""
+
+    table: str
+    to: str
+    rows: int
+    segments: int
+    seconds: float
+
+
+class QuotaTier(Result):
+    """One tier before and after a run of the quota manager."""
+
+    used_bytes_before: int | None
+    used_bytes_after: int | None
+    quota_bytes: int
+
+
+class Reclaim(Result):
+    """Space given back by one table."""
+
+    tier: str
+    table: str
+    method: str
+    bytes_before: int
+    bytes_after: int
+    seconds: float
+
+
+class QuotaResult(Result):
+    """`quota`: what was moved and why, what space came back, and what could not be done."""
+
+    dry_run: bool
+    tiers: dict[str, QuotaTier]
+    moves: list[MoveResult] = Field(default=[])
+    plans: list[MovePlan] = Field(default=[], description="with --dry-run")
+    reclaimed: list[Reclaim] = Field(default=[])
+    errors: list[ErrorResult] = Field(default=[], description="tables that had to wait; the others went on")
+    notes: list[str] = Field(default=[])
+
+
+class HealthItem(Result):
+    """One service or tier that was asked."""
+
+    name: str
+    healthy: bool
+    latency_seconds: float | None = None
+    cause: str | None = None
+    remedy: str | None = None
+
+
+class HealthResult(Result):
+    """`IntelligentLoadBalancer.test_health_checks`."""
+
+    ok: bool
+    checks: list[HealthItem]
+
+
+class InitResult(Result):
+    """`init`: the file that was written, the variables it refers to, and those that still have to be set."""
+
+    file: str
+    found: list[str]
+    missing: list[str]
+
+
+class QueryFile(Result):
+    """`query --output FILE`: without a file, `query --json` prints a list of objects, one for each row."""
+
+    output: str
+    rows: int
+    bytes: int
+
+
+class DemoTier(Result):
+    """One tier of the demo, before and after. Rows are those of the moved tables; mirrored ones are not counted."""
+
+    rows_before: int
+    rows_after: int
+    bytes_before: int
+    bytes_after: int
+    quota_bytes: int
+
+
+class DemoResult(Result):
+    """`demo`: lost and doubled are counted against the package's own files, by code that uses no part of the mover."""
+
+    tiers: dict[str, DemoTier]
+    lost: int
+    doubled: int
+    segments: int
+    verified: bool
+    restored_rows: int
+    restore_matches: bool
+    query_matches: bool = Field(description="counts per month over all tiers are those of the original")
+    seconds: dict[str, float]
+    today: datetime = Field(description="the day that the demo fixes as today")

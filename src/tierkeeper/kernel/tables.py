@@ -1,0 +1,82 @@
+"""Names and shapes of tables, as pure values."""
+
+import re
+from dataclasses import dataclass, field
+
+from tierkeeper.kernel.errors import UsageError
+
+_NAME_BYTES = 63  # Postgres cuts longer names silently, so that two of them may be the same
+_PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([A-Za-z_\u0080-\U0010ffff][\w$\u0080-\U0010ffff]*))\s*')
+
+
+@dataclass(frozen=True, order=True)
+class TableName:
+    """A table as SQL names it: unquoted parts fold to lower case, the schema is `public` if left out."""
+
+    schema: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str, place: str) -> "TableName":
+        """Reads `flights`, `public.flights`, `"odd schema"."my table"`. Raises UsageError naming `place`."""
+        parts, at = list[str](), 0
+        while (match := _PART.match(text, at)) is not None:
+            parts.append(match[1].replace('""', '"') if match[1] is not None else match[2].lower())
+            at = match.end()
+            if not text.startswith(".", at) or at + 1 == len(text):
+                break
+            at += 1
+        bad = next((p for p in parts if "\x00" in p or len(p.encode()) > _NAME_BYTES), None)
+        if bad is not None:
+            raise UsageError(place, f"the name {bad[:20]!r}… is longer than {_NAME_BYTES} bytes or holds a NUL", "Correct it")
+        if at != len(text) or len(parts) not in (1, 2):
+            raise UsageError(
+                place,
+                f"{text!r} is not a table's name",
+                'Write it as SQL does: schema.table, or "Odd Schema"."My Table"',
+            )
+        return cls(*parts) if len(parts) == 2 else cls("public", parts[0])  # noqa: PLR2004
+
+    def __str__(self) -> str:
+        return ".".join(
+            p if re.fullmatch(r"[a-z_][a-z0-9_$]*", p) else '"' + p.replace('"', '""') + '"' for p in (self.schema, self.name)
+        )
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column as the catalog describes it.
+
+    `type` is `format_type` with its modifier ("numeric(10,2)"). `base` is the type under all domains as `pg_type` names it,
+    qualified where it lies outside of pg_catalog; `kind` its `typtype` before domains are followed (b base, d domain, e enum,
+    c composite, r range, m multirange); `category` its `typcategory`; `element` the base type of an array's elements, else None.
+    """
+
+    name: str
+    type: str
+    base: str
+    kind: str = "b"
+    category: str = ""
+    element: str | None = None
+    element_kind: str | None = None
+    not_null: bool = False
+    collation: str | None = None  # as `pg_collation` names it, quoted and qualified; None for the type's default
+    generated: bool = False
+
+
+@dataclass(frozen=True)
+class TableShape:
+    """What the mover must know of a table: its columns in order and its key.
+
+    `ddl` recreates it elsewhere (types first); `referenced_by` names foreign keys of other tables that point at it.
+    """
+
+    name: TableName
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    referenced_by: tuple[str, ...] = ()
+    delete_triggers: tuple[str, ...] = ()
+    ddl: tuple[str, ...] = field(default=(), compare=False)
+
+    def column(self, name: str) -> Column | None:
+        return next((c for c in self.columns if c.name == name), None)
