@@ -1,0 +1,37 @@
+"""Rows as Arrow record batches, read in a snapshot that a psycopg transaction has exported."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from tierkeeper.kernel.errors import Failed
+from tierkeeper.postgres.link import PINNED, Link
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@contextmanager
+def snapshot_reader(link: Link, snapshot: str, query: str, *, purpose: str) -> Iterator["pa.RecordBatchReader"]:
+    """The result of `query`, streamed, as of the exported `snapshot` and under the pinned settings.
+
+    The exporting transaction must stay open until this has entered. Raises Failed naming the tier.
+    """
+    from adbc_driver_postgresql import dbapi
+
+    uri = f"{link.uri}&{urlencode({'application_name': f'tierkeeper {purpose}'})}"
+    try:
+        with closing(dbapi.connect(uri)) as conn, closing(conn.cursor()) as cur:
+            cur.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            cur.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")  # the server made this name; SET takes no parameter
+            for name, value in PINNED.items():
+                cur.execute(f"SET LOCAL {name} = '{value}'")
+            cur.execute("SET LOCAL row_security = off")
+            cur.execute("SET LOCAL search_path = pg_catalog")
+            cur.execute(query)
+            with cur.fetch_record_batch() as reader:
+                yield reader
+            conn.rollback()
+    except dbapi.Error as error:
+        raise Failed(f"tiers.{link.tier} ({link.shown})", str(error).splitlines()[0], "Run the same command again") from error

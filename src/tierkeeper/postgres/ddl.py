@@ -1,0 +1,202 @@
+"""The statements that recreate a table elsewhere: what its columns need first, then the table itself.
+
+Values are kept, not recomputed: no default, check, trigger, identity or generation expression comes along. Whether a
+statement is needed at a destination is `setup`'s to decide; a statement that makes a type does nothing where it exists.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+
+from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.tables import Column, TableName, TableShape
+from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.statements import load
+
+_SQL = load("tierkeeper.postgres", "shapes.sql")
+_PROVIDERS: Final[Mapping[str, str]] = {"c": "libc", "i": "icu", "b": "builtin"}
+
+
+@dataclass(frozen=True)
+class PgType:
+    """One row of `pg_type` with what it takes to recreate it; `parts` are the oids of the types it is made of."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    category: str
+    parts: list[int]
+    extension: list[str] | None
+    labels: list[str]
+    domain_of: str | None
+    not_null: bool
+    collation: str | None
+    checks: list[str]
+    relation_kind: str | None
+    attributes: list[str]
+    range_of: str | None
+    canonical: bool
+    collations: list[int]
+
+    @property
+    def shown(self) -> str:
+        """Its bare name in `pg_catalog`, its qualified one elsewhere: `int4`, `public.mood`."""
+        return self.name if self.schema == "pg_catalog" else str(TableName(self.schema, self.name))
+
+
+@dataclass(frozen=True)
+class SchemaObject:
+    """One thing that a table needs, or the table itself; `sql` makes it where it is missing."""
+
+    kind: Literal["schema", "extension", "collation", "type", "table"]
+    schema: str
+    name: str
+    sql: str
+    labels: tuple[str, ...] = ()  # of an enum, in their order
+
+
+def create_statements(conn: Connection, shape: TableShape, new_name: TableName | None = None) -> tuple[str, ...]:
+    """All of `objects` as SQL; the last statement makes the table, under `new_name` if one is given.
+
+    Raises UsageError for a type that cannot be made elsewhere.
+    """
+    return tuple(o.sql for o in objects(conn, shape, new_name))
+
+
+def objects(conn: Connection, shape: TableShape, new_name: TableName | None = None) -> tuple[SchemaObject, ...]:
+    """What `shape` needs (schemas, extensions, collations, types, in the order of their making), then the table."""
+    with catalog(conn) as cur:
+        row = cur.execute(_SQL["relation"], {"schema": shape.name.schema, "name": shape.name.name}).fetchone()
+        if row is None:
+            raise UsageError(f"table {shape.name}", "it does not exist any more", "Run again")
+        oid = int(row[0])
+        collations = [r[5] for r in cur.execute(_SQL["columns"], {"table": oid}) if r[5] is not None]
+        types = read_types(cur, oid)
+        made = read_collations(cur, {c for t in types.values() for c in t.collations}.union(collations))
+    return assemble(shape, types, made, new_name)
+
+
+def assemble(
+    shape: TableShape,
+    types: Mapping[int, PgType],
+    collations: Sequence[SchemaObject],
+    new_name: TableName | None = None,
+) -> tuple[SchemaObject, ...]:
+    """The pure half of `objects`: orders what was read, each schema before what lies in it."""
+    name = new_name or shape.name
+    wanted: list[SchemaObject] = [*collations]
+    done: set[int] = set()
+    for t in types.values():
+        wanted += _with_parts(t, types, done, shape.name)
+    wanted.append(SchemaObject("table", name.schema, name.name, table_statement(name, shape.columns, shape.key)))
+    return tuple(_with_schemas(wanted))
+
+
+def table_statement(name: TableName, columns: Sequence[Column], key: Sequence[str]) -> str:
+    """CREATE TABLE for `columns` and the primary key alone."""
+    lines = [
+        _ident(c.name) + " " + c.type + (f" COLLATE {c.collation}" if c.collation else "") + (" NOT NULL" if c.not_null else "")
+        for c in columns
+    ]
+    if key:
+        lines.append("PRIMARY KEY (" + ", ".join(map(_ident, key)) + ")")
+    return f"CREATE TABLE {_ident(name.schema, name.name)} (\n    " + ",\n    ".join(lines) + "\n)"
+
+
+def read_types(cur: psycopg.Cursor[Any], table_oid: int) -> dict[int, PgType]:
+    """All types that the table's columns are made of, however deep, by oid."""
+    with cur.connection.cursor(row_factory=class_row(PgType)) as typed:
+        return {t.oid: t for t in typed.execute(_SQL["types"], {"table": table_oid})}
+
+
+def read_collations(cur: psycopg.Cursor[Any], oids: set[int]) -> list[SchemaObject]:
+    """Those of `oids` that somebody made: Postgres's own are everywhere."""
+    rows = cur.execute(_SQL["collations"], {"collations": sorted(oids)}).fetchall()
+    return [SchemaObject("collation", schema, name, _collation(schema, name, entry)) for schema, name, entry in rows]
+
+
+def _collation(schema: str, name: str, entry: Mapping[str, Any]) -> str:
+    options = [f"PROVIDER = {_PROVIDERS[entry['collprovider']]}"]
+    locale = entry.get("colllocale") or entry.get("colliculocale")  # the column's name before and since Postgres 17
+    if locale is not None:
+        options.append(f"LOCALE = {_literal(locale)}")
+    elif entry.get("collcollate") is not None:
+        options += [f"LC_COLLATE = {_literal(entry['collcollate'])}", f"LC_CTYPE = {_literal(entry['collctype'])}"]
+    if entry.get("collicurules"):
+        options.append(f"RULES = {_literal(entry['collicurules'])}")
+    if not entry["collisdeterministic"]:
+        options.append("DETERMINISTIC = false")
+    return f"CREATE COLLATION IF NOT EXISTS {_ident(schema, name)} ({', '.join(options)})"
+
+
+def _with_schemas(wanted: Sequence[SchemaObject]) -> Iterator[SchemaObject]:
+    seen: set[tuple[str, str, str]] = set()
+    for thing in wanted:
+        if thing.schema != "pg_catalog" and ("schema", "", thing.schema) not in seen:
+            seen.add(("schema", "", thing.schema))
+            yield SchemaObject("schema", "", thing.schema, f"CREATE SCHEMA IF NOT EXISTS {_ident(thing.schema)}")
+        if (thing.kind, thing.schema, thing.name) not in seen:
+            seen.add((thing.kind, thing.schema, thing.name))
+            yield thing
+
+
+def _with_parts(t: PgType, types: Mapping[int, PgType], done: set[int], table: TableName) -> Iterator[SchemaObject]:
+    """What makes `t`, after what makes its parts. A type cannot contain itself, so this ends."""
+    if t.oid in done or t.schema == "pg_catalog":
+        return
+    done.add(t.oid)
+    if t.extension is not None:
+        schema, name = t.extension
+        text = f"CREATE EXTENSION IF NOT EXISTS {_ident(name)} WITH SCHEMA {_ident(schema)}"
+        yield SchemaObject("extension", schema, name, text)
+        return
+    for part in t.parts:
+        yield from _with_parts(types[part], types, done, table)
+    statement = _type_statement(t, table)
+    if statement is not None:
+        yield SchemaObject("type", t.schema, t.name, _unless_there(statement), tuple(t.labels))
+
+
+def _type_statement(t: PgType, table: TableName) -> str | None:
+    """CREATE TYPE or DOMAIN; None for what comes with another type (arrays, multiranges)."""
+    name = _ident(t.schema, t.name)
+    if t.kind == "e":
+        return f"CREATE TYPE {name} AS ENUM ({', '.join(map(_literal, t.labels))})"
+    if t.kind == "d":
+        tail = [f"COLLATE {t.collation}"] if t.collation else []
+        tail += ["NOT NULL"] if t.not_null else []
+        return " ".join([f"CREATE DOMAIN {name} AS {t.domain_of}", *tail, *t.checks])
+    if t.kind == "c" and t.relation_kind == "c":
+        return f"CREATE TYPE {name} AS ({', '.join(t.attributes)})"
+    if t.kind == "r" and not t.canonical:
+        return f"CREATE TYPE {name} AS RANGE ({t.range_of})"
+    if t.kind == "m" or (t.kind == "b" and t.category == "A"):
+        return None
+    why = {"c": "is the row type of another table", "r": "is a range with a function of its own"}.get(t.kind, "is written in C")
+    raise UsageError(
+        f"table {table}",
+        f"the type {t.shown} {why} and cannot be made on another server",
+        "Change the column's type, or leave the table out",
+    )
+
+
+def _unless_there(statement: str) -> str:
+    """CREATE TYPE knows no IF NOT EXISTS."""
+    tag = "$make$"
+    while tag in statement:
+        tag = tag[:-1] + "_$"
+    return f"DO {tag} BEGIN {statement}; EXCEPTION WHEN duplicate_object THEN NULL; END {tag}"
+
+
+def _ident(*parts: str) -> str:
+    return sql.Identifier(*parts).as_string(None)
+
+
+def _literal(text: str) -> str:
+    return sql.Literal(text).as_string(None)

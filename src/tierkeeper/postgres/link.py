@@ -1,0 +1,213 @@
+"""The edge to Postgres: how a tier is reached, how a transaction begins, how a driver's error becomes ours.
+
+Nothing here leaves state in a session: everything is set per transaction, so that it works through a transaction pooler
+and never leaks to another client of one.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from ipaddress import ip_address
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal, LiteralString
+from urllib.parse import unquote, urlencode
+
+import psycopg
+from psycopg import conninfo
+
+from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
+from tierkeeper.kernel.limits import CONNECT_SECONDS, LOCK_SECONDS
+
+Connection = psycopg.Connection[tuple[object, ...]]
+Isolation = Literal["read committed", "repeatable read"]
+
+PINNED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "TimeZone": "UTC",
+        "DateStyle": "ISO, YMD",
+        "IntervalStyle": "postgres",
+        "extra_float_digits": "3",
+        "bytea_output": "hex",
+        "lc_monetary": "C",
+        "xmloption": "content",
+        "client_encoding": "UTF8",
+    }
+)
+"""Settings under which a value's text form is the same on every server and reads back bit for bit."""
+
+_SYSTEM_CAS = "/etc/ssl/certs/ca-certificates.crt"
+
+
+@dataclass(frozen=True)
+class Link:
+    """A tier's address. I6: the peer is verified, unless it is loopback or `insecure` says otherwise."""
+
+    tier: str
+    url: str = field(repr=False)
+    sslrootcert: str | None = None
+    insecure: bool = False
+
+    @cached_property
+    def parameters(self) -> dict[str, str]:
+        """libpq's parameters, with TLS verification made explicit. Raises UsageError for a URL that is none."""
+        place = f"tiers.{self.tier}"
+        if re.match(r"https?://", self.url):
+            raise UsageError(
+                place,
+                "this is the address of an API or dashboard, not of a database",
+                "In Supabase open Connect, choose 'Session pooler', and copy the URL that begins with postgresql://",
+            )
+        if not re.match(r"postgres(ql)?://", self.url):
+            raise UsageError(
+                place,
+                "the URL does not begin with postgresql://",
+                "Write postgresql://user:password@host:5432/database",
+            )
+        try:
+            given = {k: str(v) for k, v in conninfo.conninfo_to_dict(self.url).items() if v is not None}
+        except psycopg.Error:
+            raise UsageError(
+                place,
+                "the URL cannot be read",
+                "Write postgresql://user:password@host:5432/database, with %-escapes in the password",
+            ) from None
+        given.setdefault("connect_timeout", str(CONNECT_SECONDS))
+        mode = given.get("sslmode")
+        if is_loopback(given.get("host", given.get("hostaddr", ""))) or self.insecure:
+            if self.sslrootcert:
+                given["sslrootcert"], given["sslmode"] = self.sslrootcert, mode or "verify-full"
+        elif mode in ("disable", "allow", "prefer"):
+            raise UsageError(
+                place,
+                f"sslmode={mode} would send rows over a link that anyone can read",
+                "Take sslmode out of the URL, or set insecure = true",
+            )
+        else:
+            given["sslmode"] = "verify-full"
+            given["sslrootcert"] = (
+                self.sslrootcert or given.get("sslrootcert") or (_SYSTEM_CAS if Path(_SYSTEM_CAS).exists() else "system")
+            )
+        return given
+
+    @property
+    def uri(self) -> str:
+        """The whole address as one libpq URI, for drivers that take nothing else."""
+        p = dict(self.parameters)
+        return "postgresql:///?" + urlencode(p)
+
+    @property
+    def shown(self) -> str:
+        """Host, port and database, without user and password."""
+        p = self.parameters
+        return f"{p.get('host', 'localhost')}:{p.get('port', '5432')}/{p.get('dbname', '')}"
+
+    def connect(self, purpose: str) -> Connection:
+        """An autocommit connection. Raises NotNow where the server is away, UsageError where it refuses us."""
+        with translated(f"tiers.{self.tier} ({self.shown})"):
+            info = conninfo.make_conninfo(
+                "", **{**self.parameters, "application_name": f"tierkeeper {purpose}", "client_encoding": "UTF8"}
+            )
+            return psycopg.connect(info, autocommit=True, prepare_threshold=None)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` (several: all of them) is this machine: a loopback address, localhost, a socket's folder, or none."""
+
+    def one(h: str) -> bool:
+        try:
+            return ip_address(h).is_loopback
+        except ValueError:
+            return h in ("", "localhost") or h.startswith(("/", "@"))
+
+    return all(one(unquote(h).strip("[]")) for h in host.split(","))
+
+
+@contextmanager
+def transaction(
+    conn: Connection, *, isolation: Isolation = "read committed", read_only: bool = False
+) -> Iterator[psycopg.Cursor]:
+    """One transaction under the pinned settings. An explicit READ WRITE also works where a full tier's default is read-only.
+
+    A write is durable when this returns: `synchronous_commit` is on, whatever the server's default.
+    """
+    local = {**PINNED, "row_security": "off", "lock_timeout": f"{LOCK_SECONDS}s", "search_path": "pg_catalog"}
+    if not read_only:
+        local["synchronous_commit"] = "on"
+    begin: LiteralString = (
+        "BEGIN ISOLATION LEVEL REPEATABLE READ" if isolation == "repeatable read" else "BEGIN ISOLATION LEVEL READ COMMITTED"
+    )
+    mode: LiteralString = " READ ONLY" if read_only else " READ WRITE"
+    with conn.cursor() as cur:
+        cur.execute(begin + mode)
+        try:
+            cur.execute(
+                "SELECT " + ", ".join(["set_config(%s, %s, true)"] * len(local)),
+                [x for kv in local.items() for x in kv],
+            )
+            yield cur
+        except BaseException:
+            if not conn.closed:
+                with _quietly():
+                    cur.execute("ROLLBACK")
+            raise
+        cur.execute("COMMIT")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """The connection may be gone: then the server has rolled back by itself, and the first error is the one to tell."""
+    try:
+        yield
+    except psycopg.Error:
+        return
+
+
+_BY_STATE: Final[Mapping[str, tuple[type[TierkeeperError], str]]] = MappingProxyType(
+    {
+        "28": (UsageError, "Correct the user or the password in the URL"),
+        "3D": (UsageError, "Correct the database's name in the URL"),
+        "25006": (NotNow, "The server takes no writes: make room or end its read-only mode, then run again"),
+        "42501": (UsageError, "Grant the role what it lacks, or connect as the tables' owner"),
+        "53": (NotNow, "Give the server room (disk, memory or connections), then run again"),
+        "55P03": (NotNow, "Something holds a lock: run again when it is through"),
+        "57": (NotNow, "Run again when the server is back"),
+        "08": (NotNow, "Run again when the server can be reached"),
+        "40": (NotNow, "Run again"),
+    }
+)
+
+
+def translate(error: psycopg.Error, place: str) -> TierkeeperError:
+    """`error` in our words. The driver's text may quote a row but never a password; only its first line is kept."""
+    state = error.sqlstate or ""
+    lines = (error.diag.message_primary or str(error) or type(error).__name__).strip().splitlines()
+    cause = re.sub(r"postgres(?:ql)?://\S+", "postgresql://…", lines[-1].strip() if not state else lines[0].strip())
+    if not state and isinstance(error, psycopg.OperationalError):
+        if "certificate" in cause or "SSL" in cause:
+            return UsageError(place, cause, "Name the server's CA in sslrootcert")
+        if "password authentication failed" in cause or "no password supplied" in cause or "role" in cause:
+            return UsageError(place, cause, "Correct the user or the password in the URL")
+        if "database" in cause and "does not exist" in cause:
+            return UsageError(place, cause, "Correct the database's name in the URL")
+        return NotNow(
+            place,
+            f"the server does not answer ({cause})",
+            "Check that it runs and that host and port are right, then run again",
+        )
+    kind, remedy = next(
+        (_BY_STATE[k] for k in (state, state[:2]) if k in _BY_STATE),
+        (Failed, f"Look up SQLSTATE {state} in Postgres's manual"),
+    )
+    return kind(place, cause, remedy)
+
+
+@contextmanager
+def translated(place: str) -> Iterator[None]:
+    """Turns the driver's errors into ours, at `place`."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error, place) from error

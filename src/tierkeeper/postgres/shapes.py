@@ -1,0 +1,172 @@
+"""Reads what the mover must know of a table from Postgres's catalog, by exact name; it refuses what cannot be moved.
+
+It decides nothing about tiers. Types come out qualified, because it reads under the search path of `link.transaction`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import psycopg
+
+from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.tables import Column, TableName, TableShape
+from tierkeeper.postgres import ddl
+from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.ddl import PgType
+from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.statements import load
+
+AGE_TYPES: Final = frozenset({"date", "timestamp", "timestamptz"})
+
+_SQL = load("tierkeeper.postgres", "shapes.sql")
+_ACTIONS: Final[Mapping[str, str]] = {
+    "a": "NO ACTION",
+    "r": "RESTRICT",
+    "c": "CASCADE",
+    "n": "SET NULL",
+    "d": "SET DEFAULT",
+}
+_OURS_OR_POSTGRES: Final = ("tierkeeper", "information_schema")
+_KINDS: Final[Mapping[str, str]] = {
+    "v": "a view",
+    "m": "a materialised view",
+    "f": "a foreign table",
+    "S": "a sequence",
+    "i": "an index",
+    "c": "a composite type",
+}
+
+
+def read(conn: Connection, name: TableName) -> TableShape:
+    """The shape of the ordinary table `name`, with its key and the DDL that recreates it.
+
+    Reads in the transaction that `conn` is in, else in one of its own. Raises UsageError, naming the table, if it is
+    missing, is no ordinary table, or has neither a primary key nor a unique index over NOT NULL columns.
+    """
+    with catalog(conn) as cur:
+        oid = _ordinary(cur, name)
+        rows = cur.execute(_SQL["columns"], {"table": oid}).fetchall()
+        types = ddl.read_types(cur, oid)
+        shape = TableShape(
+            name=name,
+            columns=tuple(_column(r, types) for r in rows),
+            key=_key(cur, name, oid),
+            referenced_by=tuple(
+                f"{conname} of {TableName(schema, table)} (ON DELETE {_ACTIONS[action]})"
+                for schema, table, conname, action in cur.execute(_SQL["referenced_by"], {"table": oid})
+            ),
+            delete_triggers=tuple(str(r[0]) for r in cur.execute(_SQL["delete_triggers"], {"table": oid})),
+        )
+        used = {r[5] for r in rows if r[5] is not None}.union(*(t.collations for t in types.values()))
+        made = ddl.read_collations(cur, used)
+    return replace(shape, ddl=tuple(o.sql for o in ddl.assemble(shape, types, made)))
+
+
+def exists(conn: Connection, name: TableName) -> bool:
+    """Whether a relation of exactly that name is there, of whatever kind."""
+    with catalog(conn) as cur:
+        return cur.execute(_SQL["relation"], {"schema": name.schema, "name": name.name}).fetchone() is not None
+
+
+def publications_and_slots(conn: Connection, name: TableName) -> tuple[str, ...]:
+    """Who else would see deletes from `name`, as notes for a plan: publications, logical slots of this database."""
+    with catalog(conn) as cur:
+        published = [r[0] for r in cur.execute(_SQL["publications"], {"schema": name.schema, "name": name.name})]
+        slots = cur.execute(_SQL["slots"]).fetchall()
+    notes = [f"publication {p} sends the deletes from {name} to its subscribers" for p in published]
+    notes += [
+        f"logical replication slot {slot} reads this database"
+        + ("" if active else " and nobody reads the slot: it keeps the WAL of every delete on the disk")
+        for slot, active in slots
+    ]
+    return tuple(notes)
+
+
+def check_age_column(shape: TableShape, age: str) -> None:
+    """Raises UsageError, naming column and type, unless `age` is a column of type date, timestamp or timestamptz."""
+    column = shape.column(age)
+    if column is None:
+        fitting = ", ".join(c.name for c in shape.columns if c.base in AGE_TYPES)
+        raise UsageError(
+            f"table {shape.name}",
+            f"it has no column {age!r} that could say how old a row is",
+            f"Set age to one of its columns of time ({fitting})"
+            if fitting
+            else "Only a table with a date or a timestamp can be moved by age",
+        )
+    if column.base not in AGE_TYPES:
+        raise UsageError(
+            f"table {shape.name}",
+            f"the age column {age!r} is of type {column.type}, which does not say how old a row is",
+            "Name a column of type date, timestamp or timestamptz",
+        )
+
+
+def _ordinary(cur: psycopg.Cursor[Any], name: TableName) -> int:
+    """The table's oid. Raises UsageError unless it is an ordinary table of the user's."""
+    place = f"table {name}"
+    if name.schema in _OURS_OR_POSTGRES or name.schema.startswith("pg_"):
+        raise UsageError(place, f"the schema {name.schema} is not yours to move", "Name a table of your own")
+    row = cur.execute(_SQL["relation"], {"schema": name.schema, "name": name.name}).fetchone()
+    if row is None:
+        near = cur.execute(_SQL["similar"], {"name": name.name}).fetchone()
+        raise UsageError(
+            place,
+            "it does not exist in this database",
+            f"Did you mean {TableName(near[0], near[1])}?" if near else "Correct the name; write it with its schema, as SQL does",
+        )
+    oid, kind, has_children = row
+    if kind == "p":
+        raise UsageError(
+            place,
+            "it is partitioned, and this version moves plain tables only",
+            "Leave it out, or name its partitions one by one",
+        )
+    if kind != "r":
+        raise UsageError(
+            place, f"it is {_KINDS.get(kind, 'no table')}, not an ordinary table", "Name the table that holds the rows"
+        )
+    if has_children:
+        raise UsageError(
+            place,
+            "other tables inherit from it, and this version moves plain tables only",
+            "Leave it out, or name the inheriting tables",
+        )
+    return int(oid)
+
+
+def _key(cur: psycopg.Cursor[Any], name: TableName, oid: int) -> tuple[str, ...]:
+    row = cur.execute(_SQL["key"], {"table": oid}).fetchone()
+    if row is None or not row[0]:
+        raise UsageError(
+            f"table {name}",
+            "it has neither a primary key nor a unique index over NOT NULL columns that would tell its rows apart",
+            f"Give it one: ALTER TABLE {name} ADD PRIMARY KEY (…)",
+        )
+    return tuple(row[0])
+
+
+def _column(row: tuple[Any, ...], types: Mapping[int, PgType]) -> Column:
+    name, type_, type_oid, not_null, collation, _, generated = row
+    base = _base(type_oid, types)
+    is_array = base.kind == "b" and base.category == "A"
+    return Column(
+        name=name,
+        type=type_,
+        base=base.shown,
+        kind=types[type_oid].kind,
+        category=types[type_oid].category,
+        element=_base(base.parts[0], types).shown if is_array else None,
+        element_kind=types[base.parts[0]].kind if is_array else None,
+        not_null=not_null,
+        collation=collation,
+        generated=generated,
+    )
+
+
+def _base(oid: int, types: Mapping[int, PgType]) -> PgType:
+    """The type under all domains."""
+    while types[oid].kind == "d":
+        oid = types[oid].parts[0]
+    return types[oid]

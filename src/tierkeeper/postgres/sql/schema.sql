@@ -1,0 +1,105 @@
+-- name: schema
+CREATE SCHEMA IF NOT EXISTS tierkeeper
+
+-- name: tier
+CREATE TABLE IF NOT EXISTS tierkeeper.tier (
+    role       text        PRIMARY KEY,
+    id         uuid        NOT NULL DEFAULT gen_random_uuid(),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+)
+
+-- name: marker
+CREATE TABLE IF NOT EXISTS tierkeeper.marker (
+    batch       uuid        PRIMARY KEY,
+    seq         bigint      NOT NULL,
+    destination text        NOT NULL,
+    schema_name text        NOT NULL,
+    table_name  text        NOT NULL,
+    state       text        NOT NULL CHECK (state IN ('open', 'moved', 'aborted')),
+    opened_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    settled_at  timestamptz
+)
+
+-- name: ledger
+CREATE TABLE IF NOT EXISTS tierkeeper.ledger (
+    batch       uuid        PRIMARY KEY,
+    seq         bigint      GENERATED ALWAYS AS IDENTITY UNIQUE,
+    source      text        NOT NULL,
+    schema_name text        NOT NULL,
+    table_name  text        NOT NULL,
+    age         text        NOT NULL,
+    cutoff      timestamptz NOT NULL,
+    predicate   text        NOT NULL,
+    state       text        NOT NULL CHECK (state IN ('open', 'copied', 'done', 'undone', 'forgotten')),
+    rows        bigint      NOT NULL DEFAULT 0,
+    bytes       bigint      NOT NULL DEFAULT 0,
+    fingerprint text,
+    digest      text,
+    min_age     timestamptz,
+    max_age     timestamptz,
+    copy_xid    xid8,
+    reader_seconds double precision NOT NULL DEFAULT 0,
+    opened_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    copied_at   timestamptz,
+    settled_at  timestamptz
+)
+
+-- name: ledger_in_flight
+CREATE INDEX IF NOT EXISTS ledger_in_flight ON tierkeeper.ledger (schema_name, table_name)
+WHERE state IN ('open', 'copied', 'done')
+
+-- name: conflict
+CREATE TABLE IF NOT EXISTS tierkeeper.conflict (
+    schema_name text        NOT NULL,
+    table_name  text        NOT NULL,
+    key         jsonb       NOT NULL,
+    found_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (schema_name, table_name, key)
+)
+
+-- name: audit
+CREATE TABLE IF NOT EXISTS tierkeeper.audit (
+    id      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    actor   text        NOT NULL,
+    action  uuid        NOT NULL,
+    kind    text        NOT NULL CHECK (kind IN ('intent', 'outcome')),
+    verb    text        NOT NULL,
+    subject text        NOT NULL,
+    detail  jsonb       NOT NULL DEFAULT '{}'
+)
+
+-- name: lease
+CREATE TABLE IF NOT EXISTS tierkeeper.lease (
+    name       text        PRIMARY KEY,
+    holder     text        NOT NULL,
+    expires_at timestamptz NOT NULL
+)
+
+-- name: refuse_copy_in_flight
+CREATE OR REPLACE FUNCTION tierkeeper.refuse_copy_in_flight() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $guard$
+DECLARE
+    in_flight boolean;
+BEGIN
+    -- A row's xmin is the transaction that wrote this version of it: the batch's copy, as long as nobody touched the row. Once
+    -- done, a reader that began before may still hold the row's old place: until its time is over an update would show it twice.
+    in_flight := EXISTS (
+        SELECT FROM tierkeeper.ledger
+        WHERE schema_name = TG_TABLE_SCHEMA AND table_name = TG_TABLE_NAME
+          AND (state = 'copied' OR (state = 'done' AND settled_at > clock_timestamp() - make_interval(secs => reader_seconds)))
+          AND (TG_OP = 'TRUNCATE' OR copy_xid::xid = OLD.xmin)
+    );
+    IF in_flight AND coalesce(current_setting('tierkeeper.mover', true), '') <> 'on' THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'object_in_use',
+            MESSAGE = format('%s of %I.%I refused: tierkeeper is moving these rows here', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME),
+            HINT = 'Change the row in Core, or wait until the move has settled (tierkeeper status shows it).';
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        RETURN NEW;
+    END IF;
+    RETURN OLD;
+END
+$guard$

@@ -1,0 +1,202 @@
+-- name: relation
+SELECT c.oid::bigint,
+       c.relkind::text,
+       EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text
+
+-- name: similar
+SELECT n.nspname::text, c.relname::text
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r'
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tierkeeper')
+  AND lower(c.relname) = lower(%(name)s::text)
+ORDER BY 1, 2
+LIMIT 1
+
+-- name: columns
+SELECT a.attname::text,
+       format_type(a.atttypid, a.atttypmod),
+       a.atttypid::bigint,
+       a.attnotnull,
+       CASE WHEN a.attcollation <> t.typcollation THEN quote_ident(n.nspname) || '.' || quote_ident(l.collname) END,
+       l.oid::bigint,
+       a.attgenerated <> ''
+FROM pg_attribute a
+JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_collation l ON l.oid = a.attcollation
+LEFT JOIN pg_namespace n ON n.oid = l.collnamespace
+WHERE a.attrelid = %(table)s::oid AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+
+-- name: key
+SELECT ARRAY(
+         SELECT a.attname::text
+         FROM unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, place)
+         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+         WHERE k.place <= i.indnkeyatts
+         ORDER BY k.place
+       )
+FROM pg_index i
+JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = %(table)s::oid
+  AND i.indisunique
+  AND i.indisvalid
+  AND i.indisready
+  AND i.indpred IS NULL
+  AND i.indexprs IS NULL
+  AND (i.indisprimary OR i.indimmediate)
+  AND NOT EXISTS (
+        SELECT
+        FROM unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, place)
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+        WHERE k.place <= i.indnkeyatts AND NOT a.attnotnull
+      )
+ORDER BY i.indisprimary DESC, i.indnkeyatts, c.relname
+LIMIT 1
+
+-- name: referenced_by
+SELECT n.nspname::text, t.relname::text, c.conname::text, c.confdeltype::text
+FROM pg_constraint c
+JOIN pg_class t ON t.oid = c.conrelid
+JOIN pg_namespace n ON n.oid = t.relnamespace
+WHERE c.contype = 'f' AND c.confrelid = %(table)s::oid AND c.conparentid = 0
+ORDER BY 1, 2, 3
+
+-- name: delete_triggers
+SELECT 'trigger ' || quote_ident(t.tgname)
+FROM pg_trigger t
+WHERE t.tgrelid = %(table)s::oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 8 <> 0
+UNION ALL
+SELECT 'rule ' || quote_ident(r.rulename)
+FROM pg_rewrite r
+WHERE r.ev_class = %(table)s::oid AND r.ev_type = '4' AND r.ev_enabled <> 'D'
+ORDER BY 1
+
+-- name: publications
+SELECT p.pubname::text
+FROM pg_publication_tables t
+JOIN pg_publication p ON p.pubname = t.pubname
+WHERE t.schemaname = %(schema)s::text AND t.tablename = %(name)s::text AND p.pubdelete
+ORDER BY 1
+
+-- name: slots
+SELECT slot_name::text, active
+FROM pg_replication_slots
+WHERE slot_type = 'logical' AND database = current_database()
+ORDER BY 1
+
+-- name: types
+WITH RECURSIVE reached (oid) AS (
+  SELECT a.atttypid
+  FROM pg_attribute a
+  WHERE a.attrelid = %(table)s::oid AND a.attnum > 0 AND NOT a.attisdropped
+  UNION
+  SELECT part.oid
+  FROM reached
+  JOIN pg_type t ON t.oid = reached.oid
+  CROSS JOIN LATERAL (
+    SELECT t.typbasetype WHERE t.typtype = 'd'
+    UNION ALL
+    SELECT t.typelem WHERE t.typtype = 'b' AND t.typcategory = 'A'
+    UNION ALL
+    SELECT g.rngsubtype FROM pg_range g WHERE g.rngtypid = t.oid
+    UNION ALL
+    SELECT g.rngtypid FROM pg_range g WHERE g.rngmultitypid = t.oid
+    UNION ALL
+    SELECT a.atttypid
+    FROM pg_attribute a
+    WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+  ) AS part (oid)
+)
+SELECT t.oid::bigint,
+       n.nspname::text AS schema,
+       t.typname::text AS name,
+       t.typtype::text AS kind,
+       t.typcategory::text AS category,
+       CASE
+         WHEN t.typtype = 'd' THEN ARRAY[t.typbasetype::bigint]
+         WHEN t.typtype = 'b' AND t.typcategory = 'A' THEN ARRAY[t.typelem::bigint]
+         WHEN t.typtype = 'r' THEN ARRAY[g.rngsubtype::bigint]
+         WHEN t.typtype = 'm' THEN ARRAY(SELECT m.rngtypid::bigint FROM pg_range m WHERE m.rngmultitypid = t.oid)
+         WHEN t.typtype = 'c' THEN ARRAY(
+           SELECT a.atttypid::bigint
+           FROM pg_attribute a
+           WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+           ORDER BY a.attnum
+         )
+         ELSE '{}'::bigint[]
+       END AS parts,
+       (SELECT ARRAY[en.nspname::text, e.extname::text]
+        FROM pg_depend d
+        JOIN pg_extension e ON e.oid = d.refobjid
+        JOIN pg_namespace en ON en.oid = e.extnamespace
+        WHERE d.classid = 'pg_type'::regclass
+          AND d.objid = t.oid
+          AND d.refclassid = 'pg_extension'::regclass
+          AND d.deptype = 'e') AS extension,
+       ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) AS labels,
+       CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) END AS domain_of,
+       t.typnotnull AS not_null,
+       (SELECT quote_ident(ln.nspname) || '.' || quote_ident(l.collname)
+        FROM pg_type b, pg_collation l
+        JOIN pg_namespace ln ON ln.oid = l.collnamespace
+        WHERE t.typtype = 'd' AND b.oid = t.typbasetype AND l.oid = t.typcollation AND t.typcollation <> b.typcollation)
+         AS collation,
+       ARRAY(
+         SELECT 'CONSTRAINT ' || quote_ident(c.conname) || ' ' || pg_get_constraintdef(c.oid)
+         FROM pg_constraint c
+         WHERE c.contypid = t.oid AND c.contype = 'c' AND c.convalidated
+         ORDER BY c.conname
+       ) AS checks,
+       r.relkind::text AS relation_kind,
+       ARRAY(
+         SELECT quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod)
+                || CASE
+                     WHEN a.attcollation <> b.typcollation
+                     THEN ' COLLATE ' || quote_ident(ln.nspname) || '.' || quote_ident(l.collname)
+                     ELSE ''
+                   END
+         FROM pg_attribute a
+         JOIN pg_type b ON b.oid = a.atttypid
+         LEFT JOIN pg_collation l ON l.oid = a.attcollation
+         LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace
+         WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+         ORDER BY a.attnum
+       ) AS attributes,
+       CASE WHEN t.typtype = 'r' THEN concat_ws(', ',
+         'SUBTYPE = ' || format_type(g.rngsubtype, NULL),
+         (SELECT 'SUBTYPE_OPCLASS = ' || quote_ident(kn.nspname) || '.' || quote_ident(k.opcname)
+          FROM pg_opclass k
+          JOIN pg_namespace kn ON kn.oid = k.opcnamespace
+          WHERE k.oid = g.rngsubopc AND NOT k.opcdefault),
+         (SELECT 'COLLATION = ' || quote_ident(ln.nspname) || '.' || quote_ident(l.collname)
+          FROM pg_type s, pg_collation l
+          JOIN pg_namespace ln ON ln.oid = l.collnamespace
+          WHERE s.oid = g.rngsubtype AND l.oid = g.rngcollation AND g.rngcollation <> s.typcollation),
+         (SELECT 'MULTIRANGE_TYPE_NAME = ' || quote_ident(mn.nspname) || '.' || quote_ident(m.typname)
+          FROM pg_type m
+          JOIN pg_namespace mn ON mn.oid = m.typnamespace
+          WHERE m.oid = g.rngmultitypid)
+       ) END AS range_of,
+       coalesce(g.rngcanonical, 0) <> 0 AS canonical,
+       array_remove(
+         ARRAY[t.typcollation::bigint, g.rngcollation::bigint]
+         || ARRAY(SELECT a.attcollation::bigint FROM pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid),
+         NULL
+       ) AS collations
+FROM reached
+JOIN pg_type t ON t.oid = reached.oid
+JOIN pg_namespace n ON n.oid = t.typnamespace
+LEFT JOIN pg_range g ON g.rngtypid = t.oid
+LEFT JOIN pg_class r ON r.oid = t.typrelid
+ORDER BY n.nspname, t.typname
+
+-- name: collations
+SELECT n.nspname::text, l.collname::text, to_jsonb(l)
+FROM pg_collation l
+JOIN pg_namespace n ON n.oid = l.collnamespace
+WHERE l.oid = ANY (%(collations)s::oid[]) AND n.nspname <> 'pg_catalog'
+ORDER BY 1, 2
