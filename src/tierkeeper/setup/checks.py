@@ -1,0 +1,173 @@
+"""Looks at every tier, table and the store, and finds all that would stand in the way of a move. It changes nothing.
+
+All tiers are asked at the same time; what they say is judged by pure functions, one for each kind of place.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from tierkeeper.kernel.errors import Faults, NotNow, TierkeeperError, UsageError
+from tierkeeper.kernel.policy import TablePolicy
+from tierkeeper.kernel.results import CheckItem
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.units import format_bytes
+from tierkeeper.postgres import shapes
+from tierkeeper.postgres.link import Connection
+from tierkeeper.setup import observe
+from tierkeeper.setup import plan as decide
+from tierkeeper.setup.model import DestinationTable, SourceTable
+from tierkeeper.tiers import identity
+from tierkeeper.tiers.ask import ask_all
+from tierkeeper.tiers.identity import Identity
+from tierkeeper.tiers.tier import Tier
+from tierkeeper.tiers.usage import Usage, measure
+
+_OLDEST: Final = 140000  # Postgres 14: multiranges, CREATE OR REPLACE TRIGGER
+
+
+@dataclass
+class Report:
+    """What a check found: good things, faults (each with its remedy), and what is worth knowing."""
+
+    checks: list[CheckItem] = field(default_factory=list)
+    errors: list[TierkeeperError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one tier says; a table that cannot be used there is its error."""
+
+    usage: Usage
+    who: Identity
+    set_up: bool
+    sources: Mapping[TableName, SourceTable | TierkeeperError]
+    index_leads: Mapping[TableName, frozenset[str]]
+    destinations: Mapping[TableName, DestinationTable | TierkeeperError]
+    watchers: tuple[str, ...]
+
+
+def check(tiers: Mapping[str, Tier], policies: Collection[TablePolicy], store_probe: Callable[[], str] | None) -> Report:
+    """Everything at once. `store_probe` writes to the store, reads back, and says what it found; it raises a TierkeeperError.
+
+    Raises nothing itself: faults are in the report.
+    """
+    report = Report()
+    links = {name: tier.link for name, tier in tiers.items()}
+    seen, away = ask_all(links, lambda name, conn: _look(name, conn, tiers[name], policies), "check")
+    for name in tiers:
+        if name in away:
+            error = away[name]
+            report.errors += error.errors if isinstance(error, Faults) else [error]
+        else:
+            _judge_tier(report, tiers[name], seen[name])
+    report.errors += identity.faults({name: s.who for name, s in seen.items()})
+    for policy in policies:
+        if "core" in seen:
+            _judge_source(report, policy, seen["core"])
+        if "core" in seen and "main" in seen:
+            _judge_drift(report, policy, seen["core"], seen["main"])
+    if "core" in seen:
+        report.notes += seen["core"].watchers
+    if store_probe is not None:
+        try:
+            report.checks.append(CheckItem(place="tiers.archive store", finding=store_probe()))
+        except TierkeeperError as error:
+            report.errors.append(error)
+    return report
+
+
+def _look(name: str, conn: Connection, tier: Tier, policies: Collection[TablePolicy]) -> _Seen:
+    sources: dict[TableName, SourceTable | TierkeeperError] = {}
+    destinations: dict[TableName, DestinationTable | TierkeeperError] = {}
+    for policy in policies:
+        try:
+            if name == "core":
+                sources[policy.name] = observe.source_table(conn, policy.name)
+            elif name == "main":
+                destinations[policy.name] = observe.destination_table(conn, policy.name, tier=name)
+        except TierkeeperError as error:
+            (sources if name == "core" else destinations)[policy.name] = error
+    moved = [p.name for p in policies if p.mode == "move" and isinstance(sources.get(p.name), SourceTable)]
+    return _Seen(
+        usage=measure(conn, tier.profile),
+        who=identity.read(conn),
+        set_up=observe.own_schema(conn).there,
+        sources=sources,
+        index_leads={n: observe.index_leads(conn, n) for n in moved},
+        destinations=destinations,
+        watchers=tuple(dict.fromkeys(note for n in moved for note in shapes.publications_and_slots(conn, n))),
+    )
+
+
+def _judge_tier(report: Report, tier: Tier, seen: _Seen) -> None:
+    place, usage = f"tiers.{tier.name}", seen.usage
+    version = f"Postgres {usage.version // 10_000}"
+    if usage.version < _OLDEST:
+        remedy = f"Bring it to Postgres {_OLDEST // 10_000} or newer"
+        report.errors.append(UsageError(place, f"{version} is older than what this version works with", remedy))
+    elif usage.in_recovery:
+        report.errors.append(UsageError(place, "this is a replica, which takes no writes", "Give the address of its primary"))
+    elif usage.read_only and tier.name != "core":
+        remedy = "Make room or raise its quota, then: ALTER DATABASE … SET default_transaction_read_only = off"
+        report.errors.append(
+            NotNow(place, "it is read-only (default_transaction_read_only is on), so that no row can move here", remedy)
+        )
+    else:
+        link = "over TLS" if usage.tls else "over a plain link to this machine" if not tier.link.insecure else "over a plain link"
+        report.checks.append(CheckItem(place=place, finding=f"{version} answers {link} at {tier.link.shown}"))
+    if usage.read_only and tier.name == "core":
+        report.notes.append(f"{place} is read-only, as a full hosted database is; moving rows out works all the same")
+    if not usage.tls and tier.link.insecure:
+        report.notes.append(f"{place}: insecure = true, and the link is plain: whoever is on the way can read the rows")
+    if tier.name != "archive" and usage.used_bytes > tier.quota_bytes:
+        report.notes.append(f"{place} uses {format_bytes(usage.used_bytes)} of {format_bytes(tier.quota_bytes)}")
+    if not seen.set_up:
+        report.notes.append(f"{place} has no schema tierkeeper yet: tierkeeper setup --apply makes it")
+
+
+def _judge_source(report: Report, policy: TablePolicy, core: _Seen) -> None:
+    source = core.sources[policy.name]
+    place = f"table {policy.name}"
+    if isinstance(source, TierkeeperError):
+        report.errors.append(source)
+        return
+    finding = f"found in Core with key ({', '.join(source.shape.key)})"
+    if policy.mode == "mirror":
+        report.checks.append(CheckItem(place=place, finding=finding))
+        return
+    faults = _age_faults(policy, source)
+    if not faults and policy.age not in core.index_leads[policy.name]:
+        report.notes.append(f"{place}: no index in Core begins with {policy.age}, so that each batch reads the whole table")
+    for fk in source.shape.referenced_by:
+        remedy = "Drop that foreign key in Core, or leave the table out: this version moves no table that others reference"
+        faults.append(UsageError(place, f"the foreign key {fk} points at it", remedy))
+    report.notes += [f"{place}: {trigger} in Core fires on the mover's deletes, too" for trigger in source.shape.delete_triggers]
+    report.errors += faults
+    if not faults:
+        report.checks.append(CheckItem(place=place, finding=f"{finding} and age {policy.age}"))
+
+
+def _age_faults(policy: TablePolicy, source: SourceTable) -> list[TierkeeperError]:
+    if policy.age is None:
+        remedy = 'Set age to its column of time, or mode = "mirror"'
+        return [UsageError(f"table {policy.name}", "it is to be moved, but no age column is named", remedy)]
+    try:
+        shapes.check_age_column(source.shape, policy.age)
+    except UsageError as error:
+        return [error]
+    return []
+
+
+def _judge_drift(report: Report, policy: TablePolicy, core: _Seen, main: _Seen) -> None:
+    source, there = core.sources[policy.name], main.destinations[policy.name]
+    if isinstance(there, TierkeeperError):
+        report.errors.append(there)
+    elif isinstance(source, SourceTable):
+        faults = decide.differences("main", source.shape, there)
+        report.errors += faults
+        if there.shape is None:
+            report.notes.append(f"table {policy.name} is not in Main yet: tierkeeper setup --apply or the first move makes it")
+        elif not faults:
+            report.checks.append(CheckItem(place=f"table {policy.name}", finding="the same in Main"))

@@ -1,0 +1,61 @@
+"""What setup looks at and what it makes of it, as values. Pure: no driver, no clock, no environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tierkeeper.kernel.results import SetupStep
+from tierkeeper.kernel.tables import TableName, TableShape
+from tierkeeper.postgres.ddl import SchemaObject
+
+
+@dataclass(frozen=True)
+class OwnSchema:
+    """What a tier has of the schema `tierkeeper`; `functions` maps a name to its source."""
+
+    there: bool
+    relations: frozenset[str]
+    functions: Mapping[str, str]
+    roles: frozenset[str]
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    """A foreign key as it stands on the referencing table; `full` is MATCH FULL."""
+
+    name: str
+    parent: TableName
+    columns: tuple[str, ...]
+    parent_columns: tuple[str, ...]
+    full: bool
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A table where its rows come from, with what it needs elsewhere; the last of `objects` is the table."""
+
+    shape: TableShape
+    objects: tuple[SchemaObject, ...]
+    foreign_keys: tuple[ForeignKey, ...] = ()
+
+
+@dataclass(frozen=True)
+class DestinationTable:
+    """What a destination has already of one table; `present` holds (kind, schema, name) of what the table needs.
+
+    `index_leads` are the columns that a whole B-tree index begins with.
+    """
+
+    shape: TableShape | None
+    present: frozenset[tuple[str, str, str]] = frozenset()
+    labels: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    index_leads: frozenset[str] = frozenset()
+    guards: frozenset[str] = frozenset()
+    foreign_keys: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class SetupPlan:
+    """Everything that is missing, in the order of its making. An empty plan means that nothing is."""
+
+    steps: tuple[SetupStep, ...]
+    notes: tuple[str, ...] = ()

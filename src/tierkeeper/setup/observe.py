@@ -1,0 +1,68 @@
+"""Looks at what a tier has, for `plan` to decide on. It changes nothing."""
+
+from collections.abc import Collection, Sequence
+
+from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres import ddl, shapes
+from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.ddl import SchemaObject
+from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.statements import load
+from tierkeeper.setup.model import DestinationTable, ForeignKey, OwnSchema, SourceTable
+from tierkeeper.tiers import identity
+
+_SQL = load("tierkeeper.setup", "setup.sql")
+
+
+def own_schema(conn: Connection) -> OwnSchema:
+    """What `conn`'s database has of the schema `tierkeeper`."""
+    roles = frozenset(identity.read(conn).roles)
+    with catalog(conn) as cur:
+        there = cur.execute(_SQL["own_schema"]).fetchone() == (True,)
+        relations = frozenset(r[0] for r in cur.execute(_SQL["own_relations"]))
+        functions = {r[0]: r[1] for r in cur.execute(_SQL["own_functions"])}
+    return OwnSchema(there, relations, functions, roles)
+
+
+def source_table(conn: Connection, name: TableName) -> SourceTable:
+    """The table that rows come from. Raises UsageError as `shapes.read` does."""
+    shape = shapes.read(conn, name)
+    return SourceTable(shape, ddl.objects(conn, shape), foreign_keys(conn, name))
+
+
+def destination_table(conn: Connection, name: TableName, needs: Sequence[SchemaObject] = (), *, tier: str) -> DestinationTable:
+    """What there is of the table `name` and of its `needs`. Raises UsageError if it is there but can take no rows."""
+    shape = None
+    if shapes.exists(conn, name):
+        try:
+            shape = shapes.read(conn, name)
+        except UsageError as error:
+            raise UsageError(f"tiers.{tier}, {error.place}", error.cause, error.remedy) from None
+    params = {"schema": name.schema, "name": name.name}
+    with catalog(conn) as cur:
+        present = cur.execute(_SQL["present"], {"names": sorted({n.name for n in needs})}).fetchall()
+        leads = frozenset(r[0] for r in cur.execute(_SQL["index_leads"], params))
+        guards = frozenset(r[0] for r in cur.execute(_SQL["guards"], params))
+    return DestinationTable(
+        shape=shape,
+        present=frozenset((kind, schema, thing) for kind, schema, thing, _ in present),
+        labels={(schema, thing): tuple(labels) for kind, schema, thing, labels in present if kind == "type"},
+        index_leads=leads,
+        guards=guards,
+        foreign_keys=frozenset(fk.name for fk in foreign_keys(conn, name)),
+    )
+
+
+def index_leads(conn: Connection, name: TableName) -> frozenset[str]:
+    """The columns that a whole B-tree index of `name` begins with."""
+    with catalog(conn) as cur:
+        return frozenset(r[0] for r in cur.execute(_SQL["index_leads"], {"schema": name.schema, "name": name.name}))
+
+
+def foreign_keys(conn: Connection, name: TableName, parents: Collection[TableName] | None = None) -> tuple[ForeignKey, ...]:
+    """The foreign keys of `name`, those towards `parents` if given."""
+    with catalog(conn) as cur:
+        rows = cur.execute(_SQL["foreign_keys"], {"schema": name.schema, "name": name.name}).fetchall()
+    found = (ForeignKey(n, TableName(s, t), tuple(columns), tuple(theirs), full) for n, s, t, columns, theirs, full in rows)
+    return tuple(fk for fk in found if parents is None or fk.parent in parents)

@@ -1,0 +1,194 @@
+"""Decides what a setup has to make, from what was seen. Pure: it reads nothing and changes nothing.
+
+Each step is there only because the thing it makes is missing, so that a second plan is empty.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final
+
+from psycopg import sql
+
+from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
+from tierkeeper.kernel.policy import TablePolicy
+from tierkeeper.kernel.results import SetupStep
+from tierkeeper.kernel.tables import Column, TableName, TableShape
+from tierkeeper.postgres.ddl import SchemaObject
+from tierkeeper.postgres.statements import load
+from tierkeeper.setup.model import DestinationTable, ForeignKey, OwnSchema, SourceTable
+
+ROW_GUARD: Final = "tierkeeper_copy_in_flight"
+TRUNCATE_GUARD: Final = "tierkeeper_copies_in_flight"
+KEY_ACTION: Final = "make the archive key"
+_MAKE_SCHEMA: Final = "create schema tierkeeper"
+
+_OWN = load("tierkeeper.postgres", "schema.sql")
+_SQL = load("tierkeeper.setup", "setup.sql")
+_EVERYWHERE: Final = ("tier", "marker", "ledger", "ledger_in_flight", "conflict")
+_RELATIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "core": _EVERYWHERE,
+    "main": (*_EVERYWHERE, "audit", "lease"),
+    "archive": _EVERYWHERE,
+}
+_FUNCTIONS: Final[Mapping[str, tuple[str, ...]]] = {"main": ("refuse_copy_in_flight",)}
+
+
+def own_steps(tier: str, seen: OwnSchema, more: Mapping[str, str]) -> list[SetupStep]:
+    """What the schema `tierkeeper` of `tier` lacks; `more` maps further relations in it to their statements."""
+    wanted = {name: _OWN[name].as_string(None) for name in _RELATIONS[tier]} | dict(more)
+    steps = []
+    if not seen.there:
+        steps.append(SetupStep(tier=tier, action=_MAKE_SCHEMA, sql=_OWN["schema"].as_string(None)))
+    for name, text in wanted.items():
+        if name not in seen.relations:
+            steps.append(SetupStep(tier=tier, action=f"create tierkeeper.{name}", sql=text))
+    for name in _FUNCTIONS.get(tier, ()):
+        text = _OWN[name].as_string(None)
+        if seen.functions.get(name) != _body(text):
+            steps.append(SetupStep(tier=tier, action=f"create function tierkeeper.{name}", sql=text))
+    if tier not in seen.roles:
+        insert = sql.SQL("INSERT INTO tierkeeper.tier (role) VALUES ({})").format(tier).as_string(None)
+        steps.append(SetupStep(tier=tier, action=f"write down that this is {tier}", sql=insert))
+    return steps
+
+
+def makes_own_relation(step: SetupStep) -> bool:
+    """Whether `step` makes a part of the schema `tierkeeper` that the audit may need to be there."""
+    return step.action == _MAKE_SCHEMA or step.action.startswith("create tierkeeper.")
+
+
+def table_steps(
+    tier: str, policy: TablePolicy, source: SourceTable, there: DestinationTable, parents: Mapping[TableName, TableShape]
+) -> list[SetupStep]:
+    """What `tier` lacks to take the rows of `policy`; `parents` are the mirrored tables that its foreign keys may point at.
+
+    Raises UsageError (several: Faults) where the table is there but differs.
+    """
+    found = differences(tier, source.shape, there)
+    if found:
+        raise found[0] if len(found) == 1 else Faults(found)
+    name = source.shape.name
+    steps = [s for thing in source.objects for s in _object_steps(tier, thing, there)]
+    if policy.mode != "move":
+        return steps
+    if policy.age is not None and policy.age not in _leads(source.shape, there):
+        index = sql.SQL("CREATE INDEX ON {} ({})").format(_table(name), sql.Identifier(policy.age)).as_string(None)
+        steps.append(SetupStep(tier=tier, action=f"create an index on {name} that begins with its age", sql=index))
+    for fk in wanted_foreign_keys(source.foreign_keys, parents):
+        if fk.name not in there.foreign_keys:
+            text = _foreign_key(name, fk, may_have_rows=there.shape is not None)
+            steps.append(SetupStep(tier=tier, action=f"add foreign key {fk.name} from {name} to {fk.parent}", sql=text))
+    for trigger, statement, what in ((ROW_GUARD, "row_guard", "rows"), (TRUNCATE_GUARD, "truncate_guard", "table")):
+        if trigger not in there.guards:
+            text = _SQL[statement].format(trigger=sql.Identifier(trigger), table=_table(name)).as_string(None)
+            steps.append(SetupStep(tier=tier, action=f"guard the {what} of {name} while a copy is in flight", sql=text))
+    return steps
+
+
+def wanted_foreign_keys(foreign_keys: Iterable[ForeignKey], parents: Mapping[TableName, TableShape]) -> Iterator[ForeignKey]:
+    """Those that can hold below: towards the key of a table that is mirrored there."""
+    for fk in foreign_keys:
+        parent = parents.get(fk.parent)
+        if parent is not None and set(parent.key) == set(fk.parent_columns):
+            yield fk
+
+
+def differences(tier: str, source: TableShape, there: DestinationTable) -> list[TierkeeperError]:
+    """Why rows of `source` would not fit the table that `tier` has already; the order of columns may differ."""
+    if there.shape is None:
+        return []
+    place = f"tiers.{tier}, table {source.name}"
+    found: list[TierkeeperError] = []
+    for column in source.columns:
+        found += _column_differences(place, source.name, column, there.shape.column(column.name))
+    alter = f"ALTER TABLE {source.name}"
+    for extra in there.shape.columns:
+        if extra.not_null and not extra.generated and source.column(extra.name) is None:
+            remedy = f"There: {alter} ALTER {_quoted(extra.name)} DROP NOT NULL"
+            found.append(UsageError(place, f"the column {extra.name!r} is NOT NULL and the rows have no such column", remedy))
+    if set(source.key) != set(there.shape.key):
+        ours, theirs = ", ".join(source.key), ", ".join(there.shape.key)
+        remedy = f"There: {alter} drop its primary key, ADD PRIMARY KEY ({', '.join(map(_quoted, source.key))})"
+        found.append(UsageError(place, f"the key is ({theirs}), and ({ours}) where the rows come from", remedy))
+    return found
+
+
+def once(steps: Iterable[SetupStep]) -> tuple[SetupStep, ...]:
+    """`steps` without repetitions: tables share schemas and types."""
+    return tuple({(s.tier, s.action, s.sql): s for s in steps}.values())
+
+
+def _column_differences(place: str, table: TableName, ours: Column, theirs: Column | None) -> list[TierkeeperError]:
+    name = _quoted(ours.name)
+    if theirs is None:
+        remedy = f"There: ALTER TABLE {table} ADD COLUMN {name} {ours.type}"
+        return [UsageError(place, f"it lacks the column {ours.name!r} of type {ours.type}", remedy)]
+    if theirs.type != ours.type:
+        cause = f"the column {ours.name!r} is of type {theirs.type}, and {ours.type} where the rows come from"
+        return [UsageError(place, cause, f"Give both the same type; there: ALTER TABLE {table} ALTER {name} TYPE {ours.type}")]
+    if theirs.generated:
+        cause = f"the column {ours.name!r} is generated, so that its values could not be kept"
+        return [UsageError(place, cause, f"There: ALTER TABLE {table} ALTER {name} DROP EXPRESSION")]
+    if theirs.not_null and not ours.not_null:
+        cause = f"the column {ours.name!r} is NOT NULL, and may be NULL where the rows come from"
+        return [UsageError(place, cause, f"There: ALTER TABLE {table} ALTER {name} DROP NOT NULL")]
+    return []
+
+
+def _object_steps(tier: str, thing: SchemaObject, there: DestinationTable) -> Iterator[SetupStep]:
+    if thing.kind == "table":
+        if there.shape is None:
+            yield SetupStep(tier=tier, action=f"create table {TableName(thing.schema, thing.name)}", sql=thing.sql)
+        return
+    shown = thing.name if thing.kind in ("schema", "extension") else str(TableName(thing.schema, thing.name))
+    if (thing.kind, thing.schema, thing.name) not in there.present:
+        elsewhere = [s for kind, s, name in there.present if kind == thing.kind == "extension" and name == thing.name]
+        if elsewhere:
+            raise UsageError(
+                f"tiers.{tier}",
+                f"the extension {thing.name} is in schema {elsewhere[0]}, and in {thing.schema} where the rows come from",
+                f"There: ALTER EXTENSION {_quoted(thing.name)} SET SCHEMA {_quoted(thing.schema)}",
+            )
+        yield SetupStep(tier=tier, action=f"create {thing.kind} {shown}", sql=thing.sql)
+        return
+    have = there.labels.get((thing.schema, thing.name), ())
+    for i, label in enumerate(thing.labels):
+        if label not in have:
+            text = sql.SQL("ALTER TYPE {} ADD VALUE IF NOT EXISTS {}").format(sql.Identifier(thing.schema, thing.name), label)
+            if i > 0:
+                text += sql.SQL(" AFTER {}").format(thing.labels[i - 1])
+            yield SetupStep(tier=tier, action=f"add the value {label!r} to {shown}", sql=text.as_string(None))
+
+
+def _foreign_key(table: TableName, fk: ForeignKey, *, may_have_rows: bool) -> str:
+    """No ON DELETE action: history does not vanish with its parent. Rows that were there before need not fit."""
+    parts = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}){}{}").format(
+        _table(table),
+        sql.Identifier(fk.name),
+        _list(fk.columns),
+        _table(fk.parent),
+        _list(fk.parent_columns),
+        sql.SQL(" MATCH FULL" if fk.full else ""),
+        sql.SQL(" NOT VALID" if may_have_rows else ""),
+    )
+    return parts.as_string(None)
+
+
+def _leads(source: TableShape, there: DestinationTable) -> frozenset[str]:
+    """Columns that an index there begins with, or will: a new table gets its key's index."""
+    return there.index_leads if there.shape is not None else frozenset(source.key[:1])
+
+
+def _body(function: str) -> str:
+    return function.split("$guard$")[1]
+
+
+def _table(name: TableName) -> sql.Identifier:
+    return sql.Identifier(name.schema, name.name)
+
+
+def _list(columns: Collection[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
+
+
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string(None)

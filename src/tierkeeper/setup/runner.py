@@ -1,0 +1,125 @@
+"""Plans a setup from what the tiers have, and applies a plan. Deciding is `plan`'s; this connects, reads and executes.
+
+It creates and never drops or empties; every step is recorded in the audit before it runs, but for those that make the
+audit itself.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack, closing
+
+from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
+from tierkeeper.kernel.policy import TablePolicy
+from tierkeeper.kernel.ports import Audit
+from tierkeeper.kernel.results import SetupResult, SetupStep
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.link import Connection, Link, transaction, translated
+from tierkeeper.setup import observe
+from tierkeeper.setup import plan as decide
+from tierkeeper.setup.model import SetupPlan
+from tierkeeper.tiers import identity
+from tierkeeper.tiers.ask import ask_all
+
+
+def plan(
+    tiers: Mapping[str, Link], policies: Collection[TablePolicy], archive_schema: Mapping[str, str], *, key_present: bool
+) -> SetupPlan:
+    """What is missing at `tiers` (core, main, archive: the catalog) for `policies`.
+
+    `archive_schema` maps a relation of the catalog's schema `tierkeeper` to the statement that makes it. Raises NotNow for a
+    tier that is away, UsageError for what cannot be set up; several faults: Faults.
+    """
+    seen, away = ask_all(tiers, lambda _, conn: (identity.read(conn), observe.own_schema(conn)), "setup")
+    faults = [*away.values(), *identity.faults({tier: who for tier, (who, _) in seen.items()})]
+    if faults:
+        raise Faults(faults)
+    steps: list[SetupStep] = []
+    for tier, (_, own) in seen.items():
+        steps += decide.own_steps(tier, own, archive_schema if tier == "archive" else {})
+    if policies and "core" in tiers and "main" in tiers:
+        with closing(tiers["core"].connect("setup")) as core, closing(tiers["main"].connect("setup")) as main:
+            steps += _all_tables(core, main, policies)
+    if not key_present:
+        steps.append(SetupStep(tier="archive", action=decide.KEY_ACTION))
+    return SetupPlan(decide.once(steps))
+
+
+def apply(planned: SetupPlan, tiers: Mapping[str, Link], audit: Audit, make_key: Callable[[], str] | None = None) -> SetupResult:
+    """Does what `planned` says, each tier in one transaction; `make_key` makes the archive's key and says where it lies.
+
+    A rerun of `plan` after a failure finds what is still missing. Raises as the servers do, translated.
+    """
+    result = SetupResult(applied=True, steps=list(planned.steps), notes=list(planned.notes))
+    if not planned.steps:
+        return result
+    own = [s for s in planned.steps if s.tier == "main" and decide.makes_own_relation(s)]
+    with ExitStack() as open_now:
+        conns = {t: open_now.enter_context(closing(tiers[t].connect("setup"))) for t in tiers}
+        if own:
+            apply_steps(conns["main"], own)
+        detail = {"steps": [f"{s.tier}: {s.action}" for s in planned.steps]}
+        with audit.action("setup", "tiers", detail) as outcome:
+            for tier, conn in conns.items():
+                apply_steps(conn, [s for s in planned.steps if s.tier == tier and s not in own])
+            if any(s.action == decide.KEY_ACTION for s in planned.steps):
+                if make_key is None:
+                    cause = "it is missing and cannot be made here"
+                    raise UsageError("archive key", cause, "Set TIERKEEPER_KEY to the archive's key")
+                result.notes.append(make_key())
+            outcome(steps=len(planned.steps))
+    return result
+
+
+def missing_own(conn: Connection, tier: str, more: Mapping[str, str] | None = None) -> tuple[SetupStep, ...]:
+    """What the schema `tierkeeper` of `tier`, which `conn` leads to, lacks. Raises UsageError if it is another tier's."""
+    faults = identity.faults({tier: identity.read(conn)})
+    if faults:
+        raise faults[0]
+    return tuple(decide.own_steps(tier, observe.own_schema(conn), more or {}))
+
+
+def missing_for(
+    source: Connection, destination: Connection, policy: TablePolicy, mirrors: Collection[TableName], *, tier: str = "main"
+) -> tuple[SetupStep, ...]:
+    """What `tier`, which `destination` leads to, lacks of the table of `policy` as `source` has it.
+
+    The mirrored tables among `mirrors` that it references come first. Raises UsageError (several: Faults) where the table is
+    missing at the source, has no key, or differs at the destination.
+    """
+    table = observe.source_table(source, policy.name)
+    steps: list[SetupStep] = []
+    parents = {}
+    if policy.mode == "move":
+        for parent in dict.fromkeys(fk.parent for fk in table.foreign_keys if fk.parent in mirrors):
+            steps += missing_for(source, destination, TablePolicy(parent, "mirror"), mirrors, tier=tier)
+            parents[parent] = observe.source_table(source, parent).shape
+    there = observe.destination_table(destination, policy.name, table.objects, tier=tier)
+    return decide.once([*steps, *decide.table_steps(tier, policy, table, there, parents)])
+
+
+def apply_steps(conn: Connection, steps: Iterable[SetupStep]) -> None:
+    """Executes the SQL of `steps` on the tier that `conn` leads to, in one transaction: all of them or none."""
+    statements = [s for s in steps if s.sql]
+    if not statements:
+        return
+    place = f"tiers.{statements[0].tier}"
+    with translated(place), transaction(conn) as cur:
+        for step in statements:
+            with translated(f"{place}: {step.action}"):
+                # A step's SQL was composed by `plan`, identifiers quoted, before it was shown to the user.
+                cur.execute(step.sql.encode())
+
+
+def _all_tables(core: Connection, main: Connection, policies: Collection[TablePolicy]) -> list[SetupStep]:
+    mirrors = {p.name for p in policies if p.mode == "mirror"}
+    steps: list[SetupStep] = []
+    faults: list[TierkeeperError] = []
+    for policy in sorted(policies, key=lambda p: p.mode != "mirror"):
+        try:
+            steps += missing_for(core, main, policy, mirrors)
+        except Faults as error:
+            faults += error.errors
+        except TierkeeperError as error:
+            faults.append(error)
+    if faults:
+        raise faults[0] if len(faults) == 1 else Faults(faults)
+    return steps

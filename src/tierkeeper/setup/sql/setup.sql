@@ -1,0 +1,85 @@
+-- name: own_relations
+SELECT c.relname::text
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'tierkeeper'
+
+-- name: own_functions
+SELECT p.proname::text, p.prosrc
+FROM pg_proc p
+JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = 'tierkeeper'
+
+-- name: own_schema
+SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'tierkeeper')
+
+-- name: present
+SELECT 'schema', '', nspname::text, NULL::text[]
+FROM pg_namespace
+WHERE nspname::text = ANY (%(names)s::text[])
+UNION ALL
+SELECT 'extension', n.nspname::text, e.extname::text, NULL
+FROM pg_extension e
+JOIN pg_namespace n ON n.oid = e.extnamespace
+WHERE e.extname::text = ANY (%(names)s::text[])
+UNION ALL
+SELECT 'collation', n.nspname::text, l.collname::text, NULL
+FROM pg_collation l
+JOIN pg_namespace n ON n.oid = l.collnamespace
+WHERE l.collname::text = ANY (%(names)s::text[])
+UNION ALL
+SELECT 'type', n.nspname::text, t.typname::text,
+       ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder)
+FROM pg_type t
+JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE t.typname::text = ANY (%(names)s::text[])
+
+-- name: index_leads
+SELECT DISTINCT a.attname::text
+FROM pg_index i
+JOIN pg_class c ON c.oid = i.indrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_class ic ON ic.oid = i.indexrelid
+JOIN pg_am am ON am.oid = ic.relam AND am.amname = 'btree'
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
+WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text AND i.indisvalid AND i.indpred IS NULL
+
+-- name: guards
+SELECT t.tgname::text
+FROM pg_trigger t
+JOIN pg_class c ON c.oid = t.tgrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+
+-- name: foreign_keys
+SELECT f.conname::text,
+       pn.nspname::text,
+       p.relname::text,
+       ARRAY(
+         SELECT a.attname::text
+         FROM unnest(f.conkey) WITH ORDINALITY AS k (attnum, place)
+         JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum
+         ORDER BY k.place
+       ),
+       ARRAY(
+         SELECT a.attname::text
+         FROM unnest(f.confkey) WITH ORDINALITY AS k (attnum, place)
+         JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum
+         ORDER BY k.place
+       ),
+       f.confmatchtype = 'f'
+FROM pg_constraint f
+JOIN pg_class c ON c.oid = f.conrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_class p ON p.oid = f.confrelid
+JOIN pg_namespace pn ON pn.oid = p.relnamespace
+WHERE f.contype = 'f' AND n.nspname = %(schema)s::text AND c.relname = %(name)s::text
+ORDER BY f.conname
+
+-- name: row_guard
+CREATE OR REPLACE TRIGGER {trigger} BEFORE UPDATE OR DELETE ON {table}
+FOR EACH ROW EXECUTE FUNCTION tierkeeper.refuse_copy_in_flight()
+
+-- name: truncate_guard
+CREATE OR REPLACE TRIGGER {trigger} BEFORE TRUNCATE ON {table}
+FOR EACH STATEMENT EXECUTE FUNCTION tierkeeper.refuse_copy_in_flight()

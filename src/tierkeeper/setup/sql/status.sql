@@ -1,0 +1,11 @@
+-- name: in_flight
+SELECT schema_name, table_name, count(*)
+FROM tierkeeper.ledger
+WHERE state IN ('open', 'copied')
+GROUP BY schema_name, table_name
+
+-- name: conflicts
+SELECT schema_name, table_name, key::text
+FROM tierkeeper.conflict
+ORDER BY schema_name, table_name, found_at, key
+LIMIT 1000

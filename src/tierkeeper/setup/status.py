@@ -1,0 +1,112 @@
+"""How the tiers are now. A tier that is away is a line of the answer, never an error. It changes nothing."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.policy import TablePolicy
+from tierkeeper.kernel.results import StatusResult, TableStatus, TierStatus
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.statements import load
+from tierkeeper.setup import observe
+from tierkeeper.tiers.ask import ask_all
+from tierkeeper.tiers.tier import Tier
+from tierkeeper.tiers.usage import Usage, measure, table_size
+
+_SQL = load("tierkeeper.setup", "status.sql")
+
+
+@dataclass(frozen=True)
+class _Seen:
+    usage: Usage
+    rows: Mapping[TableName, int | None] = field(default_factory=dict)
+    in_flight: Mapping[TableName, int] = field(default_factory=dict)
+    conflicts: Mapping[TableName, list[str]] = field(default_factory=dict)
+    has_segments: bool = False
+
+
+def status(
+    tiers: Mapping[str, Tier],
+    policies: Collection[TablePolicy],
+    *,
+    store_bytes: Callable[[], int],
+    archive_rows: Callable[[Connection], Mapping[TableName, int]],
+) -> StatusResult:
+    """Tiers and tables as they are. `store_bytes` measures the store, `archive_rows` reads the catalog, rows by table."""
+    links = {name: tier.link for name, tier in tiers.items()}
+    archived: dict[TableName, int] = {}
+
+    def look(name: str, conn: Connection) -> _Seen:
+        seen = _look(conn, tiers[name], policies)
+        if name == "archive" and seen.has_segments:
+            archived.update(archive_rows(conn))
+        return seen
+
+    seen, away = ask_all(links, look, "status")
+    lines = {}
+    for name, tier in tiers.items():
+        error, used_bytes = away.get(name), seen[name].usage.used_bytes if name in seen else None
+        if name == "archive":
+            used_bytes = None
+            try:
+                used_bytes = store_bytes()
+            except TierkeeperError as store_error:
+                error = error or store_error
+        lines[name] = _tier_status(tier, seen.get(name), used_bytes, error)
+    tables = {str(p.name): _table_status(p, seen, archived if "archive" in seen else None) for p in policies}
+    return StatusResult(tiers=lines, tables=tables)
+
+
+def _look(conn: Connection, tier: Tier, policies: Collection[TablePolicy]) -> _Seen:
+    usage = measure(conn, tier.profile)
+    rows = {}
+    for policy in policies if tier.name != "archive" else ():
+        size = table_size(conn, policy.name)
+        rows[policy.name] = size.rows_estimate if size is not None else None
+    own = observe.own_schema(conn).relations
+    with catalog(conn) as cur:
+        in_flight = cur.execute(_SQL["in_flight"]).fetchall() if "ledger" in own else []
+        conflicts: dict[TableName, list[str]] = {}
+        for schema, table, key in cur.execute(_SQL["conflicts"]).fetchall() if "conflict" in own else []:
+            conflicts.setdefault(TableName(schema, table), []).append(key)
+    unsettled = {TableName(schema, table): n for schema, table, n in in_flight}
+    return _Seen(usage, rows, unsettled, conflicts, has_segments="segment" in own)
+
+
+def _tier_status(tier: Tier, seen: _Seen | None, used_bytes: int | None, error: TierkeeperError | None) -> TierStatus:
+    usage = seen.usage if seen is not None else None
+    cause, remedy = (error.cause, error.remedy) if error is not None else (None, None)
+    if usage is not None and error is None:
+        if usage.in_recovery:
+            cause, remedy = "this is a replica, which takes no writes", "Give the address of its primary"
+        elif usage.read_only:
+            cause = "it is read-only (default_transaction_read_only is on)"
+            remedy = (
+                "Run tierkeeper quota, which moves rows out" if tier.name == "core" else "Make room, then end its read-only mode"
+            )
+    return TierStatus(
+        used_bytes=used_bytes,
+        quota_bytes=tier.quota_bytes,
+        share=None if used_bytes is None else round(used_bytes / tier.quota_bytes, 4),
+        healthy=cause is None,
+        read_only=None if usage is None else usage.read_only,
+        cause=cause,
+        remedy=remedy,
+    )
+
+
+def _table_status(policy: TablePolicy, seen: Mapping[str, _Seen], archived: Mapping[TableName, int] | None) -> TableStatus:
+    def rows(tier: str) -> int | None:
+        return seen[tier].rows[policy.name] if tier in seen else None
+
+    ledgers = [s.in_flight.get(policy.name, 0) for tier, s in seen.items() if tier in ("main", "archive")]
+    return TableStatus(
+        mode=policy.mode,
+        core_rows_estimate=rows("core"),
+        main_rows_estimate=rows("main"),
+        archive_rows=archived.get(policy.name, 0) if archived is not None and policy.mode == "move" else None,
+        in_flight=sum(ledgers) if ledgers else None,
+        conflicts=seen["main"].conflicts.get(policy.name, []) if "main" in seen else [],
+    )

@@ -1,0 +1,1 @@
+"""A tier: its address, its provider's rules, how full it is, who it says it is. It moves nothing."""

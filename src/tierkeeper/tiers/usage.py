@@ -1,0 +1,63 @@
+"""How full a tier is, as its provider counts it. It measures and decides nothing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.statements import load
+from tierkeeper.tiers.profile import Profile
+
+_SQL = load("tierkeeper.tiers", "tiers.sql")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A Postgres tier at one instant. `read_only` is the default of new sessions; `version` as in server_version_num."""
+
+    used_bytes: int
+    read_only: bool
+    in_recovery: bool
+    version: int
+    tls: bool
+
+
+@dataclass(frozen=True)
+class TableSize:
+    """Where a table's bytes are; `rows_estimate` is the planner's, None before the first ANALYZE."""
+
+    heap_bytes: int
+    index_bytes: int
+    toast_bytes: int
+    rows_estimate: int | None
+
+    @property
+    def total_bytes(self) -> int:
+        return self.heap_bytes + self.index_bytes + self.toast_bytes
+
+
+def measure(conn: Connection, profile: Profile) -> Usage:
+    """What `conn`'s server says of itself, its size counted as `profile` counts."""
+    with catalog(conn) as cur:
+        row = cur.execute(_SQL["facts"], {"whole_server": profile.counts == "server"}).fetchone()
+    used_bytes, read_only, in_recovery, version = row or (0, False, False, 0)
+    return Usage(used_bytes, read_only, in_recovery, version, conn.pgconn.ssl_in_use)
+
+
+def table_size(conn: Connection, name: TableName) -> TableSize | None:
+    """The size of `name` without other tables; None where there is no such table."""
+    with catalog(conn) as cur:
+        row = cur.execute(_SQL["table_size"], {"schema": name.schema, "name": name.name}).fetchone()
+    return None if row is None else TableSize(*row)
+
+
+def directory_bytes(root: Path) -> int:
+    """Bytes of all files below `root`; 0 where it is not there. A file that goes away meanwhile does not count."""
+    total = 0
+    for file in root.rglob("*"):
+        try:
+            total += file.stat().st_size if file.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total
