@@ -1,0 +1,239 @@
+"""A Postgres tier that rows arrive in: the ledger's side of a batch."""
+
+import json
+from collections import deque
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any, cast
+from uuid import UUID
+
+import psycopg
+from psycopg import errors, sql
+
+from tierkeeper.kernel.errors import Failed, Fenced
+from tierkeeper.kernel.faults import Point, reach
+from tierkeeper.kernel.policy import Tier
+from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, SourceSnapshot
+from tierkeeper.kernel.tables import TableName, TableShape
+from tierkeeper.mover import model
+from tierkeeper.mover.digest import RowDigest
+from tierkeeper.mover.model import Bound
+from tierkeeper.postgres import shapes
+from tierkeeper.postgres.copy import rows_in, rows_out
+from tierkeeper.postgres.link import Connection, transaction
+from tierkeeper.postgres.statements import load
+
+_SQL = load("tierkeeper.mover", "destination.sql")
+
+
+class KeyTaken(Exception):  # noqa: N818 - an answer for the runner, not an error
+    """A key of the batch is at the destination already; nothing was changed."""
+
+
+class ParentMissing(Exception):  # noqa: N818 - likewise
+    """A row of the batch refers to one that the destination has not; nothing was changed."""
+
+
+class PostgresDestination:
+    """Implements `kernel.ports.Destination` for a Postgres tier.
+
+    Keeps I1, I3 and I5: a copy becomes durable together with its ledger row, after it was read back and compared; its rows are
+    known by the transaction that wrote them (their xmin), never by their range, because neighbours share ranges and
+    collations differ between servers.
+    """
+
+    def __init__(self, conn: Connection, tier: Tier, source: Tier, longest_reader_seconds: float) -> None:
+        self.tier: Tier = tier
+        self._longest_reader_seconds = longest_reader_seconds
+        self._source = source
+        self._conn = conn
+        self._older: dict[tuple[UUID, ...], tuple[set[tuple[int, str]], str]] = {}
+
+    def open(self, batch: Batch) -> LedgerRow:
+        with transaction(self._conn) as cur:
+            row = cur.execute(_SQL["ledger_open"], {
+                "batch": batch.id, "source": batch.source, "schema": batch.table.schema, "table": batch.table.name,
+                "age": batch.age, "cutoff": batch.cutoff, "predicate": batch.predicate,
+                "reader_seconds": self._longest_reader_seconds,
+            }).fetchone()  # fmt: skip
+        if row is None:
+            raise Failed(f"{batch.table} ({self.tier})", "the ledger took no row", "Run tierkeeper setup --apply")
+        return LedgerRow(batch, int(row[0]), "open", None, 0)
+
+    def copy(self, batch: Batch, snapshot: SourceSnapshot) -> LedgerRow:
+        """Copies, reads back, compares, commits. Raises KeyTaken, ParentMissing, Fenced, or Failed on a difference."""
+        with transaction(self._conn, read_only=True):
+            target = shapes.read(self._conn, batch.table)
+        try:
+            with transaction(self._conn) as cur:
+                digest = self._copy_in(cur, batch, snapshot, target)
+                reach(Point.COPY_BEFORE_COMMIT)
+        except errors.UniqueViolation as error:
+            raise KeyTaken from error
+        except errors.ForeignKeyViolation as error:
+            raise ParentMissing from error
+        reach(Point.COPIED)
+        return LedgerRow(batch, 0, "copied", snapshot.extent, digest.size_bytes)
+
+    def _copy_in(self, cur: psycopg.Cursor, batch: Batch, snapshot: SourceSnapshot, target: TableShape) -> RowDigest:
+        extent, place = snapshot.extent, f"{batch.table} ({self.tier})"
+        changed = cur.execute(_SQL["ledger_copied"], {
+            "batch": batch.id, "rows": extent.rows, "fingerprint": extent.fingerprint,
+            "min_age": extent.min_age, "max_age": extent.max_age,
+        }).rowcount  # fmt: skip
+        if changed != 1:
+            raise Fenced(place, "another run has settled this batch", "Run the same command again")
+        columns = [c.name for c in snapshot.shape.columns]
+        binary = model.travels_as_binary(snapshot.shape, target)
+        options = sql.SQL("(FORMAT binary)") if binary else sql.SQL("")
+        sent, kept = RowDigest(binary), RowDigest(binary)
+        into = sql.SQL("COPY {} ({}) FROM STDIN {}").format(model.qualified(batch.table), model.names(columns), options)
+        with closing(snapshot.copy(columns, binary=binary)) as rows:
+            rows_in(cur, into, sent.through(rows))
+        cur.execute("SET CONSTRAINTS ALL IMMEDIATE")  # what is deferred may still change or refuse a row: before the comparison
+        own = _SQL["own_rows"].format(
+            columns=model.names(columns),
+            table=model.qualified(batch.table),
+            near=_near(batch.age, extent),
+            options=options,
+        )
+        deque(kept.through(rows_out(cur, own)), maxlen=0)
+        if sent.rows != extent.rows or not sent.same_as(kept):
+            raise Failed(
+                place,
+                f"the copy read back differs from what was sent ({extent.rows} rows read, {sent.rows} sent, {kept.rows} kept)",
+                "Look for a trigger or rule on the table there that changes rows; nothing was moved",
+            )
+        cur.execute(_SQL["ledger_proven"], {"batch": batch.id, "digest": sent.hex, "bytes": sent.size_bytes})
+        return sent
+
+    def taken_keys(self, batch: Batch, snapshot: SourceSnapshot) -> list[Bound]:
+        """Keys of the batch that are here already, in the text form and order of the table's key; they are noted as conflicts."""
+        key = snapshot.shape.key
+        staging = sql.Identifier("tierkeeper_keys")
+        with transaction(self._conn) as cur:
+            cur.execute(
+                sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT {} FROM {} LIMIT 0").format(
+                    staging, model.names(key), model.qualified(batch.table)
+                )
+            )
+            into = sql.SQL("COPY {} ({}) FROM STDIN").format(staging, model.names(key))
+            with closing(snapshot.copy(key, binary=False)) as rows:
+                rows_in(cur, into, rows)
+            query = _SQL["keys_taken"].format(
+                keys=sql.SQL(", ").join(sql.SQL("s.{}::text").format(sql.Identifier(k)) for k in key),
+                staging=staging,
+                table=model.qualified(batch.table),
+                same=sql.SQL(" AND ").join(sql.SQL("s.{0} = t.{0}").format(sql.Identifier(k)) for k in key),
+            )
+            taken = [tuple(str(v) for v in row) for row in cur.execute(query)]
+            name = {"schema": batch.table.schema, "table": batch.table.name}
+            cur.executemany(_SQL["conflict_note"], [{**name, "key": json.dumps(k)} for k in taken])
+        return taken
+
+    def settled_for_readers(self, batch_ids: Sequence[UUID]) -> str | None:
+        """None once every snapshot here that is older than the copies has ended and standbys have flushed them.
+
+        The set of old transactions is taken once, after the copies' commits: what begins later cannot lack them, though an old
+        writer may still hold back its `backend_xmin`.
+        """
+        group = tuple(batch_ids)
+        with transaction(self._conn, read_only=True) as cur:
+            rows = cur.execute(_SQL["older_snapshots"], {"batches": list(group)}).fetchall()
+            current = {(int(pid), str(vxid)): str(name) for pid, vxid, name in rows}
+            if group not in self._older:
+                lsn = cur.execute(_SQL["copy_lsn"]).fetchone()
+                self._older[group] = (set(current), str(lsn[0]) if lsn else "0/0")
+            old, flushed = self._older[group]
+            waiting = old & set(current)
+            behind = cur.execute(_SQL["standbys_behind"], {"lsn": flushed}).fetchone()
+        if waiting:
+            pid, _ = min(waiting)
+            return f"a reader at {self.tier} that began before the copy (pid {pid}, {len(waiting)} in all)"
+        if behind and behind[0]:
+            return (
+                f"{behind[0]} standby of {self.tier} that has not confirmed the copy, or that this role may not see (pg_monitor)"
+            )
+        del self._older[group]
+        return None
+
+    def finish(self, batch_id: UUID) -> None:
+        with transaction(self._conn) as cur:
+            changed = cur.execute(_SQL["ledger_finish"], {"batch": batch_id}).rowcount
+        if changed != 1 and self.knows(batch_id) not in ("done", "forgotten"):
+            raise Failed(
+                f"ledger of {self.tier}",
+                f"batch {batch_id} was moved, but its ledger row does not say that it was copied",
+                "Stop moving and compare the tiers: this tier may have been put back from a backup",
+            )
+        reach(Point.DONE)
+
+    def undo(self, batch_id: UUID) -> None:
+        with transaction(self._conn) as cur:
+            row = cur.execute(_SQL["ledger_undo"], {"batch": batch_id}).fetchone()
+            if row is None:
+                return
+            rows, xid, min_age, max_age, age, schema, table = row
+            if xid is not None:
+                cur.execute("SELECT set_config('tierkeeper.mover', 'on', true)")
+                extent = Extent(rows, "", min_age, max_age)
+                query = _SQL["undo_rows"].format(
+                    table=sql.Identifier(schema, table),
+                    xid=sql.SQL("{}::xid").format(sql.Literal(str(xid))),
+                    near=_near(age, extent),
+                )
+                gone = cur.execute(query).rowcount
+                if gone != rows:
+                    raise Failed(
+                        f"{TableName(schema, table)} ({self.tier})",
+                        f"batch {batch_id} left {rows} rows here, {gone} of them can still be told apart",
+                        "Stop moving and compare the tiers: this table was rewritten or put back from a backup",
+                    )
+            reach(Point.UNDO_BEFORE_COMMIT)
+        reach(Point.UNDONE)
+
+    def unsettled(self, table: TableName | None = None) -> list[LedgerRow]:
+        with transaction(self._conn, read_only=True) as cur:
+            rows = cur.execute(_SQL["ledger_unsettled"], {
+                "source": self._source, "schema": table.schema if table else None, "table": table.name if table else None
+            }).fetchall()  # fmt: skip
+        return [_ledger_row(r) for r in rows]
+
+    def forget(self, older_than_seconds: float, settled: Sequence[UUID]) -> list[UUID]:
+        bounds = {"seconds": older_than_seconds, "source": self._source, "settled": list(settled)}
+        with transaction(self._conn) as cur:
+            cur.execute(_SQL["ledger_forget"], bounds)
+        reach(Point.FORGOTTEN)
+        with transaction(self._conn, read_only=True) as cur:
+            return [r[0] for r in cur.execute(_SQL["ledger_droppable"], bounds)]
+
+    def rests(self, table: TableName, longest_reader_seconds: float) -> str | None:
+        self.forget(longest_reader_seconds, [])
+        with transaction(self._conn, read_only=True) as cur:
+            states = cur.execute(_SQL["ledger_resting"], {"schema": table.schema, "table": table.name}).fetchall()
+        if not states:
+            return None
+        return "resting: " + ", ".join(f"{n} {'batch' if n == 1 else 'batches'} {s}" for s, n in states) + f" in {self.tier}"
+
+    def knows(self, batch_id: UUID) -> LedgerState | None:
+        with transaction(self._conn, read_only=True) as cur:
+            row = cur.execute(_SQL["ledger_state"], {"batch": batch_id}).fetchone()
+        return cast("LedgerState", row[0]) if row else None
+
+
+def _near(age: str, extent: Extent) -> sql.Composable:
+    """A condition that finds the batch's own rows faster, and excludes none of them."""
+    if extent.min_age is None or extent.max_age is None:
+        return sql.SQL("true")
+    return sql.SQL("{} BETWEEN {} AND {}").format(sql.Identifier(age), sql.Literal(extent.min_age), sql.Literal(extent.max_age))
+
+
+def _ledger_row(row: tuple[Any, ...]) -> LedgerRow:
+    batch, source, schema, table, age, cutoff, predicate, seq, state, rows, fingerprint, min_age, max_age, size = row
+    return LedgerRow(
+        Batch(batch, source, TableName(schema, table), age, cutoff, predicate),
+        seq,
+        state,
+        Extent(rows, fingerprint, min_age, max_age) if state == "copied" else None,
+        size,
+    )

@@ -1,0 +1,66 @@
+"""One run per table and hop at a time. A convenience, not a safety: the markers fence whoever believes to hold a lease."""
+
+import os
+import socket
+from pathlib import Path
+from uuid import uuid4
+
+from tierkeeper.kernel.errors import NotNow
+from tierkeeper.kernel.faults import Point, reach
+from tierkeeper.kernel.limits import LEASE_SECONDS
+from tierkeeper.postgres.link import Connection, transaction
+from tierkeeper.postgres.statements import load
+
+_SQL = load("tierkeeper.mover", "lease.sql")
+
+
+def _start_of(pid: int) -> str | None:
+    """When process `pid` of this machine started, in kernel ticks; None where there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else fields[19]  # a zombie holds nothing any more
+
+
+def _machine() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
+
+
+class Lease:
+    """Held from `take` to `give_back`. A holder whose process is gone from this very machine is replaced at once."""
+
+    def __init__(self, conn: Connection, name: str) -> None:
+        self._conn = conn
+        self._name = name
+        self._holder = f"{_machine()}/{os.getpid()}/{_start_of(os.getpid())}/{uuid4()}"
+
+    def take(self) -> None:
+        """Takes or renews. Raises NotNow naming the holder."""
+        with transaction(self._conn) as cur:
+            row = cur.execute(_SQL["holder"], {"name": self._name}).fetchone()
+            holder = str(row[0]) if row else ""
+            dead = holder if self._is_dead(holder) else None
+            taken = cur.execute(
+                _SQL["take"], {"name": self._name, "holder": self._holder, "seconds": LEASE_SECONDS, "dead": dead}
+            ).rowcount
+        if not taken:
+            host, pid = holder.split("/")[0], holder.split("/")[-3]
+            raise NotNow(
+                self._name,
+                f"another run holds it (process {pid} on {host})",
+                f"Wait for it, or {LEASE_SECONDS} seconds after it died, and run again",
+            )
+        reach(Point.LEASED)
+
+    def give_back(self) -> None:
+        with transaction(self._conn) as cur:
+            cur.execute(_SQL["give_back"], {"name": self._name, "holder": self._holder})
+
+    @staticmethod
+    def _is_dead(holder: str) -> bool:
+        machine, _, rest = holder.rpartition("/")[0].rpartition("/")[0].rpartition("/")
+        started = holder.split("/")[-2] if holder.count("/") > 3 else ""  # noqa: PLR2004
+        return machine == _machine() and rest.isdigit() and _start_of(int(rest)) != started

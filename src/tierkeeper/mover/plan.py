@@ -1,0 +1,62 @@
+"""What to do next: pure decisions of the move protocol, each named in design section 4."""
+
+from enum import Enum, auto
+
+import sqlglot
+from sqlglot.errors import SqlglotError
+
+from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.limits import BATCH_ROWS_MIN
+from tierkeeper.kernel.policy import Tier
+from tierkeeper.kernel.ports import LedgerState
+
+
+class Verdict(Enum):
+    """How an unsettled batch ends. The marker's word decides, never the ledger's and never the clock's (I1, I5)."""
+
+    FINISH = auto()  # the source's delete is committed: the copy is the row
+    UNDO = auto()  # the source kept its rows: the copy goes
+    RESUME = auto()  # copied and proven, nobody has decided: go on from the wait
+
+
+def verdict(ledger: LedgerState, marker: str | None) -> Verdict:
+    """What to do with a batch that an earlier run left `open` or `copied`, given its marker (None: there is none).
+
+    Only for `aborted` and a missing marker is UNDO safe at once. An `open` marker under an `open` ledger row must first be won
+    by changing it to `aborted`: the caller does so and asks again.
+    """
+    if marker == "moved":
+        return Verdict.FINISH
+    if marker == "open" and ledger == "copied":
+        return Verdict.RESUME
+    return Verdict.UNDO
+
+
+def smaller(rows: int) -> int | None:
+    """The size to retry a batch with that changed under us; None when it cannot usefully shrink further."""
+    return max(rows // 2, BATCH_ROWS_MIN) if rows > BATCH_ROWS_MIN else None
+
+
+def check_hop(source: Tier, destination: Tier) -> None:
+    """Raises UsageError unless rows can go from `source` to `destination`."""
+    if (source, destination) not in (("core", "main"), ("main", "archive")):
+        remedy = "Move down one tier: --from core --to main, or --from main --to archive"
+        if (source, destination) == ("archive", "main"):
+            remedy = "Bring rows back with: tierkeeper archive restore"
+        raise UsageError(f"--from {source} --to {destination}", "rows do not move this way", remedy)
+
+
+def check_condition(where: str | None) -> None:
+    """Raises UsageError unless `where` is one SQL condition, whole and with nothing behind it."""
+    if where is None:
+        return
+    try:
+        statements = sqlglot.parse(f"SELECT 1 FROM t WHERE ({where}\n)", dialect="postgres")  # noqa: S608 - parsed, never sent
+        sqlglot.condition(where, dialect="postgres")
+    except SqlglotError:
+        statements = []
+    if len(statements) != 1 or statements[0] is None or not isinstance(statements[0].args.get("where"), sqlglot.exp.Where):
+        raise UsageError("--where", f"{where!r} is not an SQL condition", "Write what follows WHERE, such as: carrier = 'UA'")
+    inside = statements[0].args["where"].this
+    if not isinstance(inside, sqlglot.exp.Paren):
+        raise UsageError("--where", "its parentheses do not match", "Close every parenthesis that it opens")

@@ -1,0 +1,63 @@
+"""Settles what an interrupted run left, also beside a mover that is only paused.
+
+I5: after it, the tiers are as if the interrupted batch had been moved whole or never begun. An outcome that is not known is
+settled by a conflicting write to the marker and a read in a new statement, never by a look alone.
+"""
+
+from uuid import UUID
+
+from tierkeeper.kernel.errors import Failed
+from tierkeeper.kernel.faults import Point, reach
+from tierkeeper.kernel.ports import Destination, LedgerRow
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.mover.plan import Verdict, verdict
+from tierkeeper.mover.source import Source
+
+
+def refuse_restored(source: Source, destination: Destination) -> None:
+    """Raises Failed where the source remembers moves of which the destination's ledger knows nothing.
+
+    Then the destination was put back from an older backup, and the rows that it lost lie nowhere else online.
+    """
+    for batch_id, state in source.settled_markers(destination.tier).items():
+        if state == "moved" and destination.knows(batch_id) in (None, "open", "undone"):
+            raise Failed(
+                f"tiers.{destination.tier}",
+                f"{source.tier} has handed rows over (batch {batch_id}) that {destination.tier} knows nothing of: "
+                f"{destination.tier} was put back from an older backup",
+                f"Bring {destination.tier} to its state after the last move; until then nothing is moved",
+            )
+
+
+def settle(source: Source, destination: Destination, batch_id: UUID) -> Verdict:
+    """Ends a batch one way or the other, whoever began it. Safe to call again."""
+    marker = source.abort(batch_id)
+    reach(Point.UNDO_ABORTED)
+    if verdict("open", marker) is Verdict.FINISH:
+        destination.finish(batch_id)
+        return Verdict.FINISH
+    destination.undo(batch_id)
+    return Verdict.UNDO
+
+
+def recover(source: Source, destination: Destination, table: TableName) -> tuple[int, list[LedgerRow]]:
+    """Settles `table`'s unsettled batches. Returns how many, and those copies that are proven and only await their delete."""
+    resumed, settled = [], 0
+    for row in destination.unsettled(table):
+        if verdict(row.state, source.marker(row.batch.id)) is Verdict.RESUME:
+            resumed.append(row)
+        else:
+            settle(source, destination, row.batch.id)
+            settled += 1
+    known = {row.batch.id for row in resumed}
+    for batch_id in source.open_markers(table, destination.tier):
+        # A mover that was paused between its ledger row and its marker, and undone meanwhile, opens a marker that leads nowhere.
+        if batch_id not in known and destination.knows(batch_id) == "undone":
+            source.abort(batch_id)
+    return settled, resumed
+
+
+def clear(source: Source, destination: Destination, longest_reader_seconds: float) -> None:
+    """Forgets at the destination what no reader can mistake any more; then, a longest reader later, drops its marker."""
+    markers = source.settled_markers(destination.tier)
+    source.drop_markers(destination.forget(longest_reader_seconds, list(markers)), destination.tier)

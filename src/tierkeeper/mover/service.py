@@ -1,0 +1,247 @@
+"""One table, one hop: turns a request and a policy into a run, or into a plan that changes nothing."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+import psycopg
+
+from tierkeeper.kernel.clock import Clock
+from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.limits import BATCH_ROWS, GROUP_BATCHES, SEGMENT_ROWS
+from tierkeeper.kernel.policy import TablePolicy, Tier
+from tierkeeper.kernel.ports import Audit, Destination, Progress, Stop
+from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult
+from tierkeeper.kernel.tables import TableName, TableShape
+from tierkeeper.kernel.units import Age
+from tierkeeper.mover import mirror, plan
+from tierkeeper.mover.destination import PostgresDestination
+from tierkeeper.mover.lease import Lease
+from tierkeeper.mover.model import Selection, check_age
+from tierkeeper.mover.runner import Mover, Outcome, Pace
+from tierkeeper.mover.source import Source
+from tierkeeper.postgres import shapes
+from tierkeeper.postgres.link import Link, translated
+
+
+class Prepare(Protocol):
+    """The setup, as the mover needs it."""
+
+    def __call__(self, policy: TablePolicy, tiers: frozenset[Tier], *, apply: bool) -> SetupResult:
+        """What `tiers` lack for moving the table of `policy` between them; with `apply` it is made."""
+        ...
+
+
+OpenDestination = Callable[[], AbstractContextManager[Destination]]
+"""The archive as a destination, opened for one run."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to move. Without `before` and `older_than` the policy's age for the source tier counts."""
+
+    table: TableName
+    source: Tier
+    destination: Tier
+    before: datetime | None = None
+    older_than: Age | None = None
+    where: str | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Sizes of one run; `longest_reader_seconds` is `query.timeout`."""
+
+    longest_reader_seconds: float
+    batch_rows: int = BATCH_ROWS
+    segment_rows: int = SEGMENT_ROWS
+
+
+class MoveService:
+    """Moves rows on request. I7: under an audit record; I10: every check that can refuse comes before the first change."""
+
+    def __init__(
+        self,
+        links: Mapping[Tier, Link],
+        policies: tuple[TablePolicy, ...],
+        *,
+        bounds: Bounds,
+        audit: Audit,
+        clock: Clock,
+        progress: Progress,
+        stop: Stop,
+        prepare: Prepare,
+        archive: OpenDestination,
+    ) -> None:
+        self._links = links
+        self._policies = policies
+        self._bounds = bounds
+        self._audit = audit
+        self._clock = clock
+        self._progress = progress
+        self._stop = stop
+        self._prepare = prepare
+        self._archive = archive
+
+    def plan(self, request: Request) -> MovePlan:
+        """What `move` would do now. Changes nothing."""
+        policy = self._policy(request)
+        with translated(str(request.table)), closing(self._links[request.source].connect("mover")) as conn:
+            source = Source(self._links[request.source], conn, request.source)
+            selection = self._selection(request, policy, source)
+            rows = source.count(selection)
+            notes = _notes(selection.shape, shapes.publications_and_slots(conn, request.table))
+        if request.limit is not None:
+            rows = min(rows, request.limit)
+        size = self._pace(request).batch_rows
+        return MovePlan(
+            table=str(request.table),
+            from_=request.source,
+            to=request.destination,
+            cutoff=selection.cutoff,
+            rows=rows,
+            batches=-(-rows // size),
+            setup=self._prepare(policy, frozenset((request.source, request.destination)), apply=False).steps,
+            notes=notes,
+        )
+
+    def move(self, request: Request) -> MoveResult:
+        """Moves, after making what is missing at the destination. Raises the errors of every part, translated."""
+        policy = self._policy(request)
+        began = self._clock.monotonic()
+        with translated(str(request.table)), closing(self._links[request.source].connect("mover")) as conn:
+            source = Source(self._links[request.source], conn, request.source)
+            selection = self._selection(request, policy, source)
+            detail = {"from": request.source, "to": request.destination, "cutoff": selection.cutoff, "where": request.where}
+            prepared = self._prepare(policy, frozenset((request.source, request.destination)), apply=True)
+            with self._audit.action("move", str(request.table), detail) as note:
+                outcome = self._run(request, source, selection)
+                note(rows=outcome.rows, batches=outcome.moved, stopped_because=outcome.stopped_because)
+        return MoveResult(
+            table=str(request.table),
+            from_=request.source,
+            to=request.destination,
+            batches=outcome.batches,
+            rows=outcome.rows,
+            bytes=outcome.bytes,
+            seconds=round(self._clock.monotonic() - began, 3),
+            stopped_because=outcome.stopped_because,
+            cutoff=selection.cutoff,
+            recovered=outcome.recovered,
+            conflicts=outcome.conflicts,
+            notes=prepared.notes,
+            batch_ids=[str(b) for b in outcome.moved],
+        )
+
+    def marker(self, source: Tier, batch_id: UUID) -> str | None:
+        """What the marker of a batch says in the tier that its rows leave. Raises NotNow where that is away."""
+        with translated(f"tiers.{source}"), closing(self._links[source].connect("mover")) as conn:
+            return Source(self._links[source], conn, source).marker(batch_id)
+
+    def refresh_mirrors(self) -> None:
+        """Brings the mirrored tables at Main up to date with Core."""
+        tables = [p.name for p in self._policies if p.mode == "mirror"]
+        if not tables:
+            return
+        with (
+            translated("mirror tables"),
+            self._audit.action("mirror", ", ".join(map(str, tables)), {}) as note,
+            closing(self._links["core"].connect("mover")) as core,
+            closing(self._links["main"].connect("mover")) as main,
+        ):
+            note(rows=mirror.refresh(core, main, tables))
+
+    def _run(self, request: Request, source: Source, selection: Selection) -> Outcome:
+        name = f"{request.table} {request.source} -> {request.destination}"
+        if request.destination == "archive":
+            with self._archive() as destination:
+                return self._mover(request, source, destination, Lease(source.conn, name)).run(selection)
+        self.refresh_mirrors()
+        with closing(self._links["main"].connect("mover")) as conn:
+            destination = PostgresDestination(conn, "main", "core", self._bounds.longest_reader_seconds)
+            return self._mover(request, source, destination, Lease(conn, name)).run(selection)
+
+    def _mover(self, request: Request, source: Source, destination: Destination, lease: Lease) -> Mover:
+        longest = self._bounds.longest_reader_seconds
+        arrivals = PostgresDestination(source.conn, source.tier, "core", longest) if source.tier == "main" else None
+        return Mover(
+            source,
+            destination,
+            lease,
+            pace=self._pace(request),
+            clock=self._clock,
+            progress=self._progress,
+            stop=self._stop,
+            refresh_parents=self.refresh_mirrors,
+            rests=lambda: arrivals.rests(request.table, longest) if arrivals else None,
+        )
+
+    def _pace(self, request: Request) -> Pace:
+        longest = self._bounds.longest_reader_seconds
+        if request.destination == "archive":
+            return Pace(self._bounds.segment_rows, 1, longest, request.limit)
+        return Pace(self._bounds.batch_rows, GROUP_BATCHES, longest, request.limit)
+
+    def _policy(self, request: Request) -> TablePolicy:
+        """The table's policy. Raises UsageError for a hop, a table or a condition that cannot be."""
+        plan.check_hop(request.source, request.destination)
+        plan.check_condition(request.where)
+        policy = next((p for p in self._policies if p.name == request.table), None)
+        if policy is None:
+            raise UsageError(
+                str(request.table),
+                "no [[tables]] entry names this table",
+                'Add one with its name and its age column, such as age = "created_at"',
+            )
+        if policy.mode == "mirror":
+            raise UsageError(
+                str(request.table), "a mirrored table stays whole where it is", 'Give it mode = "move" and an age column'
+            )
+        return policy
+
+    def _selection(self, request: Request, policy: TablePolicy, source: Source) -> Selection:
+        """The rows that are meant, with the cutoff frozen. Raises UsageError where the table cannot be moved."""
+        place = f"tables.{request.table}"
+        shape = shapes.read(source.conn, request.table)
+        if policy.age is None:
+            raise UsageError(f"{place}.age", "no column says how old a row is", 'Name one: age = "created_at"')
+        check_age(shape, policy.age)
+        if shape.referenced_by:
+            raise UsageError(
+                place,
+                f"other rows refer to this table ({'; '.join(shape.referenced_by)}), so its own cannot leave without them",
+                "Take the table out of the policy, or drop the foreign key",
+            )
+        older_than = request.older_than or (policy.core if request.source == "core" else policy.main)
+        cutoff = request.before
+        if cutoff is None and older_than is not None:
+            cutoff = older_than.before(self._clock.now(source.now))
+        if cutoff is None:
+            raise UsageError(
+                f"{place}.{request.source}",
+                f"nothing says when rows leave {request.source}",
+                f'Write {request.source} = "30 days", or give --older-than or --before',
+            )
+        selection = Selection(shape, policy.age, cutoff, request.where)
+        if request.where is not None:
+            _try_condition(source, selection)
+        return selection
+
+
+def _try_condition(source: Source, selection: Selection) -> None:
+    """Raises UsageError where the server cannot make sense of the user's condition, before anything is changed."""
+    try:
+        source.next_bound(selection, None, 1, [])
+    except psycopg.Error as error:
+        if (error.sqlstate or "").startswith(("42", "22")):
+            raise UsageError("--where", (error.diag.message_primary or "it cannot be read"), "Correct the condition") from error
+        raise
+
+
+def _notes(shape: TableShape, listeners: tuple[str, ...]) -> list[str]:
+    notes = [f"trigger {t} fires on each row that is deleted" for t in shape.delete_triggers]
+    return notes + [f"the deletes will be seen by {who}" for who in listeners]

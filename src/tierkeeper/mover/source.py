@@ -1,0 +1,214 @@
+"""The source's side of a batch: its markers, the snapshot it is read in (S1) and the delete that ends it (S2)."""
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg import errors, sql
+
+from tierkeeper.kernel.errors import Fenced
+from tierkeeper.kernel.faults import Point, reach
+from tierkeeper.kernel.policy import Tier
+from tierkeeper.kernel.ports import Batch, Extent, LedgerRow
+from tierkeeper.kernel.tables import TableName, TableShape
+from tierkeeper.mover import model
+from tierkeeper.mover.model import Bound, Selection
+from tierkeeper.postgres.arrow import snapshot_reader
+from tierkeeper.postgres.copy import Row, rows_out
+from tierkeeper.postgres.link import Connection, Link, transaction
+from tierkeeper.postgres.statements import load
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SQL = load("tierkeeper.mover", "source.sql")
+T = TypeVar("T")
+
+
+class Changed(Exception):  # noqa: N818 - a state of the world that the runner answers by trying smaller, not an error
+    """The batch's rows changed between S1 and S2; everything was rolled back."""
+
+
+class Resting(Exception):  # noqa: N818 - a row's time has not come; the run ends with this as its reason
+    """Rows of the table arrived in this tier so lately that a reader could still mistake them; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """S1: implements `kernel.ports.SourceSnapshot` inside one REPEATABLE READ, READ ONLY transaction."""
+
+    link: Link
+    cursor: psycopg.Cursor
+    shape: TableShape
+    batch: Batch
+    extent: Extent
+
+    def copy(self, columns: Sequence[str], *, binary: bool) -> Generator[Row]:
+        query = sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(
+            model.names(columns), model.qualified(self.shape.name), _text(self.batch.predicate)
+        )
+        with closing(rows_out(self.cursor, query + sql.SQL(" (FORMAT binary)") if binary else query)) as rows:
+            yield from islice(rows, self.extent.rows // 2)
+            reach(Point.SOURCE_READ)
+            yield from rows
+
+    @contextmanager
+    def arrow(self, projection: Sequence[tuple[str, str]], order_by: Sequence[str]) -> Iterator["pa.RecordBatchReader"]:
+        columns = sql.SQL(", ").join(sql.SQL("{} AS {}").format(_text(e), sql.Identifier(name)) for name, e in projection)
+        query = sql.SQL("SELECT {} FROM ONLY {} WHERE {} ORDER BY {}").format(
+            columns, model.qualified(self.shape.name), _text(self.batch.predicate), model.names(order_by)
+        )
+        exported = self.cursor.execute("SELECT pg_export_snapshot()").fetchone()
+        assert exported is not None  # noqa: S101 - a function's SELECT gives one row
+        with snapshot_reader(self.link, str(exported[0]), query.as_string(self.cursor), purpose="mover") as reader:
+            reach(Point.SOURCE_READ)
+            yield reader
+
+
+class Source:
+    """A Postgres tier that rows leave. Its marker decides every batch.
+
+    Keeps I3 and I4: `delete` takes away exactly the rows whose versions S1 read, in one transaction with the marker's change
+    from open to moved, or nothing at all.
+    """
+
+    def __init__(self, link: Link, conn: Connection, tier: Tier) -> None:
+        self.tier: Tier = tier
+        self.link = link
+        self.conn = conn
+
+    def now(self) -> datetime:
+        """The server's clock."""
+        with transaction(self.conn, read_only=True) as cur:
+            return _one(cur.execute("SELECT clock_timestamp()"), datetime)
+
+    def count(self, selection: Selection) -> int:
+        """How many rows the selection has now."""
+        query = sql.SQL("SELECT count(*) FROM ONLY {} WHERE {}").format(
+            model.qualified(selection.shape.name), selection.eligible(None)
+        )
+        with transaction(self.conn, read_only=True) as cur:
+            return _one(cur.execute(query), int)
+
+    def next_bound(
+        self, selection: Selection, after: Bound | None, limit: int, conflicts: Sequence[Bound]
+    ) -> tuple[Bound, int] | None:
+        """The last (age, key…) of the next `limit` rows behind `after`, with their number; None when no row is left."""
+        order = selection.order
+        query = _SQL["next_bound"].format(
+            columns=sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c)) for c in order),
+            names=model.names(order),
+            order=model.names(order),
+            table=model.qualified(selection.shape.name),
+            eligible=selection.eligible(after, conflicts),
+            limit=sql.Literal(limit),
+        )
+        with transaction(self.conn, read_only=True) as cur:
+            row = cur.execute(query).fetchone()
+        return (tuple(str(v) for v in row[:-1]), int(row[-1])) if row else None
+
+    def open_marker(self, row: LedgerRow, destination: Tier) -> None:
+        """The marker, open and durable. Nobody may delete the batch's rows before."""
+        with transaction(self.conn) as cur:
+            cur.execute(_SQL["marker_open"], {
+                "batch": row.batch.id, "seq": row.seq, "destination": destination,
+                "schema": row.batch.table.schema, "table": row.batch.table.name,
+            })  # fmt: skip
+
+    @contextmanager
+    def snapshot(self, batch: Batch, shape: TableShape) -> Iterator[Snapshot]:
+        """S1. Raises Resting where rows of the table have only just arrived in this tier."""
+        with transaction(self.conn, isolation="repeatable read", read_only=True) as cur:
+            # In this very snapshot: a row seen here whose batch is not forgotten here must not move on.
+            arriving = cur.execute(_SQL["arriving"], {"schema": batch.table.schema, "table": batch.table.name}).fetchone()
+            if arriving and arriving[0]:
+                raise Resting(f"resting: {arriving[0]} batches arrived in {self.tier} within the longest reader's time")
+            query = _SQL["extent"].format(
+                fingerprint=model.fingerprint(shape.key),
+                age=sql.Identifier(batch.age),
+                table=model.qualified(shape.name),
+                predicate=_text(batch.predicate),
+            )
+            found = cur.execute(query).fetchone()
+            assert found is not None  # noqa: S101 - an aggregate gives one row
+            yield Snapshot(self.link, cur, shape, batch, Extent(int(found[0]), str(found[1]), found[2], found[3]))
+
+    def delete(self, batch: Batch, extent: Extent, key: Sequence[str]) -> None:
+        """S2. Raises Changed where a row is not as S1 read it, Fenced where the marker is no longer open; both change nothing.
+
+        The delete itself returns the versions that it took, so that no row can slip between the check and the deed.
+        """
+        query = _SQL["delete"].format(
+            table=model.qualified(batch.table),
+            predicate=_text(batch.predicate),
+            fingerprinted=model.fingerprinted(key),
+            fingerprint=model.fingerprint(key),
+        )
+        try:
+            with transaction(self.conn, isolation="repeatable read") as cur:
+                if cur.execute(_SQL["marker_change"], {"batch": batch.id, "to": "moved"}).rowcount != 1:
+                    raise Fenced(
+                        f"{batch.table} ({self.tier})",
+                        "another run has settled this batch",
+                        "Run the same command again",
+                    )
+                taken = cur.execute(query).fetchone()
+                if taken is None or (int(taken[0]), str(taken[1])) != (extent.rows, extent.fingerprint):
+                    raise Changed
+                reach(Point.DELETE_BEFORE_COMMIT)
+        except (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable) as error:
+            raise Changed from error
+
+    def abort(self, batch_id: UUID) -> str | None:
+        """Tries to change the marker from open to aborted, then reads, in a new statement, who won.
+
+        The change waits for a delete that is still committing: a look alone could miss it. Returns the marker's state, None
+        where there is none.
+        """
+        with transaction(self.conn) as cur:
+            cur.execute(_SQL["marker_change"], {"batch": batch_id, "to": "aborted"})
+        return self.marker(batch_id)
+
+    def marker(self, batch_id: UUID) -> str | None:
+        with transaction(self.conn, read_only=True) as cur:
+            row = cur.execute(_SQL["marker_state"], {"batch": batch_id}).fetchone()
+        return str(row[0]) if row else None
+
+    def open_markers(self, table: TableName, destination: Tier) -> list[UUID]:
+        """Markers that are open for `table`, whoever opened them."""
+        with transaction(self.conn, read_only=True) as cur:
+            rows = cur.execute(_SQL["markers_open"], {"destination": destination, "schema": table.schema, "table": table.name})
+            return [r[0] for r in rows]
+
+    def settled_markers(self, destination: Tier) -> dict[UUID, str]:
+        """Markers that are moved or aborted, oldest first."""
+        with transaction(self.conn, read_only=True) as cur:
+            return {r[0]: str(r[1]) for r in cur.execute(_SQL["markers_settled"], {"destination": destination})}
+
+    def drop_markers(self, batch_ids: Sequence[UUID], destination: Tier) -> None:
+        """Drops settled markers; one that is missing is a fence, so only what the destination has forgotten or undone may go.
+
+        The newest `moved` one stays: it shows a destination that was put back from a backup.
+        """
+        if not batch_ids:
+            return
+        with transaction(self.conn) as cur:
+            cur.execute(_SQL["markers_drop"], {"batches": list(batch_ids), "destination": destination})
+        reach(Point.MARKER_DROPPED)
+
+
+def _text(condition: str) -> sql.SQL:
+    """SQL that this package composed before and that the ledger kept."""
+    return sql.SQL(condition)
+
+
+def _one(cur: psycopg.Cursor, kind: type[T]) -> T:
+    row = cur.fetchone()
+    if row is None or not isinstance(row[0], kind):
+        raise TypeError(f"expected one {kind.__name__}, got {row!r}")
+    return row[0]

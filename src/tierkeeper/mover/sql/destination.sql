@@ -1,0 +1,78 @@
+-- name: ledger_open
+INSERT INTO tierkeeper.ledger (batch, source, schema_name, table_name, age, cutoff, predicate, state, reader_seconds)
+VALUES (%(batch)s, %(source)s, %(schema)s, %(table)s, %(age)s, %(cutoff)s, %(predicate)s, 'open', %(reader_seconds)s)
+RETURNING seq
+
+-- name: ledger_copied
+UPDATE tierkeeper.ledger
+SET state = 'copied', copy_xid = pg_current_xact_id(), rows = %(rows)s, fingerprint = %(fingerprint)s,
+    min_age = %(min_age)s, max_age = %(max_age)s, copied_at = clock_timestamp()
+WHERE batch = %(batch)s AND state = 'open'
+
+-- name: ledger_proven
+UPDATE tierkeeper.ledger SET digest = %(digest)s, bytes = %(bytes)s WHERE batch = %(batch)s AND state = 'copied'
+
+-- name: ledger_finish
+UPDATE tierkeeper.ledger SET state = 'done', settled_at = clock_timestamp() WHERE batch = %(batch)s AND state = 'copied'
+
+-- name: ledger_undo
+UPDATE tierkeeper.ledger SET state = 'undone', settled_at = clock_timestamp()
+WHERE batch = %(batch)s AND state IN ('open', 'copied')
+RETURNING rows, copy_xid::xid, min_age, max_age, age, schema_name, table_name
+
+-- name: ledger_state
+SELECT state FROM tierkeeper.ledger WHERE batch = %(batch)s
+
+-- name: ledger_unsettled
+SELECT batch, source, schema_name, table_name, age, cutoff, predicate, seq, state, rows, fingerprint, min_age, max_age, bytes
+FROM tierkeeper.ledger
+WHERE state IN ('open', 'copied') AND source = %(source)s
+  AND (%(table)s::text IS NULL OR (schema_name = %(schema)s AND table_name = %(table)s))
+ORDER BY seq
+
+-- name: ledger_forget
+UPDATE tierkeeper.ledger SET state = 'forgotten', settled_at = clock_timestamp()
+WHERE state = 'done' AND source = %(source)s AND settled_at < clock_timestamp() - make_interval(secs => %(seconds)s)
+
+-- name: ledger_droppable
+SELECT batch FROM tierkeeper.ledger
+WHERE batch = ANY (%(settled)s)
+  AND (state = 'undone' OR (state = 'forgotten' AND settled_at < clock_timestamp() - make_interval(secs => %(seconds)s)))
+
+-- name: ledger_resting
+SELECT state, count(*) FROM tierkeeper.ledger
+WHERE schema_name = %(schema)s AND table_name = %(table)s AND state IN ('open', 'copied', 'done')
+GROUP BY state ORDER BY state
+
+-- name: copy_lsn
+SELECT pg_current_wal_lsn()
+
+-- name: older_snapshots
+SELECT l.pid, l.virtualtransaction, coalesce(a.application_name, '')
+FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.locktype = 'virtualxid' AND l.granted AND l.mode = 'ExclusiveLock'
+  AND l.pid <> pg_backend_pid()
+  AND a.datname = current_database()
+  AND coalesce(a.application_name, '') NOT LIKE 'tierkeeper mover%%'
+  AND NOT EXISTS (SELECT FROM pg_stat_progress_vacuum AS v WHERE v.pid = l.pid)
+  AND a.backend_xmin IS NOT NULL
+  AND age(a.backend_xmin) >= (SELECT min(age(copy_xid::xid)) FROM tierkeeper.ledger WHERE batch = ANY (%(batches)s))
+
+-- name: standbys_behind
+SELECT count(*) FROM pg_stat_replication
+WHERE state IS NULL OR (state = 'streaming' AND (flush_lsn IS NULL OR flush_lsn < %(lsn)s::pg_lsn))
+
+-- name: own_rows
+COPY (SELECT {columns} FROM ONLY {table} WHERE xmin = pg_current_xact_id()::xid AND {near})
+TO STDOUT {options}
+
+-- name: undo_rows
+DELETE FROM ONLY {table} WHERE xmin = {xid} AND {near}
+
+-- name: keys_taken
+SELECT {keys} FROM {staging} AS s WHERE EXISTS (SELECT FROM ONLY {table} AS t WHERE {same})
+
+-- name: conflict_note
+INSERT INTO tierkeeper.conflict (schema_name, table_name, key)
+VALUES (%(schema)s, %(table)s, %(key)s::jsonb)
+ON CONFLICT DO NOTHING

@@ -1,0 +1,44 @@
+-- name: marker_open
+INSERT INTO tierkeeper.marker (batch, seq, destination, schema_name, table_name, state)
+VALUES (%(batch)s, %(seq)s, %(destination)s, %(schema)s, %(table)s, 'open')
+
+-- name: marker_change
+UPDATE tierkeeper.marker SET state = %(to)s, settled_at = clock_timestamp()
+WHERE batch = %(batch)s AND state = 'open'
+
+-- name: marker_state
+SELECT state FROM tierkeeper.marker WHERE batch = %(batch)s
+
+-- name: markers_open
+SELECT batch FROM tierkeeper.marker
+WHERE state = 'open' AND destination = %(destination)s AND schema_name = %(schema)s AND table_name = %(table)s
+
+-- name: markers_settled
+SELECT batch, state FROM tierkeeper.marker WHERE state IN ('moved', 'aborted') AND destination = %(destination)s ORDER BY seq
+
+-- name: markers_drop
+DELETE FROM tierkeeper.marker
+WHERE batch = ANY (%(batches)s) AND state IN ('moved', 'aborted') AND destination = %(destination)s
+  AND (state = 'aborted' OR seq < (SELECT max(seq) FROM tierkeeper.marker WHERE destination = %(destination)s AND state = 'moved'))
+
+-- name: arriving
+SELECT count(*) FROM tierkeeper.ledger
+WHERE schema_name = %(schema)s AND table_name = %(table)s AND state IN ('copied', 'done')
+
+-- name: extent
+-- Ages before the year 1 are no dates in Python; a filter on age only saves time, so there it is left out.
+SELECT count(*), {fingerprint}::text,
+       CASE WHEN min({age}) >= '0001-01-02' THEN min({age})::timestamptz END,
+       max({age})::timestamptz
+FROM ONLY {table} WHERE {predicate}
+
+-- name: next_bound
+SELECT {columns}, n FROM (
+  SELECT {names}, row_number() OVER (ORDER BY {order}) AS n
+  FROM (SELECT {names} FROM ONLY {table} WHERE {eligible} ORDER BY {order} LIMIT {limit}) AS page
+) AS numbered
+ORDER BY n DESC LIMIT 1
+
+-- name: delete
+WITH gone AS (DELETE FROM ONLY {table} WHERE {predicate} RETURNING {fingerprinted})
+SELECT count(*), {fingerprint}::text FROM gone

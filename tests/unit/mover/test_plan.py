@@ -1,0 +1,56 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.limits import BATCH_ROWS_MIN
+from tierkeeper.mover.plan import Verdict, check_condition, check_hop, smaller, verdict
+
+
+@pytest.mark.parametrize(
+    ("ledger", "marker", "expected"),
+    [
+        ("open", "open", Verdict.UNDO),
+        ("open", "aborted", Verdict.UNDO),
+        ("open", None, Verdict.UNDO),
+        ("copied", "open", Verdict.RESUME),
+        ("copied", "aborted", Verdict.UNDO),
+        ("copied", None, Verdict.UNDO),
+        ("copied", "moved", Verdict.FINISH),
+    ],
+)
+def test_the_marker_decides(ledger: str, marker: str | None, expected: Verdict) -> None:
+    assert verdict(ledger, marker) is expected  # type: ignore[arg-type]
+
+
+@given(st.integers(min_value=1, max_value=10_000_000))
+def test_shrinking_ends(rows: int) -> None:
+    steps = 0
+    size: int | None = rows
+    while size is not None:
+        following = smaller(size)
+        assert following is None or BATCH_ROWS_MIN <= following < size
+        size, steps = following, steps + 1
+    assert steps < 30
+
+
+@pytest.mark.parametrize(
+    "where", ["1=1) OR (1=1", "true; DROP TABLE t", "carrier =", "(a = 1", "SELECT 1", "a = 1 --x\n) OR (true"]
+)
+def test_a_condition_that_is_none_is_refused(where: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_condition(where)
+    assert caught.value.place == "--where"
+
+
+@pytest.mark.parametrize("where", ["carrier = 'UA'", "a > 1 OR b IS NULL", "x IN (1, 2) -- why", "note = ')'"])
+def test_a_condition_is_taken(where: str) -> None:
+    check_condition(where)
+
+
+def test_rows_move_down_one_tier() -> None:
+    check_hop("core", "main")
+    check_hop("main", "archive")
+    for hop in (("core", "archive"), ("main", "core"), ("archive", "main"), ("core", "core")):
+        with pytest.raises(UsageError):
+            check_hop(*hop)
