@@ -1,0 +1,199 @@
+"""The archive's catalog in Postgres: the ledger's rows for it, and an index over the segments that the store holds.
+
+It runs statements and changes states by compare-and-set; it opens no object and holds no key.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, Final, cast
+from uuid import UUID
+
+import psycopg
+from psycopg import errors
+
+from tierkeeper.archive.model import Manifest, Segment, SegmentState
+from tierkeeper.kernel.errors import Failed, Fenced, UsageError
+from tierkeeper.kernel.faults import Point, reach
+from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, ScanSegment
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.link import Connection, Link, transaction, translated
+from tierkeeper.postgres.statements import load
+
+SCHEMA: Final[Mapping[str, str]] = {n: s.as_string(None) for n, s in load("tierkeeper.archive", "schema.sql").items()}
+"""Relations of the catalog's schema `tierkeeper`, in the order of their making, after those that every Postgres tier has."""
+
+_SQL = load("tierkeeper.archive", "catalog.sql")
+_COUNTED: Final[tuple[SegmentState, ...]] = ("copied", "sealed")
+
+
+class Catalog:
+    """Ledger rows and segment rows change together, in one transaction, and only from the state that was expected."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    @property
+    def place(self) -> str:
+        return f"tiers.{self._link.tier}"
+
+    @contextmanager
+    def transaction(self, *, read_only: bool = False) -> Iterator[psycopg.Cursor]:
+        """One transaction on a connection of its own. Raises UsageError where `setup` was never run."""
+        with translated(self.place), closing(self._link.connect("archive")) as conn:
+            try:
+                with transaction(conn, read_only=read_only) as cur:
+                    yield cur
+            except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
+                raise UsageError(self.place, "the archive's catalog is not set up", "Run `tierkeeper setup --apply`") from error
+
+    def open(self, batch: Batch, key_id: str) -> LedgerRow:
+        """Ledger row `open`; opening it again changes nothing.
+
+        Raises Fenced if the batch is past that, UsageError if the newest segment was written with another key than `key_id`.
+        """
+        with self.transaction() as cur:
+            last = cur.execute(_SQL["last_key_id"]).fetchone()
+            if last is not None and last[0] != key_id:
+                remedy = "Put the archive's own key back, or give this archive another catalog and store"
+                raise UsageError("archive key", f"the archive was written with key {last[0]}, this key is {key_id}", remedy)
+            cur.execute(_SQL["ledger_open"], {
+                "batch": batch.id, "source": batch.source, "schema": batch.table.schema, "table": batch.table.name,
+                "age": batch.age, "cutoff": batch.cutoff, "predicate": batch.predicate,
+            })  # fmt: skip
+            row = cur.execute(_SQL["ledger_row"], {"batch": batch.id}).fetchone()
+        if row is None or (found := _ledger_row(row)).state != "open":
+            raise Fenced(self.place, f"another run has settled batch {batch.id}", "Run the same command again")
+        return found
+
+    def ledger_row(self, batch_id: UUID) -> LedgerRow | None:
+        with self.transaction(read_only=True) as cur:
+            row = cur.execute(_SQL["ledger_row"], {"batch": batch_id}).fetchone()
+        return _ledger_row(row) if row else None
+
+    def state(self, batch_id: UUID) -> LedgerState | None:
+        row = self.ledger_row(batch_id)
+        return row.state if row else None
+
+    def unsettled(self, table: TableName | None) -> list[LedgerRow]:
+        with self.transaction(read_only=True) as cur:
+            return [_ledger_row(r) for r in cur.execute(_SQL["ledger_unsettled"], _named(table))]
+
+    def chain_head(self, cur: psycopg.Cursor) -> tuple[int, str | None]:
+        """Position and hash of the newest manifest; its row stays locked until the transaction ends, so that no two follow it."""
+        cur.execute(_SQL["chain_start"])
+        row = cur.execute(_SQL["chain_head"]).fetchone()
+        if row is None:
+            raise Failed(self.place, "the chain of manifests has no head", _COMPARE)
+        return int(row[0]), row[1]
+
+    def copied(self, cur: psycopg.Cursor, manifest: Manifest, manifest_sha256: str, key_object: str, extent: Extent) -> LedgerRow:
+        """Ledger open -> copied, the segment's row, and the chain's new head. Raises Fenced if the batch is no longer open."""
+        changed = cur.execute(_SQL["ledger_copied"], {
+            "batch": manifest.batch, "rows": manifest.rows, "bytes": manifest.bytes, "fingerprint": extent.fingerprint,
+            "digest": manifest.digest, "min_age": extent.min_age, "max_age": extent.max_age,
+        }).rowcount  # fmt: skip
+        if changed != 1:
+            raise Fenced(self.place, f"another run has settled batch {manifest.batch}", "Run the same command again")
+        values = {**manifest.model_dump(), "id": manifest.segment, "manifest": manifest_sha256, "key_object": key_object}
+        cur.execute(_SQL["segment_insert"], values)
+        head = {"position": manifest.position, "manifest": manifest_sha256}
+        if cur.execute(_SQL["chain_advance"], head).rowcount != 1:
+            raise Failed(self.place, "the chain of manifests has another head than its lock showed", "Run the same command again")
+        row = cur.execute(_SQL["ledger_row"], {"batch": manifest.batch}).fetchone()
+        if row is None:
+            raise Failed(self.place, f"batch {manifest.batch} has no ledger row", _COMPARE)
+        return _ledger_row(row)
+
+    def done(self, batch_id: UUID) -> bool:
+        """Ledger copied -> done and the segment sealed; False if the ledger did not say `copied`."""
+        with self.transaction() as cur:
+            if cur.execute(_SQL["ledger_done"], {"batch": batch_id}).rowcount != 1:
+                return False
+            if cur.execute(_SQL["segment_sealed"], {"batch": batch_id}).rowcount != 1:
+                raise Failed(self.place, f"batch {batch_id} was copied, but the catalog has no segment of it", _COMPARE)
+        return True
+
+    def undone(self, batch_id: UUID) -> list[str] | None:
+        """Ledger open|copied -> undone, the segment's row with it; the objects that nothing needs now. None if it was neither."""
+        with self.transaction() as cur:
+            if cur.execute(_SQL["ledger_undone"], {"batch": batch_id}).rowcount != 1:
+                return None
+            row = cur.execute(_SQL["segment_undone"], {"batch": batch_id}).fetchone()
+            reach(Point.UNDO_BEFORE_COMMIT)
+        return [f"segment/{row[0]}", str(row[1])] if row else []
+
+    def uncommitted(self) -> list[Segment]:
+        """Sealed segments whose commit object may be missing from the store."""
+        with self.transaction(read_only=True) as cur:
+            return [_segment(r) for r in cur.execute(_SQL["uncommitted"]).fetchall()]
+
+    def committed(self, segment_id: UUID) -> None:
+        with self.transaction() as cur:
+            cur.execute(_SQL["segment_committed"], {"segment": segment_id})
+
+    def verified(self, segment_ids: Sequence[UUID]) -> None:
+        with self.transaction() as cur:
+            cur.execute(_SQL["segment_verified"], {"segments": list(segment_ids)})
+
+    def forget(self, older_than_seconds: float, settled: Sequence[UUID]) -> list[UUID]:
+        """See `Destination.forget`."""
+        bounds = {"seconds": older_than_seconds, "settled": list(settled)}
+        with self.transaction() as cur:
+            cur.execute(_SQL["ledger_forget"], bounds)
+            return [r[0] for r in cur.execute(_SQL["ledger_droppable"], bounds)]
+
+    def resting(self, table: TableName) -> list[tuple[str, int]]:
+        """How many of the table's batches have not been forgotten yet, by state."""
+        with self.transaction(read_only=True) as cur:
+            return [(str(s), int(n)) for s, n in cur.execute(_SQL["ledger_resting"], _named(table))]
+
+    def segments(
+        self,
+        table: TableName | None = None,
+        *,
+        segment_id: UUID | None = None,
+        states: Sequence[SegmentState] = _COUNTED,
+    ) -> list[Segment]:
+        """Segments in the order of their chain."""
+        with self.transaction(read_only=True) as cur:
+            rows = cur.execute(_SQL["segments"], {**_named(table), "segment": segment_id, "states": list(states)}).fetchall()
+        return [_segment(r) for r in rows]
+
+    def segments_of(self, batch_ids: Sequence[str]) -> list[str]:
+        """Ids of the segments that the batches became."""
+        with self.transaction(read_only=True) as cur:
+            return [str(r[0]) for r in cur.execute(_SQL["segments_of"], {"batches": list(batch_ids)})]
+
+
+def scan_segments(cur: psycopg.Cursor, table: TableName) -> list[ScanSegment]:
+    """The table's segments in the snapshot of the transaction that `cur` is in, each with its ledger row's state."""
+    return [ScanSegment(*row) for row in cur.execute(_SQL["scan_segments"], _named(table)).fetchall()]
+
+
+def rows_by_table(conn: Connection) -> dict[TableName, int]:
+    """Rows of sealed segments, by table; through a connection that is open already."""
+    with transaction(conn, read_only=True) as cur:
+        return {TableName(str(s), str(t)): int(n) for s, t, n in cur.execute(_SQL["rows_by_table"])}
+
+
+_COMPARE: Final = "Stop archiving and run `tierkeeper archive verify`: the catalog may have been put back from a backup"
+
+
+def _named(table: TableName | None) -> Mapping[str, str | None]:
+    return {"schema": table.schema if table else None, "table": table.name if table else None}
+
+
+def _ledger_row(row: tuple[Any, ...]) -> LedgerRow:
+    batch, source, schema, table, age, cutoff, predicate, seq, state, rows, fingerprint, min_age, max_age, size = row
+    return LedgerRow(
+        Batch(batch, source, TableName(schema, table), age, cutoff, predicate),
+        int(seq),
+        cast("LedgerState", state),
+        Extent(rows, fingerprint, min_age, max_age) if fingerprint is not None else None,
+        int(size),
+    )
+
+
+def _segment(row: tuple[Any, ...]) -> Segment:
+    id_, batch, source, schema, table, *rest = row
+    return Segment(id_, batch, source, TableName(schema, table), *rest)

@@ -1,0 +1,88 @@
+"""A digest of rows by content: the same for a stream from Postgres, a file read back, and a table restored.
+
+It works on Arrow data and knows neither servers nor files.
+"""
+
+from hashlib import blake2b
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import rfc8785
+
+_FORMAT: Final = "tierkeeper content digest 1"
+
+
+class ContentDigest:
+    """Digest of a sequence of rows, whatever the record batches they come in.
+
+    Three running hashes a column (validity, lengths, values) make it independent of chunk boundaries without holding a row. Bits
+    count (-0.0 is not 0.0); what lies under a NULL does not, nor does which of its NaNs the processor chose, as in Postgres.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema.remove_metadata()
+        self._columns = [_ColumnDigest(f.type) for f in schema]
+        self.rows = 0
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Counts `batch` in. Its columns must be those of the schema, in order and type."""
+        if batch.schema.types != self._schema.types or batch.schema.names != self._schema.names:
+            raise ValueError(f"expected columns {self._schema}, got {batch.schema}")
+        self.rows += batch.num_rows
+        for column, array in zip(self._columns, batch.columns, strict=True):
+            column.update(array)
+
+    def hexdigest(self) -> str:
+        """64 hex digits over names, types, the number of rows, and every value in order."""
+        columns = [[f.name, str(f.type), *c.hexdigests()] for f, c in zip(self._schema, self._columns, strict=True)]
+        return blake2b(rfc8785.dumps({"format": _FORMAT, "rows": self.rows, "columns": columns}), digest_size=32).hexdigest()
+
+
+class _ColumnDigest:
+    def __init__(self, type_: pa.DataType) -> None:
+        self._type = type_
+        self._hashes = [blake2b(digest_size=32) for _ in range(3)]
+
+    def hexdigests(self) -> list[str]:
+        return [h.hexdigest() for h in self._hashes]
+
+    def update(self, array: pa.Array) -> None:
+        validity, lengths, values = self._hashes
+        validity.update(_fixed(array.is_valid().cast(pa.uint8())))
+        if pa.types.is_string(self._type):
+            filled = array.fill_null("") if array.null_count else array
+            lengths.update(_fixed(pc.binary_length(filled)))
+            values.update(_text(filled))
+        else:
+            values.update(_fixed(self._plain(array)))
+
+    def _plain(self, array: pa.Array) -> pa.Array:
+        """Fixed-width values with one pattern under every NULL and one for every NaN."""
+        if pa.types.is_floating(self._type):
+            nan = pc.is_nan(array)
+            if pc.any(nan).as_py():
+                array = pc.if_else(nan, pa.scalar(float("nan"), self._type), array)
+        elif pa.types.is_boolean(self._type):
+            array = array.cast(pa.uint8())
+        elif pa.types.is_temporal(self._type):
+            array = array.view(pa.int32() if self._type.bit_width == 32 else pa.int64())  # noqa: PLR2004
+        return array.fill_null(0) if array.null_count else array
+
+
+def _fixed(array: pa.Array) -> memoryview:
+    width = array.type.bit_width // 8
+    start = array.offset * width
+    return _view(array.buffers()[1])[start : start + len(array) * width]
+
+
+def _text(array: pa.Array) -> memoryview:
+    _, offsets, values = array.buffers()
+    if not len(array):
+        return memoryview(b"")
+    ends = _view(offsets).cast("i")
+    return _view(values)[ends[array.offset] : ends[array.offset + len(array)]]
+
+
+def _view(buffer: pa.Buffer | None) -> memoryview:
+    return memoryview(buffer if buffer is not None else b"").cast("B")

@@ -1,0 +1,71 @@
+"""How a row travels through the archive without losing a bit: which columns stay native, which go as Postgres's own text.
+
+Pure: it decides from a table's shape alone and touches no server and no file.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from tierkeeper.kernel.tables import Column, TableShape
+
+_UTC_TIMES: Final = pa.timestamp("us", "UTC")
+_NATIVE: Final[dict[str, pa.DataType]] = {
+    "int2": pa.int16(),
+    "int4": pa.int32(),
+    "int8": pa.int64(),
+    "float4": pa.float32(),
+    "float8": pa.float64(),
+    "bool": pa.bool_(),
+    "text": pa.string(),
+    "varchar": pa.string(),
+}
+_NATIVE_AGES: Final[dict[str, pa.DataType]] = {"date": pa.date32(), "timestamp": pa.timestamp("us"), "timestamptz": _UTC_TIMES}
+
+
+@dataclass(frozen=True)
+class Carried:
+    """One column on its way. `expression` is SQL at the source; its value has Arrow type `type`; `native` is False for text."""
+
+    column: Column
+    type: pa.DataType
+    native: bool
+    expression: str
+
+    @property
+    def delta(self) -> bool:
+        """Whether differences between neighbours are small numbers: sorted keys and times are stored as such."""
+        return bool(pa.types.is_integer(self.type) or pa.types.is_temporal(self.type))
+
+
+def carry(shape: TableShape, age: str, *, age_is_native: bool) -> tuple[Carried, ...]:
+    """Every column of `shape`, in order. Times other than the age may be infinite or beyond Arrow's years: they go as text."""
+    natives = [_native_type(c, age, age_is_native=age_is_native) for c in shape.columns]
+    return tuple(
+        Carried(c, native or pa.string(), native is not None, _expression(c, native=native is not None))
+        for c, native in zip(shape.columns, natives, strict=True)
+    )
+
+
+def arrow_schema(carried: Sequence[Carried]) -> pa.Schema:
+    """The Arrow schema of a segment; no field metadata, so that sources and files compare equal."""
+    return pa.schema([pa.field(c.column.name, c.type) for c in carried])
+
+
+def _native_type(column: Column, age: str, *, age_is_native: bool) -> pa.DataType | None:
+    if column.name == age and age_is_native:
+        return _NATIVE_AGES.get(column.base)
+    return _NATIVE.get(column.base)
+
+
+def _expression(column: Column, *, native: bool) -> str:
+    name = '"' + column.name.replace('"', '""') + '"'
+    if not native:
+        # concat() calls the type's output function, which COPY's input undoes; a cast to text may be somebody's own function, and
+        # the one of character(n) drops blanks. It gives '' for NULL, and IS NULL is true for a row of NULLs: hence num_nulls().
+        return f"CASE pg_catalog.num_nulls({name}) WHEN 0 THEN pg_catalog.concat({name}) END"
+    if column.kind == "d":
+        return f"{name}::pg_catalog.{column.base}"  # the driver knows no domains
+    return name

@@ -1,0 +1,218 @@
+"""Brings archived rows back: into a new table or a file, whole or not at all.
+
+Nothing becomes visible before the last byte of every segment was authenticated, and what was restored was read back and found
+equal. It never touches an existing table or file.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+from psycopg import sql
+
+from tierkeeper.archive import rows
+from tierkeeper.archive.digest import ContentDigest
+from tierkeeper.archive.model import Contents, Segment
+from tierkeeper.archive.reading import SegmentReader
+from tierkeeper.archive.segment import row_groups
+from tierkeeper.kernel.errors import Failed, UsageError
+from tierkeeper.kernel.faults import Point, reach
+from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres import ddl, shapes
+from tierkeeper.postgres.link import Link, transaction, translated
+
+_NOT_KEPT: Final = "Nothing was kept: restore into a .parquet file, or on a server of the version that the rows came from"
+FILE_ENDINGS: Final = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Segments of one table with equal columns, in the order of their chain, and which of their rows: age in [since, until)."""
+
+    reader: SegmentReader
+    segments: Sequence[Segment]
+    contents: Contents
+    schema: pa.Schema
+    since: datetime | None
+    until: datetime | None
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows, authenticated page by page."""
+        for segment in self.segments:
+            with self.reader.open(segment) as content:
+                yield from content.batches(self.since, self.until)
+
+
+def names_a_file(to: str) -> bool:
+    """Whether `--to` means a file: it has a slash, or ends as files do that we write."""
+    return "/" in to or to.endswith(FILE_ENDINGS)
+
+
+def select(reader: SegmentReader, segments: Sequence[Segment], since: datetime | None, until: datetime | None) -> Selection:
+    """The selection from `segments` (at least one, the newest last). Raises UsageError where their columns differ."""
+    wanted = [s for s in segments if _may_match(s, since, until)]
+    newest = wanted[-1] if wanted else segments[-1]
+    other = next((s for s in wanted if s.schema_hash != newest.schema_hash), None)
+    if other is not None:
+        cause = f"its columns changed between segment {other.id} and segment {newest.id}"
+        raise UsageError(f"table {newest.table}", cause, "Restore them one by one with --segment")
+    with reader.open(newest) as content:
+        return Selection(reader, wanted, content.contents, content.schema, since, until)
+
+
+def to_table(selection: Selection, link: Link, name: TableName) -> int:
+    """Makes the table `name` with the selection's rows in one transaction; how many. Raises UsageError if it exists.
+
+    The table is invisible until it was read back and compared.
+    """
+    place = f"table {name} ({link.tier})"
+    with translated(place), closing(link.connect("restore")) as conn:
+        if shapes.exists(conn, name):
+            raise UsageError(place, "it exists already", "Name a table that does not exist")
+        with transaction(conn) as cur:
+            _create(cur, selection.contents, name)
+            sent = _copy_in(cur, selection, name)
+            kept = _read_back(cur, selection, name)
+            _compare(sent, kept, place)
+            reach(Point.RESTORE_BEFORE_COMMIT)
+    return sent.rows
+
+
+def to_file(selection: Selection, path: Path) -> int:
+    """Writes the selection's rows to a new .csv or .parquet file (600); how many. Raises UsageError if it exists.
+
+    The file appears under its name only when it was read back and compared.
+    """
+    if path.suffix not in FILE_ENDINGS:
+        raise UsageError(str(path), "its ending says no format", "Let the name end with .csv or .parquet")
+    with _file_errors(path):
+        if path.exists():
+            raise UsageError(str(path), "it exists already", "Name a file that does not exist")
+        fd, temporary = tempfile.mkstemp(prefix=".tierkeeper-", dir=path.parent)
+        try:
+            with os.fdopen(fd, "w+b") as file:
+                write = _csv_file if path.suffix == ".csv" else _parquet_file
+                sent, kept = write(selection, cast("BinaryIO", file), str(path))
+                _compare(sent, kept, str(path))
+                os.fsync(file.fileno())
+            reach(Point.RESTORE_BEFORE_COMMIT)
+            try:
+                os.link(temporary, path)  # unlike a rename it never replaces a file that came meanwhile
+            except FileExistsError:
+                raise UsageError(str(path), "it exists already", "Name a file that does not exist") from None
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    return sent.rows
+
+
+def _may_match(segment: Segment, since: datetime | None, until: datetime | None) -> bool:
+    """A segment without a least age holds ages before the year 1, or nothing."""
+    after = since is None or segment.max_age is None or segment.max_age >= since
+    return after and (until is None or segment.min_age is None or segment.min_age < until)
+
+
+def _create(cur: psycopg.Cursor, contents: Contents, name: TableName) -> None:
+    there = {r[0] for r in cur.execute("SELECT nspname::text FROM pg_namespace")}
+    made = {_make_schema(s) for s in there}
+    needed = [_make_schema(name.schema), *contents.shape.ddl[:-1]]
+    # IF NOT EXISTS still asks for the right to create, which a plain owner of the schema may lack.
+    for statement in (s for s in needed if s not in made):
+        cur.execute(sql.SQL(statement))  # from the segment's own authenticated description
+    cur.execute(sql.SQL(ddl.table_statement(name, contents.shape.columns, contents.shape.key)))
+
+
+def _make_schema(name: str) -> str:
+    return f"CREATE SCHEMA IF NOT EXISTS {sql.Identifier(name).as_string(None)}"
+
+
+def _copy_in(cur: psycopg.Cursor, selection: Selection, name: TableName) -> ContentDigest:
+    digest = ContentDigest(selection.schema)
+    columns = sql.SQL(", ").join(map(sql.Identifier, selection.schema.names))
+    into = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(sql.Identifier(name.schema, name.name), columns)
+    with cur.copy(into) as stream:
+        for batch in selection.batches():
+            digest.update(batch)
+            stream.write(rows.to_csv(batch))
+    return digest
+
+
+def _read_back(cur: psycopg.Cursor, selection: Selection, name: TableName) -> ContentDigest:
+    """The new table in the order in which it was filled: nobody else has touched it, and COPY into a new one only appends."""
+    cur.execute("SET LOCAL max_parallel_workers_per_gather = 0")
+    cur.execute("SET LOCAL synchronize_seqscans = off")
+    digest = ContentDigest(selection.schema)
+    expressions = sql.SQL(", ").join(sql.SQL(c.expression) for c in selection.contents.carried)
+    query = sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(
+        expressions, sql.Identifier(name.schema, name.name)
+    )
+    with cur.copy(query) as stream, _readable(f"table {name}"):
+        for block in rows.gathered(bytes(row) for row in stream):
+            digest.update(rows.from_csv(block, selection.schema))
+    return digest
+
+
+def _csv_file(selection: Selection, file: BinaryIO, place: str) -> tuple[ContentDigest, ContentDigest]:
+    sent, kept = ContentDigest(selection.schema), ContentDigest(selection.schema)
+    blocks: list[int] = []
+    top = rows.header(selection.schema)
+    file.write(top)
+    for batch in selection.batches():
+        sent.update(batch)
+        step = max(1, batch.num_rows * COPY_BLOCK_BYTES // max(1, batch.nbytes))
+        for at in range(0, batch.num_rows, step):
+            blocks.append(file.write(rows.to_csv(batch.slice(at, step))))
+    file.flush()
+    file.seek(len(top))
+    with _readable(place):
+        for length_bytes in blocks:
+            kept.update(rows.from_csv(file.read(length_bytes), selection.schema))
+    return sent, kept
+
+
+def _parquet_file(selection: Selection, file: BinaryIO, place: str) -> tuple[ContentDigest, ContentDigest]:
+    sent, kept = ContentDigest(selection.schema), ContentDigest(selection.schema)
+    metadata = {"tierkeeper": selection.contents.to_json()}
+    with pq.ParquetWriter(pa.PythonFile(file, mode="w"), selection.schema.with_metadata(metadata), compression="zstd") as writer:
+        for group in row_groups(selection.batches()):
+            for batch in group:
+                sent.update(batch)
+            writer.write_table(pa.Table.from_batches(group, schema=selection.schema))
+    file.flush()
+    file.seek(0)
+    with _readable(place):
+        for batch in pq.ParquetFile(pa.PythonFile(file, mode="r"), pre_buffer=False).iter_batches():
+            kept.update(pa.RecordBatch.from_arrays(batch.columns, schema=selection.schema))
+    return sent, kept
+
+
+def _compare(sent: ContentDigest, kept: ContentDigest, place: str) -> None:
+    if (sent.rows, sent.hexdigest()) != (kept.rows, kept.hexdigest()):
+        cause = f"what was restored differs from the archive ({sent.rows} rows archived, {kept.rows} restored)"
+        raise Failed(place, cause, _NOT_KEPT)
+
+
+@contextmanager
+def _readable(place: str) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise Failed(place, f"what was restored cannot be read back ({str(error).splitlines()[0]})", _NOT_KEPT) from error
+
+
+@contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Failed(
+            str(path), f"it cannot be written ({error.strerror or error})", "Name a file in a folder with room that you may write"
+        ) from error

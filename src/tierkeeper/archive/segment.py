@@ -1,0 +1,301 @@
+"""The segment's format: Parquet under Modular Encryption, an open format that any Parquet reader with the key can read.
+
+It writes and reads files that are ciphertext from their first byte to their last; it knows no store, catalog or server.
+Magic and version lie in the file's encrypted metadata; the segment's identity is the associated data of every module in it,
+so that no page of one segment can stand in another.
+"""
+
+import hashlib
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, BinaryIO, Final
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as pe
+
+from tierkeeper.archive.digest import ContentDigest
+from tierkeeper.archive.lossless import Carried, arrow_schema
+from tierkeeper.archive.model import ColumnSummary, Contents
+from tierkeeper.kernel.errors import Failed
+from tierkeeper.kernel.limits import COPY_BLOCK_BYTES, DIGEST_ROWS, ROW_GROUP_BYTES, ROW_GROUP_ROWS
+
+DATA_KEY_BYTES: Final = 32  # AES-256
+_METADATA: Final = b"tierkeeper"
+_ZSTD_LEVEL: Final = 3
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_MICROSECONDS: Final = 86_400_000_000
+_LONGEST_SUMMARY: Final = 64  # characters of a least or greatest text; longer ones say little and make a manifest long
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished file: `bytes` and `sha256` are of the ciphertext, `rows` and `digest` of what was written into it."""
+
+    bytes: int
+    sha256: str
+    rows: int
+    digest: str
+    columns: tuple[ColumnSummary, ...]
+    first_key: tuple[str, ...]
+    last_key: tuple[str, ...]
+
+
+def write(contents: Contents, batches: Iterable[pa.RecordBatch], data_key: bytes, out: BinaryIO) -> Written:
+    """Writes `batches`, sorted by age and key, as one encrypted file, row group by row group.
+
+    Reading the next row group overlaps with compressing the last one; memory holds two of them. Raises ValueError if
+    `batches` have other columns than `contents` says.
+    """
+    carried = contents.carried
+    schema = arrow_schema(carried)
+    digest, summary, sink = ContentDigest(schema), _Summary(carried, contents.shape.key), _HashingSink(out)
+    properties = pe.create_encryption_properties(data_key, aad_prefix=_aad(contents.segment), store_aad_prefix=False)
+    delta = [c.column.name for c in carried if c.delta and c.column.name in (contents.age, *contents.shape.key)]
+    writer = pq.ParquetWriter(
+        sink,
+        schema.with_metadata({_METADATA: contents.to_json()}),
+        compression="zstd",
+        compression_level=_ZSTD_LEVEL,
+        use_dictionary=[n for n in schema.names if n not in delta],
+        column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
+        encryption_properties=properties,
+    )
+    with writer, ThreadPoolExecutor(1, "segment-writer") as pool:
+        pending: Future[None] | None = None
+        for group in row_groups(batches):
+            for batch in group:
+                digest.update(batch)
+                summary.update(batch)
+            if pending is not None:
+                pending.result()
+            table = pa.Table.from_batches([pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in group])
+            pending = pool.submit(writer.write_table, table, row_group_size=ROW_GROUP_ROWS)
+        if pending is not None:
+            pending.result()
+    return Written(
+        sink.length_bytes, sink.sha256, digest.rows, digest.hexdigest(), summary.columns(), summary.first_key, summary.last_key
+    )
+
+
+def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """`batches` cut and gathered into groups of at most ROW_GROUP_ROWS rows, sooner ended where they reach ROW_GROUP_BYTES."""
+    group: list[pa.RecordBatch] = []
+    rows = size_bytes = 0
+    for batch in batches:
+        pieces = max(1, math.ceil(batch.nbytes / ROW_GROUP_BYTES)) if batch.num_rows else 1
+        step = max(1, batch.num_rows // pieces)
+        at = 0
+        while at < batch.num_rows:
+            piece = batch.slice(at, min(step, ROW_GROUP_ROWS - rows))
+            group.append(piece)
+            at += piece.num_rows
+            rows += piece.num_rows
+            size_bytes += piece.nbytes
+            if rows == ROW_GROUP_ROWS or size_bytes >= ROW_GROUP_BYTES:
+                yield group
+                group, rows, size_bytes = [], 0, 0
+    if group:
+        yield group
+
+
+@contextmanager
+def opened(file: BinaryIO, segment: UUID, data_key: bytes, place: str) -> Iterator["OpenSegment"]:
+    """The encrypted `file` for reading. Raises Failed, naming `place`, at the first byte that is not what was written."""
+    properties = pe.create_decryption_properties(data_key, aad_prefix=_aad(segment))
+    with authenticated(place):
+        parquet = pq.ParquetFile(pa.PythonFile(file, mode="r"), decryption_properties=properties, pre_buffer=False)
+        description = (parquet.schema_arrow.metadata or {}).get(_METADATA, b"")
+    contents = Contents.from_json(description, place)
+    if contents.segment != segment:
+        raise Failed(place, f"the file is that of segment {contents.segment}", "Run `tierkeeper archive verify`")
+    yield OpenSegment(parquet, contents, place)
+
+
+@contextmanager
+def authenticated(place: str) -> Iterator[None]:
+    """Turns what pyarrow says of a file that does not decrypt or decode into Failed at `place`."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, OverflowError, MemoryError) as error:
+        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise Failed(place, f"its bytes are not what was written ({cause})", "Restore the store from its copy") from error
+
+
+@dataclass(frozen=True)
+class OpenSegment:
+    """A segment being read: every batch that comes out was authenticated, page by page."""
+
+    parquet: pq.ParquetFile
+    contents: Contents
+    place: str
+
+    @property
+    def schema(self) -> pa.Schema:
+        return arrow_schema(self.contents.carried)
+
+    def batches(
+        self, since: datetime | None = None, until: datetime | None = None, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows, in order, with age in [since, until); row groups that cannot hold any are not read.
+
+        Just `columns` if given. Raises Failed at the first page that is not what was written, or for a column that is not there.
+        """
+        wanted = self.schema if columns is None else pa.schema([self._field(name) for name in columns])
+        bounded = since is not None or until is not None
+        read = list(dict.fromkeys([*wanted.names, *([self.contents.age] if bounded else [])]))
+        groups = [g for g in range(self.parquet.num_row_groups) if self._may_match(g, since, until)]
+        with authenticated(self.place):
+            for batch in self.parquet.iter_batches(
+                batch_size=DIGEST_ROWS, row_groups=groups, columns=read if columns is not None else None
+            ):
+                rows = batch
+                if bounded:
+                    rows = batch.filter(age_mask(batch.column(self.contents.age), since, until))
+                if rows.num_rows:
+                    yield pa.RecordBatch.from_arrays([rows.column(name) for name in wanted.names], schema=wanted)
+
+    def _field(self, name: str) -> pa.Field:
+        index = self.schema.get_field_index(name)
+        if index < 0:
+            raise Failed(
+                self.place, f"it has no column {name!r}: the table got it later", "Narrow the ages, or leave the column out"
+            )
+        return self.schema.field(index)
+
+    def _may_match(self, group: int, since: datetime | None, until: datetime | None) -> bool:
+        index = self.schema.get_field_index(self.contents.age)
+        field = self.schema.field(index)
+        statistics = self.parquet.metadata.row_group(group).column(index).statistics
+        if not pa.types.is_temporal(field.type) or statistics is None or not statistics.has_min_max:
+            return True
+        unit = _DAY_MICROSECONDS if pa.types.is_date(field.type) else 1
+        after = since is None or statistics.max_raw * unit >= _microseconds(since)
+        return bool(after and (until is None or statistics.min_raw * unit < _microseconds(until)))
+
+
+def age_mask(ages: pa.Array, since: datetime | None, until: datetime | None) -> pa.Array:
+    """Which of `ages` lie in [since, until). Ages as text are Postgres's ISO form; those BC lie before every bound."""
+    if pa.types.is_string(ages.type):
+        ages = _ages_of_text(ages)
+    micros = ages.cast(pa.timestamp("us")).view(pa.int64())  # a time without a zone is UTC
+    mask = pc.is_valid(micros)
+    if since is not None:
+        mask = pc.and_(mask, pc.greater_equal(micros, _microseconds(since)))
+    if until is not None:
+        mask = pc.and_(mask, pc.less(micros, _microseconds(until)))
+    return mask
+
+
+def _ages_of_text(ages: pa.Array) -> pa.Array:
+    before_all = pa.scalar(-(2**62), pa.int64()).cast(pa.timestamp("us"))
+    ancient = pc.ends_with(ages, " BC")
+    text = pc.replace_substring_regex(pc.if_else(ancient, "0001-01-01", ages), r"\+00$", "")
+    return pc.if_else(ancient, before_all, text.cast(pa.timestamp("us")))
+
+
+def _microseconds(instant: datetime) -> int:
+    """Since 1970, as Arrow and Parquet count; exact, which timestamp() is not. An instant without a zone is UTC."""
+    return (instant.replace(tzinfo=instant.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)
+
+
+def sha256_of(file: BinaryIO) -> tuple[str, int]:
+    """SHA-256 and length of `file` from its beginning; leaves it there."""
+    digest, length_bytes = hashlib.sha256(), 0
+    file.seek(0)
+    while block := file.read(COPY_BLOCK_BYTES):
+        digest.update(block)
+        length_bytes += len(block)
+    file.seek(0)
+    return digest.hexdigest(), length_bytes
+
+
+def _aad(segment: UUID) -> bytes:
+    return b"tierkeeper segment 1 " + segment.bytes
+
+
+class _HashingSink(io.RawIOBase):
+    """Passes ciphertext on, counting and hashing it, so that the file need not be read again to be named."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        super().__init__()
+        self._out = out
+        self._digest = hashlib.sha256()
+        self.length_bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, block: Any) -> int:
+        self._out.write(block)
+        self._digest.update(block)
+        self.length_bytes += len(block)
+        return len(block)
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+class _Summary:
+    """Per column the nulls, the least and the greatest value; the first and the last row's key."""
+
+    def __init__(self, carried: Sequence[Carried], key: Sequence[str]) -> None:
+        self._carried = carried
+        self._key = key
+        self._nulls = [0] * len(carried)
+        self._extremes: list[tuple[Any, Any] | None] = [None] * len(carried)
+        self.first_key: tuple[str, ...] = ()
+        self.last_key: tuple[str, ...] = ()
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        if not batch.num_rows:
+            return
+        self.first_key = self.first_key or self._key_of(batch, 0)
+        self.last_key = self._key_of(batch, batch.num_rows - 1)
+        for i, (carried, array) in enumerate(zip(self._carried, batch.columns, strict=True)):
+            self._nulls[i] += array.null_count
+            # Text of a type that sorts by value would mislead, and NaN has no place in Arrow's order.
+            if carried.native and not pa.types.is_floating(carried.type) and not pa.types.is_boolean(carried.type):
+                both = pc.min_max(array)
+                if both["min"].is_valid:
+                    least, greatest = _plain(both["min"]), _plain(both["max"])
+                    old = self._extremes[i]
+                    self._extremes[i] = (least, greatest) if old is None else (min(old[0], least), max(old[1], greatest))
+
+    def columns(self) -> tuple[ColumnSummary, ...]:
+        made = []
+        for carried, nulls, extremes in zip(self._carried, self._nulls, self._extremes, strict=True):
+            least, greatest = (_shown(v) for v in extremes) if extremes else (None, None)
+            if max(len(v or "") for v in (least, greatest)) > _LONGEST_SUMMARY:
+                least = greatest = None
+            made.append(
+                ColumnSummary(
+                    name=carried.column.name,
+                    type=carried.column.type,
+                    native=carried.native,
+                    nulls=nulls,
+                    least=least,
+                    greatest=greatest,
+                )
+            )
+        return tuple(made)
+
+    def _key_of(self, batch: pa.RecordBatch, row: int) -> tuple[str, ...]:
+        return tuple(_shown(_plain(batch.column(name)[row])) for name in self._key)
+
+
+def _plain(scalar: pa.Scalar) -> Any:
+    """The Python value; a time in UTC without its zone, which some machines have no table of."""
+    return (scalar.cast(pa.timestamp("us")) if getattr(scalar.type, "tz", None) else scalar).as_py()
+
+
+def _shown(value: Any) -> str:
+    return value.isoformat() if isinstance(value, date) else str(value)

@@ -1,0 +1,198 @@
+"""The archive as the rest of the house uses it: list, show, verify, restore, and the tier that rows move to."""
+
+import builtins
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pyarrow as pa
+
+from tierkeeper.archive import restore as restoring
+from tierkeeper.archive import verify as verifying
+from tierkeeper.archive.catalog import SCHEMA, Catalog, rows_by_table, scan_segments
+from tierkeeper.archive.destination import ArchiveDestination
+from tierkeeper.archive.model import Segment
+from tierkeeper.archive.reading import SegmentReader
+from tierkeeper.crypto.keys import KeyRing
+from tierkeeper.kernel.clock import Clock
+from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.ports import ScanSegment
+from tierkeeper.kernel.results import RestoreResult, SegmentDetail, SegmentResult, VerifyResult
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.objectstore.port import Store
+from tierkeeper.postgres.link import Connection, Link
+
+_LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
+
+
+class Archive:
+    """Store, catalog and keys together. Constructing it reaches none of them; `keys` is asked when a key is needed.
+
+    `source_marker` gives the marker of a batch in the tier that its rows came from: it alone says whether a segment counts
+    that an interrupted run left `copied`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: Link,
+        keys: Callable[[], KeyRing],
+        clock: Clock,
+        *,
+        source_marker: Callable[[UUID], str | None],
+        scratch: Path | None = None,
+    ) -> None:
+        self._source_marker = source_marker
+        self._store = store
+        self._link = catalog
+        self._catalog = Catalog(catalog)
+        self._keys = keys
+        self._clock = clock
+        self._scratch = scratch
+
+    @property
+    def reader(self) -> SegmentReader:
+        """Opens segments of `segments`."""
+        return SegmentReader(self._store, self._keys)
+
+    @property
+    def schema(self) -> Mapping[str, str]:
+        """What the catalog needs in its schema `tierkeeper`: relation -> the statement that makes it."""
+        return SCHEMA
+
+    @contextmanager
+    def destination(self) -> Iterator[ArchiveDestination]:
+        """The archive's side of a move."""
+        yield ArchiveDestination(self._store, self._link, self._keys, self._clock, self._scratch)
+
+    def scan(self) -> "ArchiveScan":
+        """The archive as `query` reads it."""
+        return ArchiveScan(self._catalog, self.reader)
+
+    def probe(self) -> str:
+        """Proves that the store can be written; what was found. Raises as the store does."""
+        return self._store.probe()
+
+    def rows_by_table(self, conn: Connection) -> dict[TableName, int]:
+        """How many rows count in the archive, read from its catalog through `conn`."""
+        return rows_by_table(conn)
+
+    def segments_of(self, batch_ids: Sequence[str]) -> builtins.list[str]:
+        """Ids of the segments that the batches became."""
+        return self._catalog.segments_of(batch_ids)
+
+    def segments(self, table: TableName | None = None) -> builtins.list[Segment]:
+        """The catalog's rows, in the order of their chain; those `copied` still count in the tier above."""
+        return self._catalog.segments(table)
+
+    def list(self, table: TableName | None = None) -> builtins.list[SegmentResult]:
+        """What `archive list` shows, oldest rows first."""
+        return sorted((SegmentResult(**_shown(s)) for s in self.segments(table)), key=_oldest_first)
+
+    def show(self, segment: str) -> SegmentDetail:
+        """A segment with what its signed manifest says. Raises UsageError for an unknown one."""
+        found = self._catalog.segments(segment_id=_id(segment))
+        if not found:
+            raise _unknown(segment)
+        manifest = self.reader.manifest(found[0])
+        return SegmentDetail(
+            **_shown(found[0]),
+            sha256=manifest.sha256,
+            key_id=manifest.key_id,
+            schema_hash=manifest.schema_hash,
+            columns={c.name: c.type for c in manifest.columns},
+            source=manifest.source,
+            batch=str(manifest.batch),
+            created_at=manifest.created_at,
+            verified_at=found[0].verified_at,
+        )
+
+    def verify(self, segment: str | None = None) -> VerifyResult:
+        """Reads every segment, or one, back from the store whole; see `verify.verify`."""
+        return verifying.verify(self._store, self._catalog, self._keys, _id(segment))
+
+    def restore(
+        self,
+        table: TableName,
+        *,
+        to: str,
+        target: Link,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        segment: str | None = None,
+    ) -> RestoreResult:
+        """Restores `table`'s archived rows with age in [since, until), of one segment if it is given.
+
+        `to` is a new table at `target`, or a new file if it has a slash or ends with .csv or .parquet. Raises UsageError if
+        `table` was never archived or `to` exists, Failed if a segment is damaged; then nothing was made.
+        """
+        began = time.monotonic()
+        found = self._catalog.segments(table, segment_id=_id(segment))
+        segments = [s for s in found if s.state == "sealed" or self._source_marker(s.batch) == "moved"]
+        if not segments:
+            cause = "no segment of it counts in the archive" if segment is None else f"it has no segment {segment} that counts"
+            raise UsageError(f"table {table}", cause, "See `tierkeeper archive list` for what the archive holds")
+        selection = restoring.select(self.reader, segments, since, until)
+        if restoring.names_a_file(to):
+            rows = restoring.to_file(selection, Path(to))
+        else:
+            rows = restoring.to_table(selection, target, TableName.parse(to, "--to"))
+        seconds = time.monotonic() - began
+        return RestoreResult(table=str(table), to=to, rows=rows, segments=len(selection.segments), seconds=seconds)
+
+
+class ArchiveScan:
+    """Implements `kernel.ports.SegmentScan`: which segments count is decided by the caller's snapshots, never here."""
+
+    def __init__(self, catalog: Catalog, reader: SegmentReader) -> None:
+        self._catalog = catalog
+        self._reader = reader
+
+    def segments(self, catalog_cursor: psycopg.Cursor, table: TableName) -> list[ScanSegment]:
+        """See `SegmentScan.segments`."""
+        return scan_segments(catalog_cursor, table)
+
+    def read(
+        self, segment_id: str, columns: Sequence[str], min_age: datetime | None, max_age: datetime | None
+    ) -> Iterator[pa.RecordBatch]:
+        """See `SegmentScan.read`."""
+        found = self._catalog.segments(segment_id=UUID(segment_id), states=("copied", "sealed", "undone"))
+        if not found:
+            raise _unknown(segment_id)
+        until = None if max_age is None or max_age >= _LAST_INSTANT else max_age + timedelta(microseconds=1)
+        with self._reader.open(found[0]) as content:
+            yield from content.batches(min_age, until, columns)
+
+
+def _id(segment: str | None) -> UUID | None:
+    """A segment's id as the user wrote it. Raises UsageError if it is none."""
+    try:
+        return UUID(segment) if segment is not None else None
+    except ValueError:
+        raise _unknown(str(segment)) from None
+
+
+def _unknown(segment: str) -> UsageError:
+    return UsageError(f"segment {segment[:80]}", "the archive has no such segment", "See `tierkeeper archive list`")
+
+
+def _oldest_first(segment: SegmentResult) -> tuple[str, bool, datetime]:
+    # Without a least age it holds ages before the year 1, or nothing.
+    return segment.table, segment.min_age is not None, segment.min_age or datetime.min.replace(tzinfo=UTC)
+
+
+def _shown(segment: Segment) -> dict[str, Any]:
+    return {
+        "segment": str(segment.id),
+        "table": str(segment.table),
+        "rows": segment.rows,
+        "bytes": segment.bytes,
+        "min_age": segment.min_age,
+        "max_age": segment.max_age,
+        "state": segment.state,
+    }

@@ -1,0 +1,106 @@
+-- name: ledger_open
+INSERT INTO tierkeeper.ledger (batch, source, schema_name, table_name, age, cutoff, predicate, state)
+VALUES (%(batch)s, %(source)s, %(schema)s, %(table)s, %(age)s, %(cutoff)s, %(predicate)s, 'open')
+ON CONFLICT (batch) DO NOTHING
+
+-- name: ledger_copied
+UPDATE tierkeeper.ledger
+SET state = 'copied', rows = %(rows)s, bytes = %(bytes)s, fingerprint = %(fingerprint)s, digest = %(digest)s,
+    min_age = %(min_age)s, max_age = %(max_age)s, copy_xid = pg_current_xact_id(), copied_at = clock_timestamp()
+WHERE batch = %(batch)s AND state = 'open'
+
+-- name: ledger_done
+UPDATE tierkeeper.ledger SET state = 'done', settled_at = clock_timestamp()
+WHERE batch = %(batch)s AND state = 'copied'
+
+-- name: ledger_undone
+UPDATE tierkeeper.ledger SET state = 'undone', settled_at = clock_timestamp()
+WHERE batch = %(batch)s AND state IN ('open', 'copied')
+
+-- name: ledger_row
+SELECT batch, source, schema_name, table_name, age, cutoff, predicate, seq, state, rows, fingerprint, min_age, max_age, bytes
+FROM tierkeeper.ledger WHERE batch = %(batch)s
+
+-- name: ledger_unsettled
+SELECT batch, source, schema_name, table_name, age, cutoff, predicate, seq, state, rows, fingerprint, min_age, max_age, bytes
+FROM tierkeeper.ledger
+WHERE state IN ('open', 'copied')
+  AND (%(table)s::text IS NULL OR (schema_name = %(schema)s AND table_name = %(table)s))
+ORDER BY seq
+
+-- name: ledger_forget
+UPDATE tierkeeper.ledger SET state = 'forgotten', settled_at = clock_timestamp()
+WHERE state = 'done' AND settled_at < clock_timestamp() - make_interval(secs => %(seconds)s)
+
+-- name: ledger_droppable
+SELECT batch FROM tierkeeper.ledger
+WHERE batch = ANY (%(settled)s)
+  AND (state = 'undone' OR (state = 'forgotten' AND settled_at < clock_timestamp() - make_interval(secs => %(seconds)s)))
+
+-- name: ledger_resting
+SELECT state, count(*) FROM tierkeeper.ledger
+WHERE schema_name = %(schema)s AND table_name = %(table)s AND state IN ('open', 'copied', 'done')
+GROUP BY state ORDER BY state
+
+-- name: chain_start
+INSERT INTO tierkeeper.chain DEFAULT VALUES ON CONFLICT DO NOTHING
+
+-- name: chain_head
+SELECT position, manifest FROM tierkeeper.chain FOR UPDATE
+
+-- name: chain_advance
+UPDATE tierkeeper.chain SET position = %(position)s, manifest = %(manifest)s WHERE position = %(position)s - 1
+
+-- name: segment_insert
+INSERT INTO tierkeeper.segment (
+    id, batch, source, schema_name, table_name, age, state, position, previous, manifest, key_object, sha256, bytes, rows,
+    min_age, max_age, key_id, schema_hash, created_at
+) VALUES (
+    %(id)s, %(batch)s, %(source)s, %(schema_name)s, %(table_name)s, %(age)s, 'copied', %(position)s, %(previous)s, %(manifest)s,
+    %(key_object)s, %(sha256)s, %(bytes)s, %(rows)s, %(min_age)s, %(max_age)s, %(key_id)s, %(schema_hash)s, %(created_at)s
+)
+
+-- name: segment_sealed
+UPDATE tierkeeper.segment SET state = 'sealed' WHERE batch = %(batch)s AND state = 'copied'
+
+-- name: segment_undone
+UPDATE tierkeeper.segment SET state = 'undone' WHERE batch = %(batch)s AND state = 'copied'
+RETURNING sha256, key_object
+
+-- name: segment_committed
+UPDATE tierkeeper.segment SET committed_at = clock_timestamp() WHERE id = %(segment)s AND committed_at IS NULL
+
+-- name: segment_verified
+UPDATE tierkeeper.segment SET verified_at = clock_timestamp() WHERE id = ANY (%(segments)s)
+
+-- name: segments
+SELECT id, batch, source, schema_name, table_name, age, state, position, previous, manifest, key_object, sha256, bytes, rows,
+       min_age, max_age, key_id, schema_hash, created_at, committed_at, verified_at
+FROM tierkeeper.segment
+WHERE state = ANY (%(states)s)
+  AND (%(table)s::text IS NULL OR (schema_name = %(schema)s AND table_name = %(table)s))
+  AND (%(segment)s::uuid IS NULL OR id = %(segment)s)
+ORDER BY position
+
+-- name: uncommitted
+SELECT id, batch, source, schema_name, table_name, age, state, position, previous, manifest, key_object, sha256, bytes, rows,
+       min_age, max_age, key_id, schema_hash, created_at, committed_at, verified_at
+FROM tierkeeper.segment
+WHERE state = 'sealed' AND committed_at IS NULL
+ORDER BY position
+
+-- name: scan_segments
+SELECT s.id::text, s.batch, l.state, s.rows, s.min_age, s.max_age
+FROM tierkeeper.segment AS s
+JOIN tierkeeper.ledger AS l ON l.batch = s.batch
+WHERE s.schema_name = %(schema)s AND s.table_name = %(table)s AND s.state <> 'undone'
+ORDER BY s.position
+
+-- name: segments_of
+SELECT id::text FROM tierkeeper.segment WHERE batch = ANY (%(batches)s::uuid[]) AND state <> 'undone' ORDER BY position
+
+-- name: rows_by_table
+SELECT schema_name, table_name, sum(rows)::bigint FROM tierkeeper.segment WHERE state = 'sealed' GROUP BY 1, 2
+
+-- name: last_key_id
+SELECT key_id FROM tierkeeper.segment WHERE state <> 'undone' ORDER BY position DESC LIMIT 1

@@ -1,0 +1,37 @@
+-- name: segment
+CREATE TABLE IF NOT EXISTS tierkeeper.segment (
+    id           uuid        PRIMARY KEY,
+    batch        uuid        NOT NULL UNIQUE REFERENCES tierkeeper.ledger,
+    source       text        NOT NULL,
+    schema_name  text        NOT NULL,
+    table_name   text        NOT NULL,
+    age          text        NOT NULL,
+    state        text        NOT NULL CHECK (state IN ('copied', 'sealed', 'undone')),
+    position     bigint      NOT NULL UNIQUE,
+    previous     text,
+    manifest     text        NOT NULL UNIQUE,
+    key_object   text        NOT NULL,
+    sha256       text        NOT NULL,
+    bytes        bigint      NOT NULL,
+    rows         bigint      NOT NULL,
+    min_age      timestamptz,
+    max_age      timestamptz,
+    key_id       text        NOT NULL,
+    schema_hash  text        NOT NULL,
+    created_at   timestamptz NOT NULL,
+    committed_at timestamptz,
+    verified_at  timestamptz
+)
+
+-- name: segment_by_age
+CREATE INDEX IF NOT EXISTS segment_by_age ON tierkeeper.segment (schema_name, table_name, min_age)
+
+-- name: segment_uncommitted
+CREATE INDEX IF NOT EXISTS segment_uncommitted ON tierkeeper.segment (position) WHERE state = 'sealed' AND committed_at IS NULL
+
+-- name: chain
+CREATE TABLE IF NOT EXISTS tierkeeper.chain (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    position bigint  NOT NULL DEFAULT 0,
+    manifest text
+)

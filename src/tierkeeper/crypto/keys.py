@@ -1,0 +1,216 @@
+"""The archive's keys: where they come from, what they look like in a file, and the few things done with them.
+
+The ring seals documents to two age recipients, the operational one and the offline recovery one, and signs them. It must never
+print, log or raise a secret, and must never let a document through that is not exactly what was signed.
+"""
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+import pyrage
+import rfc8785
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from tierkeeper.kernel.errors import Failed, UsageError
+
+KEY_FILE: Final = "archive.key"
+RECOVERY_FILE: Final = "archive-recovery.key"
+VARIABLE: Final = "TIERKEEPER_KEY"
+KEY_ID_DIGITS: Final = 16  # enough to tell keys apart; not a secret and not an authenticator
+
+_OPERATIONAL_MAGIC: Final = "tierkeeper-archive-key"
+_RECOVERY_MAGIC: Final = "tierkeeper-recovery-key"
+_VERSION: Final = "1"
+_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    _OPERATIONAL_MAGIC: ("identity", "signing-key", "recovery-recipient"),
+    _RECOVERY_MAGIC: ("identity", "verify-key", "operational-recipient"),
+}
+_NOTE: Final = {
+    _OPERATIONAL_MAGIC: "# Whoever has this file can read the archive. Losing it and the recovery key loses the archive.",
+    _RECOVERY_MAGIC: "# Keep this file offline. It opens the archive when archive.key is lost; it cannot sign new segments.",
+}
+
+
+@dataclass(frozen=True)
+class KeyRing:
+    """The keys of one archive.
+
+    What it seals, both the operational and the recovery identity can open. What it opens was signed by this archive's signing key
+    for this purpose and is byte for byte what was signed. A ring read from a recovery file opens and verifies, but signs nothing.
+    """
+
+    identity: pyrage.x25519.Identity = field(repr=False)
+    operational: str  # age recipients and the verification key are public
+    recovery: str
+    verify_key: bytes
+    signing_key: bytes | None = field(default=None, repr=False)
+
+    @property
+    def key_id(self) -> str:
+        """Names this set of keys in manifests and reports."""
+        public = f"{self.operational} {self.recovery} {self.verify_key.hex()}"
+        return hashlib.sha256(public.encode()).hexdigest()[:KEY_ID_DIGITS]
+
+    @classmethod
+    def open(cls, config_dir: Path, environment: Mapping[str, str]) -> Self:
+        """The ring from `TIERKEEPER_KEY`, else from `archive.key` in `config_dir`.
+
+        Raises UsageError if there is none, if others than its owner can read the file, or if it is no key.
+        """
+        if text := environment.get(VARIABLE):
+            return cls.parse(text, VARIABLE)
+        path = config_dir / KEY_FILE
+        try:
+            mode = path.stat().st_mode
+            text = path.read_text(encoding="ascii")
+        except FileNotFoundError:
+            remedy = f"Run `tierkeeper setup --apply`, which makes one, or put the text of your {KEY_FILE} into {VARIABLE}"
+            raise UsageError(str(path), "there is no archive key", remedy) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(str(path), "the archive key cannot be read", "Restore it from its copy") from error
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise UsageError(str(path), f"others can read the archive key (mode {stat.S_IMODE(mode):o})", f"Run chmod 600 {path}")
+        return cls.parse(text, str(path))
+
+    @staticmethod
+    def present(config_dir: Path, environment: Mapping[str, str]) -> bool:
+        """Whether there is a key, whatever its state."""
+        return bool(environment.get(VARIABLE)) or (config_dir / KEY_FILE).exists()
+
+    @classmethod
+    def create(cls, config_dir: Path, environment: Mapping[str, str]) -> tuple[Self, str]:
+        """Makes the keys, writes `archive.key` and `archive-recovery.key` (600) and returns the ring and what to tell the user.
+
+        Raises UsageError on a host that keeps no disk, and where either file is there already.
+        """
+        if "AWS_LAMBDA_FUNCTION_NAME" in environment:
+            remedy = (
+                f"Make it on a machine of yours with `tierkeeper setup --apply` and put the text of {KEY_FILE} into {VARIABLE}"
+            )
+            raise UsageError(
+                "archive key", "this host has no lasting disk, so a key made here would be lost with the archive", remedy
+            )
+        identity, recovery = pyrage.x25519.Identity.generate(), pyrage.x25519.Identity.generate()
+        signing = Ed25519PrivateKey.generate()
+        ring = cls(
+            identity,
+            str(identity.to_public()),
+            str(recovery.to_public()),
+            signing.public_key().public_bytes_raw(),
+            signing.private_bytes_raw(),
+        )
+        path, recovery_path = config_dir / KEY_FILE, config_dir / RECOVERY_FILE
+        try:
+            config_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The recovery key first: an operational key whose recovery half was never written must not come to use.
+            _write_new(recovery_path, _render(_RECOVERY_MAGIC, str(recovery), ring.verify_key.hex(), ring.operational))
+            _write_new(path, _render(_OPERATIONAL_MAGIC, str(identity), signing.private_bytes_raw().hex(), ring.recovery))
+        except FileExistsError as error:
+            remedy = "Keep both files; to start a new archive move them away first"
+            raise UsageError(str(error.filename), "a key is there already and may belong to an archive", remedy) from None
+        except OSError as error:
+            raise UsageError(
+                str(config_dir), f"the key cannot be written ({error.strerror})", "Make the folder writable"
+            ) from error
+        return ring, _statement(path, recovery_path)
+
+    @classmethod
+    def parse(cls, text: str, place: str) -> Self:
+        """The ring in the text of a key file, operational or recovery. Raises UsageError naming `place`."""
+        magic, values = _fields(text, place)
+        try:
+            identity = pyrage.x25519.Identity.from_str(values["identity"])
+            other = values["recovery-recipient" if magic == _OPERATIONAL_MAGIC else "operational-recipient"]
+            pyrage.x25519.Recipient.from_str(other)
+            own = str(identity.to_public())
+            if magic == _RECOVERY_MAGIC:
+                verify = Ed25519PublicKey.from_public_bytes(bytes.fromhex(values["verify-key"]))
+                return cls(identity, other, own, verify.public_bytes_raw())
+            signing = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(values["signing-key"]))
+            return cls(identity, own, other, signing.public_key().public_bytes_raw(), signing.private_bytes_raw())
+        except (pyrage.IdentityError, pyrage.RecipientError, ValueError):
+            raise UsageError(place, "the archive key is damaged", "Restore it from its copy") from None
+
+    def seal(self, purpose: str, body: Mapping[str, Any]) -> bytes:
+        """`body` (JSON values) signed for `purpose` and encrypted to both recipients."""
+        if self.signing_key is None:
+            raise UsageError(
+                "archive key", "a recovery key opens and verifies, but signs nothing", f"Use the operational {KEY_FILE}"
+            )
+        signature = Ed25519PrivateKey.from_private_bytes(self.signing_key).sign(_signed_bytes(purpose, body))
+        document = rfc8785.dumps({"body": dict(body), "key_id": self.key_id, "signature": signature.hex()})
+        sealed: bytes = pyrage.encrypt(document, [pyrage.x25519.Recipient.from_str(r) for r in (self.operational, self.recovery)])
+        return sealed
+
+    def unseal(self, purpose: str, sealed: bytes, place: str) -> dict[str, Any]:
+        """The body of a sealed document. Raises Failed, naming `place`, unless it opens and its signature is right."""
+        remedy = "It is damaged, was not written by this archive, or needs another key: check which key is in use"
+        try:
+            plain = pyrage.decrypt(sealed, [self.identity])
+            document = json.loads(plain)
+            body, signature = document["body"], bytes.fromhex(document["signature"])
+            Ed25519PublicKey.from_public_bytes(self.verify_key).verify(signature, _signed_bytes(purpose, body))
+            canonical = rfc8785.dumps(document)
+        except pyrage.DecryptError:
+            raise Failed(place, "it cannot be decrypted", remedy) from None
+        except InvalidSignature:
+            raise Failed(place, "its signature is wrong", remedy) from None
+        except (ValueError, KeyError, TypeError, AttributeError, rfc8785.CanonicalizationError):
+            raise Failed(place, "it is not a sealed document", remedy) from None
+        if canonical != plain or document.get("key_id") != self.key_id:
+            raise Failed(place, "it is not a sealed document of this key", remedy)
+        return dict(body)
+
+
+def _signed_bytes(purpose: str, body: Mapping[str, Any]) -> bytes:
+    """What is signed names its purpose, so that no document can stand in for one of another kind."""
+    return f"tierkeeper {purpose}\0".encode() + rfc8785.dumps(dict(body))
+
+
+def _fields(text: str, place: str) -> tuple[str, dict[str, str]]:
+    # A variable often carries its line breaks escaped.
+    lines = [line.strip() for line in text.replace("\\n", "\n").splitlines()]
+    pairs = [line.partition(":") for line in lines if line and not line.startswith("#")]
+    values = {name.strip(): value.strip() for name, _, value in pairs}
+    magic = pairs[0][0].strip() if pairs else ""
+    if magic not in _FIELDS:
+        raise UsageError(place, "this is not an archive key", f"Give the whole text of {KEY_FILE}")
+    if values[magic] != _VERSION:
+        raise UsageError(place, f"the archive key has version {values[magic][:10]!r}", "Use a tierkeeper that knows this version")
+    if set(values) != {magic, *_FIELDS[magic]}:
+        raise UsageError(place, "the archive key is damaged", "Restore it from its copy")
+    return magic, values
+
+
+def _render(magic: str, *values: str) -> str:
+    lines = [f"{magic}: {_VERSION}", *(f"{n}: {v}" for n, v in zip(_FIELDS[magic], values, strict=True))]
+    return "\n".join([_NOTE[magic], *lines, ""])
+
+
+def _write_new(path: Path, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _statement(path: Path, recovery_path: Path) -> str:
+    return (
+        f"The archive's key was made: {path}\n"
+        f"Its recovery key was made:  {recovery_path}\n"
+        "Losing both loses the archive: nobody can read it without one of them, and nobody can make them again.\n"
+        "Move the recovery key to a place that is offline (paper, a stick in a drawer), then delete it here."
+    )

@@ -1,0 +1,246 @@
+"""A store in a folder: a disk of this machine, or one mounted into it.
+
+It keeps the port's promises with POSIX alone: a temporary file, fsync, a hard link that cannot overwrite, fsync of the folder.
+It must never hold a name that a reader could take for a finished object before its bytes are on the disk.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from tierkeeper.kernel.clock import Clock, SystemClock
+from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
+from tierkeeper.kernel.faults import Point, reach
+from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
+from tierkeeper.objectstore.port import Kind, ObjectExists, ObjectInfo, ObjectLocked, ObjectMissing, split_key
+
+_INCOMING: Final = "incoming"
+_LOCKS: Final = "lock"
+_NO_LINKS = (errno.EOPNOTSUPP, errno.EMLINK)
+
+
+class DirectoryStore:
+    """`root/kind/hex`, files 600 in folders 700.
+
+    An acknowledged object survives a power cut, an unacknowledged one is whole or absent, and no object is ever overwritten.
+    """
+
+    def __init__(self, root: Path, clock: Clock | None = None) -> None:
+        self._root = root
+        self._clock = clock or SystemClock()
+
+    @property
+    def name(self) -> str:
+        return f"store {self._root}"
+
+    def probe(self) -> str:
+        """See `Store.probe`."""
+        with self._translated("write"):
+            if not self._root.exists():
+                return f"{self._root} does not exist and will be made"
+            temporary, fd = _exclusive_file(self._root)
+            linked = temporary.with_suffix(".probe")
+            try:
+                with os.fdopen(fd, "wb") as file:
+                    file.write(b"tierkeeper")
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.link(temporary, linked)
+            finally:
+                linked.unlink(missing_ok=True)
+                temporary.unlink()
+        return f"{self._root} can be written"
+
+    def put(self, key: str, source: BinaryIO, *, length_bytes: int, sha256: str) -> None:
+        """See `Store.put`."""
+        kind, hexname = split_key(key)
+        with self._translated(f"put {key}"):
+            folder, incoming = self._folder(kind), self._folder(_INCOMING)
+            self._sweep(incoming)
+            temporary, fd = _exclusive_file(incoming)
+            try:
+                with os.fdopen(fd, "wb") as file:
+                    self._receive(source, file, key, length_bytes, sha256)
+                    reach(Point.OBJECT_BEFORE_RENAME)
+                    try:
+                        os.link(temporary, folder / hexname)
+                    except FileExistsError:
+                        self._same_or_raise(key, folder / hexname, length_bytes, sha256)
+            finally:
+                # A rival's sweep may have been quicker; an object that is linked loses nothing by it.
+                temporary.unlink(missing_ok=True)
+            _sync_folder(folder)
+
+    def open(self, key: str) -> BinaryIO:
+        """See `Store.open`."""
+        with self._translated(f"open {key}"):
+            try:
+                return self._path(key).open("rb")
+            except FileNotFoundError:
+                raise self._missing(key) from None
+
+    def get(self, key: str, offset: int = 0, length_bytes: int | None = None) -> bytes:
+        """See `Store.get`."""
+        with self.open(key) as file, self._translated(f"get {key}"):
+            file.seek(offset)
+            return file.read(-1 if length_bytes is None else length_bytes)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """See `Store.head`."""
+        with self._translated(f"head {key}"):
+            try:
+                length_bytes = self._path(key).stat().st_size
+            except FileNotFoundError:
+                return None
+            return ObjectInfo(key, length_bytes, self._locked_until(key))
+
+    def list(self, kind: Kind) -> Iterator[ObjectInfo]:
+        """See `Store.list`."""
+        with self._translated(f"list {kind}"):
+            folder = self._root / kind
+            names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        for name in names:
+            with suppress(UsageError):  # a stranger's file in the folder is no object
+                info = self.head(f"{kind}/{name}")
+                if info is not None:
+                    yield info
+
+    def lock(self, key: str, until: datetime) -> None:
+        """See `Store.lock`."""
+        if self.head(key) is None:
+            raise self._missing(key)
+        with self._translated(f"lock {key}"):
+            held = self._locked_until(key)
+            if held is not None and held >= until:
+                return
+            target = self._lock_path(key)
+            temporary, fd = _exclusive_file(self._folder(_INCOMING))
+            with os.fdopen(fd, "wb") as file:
+                file.write(until.isoformat().encode())
+                file.flush()
+                os.fsync(file.fileno())
+                self._folder(_LOCKS)
+                temporary.replace(target)
+            _sync_folder(target.parent)
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+        path = self._path(key)
+        with self._translated(f"delete {key}"):
+            until = self._locked_until(key)
+            if until is not None and until > self._clock.now():
+                raise ObjectLocked(self.name, f"{key} is locked until {until.isoformat()}", "Delete it after that time")
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                return
+            _sync_folder(path.parent)
+            self._lock_path(key).unlink(missing_ok=True)
+
+    def _receive(self, source: BinaryIO, file: BinaryIO, key: str, length_bytes: int, sha256: str) -> None:
+        digest, received = hashlib.sha256(), 0
+        while block := source.read(COPY_BLOCK_BYTES):
+            file.write(block)
+            digest.update(block)
+            received += len(block)
+        if received != length_bytes or digest.hexdigest() != sha256:
+            raise Failed(self.name, f"what arrived for {key} is not what was announced", "Run the same command again")
+        file.flush()
+        os.fsync(file.fileno())
+        with suppress(OSError):
+            # What is read back must come from the disk, not from this machine's memory; not every file system can do it.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def _same_or_raise(self, key: str, path: Path, length_bytes: int, sha256: str) -> None:
+        with path.open("rb") as there:
+            same = path.stat().st_size == length_bytes and hashlib.file_digest(there, "sha256").hexdigest() == sha256
+        if not same:
+            raise ObjectExists(
+                self.name, f"{key} holds other bytes already", "Run `tierkeeper archive verify`: it names what is damaged"
+            )
+
+    def _locked_until(self, key: str) -> datetime | None:
+        try:
+            return datetime.fromisoformat(self._lock_path(key).read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return datetime.max.replace(tzinfo=self._clock.now().tzinfo)  # an unreadable lock is kept, not ignored
+
+    def _path(self, key: str) -> Path:
+        return self._root.joinpath(*split_key(key))
+
+    def _lock_path(self, key: str) -> Path:
+        return self._root / _LOCKS / "-".join(split_key(key))
+
+    def _folder(self, name: str) -> Path:
+        folder = self._root / name
+        if not folder.is_dir():
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _sync_folder(self._root)
+            _sync_folder(self._root.parent)
+        return folder
+
+    def _sweep(self, incoming: Path) -> None:
+        """Removes what killed puts left. A live put holds a lock on its file, so only orphans can be locked here."""
+        for leftover in incoming.iterdir():
+            with suppress(FileNotFoundError, BlockingIOError, PermissionError), leftover.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                leftover.unlink()
+
+    def _missing(self, key: str) -> ObjectMissing:
+        return ObjectMissing(
+            self.name, f"it does not hold {key}", "Check that the disk is mounted, then run `tierkeeper archive verify`"
+        )
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._error(error, doing) from error
+
+    def _error(self, error: OSError, doing: str) -> TierkeeperError:
+        cause = f"could not {doing}: {os.strerror(error.errno) if error.errno else error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return NotNow(self.name, cause, "Make room on its disk, then run again; nothing was moved")
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            return Failed(
+                self.name, cause, "Give this user a writable folder there (its file system needs hard links), then run again"
+            )
+        if error.errno in _NO_LINKS:
+            return Failed(self.name, cause, "Put the store on a file system with hard links, such as ext4, xfs, btrfs or zfs")
+        if error.errno == errno.EIO:
+            return Failed(
+                self.name, cause, "The disk reports damage: copy the store to another one and run `tierkeeper archive verify`"
+            )
+        return Failed(self.name, cause, "Check the folder and its disk, then run again")
+
+
+def _exclusive_file(folder: Path) -> tuple[Path, int]:
+    """A new file (600) that this process holds a lock on; a sweep that came between its making and its lock is tried again."""
+    while True:
+        path = folder / secrets.token_hex(16)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR)
+        with suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_nlink:
+                return path, fd
+        os.close(fd)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

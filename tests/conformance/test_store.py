@@ -1,0 +1,181 @@
+"""What every store must keep. A new implementation joins by one line in STORES."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Barrier, Thread
+
+import pytest
+
+from tierkeeper.kernel import faults
+from tierkeeper.kernel.errors import Failed, UsageError
+from tierkeeper.kernel.faults import Point
+from tierkeeper.objectstore.directory import DirectoryStore
+from tierkeeper.objectstore.port import ObjectExists, ObjectLocked, ObjectMissing, Store, put_bytes
+
+STORES: dict[str, Callable[[Path], Store]] = {"directory": lambda folder: DirectoryStore(folder / "store")}
+
+DATA = bytes(range(256)) * 5_000
+KEY = "segment/" + hashlib.sha256(DATA).hexdigest()
+OTHER = "segment/" + "0" * 64
+
+
+@pytest.fixture(params=list(STORES))
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return STORES[request.param](tmp_path)
+
+
+def test_what_was_put_comes_back(store: Store) -> None:
+    put_bytes(store, KEY, DATA)
+    assert store.get(KEY) == DATA
+    assert store.get(KEY, 10, 5) == DATA[10:15]
+    assert store.get(KEY, len(DATA) - 3, 100) == DATA[-3:]
+    assert store.get(KEY, len(DATA)) == b""
+    with store.open(KEY) as file:
+        file.seek(-4, io.SEEK_END)
+        assert file.read() == DATA[-4:]
+        file.seek(0)
+        assert file.read(3) == DATA[:3]
+
+
+def test_an_empty_object_is_an_object(store: Store) -> None:
+    put_bytes(store, OTHER, b"")
+    assert store.get(OTHER) == b""
+    head = store.head(OTHER)
+    assert head is not None
+    assert head.length_bytes == 0
+
+
+def test_head_and_list_know_objects_only(store: Store) -> None:
+    assert store.head(KEY) is None
+    assert list(store.list("segment")) == []
+    put_bytes(store, KEY, DATA)
+    put_bytes(store, OTHER, b"x")
+    assert [(o.key, o.length_bytes) for o in store.list("segment")] == sorted([(KEY, len(DATA)), (OTHER, 1)])
+    assert list(store.list("commit")) == []
+
+
+def test_putting_the_same_again_succeeds_and_other_bytes_are_refused(store: Store) -> None:
+    put_bytes(store, KEY, DATA)
+    put_bytes(store, KEY, DATA)
+    with pytest.raises(ObjectExists):
+        put_bytes(store, KEY, b"other")
+    assert store.get(KEY) == DATA
+
+
+@pytest.mark.parametrize(("length", "digest"), [(len(DATA) + 1, None), (len(DATA) - 1, None), (len(DATA), "0" * 64)])
+def test_what_is_not_what_was_announced_is_not_kept(store: Store, length: int, digest: str | None) -> None:
+    with pytest.raises(Failed):
+        store.put(KEY, io.BytesIO(DATA), length_bytes=length, sha256=digest or hashlib.sha256(DATA).hexdigest())
+    assert store.head(KEY) is None
+    assert list(store.list("segment")) == []
+
+
+def test_missing_objects_are_missing(store: Store) -> None:
+    for call in (store.open, store.get):
+        with pytest.raises(ObjectMissing):
+            call(KEY)
+    with pytest.raises(ObjectMissing):
+        store.lock(KEY, datetime.now(UTC))
+    store.delete(KEY)
+
+
+def test_delete_takes_away_and_the_key_is_free_again(store: Store) -> None:
+    put_bytes(store, KEY, DATA)
+    store.delete(KEY)
+    assert store.head(KEY) is None
+    put_bytes(store, KEY, b"new")
+    assert store.get(KEY) == b"new"
+
+
+def test_a_lock_keeps_an_object_until_its_time_and_never_gets_shorter(store: Store) -> None:
+    put_bytes(store, KEY, DATA)
+    later = datetime.now(UTC) + timedelta(days=1)
+    store.lock(KEY, later)
+    store.lock(KEY, later - timedelta(hours=5))
+    head = store.head(KEY)
+    assert head is not None
+    assert head.locked_until == later
+    with pytest.raises(ObjectLocked):
+        store.delete(KEY)
+    assert store.get(KEY) == DATA
+
+
+def test_a_lock_that_has_run_out_holds_nothing(store: Store) -> None:
+    put_bytes(store, KEY, DATA)
+    store.lock(KEY, datetime.now(UTC) - timedelta(seconds=1))
+    store.delete(KEY)
+    assert store.head(KEY) is None
+
+
+BAD_KEYS = [
+    "segment/../../etc/passwd",
+    "segment/" + "g" * 64,
+    "segment/" + "A" * 64,
+    "segment/" + "0" * 63,
+    "segment/" + "0" * 64 + "\n",
+    "other/" + "0" * 64,
+    "/segment/" + "0" * 64,
+    "segment/" + "٠" * 64,
+    "",
+]
+
+
+@pytest.mark.parametrize("key", BAD_KEYS)
+def test_keys_are_kinds_and_hex_and_nothing_else(store: Store, key: str) -> None:
+    for call in (store.open, store.get, store.head, store.delete):
+        with pytest.raises(UsageError):
+            call(key)
+    with pytest.raises(UsageError):
+        put_bytes(store, key, b"")
+
+
+def test_a_crash_before_the_object_has_its_name_leaves_none(store: Store) -> None:
+    class Crash(BaseException):
+        pass
+
+    def hook(point: Point) -> None:
+        if point is Point.OBJECT_BEFORE_RENAME:
+            raise Crash
+
+    faults.arm(hook)
+    try:
+        with pytest.raises(Crash):
+            put_bytes(store, KEY, DATA)
+    finally:
+        faults.disarm()
+    assert store.head(KEY) is None
+    assert list(store.list("segment")) == []
+    put_bytes(store, KEY, DATA)
+    assert store.get(KEY) == DATA
+
+
+def test_of_two_puts_at_once_one_wins_whole(store: Store) -> None:
+    start, answers = Barrier(4), list[str]()
+
+    def put(data: bytes) -> None:
+        start.wait()
+        try:
+            put_bytes(store, KEY, data)
+            answers.append("put")
+        except ObjectExists:
+            answers.append("exists")
+
+    threads = [Thread(target=put, args=(bytes([n]) * 100_000,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == ["exists"] * 3 + ["put"]
+    kept = store.get(KEY)
+    assert len(kept) == 100_000
+    assert len(set(kept)) == 1
+
+
+def test_probing_leaves_nothing(store: Store) -> None:
+    assert store.probe()
+    put_bytes(store, KEY, DATA)
+    assert store.probe()
+    assert [o.key for kind in ("segment", "manifest", "key", "commit") for o in store.list(kind)] == [KEY]  # type: ignore[arg-type]

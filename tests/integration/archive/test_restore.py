@@ -1,0 +1,171 @@
+"""Restore: a table, a range of time, one segment, into a new table or a file; whole or not at all."""
+
+import csv
+from datetime import UTC, datetime
+
+import pyarrow.parquet as pq
+import pytest
+
+from archive_bench import Bench
+from tierkeeper.archive.catalog import Catalog
+from tierkeeper.kernel import faults
+from tierkeeper.kernel.errors import Failed, UsageError
+from tierkeeper.kernel.faults import Point
+from tierkeeper.kernel.tables import TableName
+
+EVENTS = TableName("public", "events")
+
+
+@pytest.fixture
+def archived(small: Bench) -> Bench:
+    """Three segments whose ages overlap, and a batch that is copied only: its row still counts in Main."""
+    small.main.execute(
+        "INSERT INTO events SELECT timestamptz '2013-01-01' + g * interval '1 hour', g, 'x' || g FROM generate_series(10, 500) g"
+    )
+    small.move("events", "at", "id % 3 = 0")
+    small.move("events", "at", "id % 3 = 1 AND id <> 4")
+    small.move("events", "at", "id % 3 = 2")
+    small.copy(small.batch("events", "at", "id = 4"))
+    return small
+
+
+def test_a_table_comes_back_whole_beside_the_first(archived: Bench) -> None:
+    result = archived.archive.restore(EVENTS, to="back", target=archived.tiers.main)
+    assert (result.rows, result.segments, result.table, result.to) == (494, 3, "public.events", "back")
+    assert archived.rows("(TABLE events EXCEPT TABLE back) UNION ALL (TABLE back EXCEPT TABLE events)") == archived.rows(
+        "SELECT * FROM events WHERE id = 4"
+    )
+    assert archived.rows("SELECT conname FROM pg_constraint WHERE conrelid = 'back'::regclass AND contype = 'p'")
+
+
+def test_a_range_includes_since_and_excludes_until(archived: Bench) -> None:
+    since, until = datetime(2013, 1, 2, tzinfo=UTC), datetime(2013, 1, 3, tzinfo=UTC)
+    result = archived.archive.restore(EVENTS, to="part", target=archived.tiers.main, since=since, until=until)
+    assert result.rows == 24
+    assert archived.rows("SELECT min(at), max(at) FROM part") == archived.rows(
+        "SELECT min(at), max(at) FROM events WHERE at >= '2013-01-02' AND at < '2013-01-03'"
+    )
+
+
+def test_one_segment_and_an_empty_range(archived: Bench) -> None:
+    segment = Catalog(archived.tiers.catalog).segments()[1]
+    result = archived.archive.restore(EVENTS, to="one", target=archived.tiers.main, segment=str(segment.id))
+    assert (result.rows, result.segments) == (segment.rows, 1)
+    far = datetime(2020, 1, 1, tzinfo=UTC)
+    assert archived.archive.restore(EVENTS, to="none", target=archived.tiers.main, since=far).rows == 0
+    assert archived.rows("SELECT count(*) FROM none") == [(0,)]
+
+
+def test_csv_keeps_null_and_empty_apart(archived: Bench) -> None:
+    path = archived.tiers.home / "out.csv"
+    result = archived.archive.restore(EVENTS, to=str(path), target=archived.tiers.main)
+    assert result.rows == 494
+    assert path.stat().st_mode & 0o777 == 0o600
+    with path.open(newline="") as file:
+        assert len(list(csv.reader(file))) == 495
+    archived.main.execute("CREATE TABLE loaded (LIKE events)")
+    with archived.main.cursor() as cur, cur.copy("COPY loaded FROM STDIN (FORMAT csv, HEADER)") as stream:
+        stream.write(path.read_bytes())
+    assert archived.rows("SELECT count(*) FROM (TABLE events EXCEPT TABLE loaded) x") == [(1,)]
+
+
+def test_parquet_is_plain_and_equal(archived: Bench) -> None:
+    path = archived.tiers.home / "out.parquet"
+    assert archived.archive.restore(EVENTS, to=str(path), target=archived.tiers.main).rows == 494
+    table = pq.read_table(path)
+    assert sorted(table["id"].to_pylist()) == [r[0] for r in archived.rows("SELECT id FROM events WHERE id <> 4 ORDER BY id")]
+    assert table["what"].null_count == 1
+
+
+def test_what_exists_is_never_touched(archived: Bench) -> None:
+    taken = archived.tiers.home / "taken.csv"
+    taken.write_text("mine")
+    for to in ("events", str(taken)):
+        with pytest.raises(UsageError, match="exists already"):
+            archived.archive.restore(EVENTS, to=to, target=archived.tiers.main)
+    assert taken.read_text() == "mine"
+    assert archived.rows("SELECT count(*) FROM events") == [(495,)]
+    for to in (f"{archived.tiers.home}/out.xlsx", f"{archived.tiers.home}/no/such/folder/x.csv"):
+        with pytest.raises((UsageError, Failed)):
+            archived.archive.restore(EVENTS, to=to, target=archived.tiers.main)
+    with pytest.raises(UsageError, match="no segment of it counts"):
+        archived.archive.restore(TableName("public", "never"), to="x", target=archived.tiers.main)
+    assert sorted(p.name for p in archived.tiers.home.iterdir() if p.name != ".config") == ["taken.csv"]
+
+
+@pytest.mark.parametrize("to", ["back", "back.csv", "back.parquet"])
+def test_damage_in_the_last_segment_leaves_nothing_behind(archived: Bench, to: str) -> None:
+    path = archived.tiers.store / Catalog(archived.tiers.catalog).segments(states=("sealed",))[-1].object_key
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    target = to if to == "back" else str(archived.tiers.home / to)
+    with pytest.raises(Failed):
+        archived.archive.restore(EVENTS, to=target, target=archived.tiers.main)
+    assert archived.rows("SELECT to_regclass('back')") == [(None,)]
+    assert [p.name for p in archived.tiers.home.iterdir()] == [".config"]
+
+
+def test_rows_that_the_table_keeps_otherwise_are_refused(archived: Bench) -> None:
+    """The read-back compares: a server that changes a value on its way in does not pass."""
+    archived.main.execute("""
+        CREATE FUNCTION public.lie() RETURNS event_trigger LANGUAGE plpgsql AS $f$ BEGIN
+            IF to_regclass('public.back') IS NOT NULL AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'liar') THEN
+                CREATE FUNCTION public.liar() RETURNS trigger LANGUAGE plpgsql AS
+                    'BEGIN IF NEW.id = 33 THEN NEW.what := ''lie''; END IF; RETURN NEW; END';
+                CREATE TRIGGER liar BEFORE INSERT ON public.back FOR EACH ROW EXECUTE FUNCTION public.liar();
+            END IF;
+        END $f$""")
+    archived.main.execute(
+        "CREATE EVENT TRIGGER lie ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION public.lie()"
+    )
+    with pytest.raises(Failed, match="differs from the archive"):
+        archived.archive.restore(EVENTS, to="back", target=archived.tiers.main)
+    assert archived.rows("SELECT to_regclass('back')") == [(None,)]
+
+
+def test_nothing_is_visible_before_the_commit(archived: Bench) -> None:
+    seen: list[object] = []
+
+    def look(point: Point) -> None:
+        if point is Point.RESTORE_BEFORE_COMMIT:
+            seen.append(archived.rows("SELECT to_regclass('back')"))
+
+    faults.arm(look)
+    try:
+        archived.archive.restore(EVENTS, to="back", target=archived.tiers.main)
+    finally:
+        faults.disarm()
+    assert seen == [[(None,)]]
+
+
+def test_negative_zero_and_the_processors_own_nan_come_back(bench: Bench) -> None:
+    bench.main.execute("CREATE TABLE f (at date, id int8 PRIMARY KEY, x float8, y float4)")
+    bench.main.execute(
+        "INSERT INTO f VALUES ('2013-01-01', 1, 'inf'::float8 - 'inf'::float8, '-0'), ('2013-01-02', 2, '-0', 'NaN')"
+    )
+    bench.move("f", "at")
+    assert bench.archive.restore(TableName("public", "f"), to="g", target=bench.tiers.main).rows == 2
+    assert bench.rows("SELECT id, x::text, y::text FROM g ORDER BY id") == [(1, "NaN", "-0"), (2, "-0", "NaN")]
+
+
+def test_names_with_dots_and_quotes_come_back(bench: Bench) -> None:
+    bench.main.execute('CREATE TABLE "T.x" (a int4, "a.b" int4, "a.b.c" text, "%s" text, "{0}" date, PRIMARY KEY ("a.b", a))')
+    bench.main.execute("""INSERT INTO "T.x" VALUES (1, 2, 'x', 'y', '2013-01-01'), (3, 4, NULL, '', '2013-01-02')""")
+    bench.move('"T.x"', "{0}")
+    assert bench.archive.restore(TableName("public", "T.x"), to='"B.x"', target=bench.tiers.main).rows == 2
+    assert bench.rows('TABLE "B.x" EXCEPT TABLE "T.x"') == []
+    (segment,) = bench.archive.segments()
+    (batch,) = bench.archive.scan().read(str(segment.id), ["a", "%s"], None, None)
+    assert batch.to_pylist() == [{"a": 1, "%s": "y"}, {"a": 3, "%s": ""}]
+
+
+def test_a_column_added_between_segments_is_named(archived: Bench) -> None:
+    archived.main.execute("ALTER TABLE events ADD COLUMN more int4")
+    archived.main.execute("INSERT INTO events VALUES ('2015-01-01', 1000, 'y', 7)")
+    archived.move("events", "at", "id = 1000")
+    with pytest.raises(UsageError, match="columns changed"):
+        archived.archive.restore(EVENTS, to="back", target=archived.tiers.main)
+    new = archived.archive.restore(EVENTS, to="back", target=archived.tiers.main, since=datetime(2015, 1, 1, tzinfo=UTC))
+    assert new.rows == 1
+    assert archived.rows("SELECT more FROM back") == [(7,)]

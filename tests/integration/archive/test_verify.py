@@ -1,0 +1,129 @@
+"""`archive verify` finds what is wrong, wherever it lies, and says where."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from archive_bench import Bench
+from tierkeeper.archive.catalog import Catalog
+from tierkeeper.archive.service import Archive
+from tierkeeper.archive.verify import check
+from tierkeeper.crypto.keys import KeyRing
+from tierkeeper.kernel.clock import SystemClock
+from tierkeeper.kernel.errors import Failed, UsageError
+
+
+def flip(path: Path, at: int) -> None:
+    """Flips one bit of the byte at `at`; again, and it is as it was."""
+    fd = os.open(path, os.O_RDWR)
+    os.pwrite(fd, bytes([os.pread(fd, 1, at)[0] ^ 1]), at)
+    os.close(fd)
+
+
+def test_every_flipped_byte_of_every_object_is_found(small: Bench) -> None:
+    small.move("events", "at")
+    segment = Catalog(small.tiers.catalog).segments()[0]
+    check(small.store, lambda: small.keys, segment)
+    for key in (segment.object_key, segment.manifest_key, segment.key_object, segment.commit_key):
+        path = small.tiers.store / key
+        unfound = []
+        for at in range(path.stat().st_size):
+            flip(path, at)
+            try:
+                check(small.store, lambda: small.keys, segment)
+            except Failed:
+                pass
+            else:
+                unfound.append(at)
+            flip(path, at)
+        assert unfound == [], key
+    check(small.store, lambda: small.keys, segment)
+
+
+def test_damage_and_loss_are_told_apart_and_the_rest_goes_on(small: Bench) -> None:
+    for n in (1, 2, 3):
+        small.move("events", "at", f"id = {n}")
+    one, two, three = Catalog(small.tiers.catalog).segments()
+    flip(small.tiers.store / one.object_key, 100)
+    (small.tiers.store / two.object_key).unlink()
+    result = small.archive.verify()
+    assert (result.checked, result.ok) == (3, False)
+    assert [d.split(":")[0] for d in result.damaged] == [str(one.id)]
+    assert [m.split(":")[0] for m in result.missing] == [str(two.id)]
+    verified = [s.verified_at is not None for s in Catalog(small.tiers.catalog).segments()]
+    assert verified == [False, False, True]
+    assert small.archive.verify(str(three.id)).ok
+
+
+@pytest.mark.parametrize("kind", ["manifest", "key", "commit"])
+def test_a_missing_document_is_missing(small: Bench, kind: str) -> None:
+    small.move("events", "at")
+    (path,) = (small.tiers.store / kind).iterdir()
+    path.unlink()
+    result = small.archive.verify()
+    assert len(result.missing) == 1
+    assert kind in result.missing[0]
+
+
+def test_swapped_and_cut_segments_are_found(small: Bench) -> None:
+    small.move("events", "at", "id = 1")
+    small.move("events", "at", "id = 2")
+    one, two = (small.tiers.store / s.object_key for s in Catalog(small.tiers.catalog).segments())
+    first, second = one.read_bytes(), two.read_bytes()
+    one.write_bytes(second)
+    two.write_bytes(first)
+    assert len(small.archive.verify().damaged) == 2
+    one.write_bytes(first)
+    two.write_bytes(second)
+    assert small.archive.verify().ok
+    for length in (0, 4, len(first) // 2, len(first) - 1):
+        os.truncate(one, length)
+        assert len(small.archive.verify().damaged) == 1
+        one.write_bytes(first)
+
+
+def test_a_row_taken_out_of_the_catalog_breaks_the_chain(small: Bench) -> None:
+    for n in (1, 2, 3):
+        small.move("events", "at", f"id = {n}")
+    _, two, three = Catalog(small.tiers.catalog).segments()
+    with small.tiers.catalog.connect("test") as conn:
+        conn.execute("DELETE FROM tierkeeper.segment WHERE id = %s", [two.id])
+    conn.close()
+    result = small.archive.verify()
+    assert [d.split(":")[0] for d in result.damaged] == [str(three.id)]
+
+
+def test_a_changed_catalog_row_is_found(small: Bench) -> None:
+    small.move("events", "at")
+    with small.tiers.catalog.connect("test") as conn:
+        conn.execute("UPDATE tierkeeper.segment SET max_age = max_age - interval '1 day'")
+    conn.close()
+    assert "other things than the catalog" in small.archive.verify().damaged[0]
+
+
+def test_the_wrong_key_opens_nothing_and_the_recovery_key_all(small: Bench) -> None:
+    small.move("events", "at")
+    other, _ = KeyRing.create(small.tiers.home / "other", {})
+    with_other = Archive(small.store, small.tiers.catalog, lambda: other, SystemClock(), source_marker=lambda _: "open")
+    assert "cannot be decrypted" in with_other.verify().damaged[0]
+    recovery = KeyRing.parse((small.tiers.home / ".config/tierkeeper/archive-recovery.key").read_text(), "test")
+    with_recovery = Archive(small.store, small.tiers.catalog, lambda: recovery, SystemClock(), source_marker=lambda _: "open")
+    assert with_recovery.verify().ok
+
+
+def test_an_unknown_segment_is_a_usage_error(small: Bench) -> None:
+    for name in ("nonsense", "00000000-0000-0000-0000-000000000000"):
+        with pytest.raises(UsageError, match="no such segment"):
+            small.archive.verify(name)
+
+
+def test_the_store_holds_no_word_of_the_rows(small: Bench) -> None:
+    """I6."""
+    small.main.execute("UPDATE events SET what = repeat('plainword', 50)")
+    small.move("events", "at")
+    for path in (p for p in small.tiers.store.rglob("*") if p.is_file()):
+        data = path.read_bytes()
+        assert b"plainword" not in data
+        assert b"events" not in data
+        assert path.stat().st_mode & 0o777 == 0o600

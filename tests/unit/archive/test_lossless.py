@@ -1,0 +1,107 @@
+"""Which columns stay native, and how the others become text."""
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tierkeeper.archive import rows
+from tierkeeper.archive.lossless import arrow_schema, carry
+from tierkeeper.archive.model import Contents, Manifest, parse_document
+from tierkeeper.kernel.errors import Failed
+from tierkeeper.kernel.tables import Column, TableName, TableShape
+
+
+def shape(*columns: Column) -> TableShape:
+    return TableShape(TableName("public", "t"), columns, (columns[0].name,))
+
+
+NATIVE = ["int2", "int4", "int8", "float4", "float8", "bool", "text", "varchar"]
+TEXT = [
+    "numeric",
+    "bpchar",
+    "char",
+    "name",
+    "uuid",
+    "jsonb",
+    "interval",
+    "date",
+    "timestamptz",
+    "bytea",
+    "oid",
+    "public.int4",
+    "citext",
+]
+
+
+@pytest.mark.parametrize("base", NATIVE)
+def test_native_types_travel_as_they_are(base: str) -> None:
+    (plain,) = carry(shape(Column("a", base, base)), "at", age_is_native=True)
+    (domain,) = carry(shape(Column("a", "public.d", base, kind="d")), "at", age_is_native=True)
+    assert plain.native
+    assert domain.native
+    assert plain.type == domain.type
+    assert (plain.expression, domain.expression) == ('"a"', f'"a"::pg_catalog.{base}')
+
+
+@pytest.mark.parametrize("base", TEXT)
+def test_everything_else_goes_through_its_output_function(base: str) -> None:
+    (carried,) = carry(shape(Column('a "b"', base, base)), "at", age_is_native=True)
+    assert not carried.native
+    assert carried.type == pa.string()
+    assert carried.expression == 'CASE pg_catalog.num_nulls("a ""b""") WHEN 0 THEN pg_catalog.concat("a ""b""") END'
+
+
+@pytest.mark.parametrize(
+    ("base", "type_"), [("date", pa.date32()), ("timestamp", pa.timestamp("us")), ("timestamptz", pa.timestamp("us", "UTC"))]
+)
+def test_the_age_alone_is_a_native_time_and_only_where_it_fits(base: str, type_: pa.DataType) -> None:
+    both = shape(Column("at", base, base), Column("other", base, base))
+    assert arrow_schema(carry(both, "at", age_is_native=True)).types == [type_, pa.string()]
+    assert arrow_schema(carry(both, "at", age_is_native=False)).types == [pa.string(), pa.string()]
+
+
+SCHEMA = pa.schema({"s": pa.string(), "i": pa.int64(), "f": pa.float64(), "g": pa.float32(), "b": pa.bool_(), "d": pa.date32()})
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8),
+            st.none() | st.integers(-(2**63), 2**63 - 1),
+            st.none() | st.floats(allow_nan=False),
+            st.none() | st.floats(width=32, allow_nan=False),
+            st.none() | st.booleans(),
+            st.none() | st.dates(),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_csv_gives_back_every_bit(values: list[tuple[object, ...]]) -> None:
+    batch = pa.RecordBatch.from_arrays(
+        [pa.array(list(c), f.type) for c, f in zip(zip(*values, strict=True), SCHEMA, strict=True)], schema=SCHEMA
+    )
+    back = rows.from_csv(rows.to_csv(batch), SCHEMA)
+    assert back.equals(batch)
+    assert [str(v) for v in back.column(2)] == [str(v) for v in batch.column(2)]  # -0.0 equals 0.0, but prints its sign
+
+
+def test_rows_are_gathered_whole() -> None:
+    blocks = list(rows.gathered([b"x" * 600_000] * 5))
+    assert [len(b) for b in blocks] == [1_200_000, 1_200_000, 600_000]
+
+
+def test_what_a_file_says_of_itself_survives_and_damage_is_named() -> None:
+    from uuid import uuid4
+
+    columns = Column("at", "date", "date", collation=None), Column("e", "public.mood", "public.mood", kind="e", category="E")
+    table = TableShape(TableName("s", "t"), columns, ("at", "e"), ddl=("CREATE TYPE …", "CREATE TABLE …"))
+    contents = Contents(uuid4(), table, "at", True, {"TimeZone": "UTC"})
+    back = Contents.from_json(contents.to_json(), "x")
+    assert (back, back.shape.ddl, back.schema_hash) == (contents, table.ddl, contents.schema_hash)
+    for bad in (b"", b"{}", b"[]", contents.to_json().replace(b'"version":1', b'"version":2')):
+        with pytest.raises(Failed):
+            Contents.from_json(bad, "x")
+    with pytest.raises(Failed, match="is no manifest"):
+        parse_document(Manifest, {"format": "tierkeeper manifest", "version": 2}, "x")

@@ -1,0 +1,186 @@
+"""The segment's format: authenticated to the last byte, flat in memory, pruned by age."""
+
+import io
+import secrets
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tierkeeper.archive import segment as format_
+from tierkeeper.archive.model import Contents
+from tierkeeper.archive.reading import check_content
+from tierkeeper.archive.segment import OpenSegment, Written
+from tierkeeper.kernel.errors import Failed
+from tierkeeper.kernel.tables import Column, TableName, TableShape
+
+KEY = bytes(range(32))
+ID = UUID("00000000-0000-0000-0000-000000000001")
+COLUMNS = (
+    Column("at", "timestamp with time zone", "timestamptz", not_null=True),
+    Column("id", "bigint", "int8"),
+    Column("t", "text", "text"),
+)
+SHAPE = TableShape(TableName("public", "t"), COLUMNS, ("id",), ddl=("CREATE TABLE …",))
+DAY = datetime(2013, 1, 1, tzinfo=UTC)
+
+
+def contents(segment: UUID = ID) -> Contents:
+    return Contents(segment, SHAPE, "at", True, {"TimeZone": "UTC"})
+
+
+def batches(rows: int, size: int = 1000, text: str = "x") -> list[pa.RecordBatch]:
+    schema = format_.arrow_schema(contents().carried)
+    made = []
+    for start in range(0, rows, size):
+        numbers = range(start, min(start + size, rows))
+        ages = pa.array([DAY + timedelta(minutes=n) for n in numbers], pa.timestamp("us", "UTC"))
+        texts = pa.array([None if n % 7 == 0 else text + str(n) for n in numbers], pa.string())
+        made.append(pa.RecordBatch.from_arrays([ages, pa.array(numbers, pa.int64()), texts], schema=schema))
+    return made
+
+
+def written(rows: int, **kwargs: int) -> tuple[bytes, Written]:
+    out = io.BytesIO()
+    result = format_.write(contents(), batches(rows, **kwargs), KEY, out)
+    return out.getvalue(), result
+
+
+def check(data: bytes, result: Written, *, key: bytes = KEY, segment: UUID = ID) -> OpenSegment:
+    return check_content(
+        io.BytesIO(data),
+        segment,
+        key,
+        "segment x",
+        sha256=result.sha256,
+        length_bytes=result.bytes,
+        rows=result.rows,
+        digest=result.digest,
+    )
+
+
+def read(data: bytes, **bounds: datetime) -> pa.Table:
+    with format_.opened(io.BytesIO(data), ID, KEY, "segment x") as content:
+        return pa.Table.from_batches(content.batches(**bounds), schema=content.schema)
+
+
+def test_what_is_written_is_read_and_says_what_it_is() -> None:
+    data, result = written(2500)
+    assert check(data, result).contents == contents()
+    assert read(data) == pa.Table.from_batches(batches(2500))
+    assert (result.rows, result.first_key, result.last_key) == (2500, ("0",), ("2499",))
+    assert [(c.name, c.nulls, c.least, c.greatest) for c in result.columns][:2] == [
+        ("at", 0, "2013-01-01T00:00:00", "2013-01-02T17:39:00"),
+        ("id", 0, "0", "2499"),
+    ]
+    assert result.columns[2].nulls == 358
+    assert data[:4] == data[-4:] == b"PARE"
+    assert b"2013" not in data
+    assert b"public" not in data
+
+
+def test_every_flipped_byte_is_found_and_no_other_row_ever_comes_out() -> None:
+    """The hash of the ciphertext finds every one; authentication alone lets through a few that carry nothing (magic, lengths)."""
+    data, result = written(20)
+    assert len(data) < 4_000
+    rows, idle = read(data), 0
+    for at in range(len(data)):
+        changed = data[:at] + bytes([data[at] ^ 0x40]) + data[at + 1 :]
+        with pytest.raises(Failed):
+            check(changed, result)
+        try:
+            assert read(changed) == rows, at
+            idle += 1
+        except Failed:
+            continue
+    assert idle < 16
+
+
+def test_cut_short_or_lengthened_files_are_found() -> None:
+    data, result = written(20)
+    for length in range(0, len(data), 13):
+        with pytest.raises(Failed):
+            check(data[:length], result)
+        with pytest.raises(Failed):
+            read(data[:length])
+    with pytest.raises(Failed):
+        check(data + b"x", result)
+
+
+def test_another_key_or_identity_opens_nothing() -> None:
+    data, result = written(20)
+    with pytest.raises(Failed):
+        check(data, result, key=secrets.token_bytes(32))
+    with pytest.raises(Failed):
+        check(data, result, segment=uuid4())
+
+
+def test_equal_rows_make_other_ciphertext_and_the_same_digest() -> None:
+    one, two = written(100)[1], written(100, size=7)[1]
+    assert one.digest == two.digest
+    assert one.sha256 != two.sha256
+
+
+def test_ages_bound_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(format_, "ROW_GROUP_ROWS", 100)
+    data, _ = written(1000)
+    since, until = DAY + timedelta(minutes=250), DAY + timedelta(minutes=260)
+    assert read(data, since=since, until=until)["id"].to_pylist() == list(range(250, 260))
+    with format_.opened(io.BytesIO(data), ID, KEY, "x") as content:
+        assert content.parquet.num_row_groups == 10
+        read_groups: list[int] = []
+        iter_batches = content.parquet.iter_batches
+
+        def spy(**kwargs: object) -> object:
+            read_groups.extend(kwargs["row_groups"])  # type: ignore[call-overload]
+            return iter_batches(**kwargs)
+
+        monkeypatch.setattr(content.parquet, "iter_batches", spy)
+        list(content.batches(since, until))
+    assert read_groups == [2]
+    assert read(data, since=DAY + timedelta(days=9)).num_rows == 0
+
+
+def test_row_groups_end_at_rows_or_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = list(format_.row_groups(batches(2500, size=300)))
+    assert [sum(b.num_rows for b in g) for g in groups] == [2500]
+    monkeypatch.setattr(format_, "ROW_GROUP_ROWS", 1000)
+    assert [sum(b.num_rows for b in g) for g in format_.row_groups(batches(2500, size=300))] == [1000, 1000, 500]
+    monkeypatch.setattr(format_, "ROW_GROUP_BYTES", 20_000)
+    sizes = [sum(b.nbytes for b in g) for g in format_.row_groups(batches(2500, size=2500))]
+    assert max(sizes) < 45_000
+    rows = [r for g in format_.row_groups(batches(2500, size=2500)) for b in g for r in b.column(1).to_pylist()]
+    assert rows == list(range(2500))
+
+
+def test_an_empty_segment_is_a_segment() -> None:
+    data, result = written(0)
+    assert (result.rows, result.first_key) == (0, ())
+    assert check(data, result).parquet.num_row_groups == 0
+
+
+def test_a_failing_source_or_disk_ends_the_write() -> None:
+    def broken() -> object:
+        yield from batches(200)
+        raise RuntimeError("gone")
+
+    with pytest.raises(RuntimeError, match="gone"):
+        format_.write(contents(), broken(), KEY, io.BytesIO())  # type: ignore[arg-type]
+
+    class Full(io.BytesIO):
+        def write(self, block: object) -> int:
+            raise OSError(28, f"No space left on device for {block!r}")
+
+    with pytest.raises(OSError, match="No space left"):
+        format_.write(contents(), batches(200), KEY, Full())
+
+
+def test_any_parquet_reader_with_the_key_can_read_it() -> None:
+    import pyarrow.parquet.encryption as pe
+
+    data, _ = written(50)
+    properties = pe.create_decryption_properties(KEY, aad_prefix=b"tierkeeper segment 1 " + ID.bytes)
+    table = pq.read_table(pa.BufferReader(data), decryption_properties=properties)
+    assert table["id"].to_pylist() == list(range(50))

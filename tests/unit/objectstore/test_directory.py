@@ -1,0 +1,126 @@
+"""What only a folder can do wrong: its modes, its leftovers, its disk."""
+
+import errno
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError
+from tierkeeper.objectstore.directory import DirectoryStore
+from tierkeeper.objectstore.port import put_bytes
+
+KEY = "segment/" + "a" * 64
+
+
+def test_files_are_600_in_folders_700(tmp_path: Path) -> None:
+    previous = os.umask(0)
+    try:
+        put_bytes(DirectoryStore(tmp_path / "store"), KEY, b"x")
+    finally:
+        os.umask(previous)
+    for path in [tmp_path / "store", *(tmp_path / "store").rglob("*")]:
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from tierkeeper.kernel import faults
+from tierkeeper.objectstore.directory import DirectoryStore
+from tierkeeper.objectstore.port import put_bytes
+faults.arm(lambda point: os.kill(os.getpid(), 9))
+put_bytes(DirectoryStore(Path(sys.argv[1])), "segment/" + "a" * 64, b"x" * 100000)
+"""
+
+
+def test_what_a_killed_put_left_is_swept_and_a_live_put_is_not(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False).returncode == -9
+    incoming = tmp_path / "incoming"
+    assert len(list(incoming.iterdir())) == 1
+    assert store.head(KEY) is None
+
+    class Slow:
+        """While it is read, another put comes, sweeps, and ends."""
+
+        def __init__(self) -> None:
+            self.left = [b"slow", b""]
+
+        def read(self, size: int) -> bytes:
+            put_bytes(store, "segment/" + "b" * 64, b"quick")
+            return self.left.pop(0)[:size]
+
+    store.put(KEY, Slow(), length_bytes=4, sha256=hashlib.sha256(b"slow").hexdigest())  # type: ignore[arg-type]
+    assert store.get(KEY) == b"slow"
+    assert list(incoming.iterdir()) == []
+
+
+CAUSES: list[tuple[int, tuple[type[TierkeeperError], str]]] = [
+    (errno.ENOSPC, (NotNow, "Make room")),
+    (errno.EDQUOT, (NotNow, "Make room")),
+    (errno.EACCES, (Failed, "writable folder")),
+    (errno.EROFS, (Failed, "writable folder")),
+    (errno.EIO, (Failed, "reports damage")),
+    (errno.EOPNOTSUPP, (Failed, "hard links")),
+]
+
+
+@pytest.mark.parametrize(("number", "told"), CAUSES)
+@pytest.mark.parametrize("call", ["fsync", "link", "open"])
+def test_every_cause_names_the_store_and_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, told: tuple[type[TierkeeperError], str]
+) -> None:
+    kind, remedy = told
+    store = DirectoryStore(tmp_path)
+    put_bytes(store, "segment/" + "b" * 64, b"")
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"tierkeeper.objectstore.directory.os.{call}", fail)
+        with pytest.raises(TierkeeperError) as caught:
+            put_bytes(store, KEY, b"x")
+    assert type(caught.value) is kind
+    assert caught.value.place == f"store {tmp_path}"
+    assert remedy in caught.value.remedy
+    assert store.head(KEY) is None
+    put_bytes(store, KEY, b"x")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)], check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount a tmpfs")
+    try:
+        store = DirectoryStore(tmp_path)
+        put_bytes(store, "segment/" + "b" * 64, b"small")
+        with pytest.raises(NotNow, match="No space left"):
+            put_bytes(store, KEY, b"x" * 1_000_000)
+        assert list((tmp_path / "incoming").iterdir()) == []
+        assert store.get("segment/" + "b" * 64) == b"small"
+        put_bytes(store, KEY, b"x" * 100)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_strangers_files_are_no_objects(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    put_bytes(store, KEY, b"x")
+    (tmp_path / "segment" / "lost+found").mkdir()
+    (tmp_path / "segment" / "notes.txt").write_text("hello")
+    assert [o.key for o in store.list("segment")] == [KEY]
+
+
+def test_an_unreadable_lock_locks(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    put_bytes(store, KEY, b"x")
+    (tmp_path / "lock").mkdir()
+    (tmp_path / "lock" / KEY.replace("/", "-")).write_text("gibberish")
+    with pytest.raises(Failed, match="locked until"):
+        store.delete(KEY)
