@@ -1,0 +1,331 @@
+"""The fast door: one statement over Core, Main and the archive, each row exactly once.
+
+It takes snapshots in the order of `docs/internals/query.md` and never gives a part of an answer. It changes nothing anywhere.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg import sql
+
+from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
+from tierkeeper.kernel.policy import TablePolicy
+from tierkeeper.kernel.ports import ScanSegment, SegmentScan
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres import shapes
+from tierkeeper.postgres.link import Connection, Link, transaction, translated
+from tierkeeper.postgres.statements import load
+from tierkeeper.query import core as at_core
+from tierkeeper.query.model import PLACE, Facts, Plan, Scan, refuse
+from tierkeeper.query.plan import managed_tables, plan
+from tierkeeper.query.scans import scan_sql, snapshot_stream
+from tierkeeper.query.statement import Statement, parse
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tierkeeper.query.engine import Engine
+
+_SQL = load("tierkeeper.query", "query.sql")
+_TRANSACTION_TIMEOUT_SINCE: Final = 170_000
+_MISSING: Final = ("42P01", "3F000")  # undefined table, invalid schema
+_TOO_LONG: Final = ("25P03", "25P04", "57014")  # idle in transaction, transaction time-out, statement time-out
+
+
+@dataclass
+class _Snapshots:
+    """What the tiers' snapshots say, in the order in which they were taken."""
+
+    core_cursor: psycopg.Cursor
+    core: str = ""
+    main: str | None = None
+    excluded: dict[TableName, list[str]] = field(default_factory=dict)  # transactions at Main whose rows do not count
+    conflicts: dict[TableName, tuple[tuple[str, ...], list[str]]] = field(default_factory=dict)  # key columns, keys at Main
+    main_columns: Mapping[TableName, Mapping[str, str]] = field(default_factory=dict)
+    segments: dict[TableName, list[ScanSegment]] = field(default_factory=dict)
+    archive_fault: TierkeeperError | None = None  # what a segment's reader raised; DuckDB would tell it in its own words
+
+
+class FastDoor:
+    """Answers a statement over all tiers in DuckDB.
+
+    I2: each row is seen exactly once, also in the middle of a move and after a crash. Snapshots are taken in the order Core,
+    Main, catalog, each one's markers read before the next tier's transaction begins; a row at a destination counts if its batch
+    is forgotten there or its marker was `moved` in the source's snapshot. A tier that is away is NotNow, never a partial answer.
+    """
+
+    def __init__(
+        self,
+        core: Link,
+        main: Link | None,
+        catalog: Link | None,
+        policies: Sequence[TablePolicy],
+        *,
+        timeout_seconds: float,
+        archive: SegmentScan | None,
+    ) -> None:
+        """`timeout_seconds` bounds each server's transactions and the whole. Does no I/O."""
+        self._core, self._main, self._catalog = core, main, catalog
+        self._policies = {p.name: p for p in policies}
+        self._timeout_seconds = timeout_seconds
+        self._archive = archive
+
+    def query(self, statement: str) -> "pa.Table":
+        """The result, with Postgres's column names in their order.
+
+        Raises UsageError, before any row is read, for a statement that writes or that DuckDB would answer differently; NotNow
+        for a tier that is away or a time-out; Failed for an error in the data (a division by zero, an overflow).
+        """
+        parsed = parse(statement)
+        managed = managed_tables(parsed, self._policies)
+        if managed:
+            _load_libraries()
+        with ExitStack() as stack:
+            core, main, catalog = self._connect(stack, all_tiers=bool(managed))
+            cur = stack.enter_context(self._reading(core, self._core))
+            described = at_core.describe(core, statement)
+            self._refuse_views(cur, parsed)
+            if not managed:
+                return at_core.answer(cur, statement, described)
+            made = self._plan(cur, parsed, described)
+            snapshots = self._snapshots(stack, cur, main, catalog, made)
+            return self._run(made, snapshots, described)
+
+    def explain(self, statement: str) -> list[str]:
+        """How the statement would be answered, as lines for a person; reads the catalogs and no table's rows."""
+        parsed = parse(statement)
+        managed = managed_tables(parsed, self._policies)
+        if not managed:
+            return ["Core answers it alone, as it is"]
+        with ExitStack() as stack:
+            core, main, catalog = self._connect(stack, all_tiers=True)
+            cur = stack.enter_context(self._reading(core, self._core))
+            described = at_core.describe(core, statement)
+            self._refuse_views(cur, parsed)
+            made = self._plan(cur, parsed, described)
+            snapshots = self._snapshots(stack, cur, main, catalog, made)
+            lines = []
+            for scan in made.scans:
+                lines += [f"{tier}: {text}" for tier, text in self._scan_texts(scan, snapshots)]
+                counted = snapshots.segments.get(scan.table, []) if scan.age else []
+                touched = [s for s in counted if scan.ages.meets(s.min_age, s.max_age)]
+                lines += [f"archive: segment {s.id} of {scan.table}, {s.rows} rows" for s in touched]
+                lines += [f"archive: {len(counted) - len(touched)} segments of {scan.table} cannot match"] if scan.age else []
+            return [*lines, f"then DuckDB: {made.duck}"]
+
+    # Core, and the plan
+
+    def _connect(self, stack: ExitStack, *, all_tiers: bool) -> tuple[Connection, Connection | None, Connection | None]:
+        """All connections at once: what lies between the snapshots is short then."""
+        links = [self._core, *((self._main, self._catalog) if all_tiers else (None, None))]
+        with ThreadPoolExecutor(len(links)) as pool:
+            waiting = [pool.submit(link.connect, "query") if link is not None else None for link in links]
+            opened: list[Connection | None] = []
+            errors: list[TierkeeperError] = []
+            for one in waiting:
+                try:
+                    opened.append(stack.enter_context(closing(one.result())) if one is not None else None)
+                except TierkeeperError as error:
+                    errors.append(error)
+        if errors:
+            raise errors[0]
+        core = opened[0]
+        if core is None:
+            raise UsageError(PLACE, "Core is not configured", "Set tiers.core.url")
+        return core, opened[1], opened[2]
+
+    @contextmanager
+    def _reading(self, conn: Connection, link: Link) -> Iterator[psycopg.Cursor]:
+        """One read-only snapshot that the server ends by itself when the reader's time is over."""
+        place = f"tiers.{link.tier} ({link.shown})"
+        with _as_setup(place), transaction(conn, isolation="repeatable read", read_only=True) as cur:
+            milliseconds = str(int(self._timeout_seconds * 1000))
+            cur.execute(_SQL["settings"], {"milliseconds": milliseconds})
+            if conn.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
+                cur.execute("SELECT set_config('transaction_timeout', %s, true)", [milliseconds])
+            yield cur
+
+    def _refuse_views(self, cur: psycopg.Cursor, parsed: Statement) -> None:
+        """A view over a managed table in Core would answer from Core's rows alone."""
+        spread = {n for n, p in self._policies.items() if p.mode == "move" and p.age is not None}
+        for table, reached in at_core.views_over(cur, parsed.tables).items():
+            hidden = spread.intersection(reached)
+            if hidden and table not in spread:
+                inner = ", ".join(str(t) for t in sorted(hidden))
+                raise refuse(str(table), f"it reads {inner}, whose rows are in several tiers", f"Ask {inner} itself")
+
+    def _plan(self, cur: psycopg.Cursor, parsed: Statement, described: Sequence[tuple[str, int]]) -> Plan:
+        facts: Facts = at_core.read_facts(cur, parsed)
+        made = plan(parsed, facts, self._policies)
+        at_core.confirm(cur, parsed, made, described)
+        return made
+
+    # The snapshots, in their order
+
+    def _snapshots(
+        self, stack: ExitStack, core: psycopg.Cursor, main: Connection | None, catalog: Connection | None, made: Plan
+    ) -> _Snapshots:
+        taken = _Snapshots(core)
+        tables = sorted({s.table for s in made.scans if s.age is not None})
+        moved_from_core = self._moved(core)
+        taken.core = _exported(core)
+        if main is None or self._main is None:
+            return taken
+        at_main = stack.enter_context(self._reading(main, self._main))
+        for batch, schema, table, xid in at_main.execute(_SQL["in_flight"]).fetchall():
+            if batch not in moved_from_core:
+                taken.excluded.setdefault(TableName(schema, table), []).append(str(xid))
+        moved_from_main = self._moved(at_main)
+        taken.main = _exported(at_main)
+        taken.main_columns = _columns(at_main, tables)
+        self._note_conflicts(at_main, core, taken, tables)
+        if catalog is None or self._catalog is None or self._archive is None:
+            return taken
+        at_catalog = stack.enter_context(self._reading(catalog, self._catalog))
+        for name in tables:
+            known = self._archive.segments(at_catalog, name)
+            taken.segments[name] = [s for s in known if counts(s, moved_from_main)]
+        return taken
+
+    def _moved(self, cur: psycopg.Cursor) -> frozenset[object]:
+        return frozenset(row[0] for row in cur.execute(_SQL["moved"]))
+
+    def _note_conflicts(
+        self, at_main: psycopg.Cursor, core: psycopg.Cursor, taken: _Snapshots, tables: Sequence[TableName]
+    ) -> None:
+        """Keys known to be in both tiers: where Core's snapshot has the key, Core's row counts and Main's does not."""
+        known: dict[TableName, list[str]] = {}
+        for schema, table, key in at_main.execute(_SQL["conflicts"]).fetchall():
+            known.setdefault(TableName(schema, table), []).append(str(key))
+        for name in tables:
+            if name not in known:
+                continue
+            shape = shapes.read(core.connection, name)
+            types = {c.name: c.type for c in shape.columns}
+            equal = sql.SQL(" AND ").join(
+                sql.SQL("t.{} = (given.key ->> {})::{}").format(sql.Identifier(k), sql.Literal(i), sql.SQL(types[k]))
+                for i, k in enumerate(shape.key)
+            )
+            both = core.execute(
+                sql.SQL(
+                    "SELECT given.key::text FROM unnest(%s::jsonb[]) AS given (key) WHERE EXISTS (SELECT FROM {} t WHERE {})"
+                ).format(sql.Identifier(name.schema, name.name), equal),
+                [known[name]],
+            ).fetchall()
+            if both:
+                taken.conflicts[name] = (shape.key, [str(r[0]) for r in both])
+
+    # Reading and finishing
+
+    def _scan_texts(self, scan: Scan, snapshots: _Snapshots) -> list[tuple[str, str]]:
+        """The SELECT for each Postgres tier that may hold rows of `scan`."""
+        texts = [("core", scan_sql(scan))]
+        if scan.age is None or snapshots.main is None or scan.table not in snapshots.main_columns:
+            return texts
+        have = snapshots.main_columns[scan.table]
+        for _, column in scan.columns:
+            if have.get(column.name) != column.declared:
+                raise UsageError(
+                    f"tiers.main {scan.table}.{column.name}",
+                    f"it is {have.get(column.name, 'missing')} in Main and {column.declared} in Core",
+                    "Alter it in Main to what it is in Core",
+                )
+        key, keys = snapshots.conflicts.get(scan.table, ((), []))
+        return [*texts, ("main", scan_sql(scan, snapshots.excluded.get(scan.table, []), keys, key))]
+
+    def _streams(self, scan: Scan, snapshots: _Snapshots) -> Iterator[tuple[ExitStack, "pa.RecordBatchReader"]]:
+        """The scan's rows at each tier, one stream after the other; each stack holds a stream's connection."""
+        import pyarrow as pa
+
+        from tierkeeper.query.values import from_archive, wire_schema
+
+        for tier, text in self._scan_texts(scan, snapshots):
+            link, snapshot = (self._core, snapshots.core) if tier == "core" else (self._main, snapshots.main)
+            if link is not None and snapshot is not None:
+                held = ExitStack()
+                yield held, held.enter_context(snapshot_stream(link, snapshot, text, self._timeout_seconds))
+        counted = [s for s in snapshots.segments.get(scan.table, []) if scan.ages.meets(s.min_age, s.max_age)] if scan.age else []
+        if counted:
+            rows = from_archive(self._archived(scan, counted, snapshots), scan)
+            yield ExitStack(), pa.RecordBatchReader.from_batches(wire_schema(scan), rows)
+
+    def _archived(self, scan: Scan, segments: Sequence[ScanSegment], snapshots: _Snapshots) -> Iterator[Any]:
+        columns = [c.name for _, c in scan.columns] or [str(scan.age)]
+        if self._archive is None:
+            return
+        try:
+            for segment in segments:
+                yield from self._archive.read(segment.id, columns, scan.ages.low, scan.ages.high)
+        except TierkeeperError as error:
+            snapshots.archive_fault = error
+            raise
+
+    def _run(self, made: Plan, snapshots: _Snapshots, described: Sequence[tuple[str, int]]) -> "pa.Table":
+        from tierkeeper.query.engine import Engine
+        from tierkeeper.query.values import finished
+
+        engine = Engine(made, self._timeout_seconds)
+        try:
+            with ExitStack() as held, engine.opened():
+                for scan in made.scans:
+                    self._load(engine, scan, snapshots, held, streaming=made.streams)
+                return finished(engine.answer(), at_core.named(made.outputs, described))
+        except TierkeeperError as error:
+            raise (snapshots.archive_fault or error) from error.__cause__
+
+    def _load(self, engine: "Engine", scan: Scan, snapshots: _Snapshots, held: ExitStack, *, streaming: bool) -> None:
+        if streaming:
+            streams = []
+            for stack, stream in self._streams(scan, snapshots):
+                held.enter_context(stack)
+                streams.append(stream)
+            engine.give(scan, streams)
+            return
+        for i, (stack, stream) in enumerate(self._streams(scan, snapshots)):
+            with stack:
+                engine.give(scan, [stream], first=i == 0)
+
+
+def counts(segment: ScanSegment, moved_from_main: frozenset[object]) -> bool:
+    """Whether a segment's rows are the rows: its batch is forgotten, or its marker was moved in Main's snapshot."""
+    return segment.state == "forgotten" or segment.batch in moved_from_main
+
+
+def _load_libraries() -> None:
+    """Before a server's clock runs: loading them for the first time takes as long as a short query.timeout."""
+    import_module("adbc_driver_postgresql.dbapi")
+    import_module("tierkeeper.query.engine")
+
+
+def _exported(cur: psycopg.Cursor) -> str:
+    row = cur.execute("SELECT pg_export_snapshot()").fetchone()
+    return str(row[0]) if row is not None else ""
+
+
+def _columns(cur: psycopg.Cursor, tables: Sequence[TableName]) -> Mapping[TableName, Mapping[str, str]]:
+    """The columns of `tables` at Main and their types; a table that this snapshot does not have holds no rows."""
+    found: dict[TableName, dict[str, str]] = {}
+    wanted = {"schemas": [t.schema for t in tables], "names": [t.name for t in tables], "bytewise": False}
+    for schema, table, name, declared, *_ in cur.execute(_SQL["columns"], wanted):
+        found.setdefault(TableName(str(schema), str(table)), {})[str(name)] = str(declared)
+    return found
+
+
+@contextmanager
+def _as_setup(place: str) -> Iterator[None]:
+    """A tier without our schema was not set up; a server that ends a reader found it too slow."""
+    try:
+        with translated(place):
+            yield
+    except TierkeeperError as error:
+        cause = error.__cause__
+        if isinstance(cause, psycopg.Error) and cause.sqlstate in _MISSING and "tierkeeper." in str(cause):
+            raise UsageError(place, "the tierkeeper schema is missing here", "Run tierkeeper setup --apply") from cause
+        if isinstance(cause, psycopg.Error) and cause.sqlstate in _TOO_LONG:
+            raise NotNow(place, "it took longer than query.timeout", "Ask for less, or raise query.timeout") from cause
+        raise

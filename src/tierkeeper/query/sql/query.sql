@@ -1,0 +1,71 @@
+-- name: columns
+SELECT n.nspname::text,
+       c.relname::text,
+       a.attname::text,
+       format_type(a.atttypid, a.atttypmod),
+       CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace AND t.typtype = 'b' THEN t.typname::text END,
+       a.atttypmod,
+       coalesce(
+         CASE WHEN l.collprovider = 'd' THEN %(bytewise)s::bool
+              ELSE l.collprovider::text = 'b' OR (l.collprovider = 'c' AND to_jsonb(l) ->> 'collcollate' ~ '^(C|POSIX|C\.UTF-?8)$')
+         END, false),
+       coalesce(l.collisdeterministic, true)
+FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS wanted (schema, name)
+JOIN pg_namespace n ON n.nspname = wanted.schema
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_collation l ON l.oid = a.attcollation
+ORDER BY 1, 2, a.attnum
+
+-- name: reached
+WITH RECURSIVE reached (root, oid) AS (
+  SELECT c.oid, c.oid
+  FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS wanted (schema, name)
+  JOIN pg_namespace n ON n.nspname = wanted.schema
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name
+  UNION
+  SELECT r.root, further.oid
+  FROM reached r
+  CROSS JOIN LATERAL (
+    SELECT d.refobjid
+    FROM pg_rewrite w
+    JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+    WHERE w.ev_class = r.oid
+    UNION
+    SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = r.oid
+  ) AS further (oid)
+)
+SELECT rn.nspname::text, rc.relname::text, n.nspname::text, c.relname::text
+FROM reached
+JOIN pg_class rc ON rc.oid = reached.root
+JOIN pg_namespace rn ON rn.oid = rc.relnamespace
+JOIN pg_class c ON c.oid = reached.oid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE reached.root <> reached.oid
+
+-- name: database
+SELECT current_setting('server_encoding') = 'UTF8',
+       coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'b'
+         OR (coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c' AND to_jsonb(d) ->> 'datcollate' ~ '^(C|POSIX|C\.UTF-?8)$')
+FROM pg_database d
+WHERE d.datname = current_database()
+
+-- name: moved
+SELECT batch FROM tierkeeper.marker WHERE state = 'moved'
+
+-- name: in_flight
+SELECT batch, schema_name, table_name, copy_xid::xid::text
+FROM tierkeeper.ledger
+WHERE state IN ('copied', 'done') AND copy_xid IS NOT NULL
+
+-- name: conflicts
+SELECT schema_name, table_name, key::text FROM tierkeeper.conflict
+
+-- name: settings
+SELECT set_config('search_path', 'public', true),
+       set_config('standard_conforming_strings', 'on', true),
+       set_config('constraint_exclusion', 'off', true),
+       set_config('enable_partition_pruning', 'off', true),
+       set_config('statement_timeout', %(milliseconds)s, true),
+       set_config('idle_in_transaction_session_timeout', %(milliseconds)s, true)

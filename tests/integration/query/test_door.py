@@ -1,0 +1,267 @@
+"""The fast door among moves in flight, conflicts, tiers that are away, and statements that are not its business (I2)."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+import pytest
+from psycopg import Cursor
+
+from integration.query.world import build, set_up
+from support import Tiers
+from tierkeeper.demo.server import EmbeddedPostgres
+from tierkeeper.kernel.errors import Failed, NotNow, UsageError
+from tierkeeper.kernel.policy import TablePolicy
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.link import Connection, Link
+from tierkeeper.query import core as at_core
+from tierkeeper.query import runner
+from tierkeeper.query.model import Plan
+from tierkeeper.query.runner import FastDoor
+from tierkeeper.query.statement import Statement, parse
+
+NOWHERE = Link("main", "postgresql://x:y@127.0.0.1:1/none")
+SUM = "select count(*), sum(id) from items"
+ITEMS = TableName("public", "items")
+
+
+@pytest.fixture
+def items(tiers: Tiers) -> Tiers:
+    """Ten items in Core, the protocol's tables everywhere."""
+    for link in (tiers.core, tiers.main, tiers.catalog):
+        with closing(link.connect("test")) as conn:
+            set_up(conn)
+            conn.execute("CREATE TABLE items (id int PRIMARY KEY, at timestamptz NOT NULL, note text, tags text[])")
+    with closing(tiers.core.connect("test")) as conn:
+        conn.execute(
+            "INSERT INTO items SELECT i, '2013-01-01'::timestamptz + i * interval '1 day', 'core', '{a,b}' "
+            "FROM generate_series(0, 9) i"
+        )
+    return tiers
+
+
+def door(tiers: Tiers, timeout_seconds: float = 30) -> FastDoor:
+    policies = [TablePolicy(ITEMS, age="at")]
+    return FastDoor(tiers.core, tiers.main, tiers.catalog, policies, timeout_seconds=timeout_seconds, archive=None)
+
+
+@contextmanager
+def both(tiers: Tiers) -> Iterator[tuple[Connection, Connection]]:
+    with closing(tiers.core.connect("test")) as core, closing(tiers.main.connect("test")) as main:
+        yield core, main
+
+
+def mark(source: Connection, batch: UUID, state: str, table: str) -> None:
+    source.execute(
+        "INSERT INTO tierkeeper.marker (batch, seq, destination, schema_name, table_name, state) "
+        "VALUES (%s, 1, 'below', 'public', %s, %s)",
+        [batch, table, state],
+    )
+
+
+def copy_to_main(core: Connection, main: Connection, where: str) -> UUID:
+    """The protocol up to the copy: ledger `copied`, marker `open`, the rows in both tiers."""
+    batch = uuid4()
+    main.execute(
+        "INSERT INTO tierkeeper.ledger (batch, source, schema_name, table_name, age, cutoff, predicate, state) "
+        "VALUES (%s, 'core', 'public', 'items', 'at', now(), '', 'open')",
+        [batch],
+    )
+    mark(core, batch, "open", "items")
+    moving = core.execute(f"SELECT id, at, note FROM items WHERE {where}".encode()).fetchall()
+    with main.transaction():
+        main.execute("UPDATE tierkeeper.ledger SET state = 'copied', copy_xid = pg_current_xact_id() WHERE batch = %s", [batch])
+        main.cursor().executemany("INSERT INTO items (id, at, note) VALUES (%s, %s, %s)", moving)
+    return batch
+
+
+def delete_from_core(core: Connection, batch: UUID, where: str) -> None:
+    with core.transaction():
+        core.execute(f"DELETE FROM items WHERE {where}".encode())
+        core.execute("UPDATE tierkeeper.marker SET state = 'moved' WHERE batch = %s", [batch])
+
+
+def answer(tiers: Tiers) -> tuple[int, int]:
+    found = door(tiers).query(SUM).to_pylist()[0]
+    return found["count"], found["sum"]
+
+
+def test_each_row_once_at_every_step_of_a_move(items: Tiers) -> None:
+    with both(items) as (core, main):
+        batch = copy_to_main(core, main, "id < 5")
+        assert answer(items) == (10, 45), "copied, not moved: Core's rows count"
+        delete_from_core(core, batch, "id < 5")
+        assert answer(items) == (10, 45), "moved: Main's rows count"
+        main.execute("UPDATE tierkeeper.ledger SET state = 'done'")
+        assert answer(items) == (10, 45)
+        main.execute("UPDATE tierkeeper.ledger SET state = 'forgotten'")
+        assert answer(items) == (10, 45)
+        core.execute("DELETE FROM tierkeeper.marker")
+        assert answer(items) == (10, 45), "forgotten: the marker is not asked"
+
+
+def test_a_whole_move_between_two_snapshots_is_not_seen(items: Tiers, monkeypatch: pytest.MonkeyPatch) -> None:
+    confirm = at_core.confirm
+
+    def move_then_confirm(cur: Cursor, statement: Statement, plan: Plan, described: Sequence[tuple[str, int]]) -> None:
+        with both(items) as (core, main):  # Core's snapshot is taken, Main's is not
+            delete_from_core(core, copy_to_main(core, main, "id < 5"), "id < 5")
+            main.execute("UPDATE tierkeeper.ledger SET state = 'done'")
+        confirm(cur, statement, plan, described)
+
+    monkeypatch.setattr(at_core, "confirm", move_then_confirm)
+    assert answer(items) == (10, 45)
+    monkeypatch.undo()
+    assert door(items).query("select count(*) as n from items where note = 'core'").to_pylist() == [{"n": 10}]
+
+
+def test_a_statement_that_was_misread_is_refused(items: Tiers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "parse", lambda sql: replace(parse(sql.replace("*", "+")), sql=sql))
+    assert door(items).query("select 1 - id as x from items where id = 1").to_pylist() == [{"x": 0}]
+    with pytest.raises(UsageError, match="otherwise than it was understood"):
+        door(items).query("select id * 2 as x from items")
+
+
+def test_an_aborted_or_missing_marker_is_a_fence(items: Tiers) -> None:
+    with both(items) as (core, main):
+        copy_to_main(core, main, "id < 5")
+        core.execute("UPDATE tierkeeper.marker SET state = 'aborted'")
+        assert answer(items) == (10, 45)
+        core.execute("DELETE FROM tierkeeper.marker")
+        assert answer(items) == (10, 45)
+
+
+def test_each_row_once_while_a_mover_works(items: Tiers) -> None:
+    seen: list[tuple[int, int]] = []
+    over = threading.Event()
+
+    def move() -> None:
+        with both(items) as (core, main):
+            for i in range(10):
+                batch = copy_to_main(core, main, f"id = {i}")
+                delete_from_core(core, batch, f"id = {i}")
+                main.execute("UPDATE tierkeeper.ledger SET state = 'done' WHERE batch = %s", [batch])
+                over.wait(0.1)
+        over.set()
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    while not over.is_set():
+        seen.append(answer(items))
+    mover.join()
+    assert len(seen) > 2
+    assert set(seen) == {(10, 45)}
+
+
+def test_cores_row_counts_where_a_key_is_in_both_tiers(items: Tiers) -> None:
+    with both(items) as (core, main):
+        main.execute("INSERT INTO items VALUES (3, '2013-01-04', 'main'), (77, '2013-01-05', 'main')")
+        for key in ('["3"]', '["77"]'):
+            main.execute("INSERT INTO tierkeeper.conflict (schema_name, table_name, key) VALUES ('public', 'items', %s)", [key])
+        found = door(items).query("select id, note from items where id in (3, 77) order by id").to_pylist()
+        assert found == [{"id": 3, "note": "core"}, {"id": 77, "note": "main"}], "77 is in Main alone: it is not lost"
+        core.execute("DELETE FROM items WHERE id = 3")
+        assert answer(items)[0] == 11
+
+
+def test_a_segment_counts_by_mains_marker_or_when_forgotten(cluster: EmbeddedPostgres) -> None:
+    world = build(cluster, "segments", 30)
+    segment = world.archive.add(world.archive.held["s0"][1], state="copied")
+    counted = "select count(*) from readings"
+    assert world.door().query(counted).to_pylist() == [{"count": 30}]
+    with closing(world.main.connect("test")) as main:
+        mark(main, segment.batch, "open", "readings")
+        assert world.door().query(counted).to_pylist() == [{"count": 30}]
+        main.execute("UPDATE tierkeeper.marker SET state = 'moved'")
+        assert world.door().query(counted).to_pylist() == [{"count": 30 + segment.rows}]
+    world.archive.reads.clear()
+    world.door().query("select count(*) from readings where at >= '2013-01-20'")
+    assert world.archive.reads == [], "no segment can hold such an age"
+    world.door().query("select count(*) from readings where at < '2013-01-03'")
+    assert set(world.archive.reads) == {"s0", "s2"}
+    for tier in ("core", "main", "catalog", "oracle"):
+        cluster.drop_database(f"segments_{tier}")
+
+
+@pytest.mark.parametrize("gone", ["main", "catalog"])
+def test_a_tier_that_is_away_is_no_partial_answer(items: Tiers, gone: str) -> None:
+    away = replace(items, **{gone: replace(NOWHERE, tier=gone)})
+    with pytest.raises(NotNow, match=gone):
+        door(away).query(SUM)
+
+
+def test_a_tier_that_was_not_set_up_is_named(items: Tiers) -> None:
+    with closing(items.main.connect("test")) as main:
+        main.execute("DROP SCHEMA tierkeeper CASCADE")
+    with pytest.raises(UsageError, match="tierkeeper setup --apply"):
+        door(items).query(SUM)
+
+
+def test_what_core_can_answer_alone_goes_there_as_it_is(items: Tiers) -> None:
+    away = replace(items, main=NOWHERE)
+    found = door(away).query(
+        "select 1.50 as a, array[1,2] as b, 'infinity'::timestamptz as c, '2013-01-01 05:00+00'::timestamptz as d, "
+        "upper('é') as e, null::int as f, true as t"
+    )
+    assert found.to_pylist() == [
+        {
+            "a": Decimal("1.50"),
+            "b": "{1,2}",
+            "c": "infinity",
+            "d": datetime(2013, 1, 1, 5, tzinfo=UTC),
+            "e": "é",
+            "f": None,
+            "t": True,
+        }
+    ]
+    assert door(away).explain("select 1") == ["Core answers it alone, as it is"]
+
+
+def test_core_runs_nothing_that_writes(items: Tiers) -> None:
+    with closing(items.core.connect("test")) as core:
+        core.execute("CREATE SEQUENCE counted")
+    with pytest.raises(NotNow, match="read-only"):
+        door(items).query("select nextval('counted')")
+
+
+def test_a_view_over_a_moved_table_is_refused(items: Tiers) -> None:
+    with closing(items.core.connect("test")) as core:
+        core.execute("CREATE VIEW recent AS SELECT * FROM items")
+        core.execute("CREATE VIEW recent_too AS SELECT * FROM recent")
+    with pytest.raises(UsageError, match="items"):
+        door(items).query("select count(*) from recent_too")
+
+
+def test_an_infinite_time_is_an_error_and_can_be_left_out(items: Tiers) -> None:
+    with closing(items.core.connect("test")) as core:
+        core.execute("INSERT INTO items VALUES (10, 'infinity', 'core')")
+    with pytest.raises(Failed, match="9999"):
+        door(items).query("select max(at) from items")
+    assert door(items).query("select count(*) from items where at < '9999-01-01'").to_pylist() == [{"count": 10}]
+    assert answer(items) == (11, 55), "the age is not read where it is not asked for"
+
+
+def test_an_array_is_shown_as_postgres_shows_it(items: Tiers) -> None:
+    assert door(items).query("select tags from items where id = 1").to_pylist() == [{"tags": "{a,b}"}]
+
+
+def test_a_statement_that_takes_too_long_is_stopped(items: Tiers) -> None:
+    with pytest.raises(NotNow):
+        door(items, timeout_seconds=0.5).query("select pg_sleep(5)")
+
+
+def test_a_column_that_differs_in_main_is_named(items: Tiers) -> None:
+    with closing(items.main.connect("test")) as main:
+        main.execute("ALTER TABLE items ALTER id TYPE bigint")
+    with pytest.raises(UsageError, match=r"items\.id"):
+        door(items).query(SUM)
+
+
+def test_the_explanation_names_what_is_read(items: Tiers) -> None:
+    lines = door(items).explain("select note from items where at >= '2013-01-05' and note > 'b'")
+    assert [line.partition(":")[0] for line in lines] == ["core", "main", "archive", "then DuckDB"]
+    assert """("note" COLLATE "C" > 'b'::pg_catalog.text)""" in lines[1]
