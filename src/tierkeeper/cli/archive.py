@@ -1,0 +1,88 @@
+"""`tierkeeper archive`: run, list, show, verify, restore."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from tierkeeper.cli import arguments
+from tierkeeper.cli.session import Session, command
+
+TableArgument = Annotated[str | None, typer.Argument(metavar="TABLE", help="Only this table.")]
+SegmentOption = Annotated[str | None, typer.Option("--segment", metavar="ID", help="Only this segment.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the group."""
+    group = typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        help="Write, list, verify and restore the encrypted archive.",
+    )
+    app.add_typer(group, name="archive")
+    _writing(group)
+    _reading(group)
+
+
+def _writing(group: typer.Typer) -> None:
+    @command(group, "run")
+    def run(
+        session: Session,
+        *,
+        table: TableArgument = None,
+        before: Annotated[
+            str | None, typer.Option(metavar="T", help="Rows older than this instant; else each table's policy.")
+        ] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be archived; change nothing.")] = False,
+    ) -> None:
+        """Move old rows from Main into the archive."""
+        name = arguments.table(table) if table is not None else None
+        instant = arguments.instant(before, "--before")
+        with session.keeper(stoppable=True) as keeper:
+            session.show(keeper.plan_archive(name, instant) if dry_run else keeper.archive_run(name, instant))
+
+    @command(group, "restore")
+    def restore(
+        session: Session,
+        *,
+        table: Annotated[str, typer.Argument(metavar="TABLE", help="The table whose rows are wanted.")],
+        to: Annotated[
+            str, typer.Option("--to", metavar="SCHEMA.TABLE|FILE", help="A new table, or a new file ending in .csv or .parquet.")
+        ],
+        since: Annotated[str | None, typer.Option(metavar="T", help="Rows from this instant on (it is included).")] = None,
+        until: Annotated[str | None, typer.Option(metavar="T", help="Rows up to this instant (it is excluded).")] = None,
+        segment: SegmentOption = None,
+        tier: Annotated[Literal["core", "main"], typer.Option(help="Where the new table is made.")] = "main",
+    ) -> None:
+        """Bring archived rows back into a new table or a file.
+
+        The archive keeps them.
+        """
+        name = arguments.table(table)
+        begin, end = arguments.window(since, until)
+        target = arguments.target(to)
+        with session.keeper() as keeper:
+            session.show(keeper.archive_restore(name, to=target, since=begin, until=end, segment=segment, tier=tier))
+
+
+def _reading(group: typer.Typer) -> None:
+    @command(group, "list")
+    def list_(session: Session, table: TableArgument = None) -> None:
+        """List the segments."""
+        name = arguments.table(table) if table is not None else None
+        with session.keeper() as keeper:
+            session.show(keeper.archive_list(name))
+
+    @command(group, "show")
+    def show(session: Session, segment: Annotated[str, typer.Argument(metavar="ID", help="The segment.")]) -> None:
+        """Show one segment with what its signed manifest says."""
+        with session.keeper() as keeper:
+            session.show(keeper.archive_show(segment))
+
+    @command(group, "verify")
+    def verify(session: Session, segment: SegmentOption = None) -> None:
+        """Read segments back, decrypt and compare them.
+
+        Each is read whole from the store and compared with its signed manifest; exit 1 if one is damaged or missing.
+        """
+        with session.keeper() as keeper:
+            session.show(keeper.archive_verify(segment))

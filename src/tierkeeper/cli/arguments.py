@@ -1,0 +1,70 @@
+"""Arguments as typed values. Pure, and before any connection: bad input changes nothing (I10)."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.policy import Tier
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.units import Age, parse_instant
+
+_ENDINGS: Final = (".csv", ".parquet")
+
+
+def table(text: str) -> TableName:
+    """The table named by TABLE. Raises UsageError."""
+    return TableName.parse(text, "TABLE")
+
+
+def instant(text: str | None, option: str) -> datetime | None:
+    """An instant in UTC, or None where the option was left out. Raises UsageError."""
+    return None if text is None else parse_instant(text, option)
+
+
+def age(text: str | None, option: str) -> Age | None:
+    """An age, or None where the option was left out. Raises UsageError."""
+    return None if text is None else Age.parse(text, option)
+
+
+def hop(from_: Tier, to: Tier) -> None:
+    """Rows move one tier down at a time. Raises UsageError for anything else."""
+    if (from_, to) in (("core", "main"), ("main", "archive")):
+        return
+    if from_ == to:
+        raise UsageError("--to", f"the rows are in {from_} already", "Name the tier below it: core -> main -> archive")
+    if (from_, to) == ("core", "archive"):
+        raise UsageError(
+            "--to", "rows reach the archive through Main", "Move them with --to main first, then --from main --to archive"
+        )
+    remedy = "Bring archived rows back with 'tierkeeper archive restore'" if from_ == "archive" else "Use --from core --to main"
+    raise UsageError("--to", f"rows move down, not from {from_} to {to}", remedy)
+
+
+def cutoff(before: str | None, older_than: str | None) -> tuple[datetime | None, Age | None]:
+    """The bound on a row's age, as an instant or as an age; neither means the policy's. Raises UsageError."""
+    if before is not None and older_than is not None:
+        raise UsageError("--before, --older-than", "both say how old a row must be", "Give one of them")
+    return instant(before, "--before"), age(older_than, "--older-than")
+
+
+def window(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:
+    """`since` includes, `until` excludes. Raises UsageError for a window in which nothing can lie."""
+    begin, end = instant(since, "--since"), instant(until, "--until")
+    if begin is not None and end is not None and end <= begin:
+        raise UsageError("--until", "it does not lie after --since, so nothing can lie between", "Give a later --until")
+    return begin, end
+
+
+def target(text: str) -> str:
+    """Where a restore goes: a slash or an ending .csv or .parquet means a file, all else a table. Raises UsageError."""
+    if "/" not in text and not text.endswith(_ENDINGS):
+        TableName.parse(text, "--to")
+        return text
+    if not text.endswith(_ENDINGS):
+        raise UsageError(
+            "--to", f"{text!r} ends neither in .csv nor in .parquet", "Name the file so that its ending says its format"
+        )
+    if Path(text).exists():
+        raise UsageError("--to", f"{text!r} is there already", "Name a new file")
+    return text

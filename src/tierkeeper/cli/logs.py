@@ -1,0 +1,40 @@
+"""Logs go to stderr: lines for a person on a terminal, JSON lines else. Secrets are taken out on the way."""
+
+import logging
+import os
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from tierkeeper.config import redact
+
+
+def configure(*, verbose: bool) -> None:
+    """WARNING and above, with `verbose` INFO too."""
+    terminal = sys.stderr.isatty()
+    renderer: Processor = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(default=str)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _redacted,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO if verbose else logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _redacted(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    del logger, method
+    return {key: _clean(value) for key, value in event.items()}
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, bool | int | float | None):
+        return value
+    return redact(str(value), os.environ)

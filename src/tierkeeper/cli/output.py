@@ -1,0 +1,101 @@
+"""Where output goes: results to stdout, everything else to stderr; with `--json` one document and nothing else there."""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+from tierkeeper.cli.render_rows import render
+from tierkeeper.cli.stop import STOPPED
+from tierkeeper.cli.values import visible
+from tierkeeper.config import redact
+from tierkeeper.kernel.errors import Exit, Faults, TierkeeperError
+from tierkeeper.kernel.results import ErrorDocument, ErrorResult, Result
+
+_PIPE_COLUMNS: Final = 200  # a pipe has no width: wide enough that no cell is cut
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on the present stdout or stderr."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PIPE_COLUMNS
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def show(result: Result | Sequence[Result], *, as_json: bool) -> None:
+    """Prints a result: a document, or what a person wants to see of it."""
+    if as_json:
+        if isinstance(result, Result):
+            write(result.model_dump_json(indent=2) + "\n")
+        else:
+            write(json.dumps([r.model_dump(mode="json") for r in result], indent=2, ensure_ascii=False) + "\n")
+        return
+    out = console()
+    for part in render(result):
+        out.print(part)
+
+
+def write(text: str) -> None:
+    """Writes to stdout as it is."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def document(error: TierkeeperError) -> ErrorDocument:
+    """The error as `--json` prints it: one object, or a list where several faults were found."""
+    if isinstance(error, Faults):
+        return ErrorDocument(error=[_result(e) for e in error.errors])
+    return ErrorDocument(error=_result(error))
+
+
+def show_error(error: TierkeeperError, *, as_json: bool, debug: bool) -> None:
+    """Prints an error: place, cause and remedy."""
+    if debug:
+        show_trace(error)
+    told = document(error)
+    if as_json:
+        write(told.model_dump_json(indent=2) + "\n")
+        return
+    err = console(stderr=True)
+    for number, one in enumerate(told.error if isinstance(told.error, list) else [told.error]):
+        if number:
+            err.print()
+        # Left to the terminal to wrap: a place or a remedy that is cut by spaces cannot be copied.
+        err.print(Text.assemble(("error   ", "bold red"), (visible(one.place), "bold")), soft_wrap=True)
+        err.print(Text.assemble(("cause   ", "dim"), visible(one.cause)), soft_wrap=True)
+        err.print(Text.assemble(("remedy  ", "dim"), (visible(one.remedy), "green")), soft_wrap=True)
+
+
+def show_trace(error: BaseException) -> None:
+    """The traceback on stderr, without secrets."""
+    text = "".join(traceback.format_exception(error))
+    sys.stderr.write(redact(text, os.environ))
+
+
+def unexpected(error: Exception) -> TierkeeperError:
+    """A fault of tierkeeper itself, told in one line: its message may quote anything, so only its type is shown."""
+    return TierkeeperError(
+        "tierkeeper",
+        f"an unexpected {type(error).__name__}: this is a fault of tierkeeper",
+        "Run it again with --debug and report the command and what it prints; what was in flight is settled by the next run",
+    )
+
+
+def exit_code(result: Result) -> Exit:
+    """What a result means for the shell: found wrong is a failure, asked to stop means try again."""
+    fields = result.__dict__
+    moves = [result, *fields.get("runs", ()), *fields.get("moves", ())]
+    if any(getattr(move, "stopped_because", None) == STOPPED for move in moves):
+        return Exit.NOT_NOW
+    wrong = fields.get("ok") is False or bool(fields.get("errors")) or bool(fields.get("lost")) or bool(fields.get("doubled"))
+    unlike = any(fields.get(key) is False for key in ("verified", "restore_matches", "query_matches"))
+    return Exit.FAILED if wrong or unlike else Exit.DONE
+
+
+def _result(error: TierkeeperError) -> ErrorResult:
+    return ErrorResult(place=error.place, cause=redact(error.cause, os.environ), remedy=error.remedy)

@@ -1,0 +1,236 @@
+"""What a person wants to see of each result. Pure: a result in, things to print out.
+
+Values of the database reach the terminal only through `values.visible`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from functools import singledispatch
+from typing import Final
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from tierkeeper.cli.values import visible
+from tierkeeper.kernel import results as r
+from tierkeeper.kernel.units import format_bytes
+
+_BAR_CELLS: Final = 10
+_HIGH: Final = 0.7
+_FULL: Final = 0.85
+_GIVEN_BACK: Final = "Space given back"
+_OWN: Final = "tierkeeper"  # the schema of that name holds nothing of the user's
+
+
+def grid(*columns: str, right: Iterable[str] = ()) -> Table:
+    """A table without lines; the columns named in `right` hold numbers."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return table
+
+
+def cell(value: object, style: str = "") -> Text:
+    """A value as a cell; what is not known is a dash."""
+    return Text("-", "dim") if value is None else Text(visible(str(value)), style)
+
+
+def count(number: int | None) -> Text:
+    """12345 -> "12,345"."""
+    return cell(None if number is None else f"{number:,}")
+
+
+def size(size_bytes: int | None) -> Text:
+    """Bytes as people read them."""
+    return cell(None if size_bytes is None else format_bytes(size_bytes))
+
+
+def instant(moment: datetime | None) -> Text:
+    """An instant in UTC, without what is zero."""
+    if moment is None:
+        return cell(None)
+    text = moment.strftime("%Y-%m-%d %H:%M:%S")
+    return cell(text.removesuffix(":00").removesuffix(" 00:00"))
+
+
+def bar(share: float | None) -> Text:
+    """A share of a quota: green, yellow from 70 %, red from 85 %."""
+    if share is None:
+        return cell(None)
+    color = "red" if share >= _FULL else "yellow" if share >= _HIGH else "green"
+    filled = min(_BAR_CELLS, round(share * _BAR_CELLS))
+    return Text.assemble(("█" * filled, color), ("░" * (_BAR_CELLS - filled), "dim"), f" {share:4.0%}")
+
+
+def notes(lines: Sequence[str], style: str = "yellow") -> Iterator[RenderableType]:
+    """Remarks below a result."""
+    for line in lines:
+        yield Text.assemble(("note  ", style), visible(line).replace("\n", "\n      "))
+
+
+def good(text: str) -> Text:
+    """The closing line of something that went well."""
+    return Text.assemble(("✓ ", "bold green"), visible(text))
+
+
+def bad(text: str) -> Text:
+    """The closing line of something that did not."""
+    return Text.assemble(("✗ ", "bold red"), visible(text))
+
+
+def plural(number: int, word: str) -> str:
+    """3, "row" -> "3 rows"; 2, "batch" -> "2 batches"."""
+    return f"{number:,} {word}{'' if number == 1 else 'es' if word.endswith('ch') else 's'}"
+
+
+@singledispatch
+def render(result: object) -> Iterator[RenderableType]:
+    """The lines and tables for `result`."""
+    raise TypeError(f"nobody says how a person reads a {type(result).__name__}")
+
+
+@render.register
+def _check(result: r.CheckResult) -> Iterator[RenderableType]:
+    table = grid("Looked at", "Found")
+    for item in result.checks:
+        table.add_row(cell(item.place, "bold"), cell(item.finding))
+    yield table
+    yield from notes(result.notes)
+    yield good(f"{plural(len(result.checks), 'thing')} looked at, all good") if result.ok else bad("Something is wrong")
+
+
+@render.register
+def _setup(result: r.SetupResult) -> Iterator[RenderableType]:
+    for number, step in enumerate(result.steps, 1):
+        yield Text.assemble((f"{number:>3}  ", "dim"), (f"{visible(step.tier):<8} ", "bold"), visible(step.action))
+        if step.sql and not result.applied and _OWN not in step.action:  # the user's own tables are what a person looks at
+            yield Padding(Text(visible(step.sql), "dim"), (0, 0, 0, 14))
+    yield from notes(result.notes)
+    if not result.steps:
+        yield good("Nothing is missing")
+    elif result.applied:
+        yield good(f"{plural(len(result.steps), 'step')} done")
+    else:
+        yield Text.assemble("Nothing was changed. Do it with: ", ("tierkeeper setup --apply", "bold"))
+
+
+@render.register
+def _status(result: r.StatusResult) -> Iterator[RenderableType]:
+    tiers = grid("Tier", "Used", "Quota", "", "Health", right=("Used", "Quota"))
+    for name, tier in result.tiers.items():
+        health = cell("read-only", "yellow") if tier.healthy and tier.read_only else cell("ok", "green")
+        if not tier.healthy:
+            health = Text.assemble(("away  ", "bold red"), visible(tier.cause or ""))
+        tiers.add_row(cell(name, "bold"), size(tier.used_bytes), size(tier.quota_bytes), bar(tier.share), health)
+    yield tiers
+    if result.tables:
+        yield Text()
+        yield _tables(result.tables)
+    else:
+        yield from notes(["no table has a policy yet: add [[tables]] entries to tierkeeper.toml"])
+    for name, tier in result.tiers.items():
+        if tier.remedy:
+            yield Text.assemble((f"{visible(name)}  ", "bold"), (visible(tier.remedy), "green"))
+
+
+def _tables(tables: dict[str, r.TableStatus]) -> Table:
+    columns = ("Table", "Mode", "Core", "Main", "Archive", "Waits")
+    table = grid(*columns, right=columns[2:5])
+    for name, one in tables.items():
+        waits = []
+        if one.in_flight:
+            waits.append(f"{plural(one.in_flight, 'interrupted batch')}: the next run settles it")
+        if one.conflicts:
+            waits.append(f"{plural(len(one.conflicts), 'key')} in Core and in Main: {', '.join(one.conflicts[:3])}")
+        rows = (_estimate(one.core_rows_estimate), _estimate(one.main_rows_estimate), count(one.archive_rows))
+        table.add_row(cell(name, "bold"), cell(one.mode), *rows, cell("; ".join(waits), "yellow"))
+    return table
+
+
+def _estimate(rows: int | None) -> Text:
+    return cell(None if rows is None else f"~{rows:,}")
+
+
+@render.register
+def _quota(result: r.QuotaResult) -> Iterator[RenderableType]:
+    tiers = grid("Tier", "Before", "After", "Quota", "", right=("Before", "After", "Quota"))
+    for name, tier in result.tiers.items():
+        used = tier.used_bytes_after if tier.used_bytes_after is not None else tier.used_bytes_before
+        share = None if used is None else used / tier.quota_bytes
+        sizes = (size(tier.used_bytes_before), size(tier.used_bytes_after), size(tier.quota_bytes))
+        tiers.add_row(cell(name, "bold"), *sizes, bar(share))
+    yield tiers
+    if result.moves:
+        yield Text()
+        yield moves_table(result.moves)
+        for move in result.moves:
+            yield from notes([f"{move.table}: {note}" for note in move.notes])
+    if result.plans:
+        yield Text()
+        yield plans_table(result.plans)
+    if result.reclaimed:
+        yield Text()
+        space = grid(_GIVEN_BACK, "Tier", "By", "Before", "After", "Seconds", right=("Before", "After", "Seconds"))
+        for one in result.reclaimed:
+            space.add_row(
+                cell(one.table, "bold"),
+                cell(one.tier),
+                cell(one.method),
+                size(one.bytes_before),
+                size(one.bytes_after),
+                cell(f"{one.seconds:.1f}"),
+            )
+        yield space
+    yield from notes(result.notes)
+    for error in result.errors:
+        yield bad(f"{error.place}: {error.cause}")
+        yield Text.assemble("  ", (visible(error.remedy), "green"))
+    if result.dry_run:
+        yield Text("Nothing was changed (dry run).")
+    elif not result.errors:
+        moved = {to: sum(m.rows for m in result.moves if m.to == to) for to in ("main", "archive")}
+        yield good(f"{plural(moved['main'], 'row')} moved to Main, {plural(moved['archive'], 'row')} to the archive")
+
+
+def moves_table(moves: Sequence[r.MoveResult]) -> Table:
+    """One line for each table and hop."""
+    numbers = ("Rows", "Batches", "Size", "Seconds")
+    table = grid("Moved", "From", "To", *numbers, "Ended because", right=numbers)
+    for m in moves:
+        sizes = (count(m.rows), count(m.batches), size(m.bytes), cell(f"{m.seconds:.1f}"))
+        table.add_row(cell(m.table, "bold"), cell(m.from_), cell(m.to), *sizes, cell(m.stopped_because))
+    return table
+
+
+def plans_table(plans: Sequence[r.MovePlan]) -> Table:
+    """One line for each table and hop that would move."""
+    table = grid("Would move", "From", "To", "Rows", "Batches", "Older than", right=("Rows", "Batches"))
+    for p in plans:
+        hop = (cell(p.from_), cell(p.to), count(p.rows), count(p.batches))
+        table.add_row(cell(p.table, "bold"), *hop, instant(p.cutoff))
+    return table
+
+
+@render.register
+def _init(result: r.InitResult) -> Iterator[RenderableType]:
+    yield good(f"{result.file} is written")
+    for name in result.found:
+        yield Text.assemble(("  set      ", "green"), name)
+    for name in result.missing:
+        yield Text.assemble(("  missing  ", "yellow"), name, ("  set it in the environment or in .env", "dim"))
+    yield Text.assemble("Next: name your tables in it, then ", ("tierkeeper check", "bold"))
+
+
+@render.register
+def _health(result: r.HealthResult) -> Iterator[RenderableType]:
+    table = grid("Service", "Health", "Answered in", "", right=("Answered in",))
+    for item in result.checks:
+        health = cell("ok", "green") if item.healthy else cell("away", "bold red")
+        latency = None if item.latency_seconds is None else f"{item.latency_seconds * 1000:.0f} ms"
+        about = Text() if item.healthy else Text.assemble(visible(item.cause or ""), ". ", (visible(item.remedy or ""), "green"))
+        table.add_row(cell(item.name, "bold"), health, cell(latency), about)
+    yield table
+    away = sum(not item.healthy for item in result.checks)
+    yield good("All services answer") if result.ok else bad(f"{away} of {plural(len(result.checks), 'service')} do not answer")

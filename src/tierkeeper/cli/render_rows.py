@@ -1,0 +1,179 @@
+"""What a person wants to see of moves, segments and the demo; beside `render`, which it extends."""
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tierkeeper.cli.render import (
+    bad,
+    cell,
+    count,
+    good,
+    grid,
+    instant,
+    moves_table,
+    notes,
+    plans_table,
+    plural,
+    render,
+    size,
+)
+from tierkeeper.cli.values import visible
+from tierkeeper.kernel import results as r
+from tierkeeper.kernel.units import format_bytes
+
+__all__ = ["render"]
+
+
+def pairs(*rows: tuple[str, Text]) -> Table:
+    """Names and values below each other."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+@render.register
+def _move(result: r.MoveResult) -> Iterator[RenderableType]:
+    speed = f", {result.rows / result.seconds:,.0f} rows/s" if result.rows and result.seconds else ""
+    yield Text.assemble((visible(result.table), "bold"), f"  {result.from_} → {result.to}")
+    yield pairs(
+        ("older than", instant(result.cutoff)),
+        ("moved", cell(f"{plural(result.rows, 'row')} in {plural(result.batches, 'batch')}, {format_bytes(result.bytes)}")),
+        ("took", cell(f"{result.seconds:.1f} s{speed}")),
+        ("ended because", cell(result.stopped_because, "green" if result.stopped_because == "complete" else "yellow")),
+    )
+    if result.recovered:
+        yield from notes([f"{plural(result.recovered, 'batch')} of an interrupted run settled first"], "blue")
+    yield from notes(result.notes)
+    if result.conflicts:
+        keys = "; ".join(result.conflicts[:5]) + (" …" if len(result.conflicts) > 5 else "")  # noqa: PLR2004
+        yield from notes([f"{plural(len(result.conflicts), 'key')} in both tiers, left alone (Core's row counts): {keys}"])
+
+
+@render.register
+def _plan(result: r.MovePlan) -> Iterator[RenderableType]:
+    yield Text.assemble((visible(result.table), "bold"), f"  {result.from_} → {result.to}")
+    yield pairs(
+        ("older than", instant(result.cutoff)),
+        ("would move", cell(f"{plural(result.rows, 'row')} in {plural(result.batches, 'batch')}")),
+    )
+    for step in result.setup:
+        yield Text.assemble(("first  ", "blue"), f"{visible(step.tier)}: {visible(step.action)}")
+    yield from notes(result.notes)
+    yield Text("Nothing was changed (dry run).")
+
+
+@render.register(list)
+def _several(results: list[r.Result]) -> Iterator[RenderableType]:
+    plans = [x for x in results if isinstance(x, r.MovePlan)]
+    segments = [x for x in results if isinstance(x, r.SegmentResult)]
+    if plans:
+        yield plans_table(plans)
+        for plan in plans:
+            yield from notes([f"{plan.table}: {note}" for note in plan.notes])
+        yield Text("Nothing was changed (dry run).")
+    elif segments:
+        yield _segments(segments)
+        rows, stored = sum(s.rows for s in segments), sum(s.bytes for s in segments)
+        yield Text(f"{plural(len(segments), 'segment')}, {plural(rows, 'row')}, {format_bytes(stored)}", "dim")
+    else:
+        yield Text("Nothing there yet.", "dim")
+
+
+def _segments(segments: list[r.SegmentResult]) -> Table:
+    table = grid("Segment", "Table", "Rows", "Size", "From", "Up to", "State", right=("Rows", "Size"))
+    for s in segments:
+        state = cell(s.state, "green" if s.state == "sealed" else "yellow")
+        ages = (instant(s.min_age), instant(s.max_age))
+        table.add_row(cell(s.segment, "bold"), cell(s.table), count(s.rows), size(s.bytes), *ages, state)
+    return table
+
+
+@render.register
+def _archive_run(result: r.ArchiveRunResult) -> Iterator[RenderableType]:
+    if not result.runs:
+        yield Text("No table has a policy for Main; name one, or give it an age in [[tables]].")
+        return
+    yield moves_table(result.runs)
+    for run in result.runs:
+        yield from notes([f"{run.table}: {note}" for note in run.notes])
+    rows = sum(m.rows for m in result.runs)
+    yield good(f"{plural(rows, 'row')} archived in {plural(len(result.segments), 'segment')}")
+
+
+@render.register
+def _segment(result: r.SegmentDetail) -> Iterator[RenderableType]:
+    yield pairs(
+        ("segment", cell(result.segment, "bold")),
+        ("table", cell(result.table)),
+        ("rows", count(result.rows)),
+        ("size", cell(f"{format_bytes(result.bytes)}, encrypted")),
+        ("from", instant(result.min_age)),
+        ("up to", instant(result.max_age)),
+        ("state", cell(result.state)),
+        ("written", instant(result.created_at)),
+        ("verified", instant(result.verified_at)),
+        ("came from", cell(f"{result.source}, batch {result.batch}")),
+        ("key", cell(result.key_id)),
+        ("sha-256", cell(result.sha256)),
+        ("schema", cell(result.schema_hash)),
+    )
+    yield Text()
+    columns = grid("Column", "Type")
+    for name, kind in result.columns.items():
+        columns.add_row(cell(name), cell(kind))
+    yield columns
+
+
+@render.register
+def _verify(result: r.VerifyResult) -> Iterator[RenderableType]:
+    for line in result.damaged:
+        yield bad(f"damaged  {line}")
+    for line in result.missing:
+        yield bad(f"missing  {line}")
+    checked = plural(result.checked, "segment")
+    if result.ok:
+        yield good(f"{checked} read back, decrypted and compared: all intact")
+    else:
+        wrong = len(result.damaged) + len(result.missing)
+        yield bad(f"{wrong} of {checked} damaged or missing: restore the store from a copy, then verify again")
+
+
+@render.register
+def _restore(result: r.RestoreResult) -> Iterator[RenderableType]:
+    rows, segments = plural(result.rows, "row"), plural(result.segments, "segment")
+    yield good(f"{rows} of {result.table} from {segments} into {result.to}, {result.seconds:.1f} s")
+
+
+@render.register
+def _query_file(result: r.QueryFile) -> Iterator[RenderableType]:
+    yield good(f"{plural(result.rows, 'row')} written to {result.output} ({format_bytes(result.bytes)})")
+
+
+@render.register
+def _demo(result: r.DemoResult) -> Iterator[RenderableType]:
+    numbers = ("Rows before", "Rows after", "Size before", "Size after", "Quota")
+    table = grid("Tier", *numbers, "", right=numbers)
+    for name, tier in result.tiers.items():
+        over = tier.bytes_after > tier.quota_bytes
+        sizes = (size(tier.bytes_before), size(tier.bytes_after), size(tier.quota_bytes))
+        state = cell("over its quota", "bold red") if over else cell("inside its quota", "green")
+        table.add_row(cell(name, "bold"), count(tier.rows_before), count(tier.rows_after), *sizes, state)
+    yield Text(f"Today is fixed at {result.today:%Y-%m-%d}.", "dim")
+    yield table
+    yield Text()
+    yield _verdict(result.lost == 0, f"lost {result.lost:,}")
+    yield _verdict(result.doubled == 0, f"doubled {result.doubled:,}")
+    yield _verdict(result.verified, f"{plural(result.segments, 'segment')} verified")
+    yield _verdict(result.restore_matches, f"{plural(result.restored_rows, 'row')} restored, compared with the original data")
+    yield _verdict(result.query_matches, "one question over all tiers, answered as over the original data")
+    yield Text(", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items()), "dim")
+
+
+def _verdict(holds: bool, text: str) -> Text:
+    return good(text) if holds else bad(text)

@@ -1,0 +1,106 @@
+"""One run of one command: its settings, its keeper, its signals. Every command gets a `Session` and the same four options."""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
+
+import typer
+
+from tierkeeper.cli import logs, output
+from tierkeeper.cli.progress import TerminalProgress
+from tierkeeper.cli.stop import StopFlag
+from tierkeeper.config import Settings, load
+from tierkeeper.kernel.errors import Exit, NotNow
+from tierkeeper.kernel.results import Result
+
+if TYPE_CHECKING:
+    from tierkeeper.compose import Keeper
+
+P = ParamSpec("P")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="The configuration; else TIERKEEPER_CONFIG, else ./tierkeeper.toml."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Log what is done, to stderr.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; also TIERKEEPER_DEBUG=1.")]
+
+COMMON = ("config", "as_json", "verbose", "debug")
+
+
+@dataclass
+class Session:
+    """What a command works with. It opens nothing until it is asked to."""
+
+    config: Path | None
+    as_json: bool
+    code: Exit = Exit.DONE
+    stop: StopFlag = field(default_factory=StopFlag)
+    progress: TerminalProgress = field(default_factory=lambda: TerminalProgress(output.console(stderr=True)))
+
+    def settings(self) -> Settings:
+        """The configuration. Raises Faults."""
+        return load(self.config, os.environ, Path.cwd())
+
+    @contextmanager
+    def keeper(self, *, stoppable: bool = False) -> Iterator["Keeper"]:
+        """The keeper of the configured tiers. With `stoppable` the first Ctrl-C asks it to end at a safe point."""
+        settings = self.settings()
+        from tierkeeper import compose
+
+        listening: AbstractContextManager[None] = self.stop.listening() if stoppable else nullcontext()
+        with (
+            listening,
+            self.progress,
+            closing(compose.open_keeper(settings, progress=self.progress, stop=self.stop)) as keeper,
+        ):
+            yield keeper
+
+    def show(self, result: Result | Sequence[Result]) -> None:
+        """Prints a result and remembers what it means for the exit code."""
+        self.progress.clear()
+        output.show(result, as_json=self.as_json)
+        if isinstance(result, Result):
+            self.code = output.exit_code(result)
+
+
+def command(app: typer.Typer, name: str) -> Callable[[Callable[Concatenate[Session, P], None]], Callable[..., None]]:
+    """Registers a command: its first parameter is the session, the others are its own; the common options are added."""
+
+    def register(run: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:
+        @functools.wraps(run)
+        def wrapped(context: typer.Context, **given: Any) -> None:
+            before = context.obj or {}
+            config, as_json, verbose, _ = (given.pop(key) or before.get(key) for key in COMMON)
+            logs.configure(verbose=bool(verbose))
+            session = Session(config, bool(as_json))
+            try:
+                run(session, **given)  # type: ignore[call-arg]  # typer has checked them against the signature below
+            except KeyboardInterrupt:
+                raise NotNow(
+                    context.command_path, "it was told to end at once", "Run it again; it settles what was in flight"
+                ) from None
+            raise typer.Exit(session.code)
+
+        own = list(inspect.signature(run, eval_str=True).parameters.values())[1:]
+        common = inspect.signature(_common, eval_str=True).parameters.values()
+        context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        parameters = [context, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *common))]
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+        app.command(name)(wrapped)
+        return wrapped
+
+    return register
+
+
+def _common(
+    config: ConfigOption = None, as_json: JsonOption = False, verbose: VerboseOption = False, debug: DebugOption = False
+) -> None:
+    """The options of every command, as a signature."""

@@ -1,0 +1,53 @@
+"""`check`, `setup`, `status` and `quota`: the commands about tiers as a whole."""
+
+from typing import Annotated
+
+import typer
+
+from tierkeeper.cli.session import Session, command
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+
+    @command(app, "check")
+    def check(session: Session) -> None:
+        """Validate the configuration and every connection.
+
+        All faults are told at once, each with its remedy.
+        """
+        with session.keeper() as keeper:
+            session.show(keeper.check())
+
+    @command(app, "setup")
+    def setup(
+        session: Session,
+        apply: Annotated[bool, typer.Option("--apply", help="Do it; without it the plan is only shown.")] = False,
+    ) -> None:
+        """Show what the tiers lack, or make it with --apply.
+
+        Schemas, tables, types and keys below Core, the audit, and the archive's key. A second run finds nothing to do.
+        """
+        with session.keeper() as keeper:
+            session.show(keeper.setup(apply))
+
+    @command(app, "status")
+    def status(session: Session) -> None:
+        """Show usage, quota and health of each tier, and what waits.
+
+        Row counts with a ~ are the planner's estimates.
+        """
+        with session.keeper() as keeper:
+            session.show(keeper.status())
+
+    @command(app, "quota")
+    def quota(
+        session: Session,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would move; change nothing.")] = False,
+    ) -> None:
+        """Run the quota manager: move what is old, then what must.
+
+        Rows past their age leave their tier; where a tier nears its quota, more do. Then the space is given back and measured.
+        """
+        with session.keeper(stoppable=True) as keeper:
+            session.show(keeper.quota(dry_run))

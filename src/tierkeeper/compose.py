@@ -1,0 +1,301 @@
+"""The only place that wires objects together: from settings to a keeper. It decides nothing and opens nothing by itself."""
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from tierkeeper.archive.service import Archive
+from tierkeeper.config import Settings
+from tierkeeper.crypto.keys import KeyRing
+from tierkeeper.kernel.clock import Clock, SystemClock
+from tierkeeper.kernel.errors import Faults
+from tierkeeper.kernel.limits import BATCH_ROWS, SEGMENT_ROWS
+from tierkeeper.kernel.policy import TablePolicy, Tier
+from tierkeeper.kernel.ports import Progress, Stop
+from tierkeeper.kernel.results import (
+    ArchiveRunResult,
+    CheckResult,
+    HealthItem,
+    MovePlan,
+    MoveResult,
+    QuotaResult,
+    RestoreResult,
+    SegmentDetail,
+    SegmentResult,
+    SetupResult,
+    StatusResult,
+    VerifyResult,
+)
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.units import Age
+from tierkeeper.mover.service import Bounds, MoveService, Request
+from tierkeeper.objectstore.directory import DirectoryStore
+from tierkeeper.postgres.link import Link
+from tierkeeper.quotas.runner import QuotaManager, Thresholds
+from tierkeeper.security.audit import PostgresAudit
+from tierkeeper.setup import checks, runner, status
+from tierkeeper.tiers import profile, usage
+from tierkeeper.tiers.tier import Tier as TierFacts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def open_keeper(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    environment: Mapping[str, str] | None = None,
+    batch_rows: int = BATCH_ROWS,
+    segment_rows: int = SEGMENT_ROWS,
+) -> "Keeper":
+    """A keeper of the configured tiers. No connection is made before it is asked for something."""
+    return Keeper(
+        settings,
+        clock=clock or SystemClock(),
+        progress=progress or _silent,
+        stop=stop or _never,
+        environment=os.environ if environment is None else environment,
+        bounds=Bounds(settings.query.timeout.seconds, batch_rows, segment_rows),
+    )
+
+
+class Keeper:
+    """Everything a user can ask for, on the configured tiers. Each call opens what it needs and closes it again."""
+
+    def __init__(
+        self, settings: Settings, *, clock: Clock, progress: Progress, stop: Stop, environment: Mapping[str, str], bounds: Bounds
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._progress = progress
+        self._stop = stop
+        self._environment = environment
+        self._bounds = bounds
+        self._policies = settings.policies()
+        self.links = cast("dict[Tier, Link]", settings.links())
+        self._audit = PostgresAudit(self.links["main"])
+
+    def close(self) -> None:
+        """Nothing stays open between calls; here so that a keeper can be used with `closing`."""
+
+    def check(self) -> CheckResult:
+        """Looks at everything. Raises Faults, all at once, each with its remedy."""
+        report = checks.check(cast("dict[str, TierFacts]", self._tiers), self._policies, self._probe_store)
+        if report.errors:
+            raise Faults(report.errors)
+        notes = report.notes if self._key_present else [*report.notes, "the archive has no key yet: setup --apply makes one"]
+        return CheckResult(ok=True, checks=report.checks, notes=notes)
+
+    def setup(self, apply: bool) -> SetupResult:
+        """What is missing, made if `apply`. Raises what keeps it from being made."""
+        return self._set_up(self._policies, frozenset(("core", "main", "archive")), apply=apply)
+
+    def status(self) -> StatusResult:
+        """Tiers and tables as they are; a tier that is away is a line of it."""
+        return status.status(
+            cast("dict[str, TierFacts]", self._tiers),
+            self._policies,
+            store_bytes=self._store_bytes,
+            archive_rows=self.archive.rows_by_table,
+        )
+
+    def health(self) -> list[HealthItem]:
+        """The tiers and the store, asked once."""
+        found = self.status().tiers
+        return [HealthItem(name=n, healthy=t.healthy, cause=t.cause, remedy=t.remedy) for n, t in found.items()]
+
+    def move(
+        self,
+        table: TableName,
+        from_: Tier,
+        to: Tier,
+        *,
+        before: datetime | None = None,
+        older_than: Age | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+    ) -> MoveResult:
+        """Moves rows, after making what is missing at the destination."""
+        return self._mover.move(Request(table, from_, to, before, older_than, where, limit))
+
+    def plan_move(
+        self,
+        table: TableName,
+        from_: Tier,
+        to: Tier,
+        *,
+        before: datetime | None = None,
+        older_than: Age | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+    ) -> MovePlan:
+        """What `move` would do. Changes nothing."""
+        return self._mover.plan(Request(table, from_, to, before, older_than, where, limit))
+
+    def quota(self, dry_run: bool = False) -> QuotaResult:
+        """The quota manager's run."""
+        manager = QuotaManager(
+            self._tiers,
+            self._policies,
+            _Moves(self._mover),
+            store_bytes=self._store_bytes,
+            thresholds=Thresholds(
+                self._settings.quotas.start_at, self._settings.quotas.stop_at, self._bounds.longest_reader_seconds
+            ),
+            audit=self._audit,
+            clock=self._clock,
+        )
+        return manager.run(dry_run=dry_run)
+
+    def archive_run(self, table: TableName | None = None, before: datetime | None = None) -> ArchiveRunResult:
+        """Main -> Archive, by policy or up to `before`; every table of the policy unless one is named."""
+        runs = [self.move(name, "main", "archive", before=before) for name in self._archived(table, before)]
+        batches = [b for run in runs for b in run.batch_ids]
+        return ArchiveRunResult(runs=runs, segments=self.archive.segments_of(batches) if batches else [])
+
+    def plan_archive(self, table: TableName | None = None, before: datetime | None = None) -> list[MovePlan]:
+        """What `archive_run` would do. Changes nothing."""
+        return [self.plan_move(name, "main", "archive", before=before) for name in self._archived(table, before)]
+
+    def archive_list(self, table: TableName | None = None) -> list[SegmentResult]:
+        """The segments, oldest rows first."""
+        return self.archive.list(table)
+
+    def archive_show(self, segment: str) -> SegmentDetail:
+        """One segment with what its signed manifest says."""
+        return self.archive.show(segment)
+
+    def archive_verify(self, segment: str | None = None) -> VerifyResult:
+        """Reads every segment, or one, whole from the store and compares it with its signed manifest."""
+        return self.archive.verify(segment)
+
+    def archive_restore(
+        self,
+        table: TableName,
+        *,
+        to: str,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        segment: str | None = None,
+        tier: Tier = "main",
+    ) -> RestoreResult:
+        """Rows of the archive as a new table in `tier`, or as a file."""
+        detail = {"to": to, "since": since, "until": until, "segment": segment}
+        with self._audit.action("restore", str(table), detail) as note:
+            result = self.archive.restore(table, since=since, until=until, segment=segment, to=to, target=self.links[tier])
+            note(rows=result.rows)
+        return result
+
+    def query(self, sql: str) -> "pa.Table":
+        """The answer over every tier, each row once (I2)."""
+        from tierkeeper.query.runner import FastDoor
+
+        door = FastDoor(
+            self.links["core"],
+            self.links["main"],
+            self.links["archive"],
+            self._policies,
+            timeout_seconds=self._bounds.longest_reader_seconds,
+            archive=self.archive.scan(),
+        )
+        return door.query(sql)
+
+    @cached_property
+    def _mover(self) -> MoveService:
+        return MoveService(
+            self.links,
+            self._policies,
+            bounds=self._bounds,
+            audit=self._audit,
+            clock=self._clock,
+            progress=self._progress,
+            stop=self._stop,
+            prepare=self._prepare,
+            archive=self.archive.destination,
+        )
+
+    @cached_property
+    def archive(self) -> Archive:
+        return Archive(
+            DirectoryStore(self._settings.store_path, self._clock),
+            self.links["archive"],
+            lambda: KeyRing.open(self._config_dir, self._environment),
+            self._clock,
+            source_marker=lambda batch_id: self._mover.marker("main", batch_id),
+        )
+
+    @cached_property
+    def _tiers(self) -> dict[Tier, TierFacts]:
+        quotas, configured = self._settings.quotas_bytes(), self._settings.tiers
+        names = {"core": configured.core.profile, "main": configured.main.profile, "archive": None}
+        return {tier: TierFacts(tier, link, quotas[tier], _profile(names[tier], tier)) for tier, link in self.links.items()}
+
+    @property
+    def _config_dir(self) -> Path:
+        """The user's configuration folder (XDG), where the archive's key lies."""
+        home = self._environment.get("XDG_CONFIG_HOME") or Path(self._environment.get("HOME") or Path.home()) / ".config"
+        return Path(home) / "tierkeeper"
+
+    @property
+    def _key_present(self) -> bool:
+        return KeyRing.present(self._config_dir, self._environment)
+
+    def _make_key(self) -> str:
+        return KeyRing.create(self._config_dir, self._environment)[1]
+
+    def _prepare(self, policy: TablePolicy, tiers: frozenset[Tier], *, apply: bool) -> SetupResult:
+        mirrors = tuple(p for p in self._policies if p.mode == "mirror")
+        return self._set_up((*mirrors, policy), tiers, apply=apply)
+
+    def _set_up(self, policies: tuple[TablePolicy, ...], names: frozenset[Tier], *, apply: bool) -> SetupResult:
+        links = {str(n): link for n, link in self.links.items() if n in names}
+        key_present = self._key_present if "archive" in names else True
+        planned = runner.plan(links, policies, self.archive.schema, key_present=key_present)
+        if apply:
+            return runner.apply(planned, links, self._audit, self._make_key)
+        return SetupResult(applied=False, steps=list(planned.steps), notes=list(planned.notes))
+
+    def _archived(self, table: TableName | None, before: datetime | None) -> list[TableName]:
+        if table is not None:
+            return [table]
+        return [p.name for p in self._policies if p.mode == "move" and (p.main is not None or before is not None)]
+
+    def _store_bytes(self) -> int:
+        return usage.directory_bytes(self._settings.store_path)
+
+    def _probe_store(self) -> str:
+        return self.archive.probe()
+
+
+class _Moves:
+    """The mover as the quota manager's port."""
+
+    def __init__(self, service: MoveService) -> None:
+        self._service = service
+
+    def move(
+        self, table: TableName, source: Tier, destination: Tier, *, before: datetime | None = None, limit: int | None = None
+    ) -> MoveResult:
+        return self._service.move(Request(table, source, destination, before, limit=limit))
+
+    def plan(self, table: TableName, source: Tier, destination: Tier) -> MovePlan:
+        return self._service.plan(Request(table, source, destination))
+
+
+def _profile(name: str | None, tier: Tier) -> profile.Profile:
+    return profile.SELF_HOSTED if name is None else profile.named(name, f"tiers.{tier}.profile")
+
+
+def _silent(what: str, done: int, total: int | None) -> None:
+    """Progress that nobody watches."""
+
+
+def _never() -> str | None:
+    """A run that nothing asks to end."""
+    return None

@@ -1,0 +1,312 @@
+"""What may stand in `tierkeeper.toml`, as closed and frozen models; the reference is generated from them.
+
+Pure: no environment, no file, no connection. Each field's description is what the user reads about it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.policy import TablePolicy
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.units import Age, parse_bytes, parse_share
+from tierkeeper.postgres.link import Link
+from tierkeeper.tiers import profile
+
+_LEAP_YEAR: Final = datetime(2000, 12, 31, tzinfo=UTC)  # "1 year" and "365 days" are compared from here
+_HIGHEST_PORT: Final = 65_535
+
+
+class Finding(NamedTuple):
+    """A fault inside a model: the key below the model's place ("" for the place itself), its cause and remedy."""
+
+    key: str
+    cause: str
+    remedy: str
+
+
+def refuse(*findings: Finding) -> PydanticCustomError:
+    """The exception that carries `findings` through pydantic, so that it goes on and collects the other faults."""
+    return PydanticCustomError("tierkeeper", "found wrong", {"findings": findings})
+
+
+def _read_by(parse: Callable[[str, str], Any]) -> PlainValidator:
+    """A validator from one of the kernel's readers of text."""
+
+    def read(value: object) -> object:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise refuse(Finding("", "this must be text", "Write it in quotes"))
+        try:
+            return parse(str(value), "")
+        except UsageError as error:
+            raise refuse(Finding("", error.cause, error.remedy)) from None
+
+    return PlainValidator(read)
+
+
+Size = Annotated[int, _read_by(parse_bytes)]
+Share = Annotated[float, _read_by(parse_share)]
+Span = Annotated[Age, _read_by(Age.parse)]
+Table = Annotated[TableName, _read_by(TableName.parse)]
+ProfileName = Annotated[str, _read_by(lambda text, place: profile.named(text, place).name)]
+Algorithm = Literal["round_robin", "weighted", "least_request", "random_two", "consistent_hash", "adaptive"]
+Protocol = Literal["http", "tcp", "postgres"]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, closed (a misspelt key is a fault), and silent about its input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+
+
+class PostgresTier(Section):
+    """One Postgres database. I6: its peer is verified unless it is loopback or `insecure`."""
+
+    url: SecretStr = Field(description="postgresql://user:password@host:5432/database")
+    quota_bytes: Size = Field(alias="quota", description='how much may lie there, such as "500MB" (10^6) or "10GiB" (2^30)')
+    profile: ProfileName | None = Field(
+        default=None,
+        description="facts of the provider (`supabase-free`, `self-hosted`); left out, Core at Supabase is `supabase-free`",
+    )
+    sslrootcert: str | None = Field(
+        default=None, description="file with the CA that signed the server's certificate; the system's CAs if left out"
+    )
+    insecure: bool = Field(default=False, description="allow a link that is not encrypted or whose peer is not verified")
+
+
+class CoreTier(PostgresTier):
+    """`[tiers.core]`: the small hosted database with the active rows."""
+
+    quota_bytes: Size = Field(
+        default=500 * 10**6,
+        alias="quota",
+        description='how much may lie there, such as "500MB" (10^6) or "1GiB" (2^30)',
+    )
+
+
+class MainTier(PostgresTier):
+    """`[tiers.main]`: your own database with the history."""
+
+    quota_bytes: Size = Field(default=10 * 10**9, alias="quota", description='how much may lie there, such as "10GB"')
+
+
+class ArchiveTier(Section):
+    """`[tiers.archive]`: the catalog (a Postgres database) and the store (the encrypted files)."""
+
+    catalog: SecretStr = Field(description="the catalog's database: postgresql://user:password@host:5432/database")
+    store: str = Field(
+        repr=False, description="the directory of the encrypted files; a relative one begins where tierkeeper.toml lies"
+    )
+    token: SecretStr | None = Field(default=None, description="the home server's token")
+    quota_bytes: Size = Field(default=100 * 10**9, alias="quota", description='how much may lie in the store, such as "100GB"')
+    sslrootcert: str | None = Field(default=None, description="file with the CA that signed the catalog server's certificate")
+    insecure: bool = Field(default=False, description="allow a link that is not encrypted or whose peer is not verified")
+
+
+class Tiers(Section):
+    """`[tiers]`: Core, Main and Archive."""
+
+    core: CoreTier
+    main: MainTier
+    archive: ArchiveTier
+
+
+class TableEntry(Section):
+    """One `[[tables]]` entry: which rows leave which tier, and when."""
+
+    name: Table = Field(description='as SQL names it: "public.flights", "\\"Odd Schema\\".\\"My Table\\""')
+    mode: Literal["move", "mirror"] = Field(
+        default="move", description='"mirror": a reference table, kept whole in Core and in step below'
+    )
+    age: str | None = Field(default=None, min_length=1, description="the column that says how old a row is")
+    core: Span | None = Field(default=None, description='rows older than this leave Core, such as "30 days"; left out, they stay')
+    main: Span | None = Field(default=None, description="rows older than this leave Main for the archive; left out, they stay")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        found = []
+        if self.name.schema in ("tierkeeper", "pg_catalog", "information_schema") or self.name.schema.startswith("pg_"):
+            found.append(Finding("name", f"{self.name} is no table of yours", "Name a table of the application"))
+        if self.mode == "move" and self.age is None:
+            found.append(
+                Finding(
+                    "age",
+                    "a table whose rows move needs a column that says how old they are",
+                    'Write age = "created_at"',
+                )
+            )
+        if self.mode == "mirror" and (self.core or self.main):
+            found.append(
+                Finding(
+                    "mode",
+                    "a mirrored table stays whole in Core, so no age can apply",
+                    "Take core and main out, or mode",
+                )
+            )
+        if self.core and self.main and self.main.before(_LEAP_YEAR) > self.core.before(_LEAP_YEAR):
+            found.append(
+                Finding(
+                    "main",
+                    f"rows would leave Main after {self.main.text}, before they leave Core",
+                    f"Write at least {self.core.text!r}",
+                )
+            )
+        if found:
+            raise refuse(*found)
+        return self
+
+
+class Query(Section):
+    """`[query]`: bounds for readers."""
+
+    timeout: Span = Field(
+        default=Age.parse("5 minutes", "query.timeout"),
+        description="the longest reader; a row rests in a tier at least so long before it moves on",
+    )
+
+    @field_validator("timeout")
+    @classmethod
+    def _is_a_time(cls, timeout: Age) -> Age:
+        if timeout.seconds <= 0:
+            raise refuse(Finding("", "a time-out of nothing would end every reader", 'Write a time such as "5 minutes"'))
+        return timeout
+
+
+class Quotas(Section):
+    """`[quotas]`: when the quota manager begins and ends to move rows earlier than their age asks."""
+
+    start_at: Share = Field(default=0.85, description="share of the quota at which it begins")
+    stop_at: Share = Field(default=0.70, description="share of the quota at which it ends")
+
+    @model_validator(mode="after")
+    def _leaves_a_gap(self) -> Self:
+        if self.start_at <= self.stop_at:
+            raise refuse(
+                Finding("stop_at", "it would stop before it starts", "Write a stop_at below start_at, such as 85% and 70%")
+            )
+        return self
+
+
+class Alerts(Section):
+    """`[alerts]`: who is told."""
+
+    notify: tuple[SecretStr, ...] = Field(default=(), description="Apprise URLs")
+
+
+class Service(Section):
+    """One `[[balance.services]]` entry: a port that is spread over backends."""
+
+    name: str = Field(min_length=1, description="your name for it")
+    protocol: Protocol = Field(description="what the backends speak")
+    listen: str = Field(description='address and port, such as "127.0.0.1:8080"')
+    backends: tuple[SecretStr, ...] = Field(
+        min_length=1, description='http: "http://10.0.0.2:9000"; tcp: "10.0.0.2:9000"; postgres: "postgresql://…"'
+    )
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        addresses = [b.get_secret_value() for b in self.backends]
+        forms = {
+            "http": (r"https?://[^\s/?#]+\S*", "http://10.0.0.2:9000"),
+            "postgres": (r"postgres(ql)?://\S+", "postgresql://10.0.0.2:5432/app"),
+        }
+        form, example = forms.get(self.protocol, ("", "10.0.0.2:9000"))
+        found = [
+            Finding(f"backends[{i}]", f"this is not an address for {self.protocol}", f'Write it as "{example}"')
+            for i, address in enumerate(addresses)
+            if not (re.fullmatch(form, address) if form else split_address(address))
+        ]
+        if len(set(addresses)) < len(addresses):
+            found.append(Finding("backends", "a backend stands here twice", "Take one out"))
+        if split_address(self.listen) is None:
+            found.append(Finding("listen", f"{self.listen!r} is not an address with a port", 'Write it as "127.0.0.1:8080"'))
+        if found:
+            raise refuse(*found)
+        return self
+
+
+class Balance(Section):
+    """`[balance]`: how traffic is spread over healthy services."""
+
+    algorithm: Algorithm = Field(default="round_robin", description="how a backend is chosen")
+    health_check_interval: float = Field(default=30, gt=0, le=86_400, description="seconds")
+    max_retries: int = Field(default=3, ge=0, le=100, description="tries after the first, for requests that may be repeated")
+    services: tuple[Service, ...] = ()
+
+    @field_validator("services")
+    @classmethod
+    def _are_distinct(cls, services: tuple[Service, ...]) -> tuple[Service, ...]:
+        _only_once([s.name for s in services], "name")
+        _only_once([s.listen for s in services], "listen")
+        return services
+
+
+class Settings(Section):
+    """A valid configuration: no secret in its repr, every link past the checks that need no connection."""
+
+    tiers: Tiers
+    tables: tuple[TableEntry, ...] = ()
+    query: Query = Query()
+    quotas: Quotas = Quotas()
+    alerts: Alerts = Alerts()
+    balance: Balance = Balance()
+
+    @field_validator("tables")
+    @classmethod
+    def _are_distinct(cls, tables: tuple[TableEntry, ...]) -> tuple[TableEntry, ...]:
+        _only_once([str(t.name) for t in tables], "name")
+        return tables
+
+    def links(self) -> dict[str, Link]:
+        """How `core`, `main` and `archive` (its catalog) are reached."""
+        core, main, archive = self.tiers.core, self.tiers.main, self.tiers.archive
+        return {
+            "core": Link("core", core.url.get_secret_value(), core.sslrootcert, core.insecure),
+            "main": Link("main", main.url.get_secret_value(), main.sslrootcert, main.insecure),
+            "archive": Link("archive", archive.catalog.get_secret_value(), archive.sslrootcert, archive.insecure),
+        }
+
+    def quotas_bytes(self) -> dict[str, int]:
+        """Each tier's quota."""
+        return {
+            "core": self.tiers.core.quota_bytes,
+            "main": self.tiers.main.quota_bytes,
+            "archive": self.tiers.archive.quota_bytes,
+        }
+
+    def policies(self) -> tuple[TablePolicy, ...]:
+        """What is asked of each table, in the order of the file."""
+        return tuple(TablePolicy(t.name, t.mode, t.age, t.core, t.main) for t in self.tables)
+
+    @property
+    def store_path(self) -> Path:
+        """The store's directory. Raises UsageError where the store is a server."""
+        scheme, has_scheme, _ = self.tiers.archive.store.partition("://")
+        if has_scheme:
+            raise UsageError(
+                "tiers.archive.store (HOME_SERVER_URL)",
+                f"the store is addressed as {scheme}://…, but this build keeps the archive in a directory",
+                "Unset HOME_SERVER_URL and set ARCHIVE_PATH to a directory, such as one mounted from the home server",
+            )
+        return Path(self.tiers.archive.store)
+
+
+def split_address(address: str) -> tuple[str, int] | None:
+    """Host and port of "host:port" or "[::1]:port"; None if it is not that."""
+    match = re.fullmatch(r"(?:tcp://)?(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})", address)
+    if match is None or not 0 < int(match[2]) <= _HIGHEST_PORT:
+        return None
+    return match[1].strip("[]"), int(match[2])
+
+
+def _only_once(names: Sequence[str], key: str) -> None:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise refuse(*(Finding("", f"{key} {name} stands here more than once", "Take all but one out") for name in twice))

@@ -1,0 +1,19 @@
+"""A root module run as a program: its handler with an empty event, and its answer as one JSON document."""
+
+import json
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from tierkeeper.cli import output
+from tierkeeper.kernel.errors import Exit, TierkeeperError
+
+
+def as_script(handler: Callable[[object, object], dict[str, Any]]) -> NoReturn:
+    """Runs `handler({}, None)`. Raises SystemExit with 0, or with the exit code of its error, which is printed to stderr."""
+    try:
+        answer = handler({}, None)
+    except TierkeeperError as error:
+        output.show_error(error, as_json=False, debug=False)
+        raise SystemExit(error.exit_code) from None
+    output.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+    raise SystemExit(Exit.DONE)

@@ -1,0 +1,141 @@
+"""Every result has a form for a person."""
+
+import io
+from datetime import UTC, datetime
+
+import pytest
+from rich.console import Console
+
+from tierkeeper.cli.render_rows import render
+from tierkeeper.kernel import results as r
+
+NOW = datetime(2014, 1, 1, tzinfo=UTC)
+MOVE = r.MoveResult(
+    table="public.t",
+    from_="core",
+    to="main",
+    batches=3,
+    rows=12_000,
+    bytes=1_500_000,
+    seconds=2.0,
+    stopped_because="complete",
+    cutoff=NOW,
+    recovered=1,
+    conflicts=["(1)", "(2)"],
+)
+PLAN = r.MovePlan(
+    table="public.t",
+    from_="core",
+    to="main",
+    cutoff=NOW,
+    rows=5,
+    batches=1,
+    setup=[r.SetupStep(tier="main", action="make table public.t")],
+    notes=["a trigger fires on DELETE"],
+)
+SEGMENT = {"segment": "s-1", "table": "public.t", "rows": 7, "bytes": 900, "min_age": NOW, "max_age": None, "state": "done"}
+DETAIL = {
+    "sha256": "ab",
+    "key_id": "k",
+    "schema_hash": "h",
+    "columns": {"id": "integer"},
+    "source": "main",
+    "batch": "b",
+    "created_at": NOW,
+}
+DEMO_TIER = r.DemoTier(rows_before=10, rows_after=4, bytes_before=100, bytes_after=40, quota_bytes=50)
+DEMO = r.DemoResult(
+    tiers={"core": DEMO_TIER},
+    lost=0,
+    doubled=1,
+    segments=2,
+    verified=True,
+    restored_rows=3,
+    restore_matches=True,
+    query_matches=True,
+    today=NOW,
+    seconds={"move": 1.0},
+)
+
+
+def shown(result: object) -> str:
+    page = io.StringIO()
+    console = Console(file=page, width=160, color_system=None)
+    for part in render(result):
+        console.print(part)
+    return page.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (MOVE, ["12,000 rows", "3 batches", "1.5 MB", "6,000 rows/s", "2014-01-01", "complete", "2 keys in both tiers"]),
+        (PLAN, ["would move", "5 rows", "make table public.t", "a trigger fires", "Nothing was changed"]),
+        ([PLAN], ["Would move", "public.t"]),
+        ([], ["Nothing there"]),
+        ([r.SegmentResult(**SEGMENT)], ["s-1", "900 B", "1 segment, 7 rows"]),
+        (r.SegmentDetail(**SEGMENT, **DETAIL), ["s-1", "integer", "encrypted"]),
+        (r.ArchiveRunResult(runs=[MOVE], segments=["s-1"]), ["12,000 rows archived in 1 segment"]),
+        (r.ArchiveRunResult(runs=[]), ["No table has a policy"]),
+        (
+            r.VerifyResult(checked=2, damaged=["s-1: tag"], missing=["s-2"], ok=False),
+            ["damaged  s-1: tag", "missing  s-2", "2 of 2 segments"],
+        ),
+        (DEMO, ["inside its quota", "✓ lost 0", "✗ doubled 1", "3 rows restored"]),
+        (
+            r.StatusResult(
+                tiers={
+                    "core": r.TierStatus(
+                        used_bytes=450_000_000, quota_bytes=500_000_000, share=0.9, healthy=True, read_only=True
+                    ),
+                    "main": r.TierStatus(
+                        used_bytes=None, quota_bytes=10**10, share=None, healthy=False, cause="no route", remedy="Start it"
+                    ),
+                },
+                tables={
+                    "public.t": r.TableStatus(mode="move", core_rows_estimate=12, archive_rows=3, in_flight=2, conflicts=["(1)"])
+                },
+            ),
+            [
+                "450.0 MB",
+                "90%",
+                "read-only",
+                "away  no route",
+                "Start it",
+                "~12",
+                "2 interrupted batches",
+                "1 key in Core and in Main",
+            ],
+        ),
+        (r.StatusResult(tiers={}, tables={}), ["no table has a policy"]),
+        (
+            r.QuotaResult(
+                dry_run=False,
+                tiers={"core": r.QuotaTier(used_bytes_before=500, used_bytes_after=300, quota_bytes=1000)},
+                moves=[MOVE],
+                reclaimed=[
+                    r.Reclaim(tier="core", table="t", method="VACUUM FULL", bytes_before=500, bytes_after=300, seconds=1.0)
+                ],
+                errors=[r.ErrorResult(place="public.u", cause="locked", remedy="Run again")],
+            ),
+            ["300 B", "30%", "VACUUM FULL", "public.u: locked", "Run again"],
+        ),
+        (r.SetupResult(applied=True, steps=[]), ["Nothing is missing"]),
+        (r.InitResult(file="tierkeeper.toml", found=["A"], missing=["B"]), ["tierkeeper.toml is written", "missing  B"]),
+        (
+            r.HealthResult(ok=False, checks=[r.HealthItem(name="api", healthy=False, cause="gone", remedy="Look")]),
+            ["gone. Look", "1 of 1"],
+        ),
+        (r.CheckResult(ok=True, checks=[r.CheckItem(place="p", finding="f")], notes=["n"]), ["note  n", "1 thing looked at"]),
+        (r.QueryFile(output="x.csv", rows=1, bytes=10), ["1 row written to x.csv"]),
+        (r.RestoreResult(table="t", to="u", rows=2, segments=1, seconds=1), ["2 rows of t"]),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, list) else "",
+)
+def test_a_person_sees(result: object, words: list[str]) -> None:
+    page = shown(result)
+    assert [word for word in words if word not in page] == []
+
+
+def test_what_the_database_says_cannot_steer_the_terminal() -> None:
+    assert "\x1b" not in shown(MOVE.model_copy(update={"stopped_because": "\x1b]0;owned\x07"}))
