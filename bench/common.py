@@ -1,0 +1,165 @@
+"""What the benches share: two servers with the same table, runs taken in turn, processes that are timed and weighed."""
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tierkeeper.demo.runtime import find_runtime, workspace
+from tierkeeper.demo.server import EmbeddedPostgres
+from tierkeeper.kernel.errors import UsageError
+from tierkeeper.postgres.link import Connection
+
+COLUMNS = "id bigint, at timestamptz NOT NULL, carrier text NOT NULL, delay double precision, note text, PRIMARY KEY (at, id)"
+FILL = """
+INSERT INTO public.events
+SELECT i, timestamptz '2013-01-01 00:00+00' + i * interval '30 seconds', chr(65 + i % 16) || chr(65 + i % 7),
+       CASE WHEN i % 40 <> 0 THEN (i * 37 % 1000) / 7.0 END, 'flight ' || i % 100000 * 31 % 100000 || ' of the day'
+FROM generate_series(1, {rows}) AS i
+"""
+
+
+@dataclass
+class Figures:
+    """Rows or bytes per second of both sides, the median of the runs; `peak_mb` is ours."""
+
+    name: str
+    unit: str
+    peer_name: str
+    ours_runs: list[float] = field(default_factory=list)
+    peer_runs: list[float] = field(default_factory=list)
+    peaks_mb: list[float] = field(default_factory=list)
+
+    @property
+    def ours(self) -> float:
+        return statistics.median(self.ours_runs)
+
+    @property
+    def peer(self) -> float:
+        return statistics.median(self.peer_runs)
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.peer
+
+    @property
+    def peak_mb(self) -> float:
+        return max(self.peaks_mb)
+
+    def document(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "ours": round(self.ours, 1),
+            "peer": round(self.peer, 1),
+            "ratio": round(self.ratio, 3),
+            "unit": self.unit,
+            "peak_mb": round(self.peak_mb, 1),
+            "peer_name": self.peer_name,
+            "runs": len(self.ours_runs),
+        }
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Three servers as a user has them, durable and with TLS, and a folder for everything else."""
+
+    core: EmbeddedPostgres
+    main: EmbeddedPostgres
+    catalog: EmbeddedPostgres
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "HOME": str(self.folder), "LANG": "C.UTF-8"}
+
+    def configure(self) -> Path:
+        """Writes a tierkeeper.toml and applies the setup."""
+        text = "\n".join(
+            f'[tiers.{name}]\n{key} = "{server.url()}"\nsslrootcert = "{server.ca_file}"\nquota = "100GB"'
+            for name, key, server in (
+                ("core", "url", self.core),
+                ("main", "url", self.main),
+                ("archive", "catalog", self.catalog),
+            )
+        )
+        store = self.folder / "store"
+        store.mkdir()
+        config = self.folder / "tierkeeper.toml"
+        config.write_text(
+            f'{text}\nstore = "{store}"\n[[tables]]\nname = "public.events"\nage = "at"\ncore = "30 days"\nmain = "60 days"\n'
+            '[query]\ntimeout = "1 second"\n'
+        )
+        timed(["tierkeeper", "setup", "--apply", "--config", str(config)], self.environment)
+        return config
+
+
+@contextmanager
+def bench() -> Iterator[Bench]:
+    with workspace("tierkeeper-bench-") as folder:
+        servers = []
+        try:
+            for name in ("core", "main", "catalog"):
+                servers.append(EmbeddedPostgres.start(folder / name, settings={"shared_buffers": "256MB", "max_wal_size": "4GB"}))
+            yield Bench(*servers, folder)
+        finally:
+            for server in servers:
+                server.stop()
+
+
+def fill(conn: Connection, rows: int) -> None:
+    """The bench's table, fresh, with `rows` rows."""
+    conn.execute("DROP TABLE IF EXISTS public.events")
+    conn.execute(f"CREATE TABLE public.events ({COLUMNS})".encode())
+    conn.execute(FILL.format(rows=rows).encode())
+    conn.execute("VACUUM ANALYZE public.events")
+    conn.execute("CHECKPOINT")
+
+
+def program(name: str) -> str:
+    """The path of one of Postgres's own programs, else of one on the PATH. Raises UsageError naming what is missing."""
+    own = find_runtime().bin_dir / name
+    found = str(own) if own.exists() else shutil.which(name)
+    if found is None:
+        raise UsageError("bench", f"{name} is not installed", f"Install it: apt-get install {name}")
+    return found
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One process: how long it took, its own peak memory, what it printed."""
+
+    seconds: float
+    peak_mb: float
+    output: str
+
+
+def timed(command: Sequence[str], environment: Mapping[str, str]) -> Ran:
+    """Runs one of this environment's commands, or any by its path, to its end."""
+    own = Path(sys.executable).parent / command[0]
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [str(own) if own.exists() else command[0], *command[1:]], env=dict(environment), stdout=subprocess.PIPE, text=True
+    )
+    output = process.stdout.read() if process.stdout else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, list(command))
+    return Ran(time.monotonic() - began, usage.ru_maxrss / 1000, output)
+
+
+def in_turn(runs: int, ours: Callable[[], None], peer: Callable[[], None]) -> None:
+    """Takes both sides in turn, so that what the machine does meanwhile meets both."""
+    for _ in range(runs):
+        ours()
+        peer()
+
+
+def connection(server: EmbeddedPostgres) -> "closing[Connection]":
+    return closing(server.link("core").connect("bench"))
