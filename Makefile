@@ -5,10 +5,15 @@ PY := .venv/bin/python
 
 .PHONY: setup demo test check reference test-long bench lock clean
 
-.venv/.done: requirements.lock pyproject.toml
-	command -v $(PYTHON) >/dev/null && $(PYTHON) -m venv --clear .venv || python3 -m venv --clear .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+PIP := $(PY) -m pip install -qq --disable-pip-version-check --no-deps
+
+.venv/.locked: requirements.lock
+	$$(command -v $(PYTHON) || command -v python3) -m venv --clear .venv
+	$(PIP) --require-hashes -r requirements.lock
+	touch $@
+
+.venv/.done: .venv/.locked pyproject.toml
+	$(PIP) --no-build-isolation --editable .
 	touch $@
 
 setup: .venv/.done

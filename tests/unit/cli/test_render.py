@@ -45,7 +45,7 @@ DETAIL = {
 }
 DEMO_TIER = r.DemoTier(rows_before=10, rows_after=4, bytes_before=100, bytes_after=40, quota_bytes=50)
 DEMO = r.DemoResult(
-    tiers={"core": DEMO_TIER},
+    tiers={"core": DEMO_TIER, "main": DEMO_TIER, "archive": DEMO_TIER},
     lost=0,
     doubled=1,
     segments=2,
@@ -54,7 +54,7 @@ DEMO = r.DemoResult(
     restore_matches=True,
     query_matches=True,
     today=NOW,
-    seconds={"move": 1.0},
+    seconds={"quota": 2.0, "core_to_main": 1.0},
 )
 
 
