@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from tierkeeper.kernel.faults import Point
@@ -60,3 +60,24 @@ def _run(arguments: list[str], environment: dict[str, str], out: str, err: str, 
     if die_at is not None:
         kill_at(die_at)
     main(arguments)
+
+
+def move_in_small_batches(config: Path, environment: Mapping[str, str], batch_rows: int) -> ForkServerProcess:
+    """Starts a process that moves the events to Main and then to the archive, a few rows at a time. The caller ends it."""
+    process = _forks().Process(target=_move_all, args=(str(config), dict(environment), batch_rows))
+    process.start()
+    return process
+
+
+def _move_all(config: str, environment: dict[str, str], batch_rows: int) -> None:
+    from datetime import UTC, datetime
+
+    from tierkeeper.compose import open_keeper
+    from tierkeeper.config import load
+    from tierkeeper.kernel.tables import TableName
+
+    settings = load(Path(config), environment, Path.cwd())
+    keeper = open_keeper(settings, environment=environment, batch_rows=batch_rows, segment_rows=4 * batch_rows)
+    table, before = TableName("public", "events"), datetime(2024, 2, 20, tzinfo=UTC)
+    keeper.move(table, "main", "archive", before=before)
+    keeper.move(table, "core", "main", before=before)
