@@ -143,7 +143,7 @@ class QuotaManager:
                     report.moves.append(result)
 
     def _early(self, report: _Report) -> None:
-        """Rows younger than the policy asks leave Core when it is too full, oldest first."""
+        """Rows younger than the policy asks leave Core when it is too full, oldest first; where it names no age they stay."""
         tier = self._tiers["core"]
         for _ in range(EARLY_ROUNDS):
             with translated("core"), closing(tier.link.connect("usage")) as conn:
@@ -151,7 +151,7 @@ class QuotaManager:
                 sizes = [
                     (s.total_bytes, s.rows_estimate or 0, p)
                     for p in self._policies
-                    if (s := table_size(conn, p.name)) is not None
+                    if p.core is not None and (s := table_size(conn, p.name)) is not None
                 ]
             if not sizes:
                 return
