@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 from psycopg import errors, sql
 
-from tierkeeper.kernel.errors import Failed, Fenced
+from tierkeeper.kernel.errors import Failed, Fenced, NotNow, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, SourceSnapshot
@@ -18,6 +18,7 @@ from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import model
 from tierkeeper.mover.digest import RowDigest
 from tierkeeper.mover.model import Bound
+from tierkeeper.mover.source import Source
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.copy import rows_in, rows_out
 from tierkeeper.postgres.link import Connection, transaction
@@ -27,7 +28,11 @@ _SQL = load("tierkeeper.mover", "destination.sql")
 
 
 class KeyTaken(Exception):  # noqa: N818 - an answer for the runner, not an error
-    """A key of the batch is at the destination already; nothing was changed."""
+    """A key of the batch is at the destination already, or a value that `constraint` wants once; nothing was changed."""
+
+    def __init__(self, constraint: str) -> None:
+        super().__init__(constraint)
+        self.constraint = constraint
 
 
 class ParentMissing(Exception):  # noqa: N818 - likewise
@@ -69,7 +74,7 @@ class PostgresDestination:
                 digest = self._copy_in(cur, batch, snapshot, target)
                 reach(Point.COPY_BEFORE_COMMIT)
         except errors.UniqueViolation as error:
-            raise KeyTaken from error
+            raise KeyTaken(str(error.diag.constraint_name)) from error
         except errors.ForeignKeyViolation as error:
             raise ParentMissing from error
         reach(Point.COPIED)
@@ -98,17 +103,70 @@ class PostgresDestination:
             options=options,
         )
         deque(kept.through(rows_out(cur, own)), maxlen=0)
-        if sent.rows != extent.rows or not sent.same_as(kept):
+        if sent.rows != extent.rows:
             raise Failed(
                 place,
-                f"the copy read back differs from what was sent ({extent.rows} rows read, {sent.rows} sent, {kept.rows} kept)",
+                f"{extent.rows} rows fitted the condition when it was asked first, and {sent.rows} when it was asked again",
+                "Give a condition that holds for the same rows however often it is asked; nothing was moved",
+            )
+        if not sent.same_as(kept):
+            raise Failed(
+                place,
+                f"the copy read back differs from what was sent ({sent.rows} rows sent, {kept.rows} kept)",
                 "Look for a trigger or rule on the table there that changes rows; nothing was moved",
             )
         cur.execute(_SQL["ledger_proven"], {"batch": batch.id, "digest": sent.hex, "bytes": sent.size_bytes})
         return sent
 
-    def taken_keys(self, batch: Batch, snapshot: SourceSnapshot) -> list[Bound]:
-        """Keys of the batch that are here already, in the text form and order of the table's key; they are noted as conflicts."""
+    def refuse_unfit(self, table: TableName) -> None:
+        """Raises NotNow or UsageError where rows of `table` could not arrive here safely, before anything is changed.
+
+        A table that is not there yet is fit: the setup makes it.
+        """
+        with transaction(self._conn, read_only=True) as cur:
+            state = cur.execute(_SQL["fitness"]).fetchone() or (False, False)
+            found = cur.execute(_SQL["table_fitness"], {"schema": table.schema, "table": table.name}).fetchone()
+        durable, allowed, effect = found or (True, True, None)
+        tier, place = f"tiers.{self.tier}", f"{table} ({self.tier})"
+        if state[1]:
+            raise UsageError(tier, "this is a replica, which takes no writes", "Give the address of its primary")
+        if state[0]:
+            remedy = "Make room or raise its quota, then: ALTER DATABASE … SET default_transaction_read_only = off"
+            raise NotNow(tier, "it is read-only (default_transaction_read_only is on), so that no row can move here", remedy)
+        if not durable:
+            raise UsageError(place, "the table is unlogged: a crash empties it", f"There: ALTER TABLE {table} SET LOGGED")
+        if not allowed:
+            remedy = f"There: GRANT SELECT, INSERT, DELETE ON {table}, or connect as its owner"
+            raise UsageError(place, "the role may not read, write and delete its rows", remedy)
+        if effect is not None:
+            cause = f"the foreign key {effect} deletes or changes rows there when a copy is taken back"
+            raise UsageError(place, cause, "Drop it there, or make it one with ON DELETE NO ACTION")
+
+    def drop_resolved(self, source: Source, shape: TableShape) -> None:
+        """Forgets conflicts that the application has ended: a key that is not here any more, or long not at `source`.
+
+        Not at once for the latter: a reader that saw the key at `source` before must find the conflict here.
+        """
+        name = {"schema": shape.name.schema, "table": shape.name.name}
+        here = {
+            "schema": sql.Literal(shape.name.schema), "name": sql.Literal(shape.name.name),
+            "table": model.qualified(shape.name), "same": model.same_key(shape, "c"),
+        }  # fmt: skip
+        with transaction(self._conn, read_only=True) as cur:
+            noted = [str(r[0]) for r in cur.execute(_SQL["conflict_noted"].format(**here))]
+        if not noted:
+            return
+        present = source.keys_here(shape, noted)
+        with transaction(self._conn) as cur:
+            cur.execute(_SQL["conflict_here_gone"].format(**here))
+            cur.execute(_SQL["conflict_core_gone"], {**name, "present": present})
+            cur.execute(_SQL["conflict_over"], {**name, "seconds": self._longest_reader_seconds})
+
+    def taken_keys(self, batch: Batch, snapshot: SourceSnapshot) -> tuple[list[Bound], bool]:
+        """Keys of the batch that are here already, in the text form and order of the table's key; they are noted as conflicts.
+
+        Not so keys of a copy in flight, which is not the row yet and may be undone: whether there are such is the second value.
+        """
         key = snapshot.shape.key
         staging = sql.Identifier("tierkeeper_keys")
         with transaction(self._conn) as cur:
@@ -126,10 +184,11 @@ class PostgresDestination:
                 table=model.qualified(batch.table),
                 same=sql.SQL(" AND ").join(sql.SQL("s.{0} = t.{0}").format(sql.Identifier(k)) for k in key),
             )
-            taken = [tuple(str(v) for v in row) for row in cur.execute(query)]
+            found = cur.execute(query).fetchall()
+            taken = [tuple(map(str, key)) for in_flight, *key in found if not in_flight]
             name = {"schema": batch.table.schema, "table": batch.table.name}
             cur.executemany(_SQL["conflict_note"], [{**name, "key": json.dumps(k)} for k in taken])
-        return taken
+        return taken, len(taken) < len(found)
 
     def settled_for_readers(self, batch_ids: Sequence[UUID]) -> str | None:
         """None once every snapshot here that is older than the copies has ended and standbys have flushed them.

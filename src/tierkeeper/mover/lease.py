@@ -5,6 +5,8 @@ import socket
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
+
 from tierkeeper.kernel.errors import NotNow
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import LEASE_SECONDS
@@ -40,14 +42,14 @@ class Lease:
     def take(self) -> None:
         """Takes or renews. Raises NotNow naming the holder."""
         with transaction(self._conn) as cur:
-            row = cur.execute(_SQL["holder"], {"name": self._name}).fetchone()
-            holder = str(row[0]) if row else ""
+            holder = self._read(cur)
             dead = holder if self._is_dead(holder) else None
             taken = cur.execute(
                 _SQL["take"], {"name": self._name, "holder": self._holder, "seconds": LEASE_SECONDS, "dead": dead}
             ).rowcount
+            holder = holder if taken else self._read(cur)  # it may have been taken since the first look
         if not taken:
-            host, pid = holder.split("/")[0], holder.split("/")[-3]
+            host, *_, pid, _, _ = holder.split("/") if holder.count("/") > 3 else ["…"] * 4  # noqa: PLR2004
             raise NotNow(
                 self._name,
                 f"another run holds it (process {pid} on {host})",
@@ -58,6 +60,10 @@ class Lease:
     def give_back(self) -> None:
         with transaction(self._conn) as cur:
             cur.execute(_SQL["give_back"], {"name": self._name, "holder": self._holder})
+
+    def _read(self, cur: psycopg.Cursor) -> str:
+        row = cur.execute(_SQL["holder"], {"name": self._name}).fetchone()
+        return str(row[0]) if row else ""
 
     @staticmethod
     def _is_dead(holder: str) -> bool:

@@ -1,10 +1,12 @@
 """What a batch is, as values and SQL text. Pure: no connection, no clock."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from psycopg import sql
+from xxhash import xxh3_64_hexdigest
 
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.tables import Column, TableName, TableShape
@@ -89,6 +91,26 @@ def fingerprinted(key: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join([sql.SQL("ctid"), sql.SQL("xmin"), *map(sql.Identifier, key)])
 
 
+def with_columns(versions: str, columns: Sequence[tuple[str, int]]) -> str:
+    """The whole fingerprint of a batch: its rows' versions and the table's columns, each a name and its type's object id.
+
+    A column that is added with a default gives every row a value and touches none.
+    """
+    return f"{versions}/{xxh3_64_hexdigest(json.dumps(columns).encode())}"
+
+
+def same_key(shape: TableShape, noted: str) -> sql.Composed:
+    """SQL that holds where the row `t` has the key that `noted.key` lists, a JSON array of its text forms."""
+    pairs = [
+        sql.SQL("t.{} = ({}.key ->> {})::{}").format(
+            sql.Identifier(name), sql.Identifier(noted), sql.Literal(place), sql.SQL(column.type)
+        )
+        for place, name in enumerate(shape.key)
+        if (column := shape.column(name)) is not None
+    ]
+    return sql.SQL(" AND ").join(pairs)
+
+
 def travels_as_binary(source: TableShape, destination: TableShape) -> bool:
     """Whether binary COPY says the same on both servers.
 
@@ -97,7 +119,7 @@ def travels_as_binary(source: TableShape, destination: TableShape) -> bool:
     """
 
     def carries_ids(c: Column) -> bool:
-        return c.kind == "c" or c.base.startswith("reg") or (c.element is not None and ("." in c.type or c.kind == "d"))
+        return c.category == "C" or c.base.startswith("reg") or (c.element is not None and ("." in c.type or c.kind == "d"))
 
     for column in source.columns:
         other = destination.column(column.name)

@@ -87,6 +87,7 @@ class Mover:
         self._lease.take()
         try:
             refuse_restored(self._source, self._destination)
+            self._known_conflicts(selection)
             settled, resumed = recover(self._source, self._destination, selection.shape.name)
             self._outcome.recovered = settled + len(resumed)
             if self._release(resumed, selection):
@@ -100,6 +101,16 @@ class Mover:
             self._give_back()
         self._outcome.conflicts = [", ".join(c) for c in self._conflicts]
         return self._outcome
+
+    def _known_conflicts(self, selection: Selection) -> None:
+        """On the way to Main those that the application has ended are dropped; on the way from Main the others stay behind.
+
+        In the archive nobody could tell them from Core's rows.
+        """
+        if isinstance(self._destination, PostgresDestination):
+            self._destination.drop_resolved(self._source, selection.shape)
+        else:
+            self._add_conflicts(self._source.conflicts(selection.shape.name), selection)
 
     def _give_back(self) -> None:
         try:
@@ -181,9 +192,11 @@ class Mover:
                         return None
                     copied = self._destination.copy(batch, snapshot)
                 return LedgerRow(batch, row.seq, "copied", copied.extent, copied.bytes)
-            except KeyTaken:
-                self._note_conflicts(batch, selection)
-                return self._copy(selection, after, upto)
+            except KeyTaken as error:
+                if self._note_conflicts(batch, selection, error.constraint):
+                    return self._copy(selection, after, upto)
+                self._changed += 1
+                return None
             except ParentMissing as error:
                 settle(self._source, self._destination, batch.id)
                 if refreshed:
@@ -198,37 +211,50 @@ class Mover:
                 raise
         return None
 
-    def _settle_if_possible(self, batch_id: UUID) -> None:
+    def _settle_if_possible(self, batch_id: UUID) -> bool:
         """On the way out with an error: that one is told, and what cannot be settled now the next run settles."""
         try:
             settle(self._source, self._destination, batch_id)
         except (psycopg.Error, TierkeeperError) as error:
             _log.warning("batch left for the next run", batch=str(batch_id), cause=type(error).__name__)
+            return False
+        return True
 
-    def _note_conflicts(self, batch: Batch, selection: Selection) -> None:
-        """A key that is in both tiers stays in both, noted; Core's row counts. The batch goes on without it."""
+    def _note_conflicts(self, batch: Batch, selection: Selection, constraint: str) -> bool:
+        """A key that is in both tiers stays in both, noted; Core's row counts. The batch goes on without it.
+
+        False: a neighbour's copy in flight has a key of this batch, since the row's age was changed between the two reads or
+        another run is at work. One of the two will be undone, so the batch waits for the next pass.
+        """
         place = f"{selection.shape.name} ({self._destination.tier})"
         try:
             if not isinstance(self._destination, PostgresDestination):
                 raise Failed(place, "a key is there already", "Look at the destination")
             with self._source.snapshot(batch, selection.shape) as snapshot:
-                taken = self._destination.taken_keys(batch, snapshot)
+                taken, in_flight = self._destination.taken_keys(batch, snapshot)
         finally:
             settle(self._source, self._destination, batch.id)
-        fresh = [t for t in taken if t not in self._conflicts]
-        if not fresh:
+        added = self._add_conflicts(taken, selection)
+        if not added and not in_flight:
             raise Failed(
                 place,
-                "a unique constraint other than the key refuses rows",
-                "Drop it there, or make it the same as in the source",
+                f"the unique constraint {constraint} refuses rows whose key is not there",
+                "Drop it there, or delete the rows there that have the same values",
             )
+        return not in_flight
+
+    def _add_conflicts(self, keys: Sequence[Bound], selection: Selection) -> int:
+        """Leaves `keys` where they are from now on; returns how many of them are new. Raises UsageError for too many."""
+        known = set(self._conflicts)
+        fresh = [k for k in keys if k not in known]
         self._conflicts += fresh
         if len(self._conflicts) > CONFLICTS_PER_TABLE:
             raise UsageError(
-                place,
-                f"more than {CONFLICTS_PER_TABLE} keys are in {self._source.tier} and in {self._destination.tier}",
+                f"{selection.shape.name} (main)",
+                f"more than {CONFLICTS_PER_TABLE} keys are in core and in main",
                 "Find out which side is right and delete the other's rows",
             )
+        return len(fresh)
 
     def _batch(self, selection: Selection, after: Bound | None, upto: Bound) -> Batch:
         predicate = selection.between(after, upto, self._conflicts).as_string(self._source.conn)
@@ -240,12 +266,17 @@ class Mover:
             return True
         waited_for = self._wait([row.batch.id for row in group])
         if waited_for is not None:
-            self._outcome.stopped_because = f"waiting for {waited_for}"
+            self._outcome.stopped_because = self._stop() or f"waiting for {waited_for}"
             return False
         reach(Point.WAITED)
-        for row in group:
+        for i, row in enumerate(group):
             self._lease.take()
-            self._delete(row, selection)
+            try:
+                self._delete(row, selection)
+            except (psycopg.Error, Failed):
+                # What the source will never let go (a trigger that raises) must not lie in both tiers for ever.
+                all(self._settle_if_possible(left.batch.id) for left in group[i:])
+                raise
         return True
 
     def _wait(self, batch_ids: Sequence[UUID]) -> str | None:

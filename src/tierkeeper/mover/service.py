@@ -116,6 +116,7 @@ class MoveService:
         with translated(str(request.table)), closing(self._links[request.source].connect("mover")) as conn:
             source = Source(self._links[request.source], conn, request.source)
             selection = self._selection(request, policy, source)
+            self._refuse_unfit(request, source)
             detail = {"from": request.source, "to": request.destination, "cutoff": selection.cutoff, "where": request.where}
             prepared = self._prepare(policy, frozenset((request.source, request.destination)), apply=True)
             with self._audit.action("move", str(request.table), detail) as note:
@@ -164,6 +165,12 @@ class MoveService:
         with closing(self._links["main"].connect("mover")) as conn:
             destination = PostgresDestination(conn, "main", "core", self._bounds.longest_reader_seconds)
             return self._mover(request, source, destination, Lease(conn, name)).run(selection)
+
+    def _refuse_unfit(self, request: Request, source: Source) -> None:
+        source.refuse_unfit(request.table)
+        if request.destination == "main":
+            with closing(self._links["main"].connect("mover")) as conn:
+                PostgresDestination(conn, "main", "core", self._bounds.longest_reader_seconds).refuse_unfit(request.table)
 
     def _mover(self, request: Request, source: Source, destination: Destination, lease: Lease) -> Mover:
         longest = self._bounds.longest_reader_seconds

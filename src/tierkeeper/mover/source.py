@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg import errors, sql
 
-from tierkeeper.kernel.errors import Fenced
+from tierkeeper.kernel.errors import Failed, Fenced, NotNow, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _SQL = load("tierkeeper.mover", "source.sql")
+_CHANGED = (
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+    errors.LockNotAvailable,
+    errors.ObjectInUse,  # rows that have just arrived here, in the range of a batch that leaves: the guard keeps them
+)
 T = TypeVar("T")
 
 
@@ -87,6 +93,34 @@ class Source:
         with transaction(self.conn, read_only=True) as cur:
             return _one(cur.execute("SELECT clock_timestamp()"), datetime)
 
+    def refuse_unfit(self, table: TableName) -> None:
+        """Raises UsageError where rows of `table` could not be taken away here, before anything is changed."""
+        with transaction(self.conn, read_only=True) as cur:
+            row = cur.execute(_SQL["fitness"], {"schema": table.schema, "table": table.name}).fetchone()
+        replica, allowed = row or (False, True)
+        if replica:
+            raise UsageError(f"tiers.{self.tier}", "this is a replica, which takes no writes", "Give the address of its primary")
+        if not allowed:
+            raise UsageError(
+                f"{table} ({self.tier})",
+                "the role may not read and delete its rows",
+                f"There: GRANT SELECT, DELETE ON {table}, or connect as its owner",
+            )
+
+    def conflicts(self, table: TableName) -> list[Bound]:
+        """Keys that are noted in this tier as being in the one above, too."""
+        with transaction(self.conn, read_only=True) as cur:
+            rows = cur.execute(_SQL["conflicts"], {"schema": table.schema, "table": table.name}).fetchall()
+        return [tuple(map(str, r[0])) for r in rows]
+
+    def keys_here(self, shape: TableShape, keys: Sequence[str]) -> list[str]:
+        """Those of `keys` (JSON arrays of the key's text forms) that have a row here now."""
+        query = _SQL["keys_here"].format(
+            keys=sql.Literal(list(keys)), table=model.qualified(shape.name), same=model.same_key(shape, "given")
+        )
+        with transaction(self.conn, read_only=True) as cur:
+            return [str(r[0]) for r in cur.execute(query)]
+
     def count(self, selection: Selection) -> int:
         """How many rows the selection has now."""
         query = sql.SQL("SELECT count(*) FROM ONLY {} WHERE {}").format(
@@ -101,8 +135,9 @@ class Source:
         """The last (age, key…) of the next `limit` rows behind `after`, with their number; None when no row is left."""
         order = selection.order
         query = _SQL["next_bound"].format(
-            columns=sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c)) for c in order),
+            columns=sql.SQL(", ").join(sql.SQL("page.{}::text").format(sql.Identifier(c)) for c in order),
             names=model.names(order),
+            backwards=sql.SQL(", ").join(sql.SQL("page.{} DESC").format(sql.Identifier(c)) for c in order),
             order=model.names(order),
             table=model.qualified(selection.shape.name),
             eligible=selection.eligible(after, conflicts),
@@ -122,7 +157,7 @@ class Source:
 
     @contextmanager
     def snapshot(self, batch: Batch, shape: TableShape) -> Iterator[Snapshot]:
-        """S1. Raises Resting where rows of the table have only just arrived in this tier."""
+        """S1. Raises Resting where rows of the table have only just arrived here, NotNow where its columns were altered."""
         with transaction(self.conn, isolation="repeatable read", read_only=True) as cur:
             # In this very snapshot: a row seen here whose batch is not forgotten here must not move on.
             arriving = cur.execute(_SQL["arriving"], {"schema": batch.table.schema, "table": batch.table.name}).fetchone()
@@ -136,10 +171,17 @@ class Source:
             )
             found = cur.execute(query).fetchone()
             assert found is not None  # noqa: S101 - an aggregate gives one row
-            yield Snapshot(self.link, cur, shape, batch, Extent(int(found[0]), str(found[1]), found[2], found[3]))
+            columns = _columns_now(cur, shape.name)
+            if [name for name, _ in columns] != [c.name for c in shape.columns]:
+                raise NotNow(
+                    f"{shape.name} ({self.tier})", "its columns were altered during the run", "Run the same command again"
+                )
+            fingerprint = model.with_columns(str(found[1]), columns)
+            yield Snapshot(self.link, cur, shape, batch, Extent(int(found[0]), fingerprint, found[2], found[3]))
 
     def delete(self, batch: Batch, extent: Extent, key: Sequence[str]) -> None:
-        """S2. Raises Changed where a row is not as S1 read it, Fenced where the marker is no longer open; both change nothing.
+        """S2. Raises Changed where a row or the table is not as S1 read it, Fenced where the marker is no longer open, Failed
+        where a trigger keeps rows; all change nothing.
 
         The delete itself returns the versions that it took, so that no row can slip between the check and the deed.
         """
@@ -158,11 +200,25 @@ class Source:
                         "Run the same command again",
                     )
                 taken = cur.execute(query).fetchone()
-                if taken is None or (int(taken[0]), str(taken[1])) != (extent.rows, extent.fingerprint):
+                assert taken is not None  # noqa: S101 - an aggregate gives one row
+                fingerprint = model.with_columns(str(taken[1]), _columns_now(cur, batch.table))
+                if (int(taken[0]), fingerprint) != (extent.rows, extent.fingerprint):
+                    self._refuse_kept(cur, batch)
                     raise Changed
                 reach(Point.DELETE_BEFORE_COMMIT)
-        except (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable) as error:
+        except _CHANGED as error:
             raise Changed from error
+
+    def _refuse_kept(self, cur: psycopg.Cursor, batch: Batch) -> None:
+        """Raises Failed where rows are left that the delete just before was for: then no further try would take them either."""
+        query = _SQL["left"].format(table=model.qualified(batch.table), predicate=_text(batch.predicate))
+        left = _one(cur.execute(query), int)
+        if left:
+            raise Failed(
+                f"{batch.table} ({self.tier})",
+                f"{left} rows stay when they are deleted",
+                "Look for a trigger or rule on DELETE there that keeps rows; nothing was moved",
+            )
 
     def abort(self, batch_id: UUID) -> str | None:
         """Tries to change the marker from open to aborted, then reads, in a new statement, who won.
@@ -200,6 +256,15 @@ class Source:
         with transaction(self.conn) as cur:
             cur.execute(_SQL["markers_drop"], {"batches": list(batch_ids), "destination": destination})
         reach(Point.MARKER_DROPPED)
+
+
+def _columns_now(cur: psycopg.Cursor, table: TableName) -> list[tuple[str, int]]:
+    """The table's columns and their types' object ids, as they are now that `cur`'s transaction holds a lock on it.
+
+    A look into the catalog would show them as of the transaction's snapshot, and the rows are read as they are now.
+    """
+    described = cur.execute(_SQL["columns_now"].format(table=model.qualified(table))).description or ()
+    return [(column.name, column.type_code) for column in described]
 
 
 def _text(condition: str) -> sql.SQL:

@@ -4,6 +4,8 @@ from hypothesis import strategies as st
 
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.limits import BATCH_ROWS_MIN
+from tierkeeper.kernel.tables import Column, TableName, TableShape
+from tierkeeper.mover.model import travels_as_binary
 from tierkeeper.mover.plan import Verdict, check_condition, check_hop, smaller, verdict
 
 
@@ -54,3 +56,17 @@ def test_rows_move_down_one_tier() -> None:
     for hop in (("core", "archive"), ("main", "core"), ("archive", "main"), ("core", "core")):
         with pytest.raises(UsageError):
             check_hop(*hop)
+
+
+@pytest.mark.parametrize(
+    ("column", "binary"),
+    [
+        (Column("c", "integer", "int4"), True),
+        (Column("c", "regclass", "regclass"), False),
+        (Column("c", "public.pair", "public.pair", kind="c", category="C"), False),
+        (Column("c", "public.checked", "public.pair", kind="d", category="C"), False),
+    ],
+)
+def test_what_carries_object_ids_travels_as_text(column: Column, *, binary: bool) -> None:
+    shape = TableShape(TableName("public", "t"), (column,), ("c",))
+    assert travels_as_binary(shape, shape) is binary

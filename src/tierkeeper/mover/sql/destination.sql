@@ -32,12 +32,14 @@ ORDER BY seq
 
 -- name: ledger_forget
 UPDATE tierkeeper.ledger SET state = 'forgotten', settled_at = clock_timestamp()
-WHERE state = 'done' AND source = %(source)s AND settled_at < clock_timestamp() - make_interval(secs => %(seconds)s)
+WHERE state = 'done' AND source = %(source)s
+  AND settled_at < clock_timestamp() - make_interval(secs => greatest(%(seconds)s, reader_seconds))
 
 -- name: ledger_droppable
 SELECT batch FROM tierkeeper.ledger
 WHERE batch = ANY (%(settled)s)
-  AND (state = 'undone' OR (state = 'forgotten' AND settled_at < clock_timestamp() - make_interval(secs => %(seconds)s)))
+  AND (state = 'undone'
+       OR (state = 'forgotten' AND settled_at < clock_timestamp() - make_interval(secs => greatest(%(seconds)s, reader_seconds))))
 
 -- name: ledger_resting
 SELECT state, count(*) FROM tierkeeper.ledger
@@ -70,9 +72,39 @@ TO STDOUT {options}
 DELETE FROM ONLY {table} WHERE xmin = {xid} AND {near}
 
 -- name: keys_taken
-SELECT {keys} FROM {staging} AS s WHERE EXISTS (SELECT FROM ONLY {table} AS t WHERE {same})
+SELECT EXISTS (SELECT FROM tierkeeper.ledger AS l WHERE l.state = 'copied' AND l.copy_xid::xid = t.xmin), {keys}
+FROM {staging} AS s JOIN ONLY {table} AS t ON {same}
 
 -- name: conflict_note
 INSERT INTO tierkeeper.conflict (schema_name, table_name, key)
 VALUES (%(schema)s, %(table)s, %(key)s::jsonb)
-ON CONFLICT DO NOTHING
+ON CONFLICT (schema_name, table_name, key) DO UPDATE SET core_gone_at = NULL WHERE conflict.core_gone_at IS NOT NULL
+
+-- name: conflict_noted
+SELECT key::text FROM tierkeeper.conflict WHERE schema_name = {schema} AND table_name = {name}
+
+-- name: conflict_here_gone
+DELETE FROM tierkeeper.conflict AS c
+WHERE schema_name = {schema} AND table_name = {name} AND NOT EXISTS (SELECT FROM ONLY {table} AS t WHERE {same})
+
+-- name: conflict_core_gone
+UPDATE tierkeeper.conflict
+SET core_gone_at = CASE WHEN NOT key = ANY (%(present)s::jsonb[]) THEN coalesce(core_gone_at, clock_timestamp()) END
+WHERE schema_name = %(schema)s AND table_name = %(table)s
+
+-- name: conflict_over
+DELETE FROM tierkeeper.conflict
+WHERE schema_name = %(schema)s AND table_name = %(table)s
+  AND core_gone_at < clock_timestamp() - make_interval(secs => %(seconds)s)
+
+-- name: fitness
+SELECT current_setting('default_transaction_read_only') = 'on', pg_is_in_recovery()
+
+-- name: table_fitness
+SELECT c.relpersistence = 'p',
+       has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'DELETE'),
+       (SELECT min(f.conname || ' of ' || f.conrelid::regclass)
+        FROM pg_constraint AS f
+        WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.confdeltype IN ('c', 'n', 'd'))
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = %(table)s

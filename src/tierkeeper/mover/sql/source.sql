@@ -33,11 +33,29 @@ SELECT count(*), {fingerprint}::text,
 FROM ONLY {table} WHERE {predicate}
 
 -- name: next_bound
-SELECT {columns}, n FROM (
-  SELECT {names}, row_number() OVER (ORDER BY {order}) AS n
-  FROM (SELECT {names} FROM ONLY {table} WHERE {eligible} ORDER BY {order} LIMIT {limit}) AS page
-) AS numbered
-ORDER BY n DESC LIMIT 1
+-- No column is given a name here: one of the key's may have it.
+SELECT {columns}, count(*) OVER ()
+FROM (SELECT {names} FROM ONLY {table} WHERE {eligible} ORDER BY {order} LIMIT {limit}) AS page
+ORDER BY {backwards} LIMIT 1
+
+-- name: columns_now
+SELECT * FROM ONLY {table} LIMIT 0
+
+-- name: left
+SELECT count(*) FROM ONLY {table} WHERE {predicate}
+
+-- name: fitness
+SELECT pg_is_in_recovery(),
+       has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'DELETE')
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = %(table)s
+
+-- name: conflicts
+SELECT key FROM tierkeeper.conflict WHERE schema_name = %(schema)s AND table_name = %(table)s ORDER BY key
+
+-- name: keys_here
+SELECT given.key::text FROM unnest({keys}::jsonb[]) AS given (key)
+WHERE EXISTS (SELECT FROM ONLY {table} AS t WHERE {same})
 
 -- name: delete
 WITH gone AS (DELETE FROM ONLY {table} WHERE {predicate} RETURNING {fingerprinted})

@@ -54,6 +54,7 @@ CREATE TABLE IF NOT EXISTS tierkeeper.conflict (
     table_name  text        NOT NULL,
     key         jsonb       NOT NULL,
     found_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    core_gone_at timestamptz,
     PRIMARY KEY (schema_name, table_name, key)
 )
 

@@ -1,0 +1,221 @@
+"""What the application may do to the table, at either tier, while its rows are being moved (I1, I3, I4, I10)."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from tierkeeper.kernel import faults
+from tierkeeper.kernel.errors import Failed, NotNow, UsageError
+from tierkeeper.kernel.faults import Point
+from tierkeeper.kernel.ports import Batch, LedgerRow
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.mover.destination import PostgresDestination
+from tierkeeper.mover.lease import Lease
+from tierkeeper.mover.model import Selection
+from tierkeeper.mover.runner import Mover
+from tierkeeper.mover.source import Changed, Source
+from tierkeeper.postgres import shapes
+
+EVENTS = TableName("public", "events")
+CUTOFF = datetime(2024, 6, 1, tzinfo=UTC)
+Moves = Callable[..., Mover]
+Selects = Callable[..., Selection]
+
+
+@pytest.fixture
+def once() -> Iterator[Callable[[Point, Callable[[], object]], None]]:
+    """`once(point, deed)`: the first time the mover gets to `point`, `deed` happens."""
+
+    def when(point: Point, deed: Callable[[], object]) -> None:
+        waiting = [deed]
+
+        def hook(reached: Point) -> None:
+            if reached is point and waiting:
+                waiting.pop()()
+
+        faults.arm(hook)
+
+    yield when
+    faults.disarm()
+
+
+def test_a_column_added_during_the_run_stops_it(pair: Any, mover: Moves, selection: Selects, once: Any) -> None:
+    """I3: rows are read by the columns that were known at the start; the new column's values would go with the delete."""
+
+    def alter() -> None:
+        pair.core.execute("ALTER TABLE public.events ADD COLUMN note text")
+        pair.core.execute("UPDATE public.events SET note = 'precious' WHERE id = 900")
+
+    once(Point.DELETED, alter)
+    with pytest.raises(NotNow, match="columns were altered"):
+        mover().run(selection())
+    assert pair.core.execute("SELECT note FROM public.events WHERE id = 900").fetchone() == ("precious",)
+
+
+@pytest.mark.parametrize("point", [Point.SOURCE_READ, Point.WAITED])
+def test_a_column_added_between_read_and_delete_keeps_the_rows(
+    pair: Any, mover: Moves, selection: Selects, once: Any, point: Point
+) -> None:
+    """I3: a default gives every row a value without touching one: no row's version shows it."""
+    added = []
+
+    def alter() -> None:
+        with psycopg.connect(pair.tiers.core.uri, options="-c lock_timeout=200ms") as app:
+            try:
+                app.execute("ALTER TABLE public.events ADD COLUMN note text DEFAULT 'precious'")
+                added.append(True)
+            except psycopg.errors.LockNotAvailable:  # while it is being read nobody can alter it
+                return
+
+    once(point, alter)
+    outcome = mover(batch_rows=500).run(selection())
+    assert added == ([True] if point is Point.WAITED else [])
+    assert len(pair.rows(pair.core)) == (1_000 if added else 0)
+    assert outcome.rows == (0 if added else 1_000)
+
+
+def test_a_row_whose_age_changes_under_the_run_is_no_conflict(pair: Any, mover: Moves, selection: Selects, once: Any) -> None:
+    """I5: its key is in the batch that read it before and in the one that reads it after; the tiers have it once."""
+    once(Point.COPIED, lambda: pair.core.execute("UPDATE public.events SET at = at + interval '7 days' WHERE id = 50"))
+    before = {r[0]: r[2] for r in pair.everywhere()}
+
+    outcome = mover(batch_rows=100).run(selection())
+    assert outcome.conflicts == []
+    again = mover(batch_rows=100).run(selection())
+
+    assert (again.stopped_because, again.conflicts) == ("complete", [])
+    assert pair.rows(pair.core) == []
+    assert {r[0]: r[2] for r in pair.rows(pair.main)} == before
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"), [("RETURN NULL", "100 rows stay"), ("RAISE EXCEPTION 'never deleted'", "never deleted")]
+)
+def test_a_trigger_that_keeps_rows_is_named_and_leaves_no_copy(
+    pair: Any, mover: Moves, selection: Selects, body: str, cause: str
+) -> None:
+    pair.core.execute(f"CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {body}; END$$")
+    pair.core.execute("CREATE TRIGGER keep BEFORE DELETE ON public.events FOR EACH ROW EXECUTE FUNCTION public.keep()")
+    with pytest.raises((Failed, psycopg.errors.RaiseException), match=cause):
+        mover(batch_rows=100).run(selection())
+    assert (len(pair.rows(pair.core)), pair.rows(pair.main)) == (1_000, [])
+
+
+def test_a_condition_that_answers_differently_each_time_is_named(pair: Any, mover: Moves, selection: Selects) -> None:
+    with pytest.raises(Failed, match="asked again"):
+        mover().run(selection("random() < 0.5"))
+    assert (len(pair.rows(pair.core)), pair.rows(pair.main)) == (1_000, [])
+
+
+def test_a_unique_value_that_is_taken_at_main_is_named(pair: Any, mover: Moves, selection: Selects) -> None:
+    pair.main.execute("CREATE UNIQUE INDEX one_body ON public.events (body)")
+    pair.main.execute("INSERT INTO public.events VALUES (100000, '2024-01-01', 'body 5')")
+    with pytest.raises(Failed, match="one_body"):
+        mover().run(selection())
+    assert (len(pair.rows(pair.core)), len(pair.rows(pair.main))) == (1_000, 1)
+
+
+def test_a_key_column_may_have_any_name(pair: Any, mover: Moves) -> None:
+    """Names that our own SQL might use, placeholders, quotes, and 63 bytes."""
+    name, columns = "100% %s {0} \"of\" 'it' " + "é" * 20, ("n", "%(at)s", "select", 'a"{b}')
+    n, at, word, odd = (psycopg.sql.Identifier(c) for c in columns)
+    table = psycopg.sql.Identifier("public", name)
+    for conn in (pair.core, pair.main):
+        conn.execute(
+            psycopg.sql.SQL('CREATE TABLE {} ({} int, {} date, {} text COLLATE "POSIX", {} text, PRIMARY KEY ({}, {}))').format(
+                table, n, at, word, odd, n, word
+            )
+        )
+    rows = psycopg.sql.SQL(
+        "INSERT INTO {} SELECT i / 3, date '2024-01-01' + i % 5, '%s\\' || i, '%(x)s' FROM generate_series(1, {}) i"
+    )
+    pair.core.execute(rows.format(table, 300))
+    pair.main.execute(rows.format(table, 3))
+    chosen = Selection(shapes.read(pair.core, TableName("public", name)), columns[1], CUTOFF, '"a""{b}" LIKE \'\\%(x)s%\'')
+
+    outcome = mover(batch_rows=50).run(chosen)
+
+    counted = psycopg.sql.SQL("SELECT count(*) FROM {}").format(table)
+    assert (outcome.rows, sorted(outcome.conflicts)) == (297, ["0, %s\\1", "0, %s\\2", "1, %s\\3"])
+    assert (pair.core.execute(counted).fetchone(), pair.main.execute(counted).fetchone()) == ((3,), (300,))
+
+
+@pytest.mark.parametrize(
+    ("statement", "cause"),
+    [
+        ("ALTER TABLE public.events SET UNLOGGED", "unlogged"),
+        ("CREATE TABLE public.notes (event bigint REFERENCES public.events ON DELETE CASCADE)", "notes"),
+    ],
+)
+def test_a_table_at_main_that_would_lose_rows_is_refused(pair: Any, statement: str, cause: str) -> None:
+    """I1: a crash empties an unlogged table; a copy that is taken back would take the application's own rows with it."""
+    pair.main.execute(statement)
+    with closing(pair.tiers.main.connect("mover")) as conn, pytest.raises(UsageError, match=cause):
+        PostgresDestination(conn, "main", "core", 1).refuse_unfit(EVENTS)
+
+
+def test_a_read_only_main_is_refused_and_a_read_only_core_rescued(pair: Any, mover: Moves, selection: Selects) -> None:
+    """I9: writing on would make a full Main worse; taking rows from a full Core is what it needs."""
+    for link in (pair.tiers.core, pair.tiers.main):
+        database = psycopg.sql.Identifier(link.parameters["dbname"])
+        pair.core.execute(psycopg.sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(database))
+        if link is pair.tiers.core:
+            assert mover(limit=100).run(selection()).rows == 100
+    with closing(pair.tiers.main.connect("mover")) as conn, pytest.raises(NotNow, match="read-only"):
+        PostgresDestination(conn, "main", "core", 1).refuse_unfit(EVENTS)
+
+
+def test_a_role_that_may_not_delete_is_refused_first(pair: Any) -> None:
+    with closing(pair.tiers.core.connect("mover")) as conn:
+        conn.execute("CREATE ROLE reader_only")
+        try:
+            conn.execute("GRANT SELECT ON public.events TO reader_only")
+            conn.execute("SET ROLE reader_only")
+            with pytest.raises(UsageError, match="GRANT SELECT, DELETE"):
+                Source(pair.tiers.core, conn, "core").refuse_unfit(EVENTS)
+        finally:
+            conn.execute("RESET ROLE")
+            conn.execute("DROP OWNED BY reader_only")
+            conn.execute("DROP ROLE reader_only")
+
+
+def test_two_runs_that_take_the_lease_at_once_get_one(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(pair.tiers.main.connect("mover")) as one, closing(pair.tiers.main.connect("mover")) as other:
+        first, second = Lease(one, "at once"), Lease(other, "at once")
+        looks: list[str] = []
+
+        def take_between(holder: str) -> bool:
+            looks.append(holder)
+            if len(looks) == 1:
+                first.take()
+            return False
+
+        monkeypatch.setattr(Lease, "_is_dead", staticmethod(take_between))
+        with pytest.raises(NotNow, match="another run holds it"):
+            second.take()
+
+
+def test_rows_arriving_among_those_that_leave_make_a_changed_batch(pair: Any) -> None:
+    """The guard keeps copies in flight from the mover that takes rows further down: no fault, the batch is tried again."""
+    shape = shapes.read(pair.main, EVENTS)
+    pair.main.execute("INSERT INTO public.events VALUES (1, '2024-01-01', 'at rest')")
+    with closing(pair.tiers.main.connect("mover")) as conn:
+        main = Source(pair.tiers.main, conn, "main")
+        batch = Batch(uuid4(), "main", EVENTS, "at", CUTOFF, "true")
+        main.open_marker(LedgerRow(batch, 1, "open", None, 0), "archive")
+        with main.snapshot(batch, shape) as snapshot:
+            extent = snapshot.extent
+        with pair.main.transaction():
+            pair.main.execute("INSERT INTO public.events VALUES (2, '2024-01-01', 'arriving')")
+            pair.main.execute(
+                "INSERT INTO tierkeeper.ledger (batch, source, schema_name, table_name, age, cutoff, predicate, state, copy_xid) "
+                "VALUES (gen_random_uuid(), 'core', 'public', 'events', 'at', now(), '', 'copied', pg_current_xact_id())"
+            )
+        with pytest.raises(Changed):
+            main.delete(batch, extent, shape.key)
+    assert len(pair.rows(pair.main)) == 2
