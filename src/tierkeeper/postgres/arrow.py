@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from tierkeeper.kernel.errors import Failed
 from tierkeeper.postgres.link import PINNED, Link
@@ -20,7 +20,7 @@ def snapshot_reader(link: Link, snapshot: str, query: str, *, purpose: str) -> I
     """
     from adbc_driver_postgresql import dbapi
 
-    uri = f"{link.uri}&{urlencode({'application_name': f'tierkeeper {purpose}'})}"
+    uri = f"{link.uri}&{urlencode({'application_name': f'tierkeeper {purpose}'}, quote_via=quote)}"
     try:
         with closing(dbapi.connect(uri)) as conn, closing(conn.cursor()) as cur:
             cur.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, LiteralString
-from urllib.parse import unquote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import psycopg
 from psycopg import conninfo
@@ -96,7 +96,7 @@ class Link:
     def uri(self) -> str:
         """The whole address as one libpq URI, for drivers that take nothing else."""
         p = dict(self.parameters)
-        return "postgresql:///?" + urlencode(p)
+        return "postgresql:///?" + urlencode(p, quote_via=quote)  # libpq takes a plus for a plus, not for a space
 
     @property
     def shown(self) -> str:
