@@ -1,0 +1,221 @@
+"""A mover that is paused, cut off or beside another one, seen by a reader over both tiers at every stage (I1, I2, I4, I5).
+
+The oracle counts the application's own rows and never reads the schema `tierkeeper`.
+"""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Any
+
+import psycopg
+import pytest
+
+from tierkeeper.kernel import faults
+from tierkeeper.kernel.clock import SystemClock
+from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.faults import Point
+from tierkeeper.kernel.policy import TablePolicy
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.mover.destination import PostgresDestination
+from tierkeeper.mover.lease import Lease
+from tierkeeper.mover.model import Selection
+from tierkeeper.mover.runner import Mover, Outcome, Pace
+from tierkeeper.mover.source import Source
+from tierkeeper.postgres import link as link_module
+from tierkeeper.postgres.link import Link
+from tierkeeper.query.runner import FastDoor
+
+STEPS = [
+    Point.LEDGER_OPEN, Point.MARKER_OPEN, Point.SOURCE_READ, Point.COPY_BEFORE_COMMIT, Point.COPIED, Point.WAITED,
+    Point.DELETE_BEFORE_COMMIT, Point.DELETED, Point.DONE,
+]  # fmt: skip
+ROWS, SUM = 1_000, 500_500
+Selects = Callable[..., Selection]
+
+
+@pytest.fixture(autouse=True)
+def _quick_locks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(link_module, "LOCK_SECONDS", 0.3)
+    yield
+    faults.disarm()
+
+
+def run(core: Link, main: Link, selection: Selection, name: str = "its own", longest_reader_seconds: float = 0.2) -> Outcome:
+    """One run with connections of its own, as a new process; `name` is its lease's, so that nobody waits for another."""
+    with closing(core.connect("mover")) as source, closing(main.connect("mover")) as destination:
+        return Mover(
+            Source(core, source, "core"),
+            PostgresDestination(destination, "main", "core", longest_reader_seconds),
+            Lease(destination, name),
+            pace=Pace(300, 2, longest_reader_seconds, patience_seconds=0.3),
+            clock=SystemClock(),
+            progress=lambda *_: None,
+            stop=lambda: None,
+            refresh_parents=lambda: None,
+            rests=lambda: None,
+        ).run(selection)
+
+
+def try_run(*arguments: Any, **more: Any) -> None:
+    """A run that may end with an error of its own: what the tiers hold is what counts."""
+    with suppress(TierkeeperError, psycopg.Error):
+        run(*arguments, **more)
+
+
+def seen_by_query(pair: Any) -> tuple[int, int]:
+    """How many rows `tierkeeper query` sees, and the sum of their keys."""
+    policy = TablePolicy(TableName("public", "events"), "move", "at")
+    door = FastDoor(pair.tiers.core, pair.tiers.main, None, [policy], timeout_seconds=30, archive=None)
+    answer = door.query("SELECT count(*) AS n, sum(id)::bigint AS s FROM events").to_pylist()[0]
+    return answer["n"], answer["s"]
+
+
+def check_settled(pair: Any, selection: Selection) -> None:
+    """I5: the next run ends as an undisturbed one would have."""
+    assert run(pair.tiers.core, pair.tiers.main, selection).stopped_because == "complete"
+    assert pair.rows(pair.core) == []
+    assert [r[0] for r in pair.rows(pair.main)] == list(range(1, ROWS + 1))
+    assert seen_by_query(pair) == (ROWS, SUM)
+
+
+@pytest.mark.parametrize("point", STEPS)
+def test_a_run_beside_a_paused_one(pair: Any, selection: Selects, point: Point) -> None:
+    """A mover stands still at `point`; another settles what it finds and moves on; then the first wakes and goes on, too."""
+    paused, wake = threading.Event(), threading.Event()
+    chosen = selection()
+    sleeper = threading.Thread(target=try_run, args=(pair.tiers.core, pair.tiers.main, chosen, "sleeper"))
+
+    def hook(reached: Point) -> None:
+        if reached is point and threading.current_thread() is sleeper and not paused.is_set():
+            paused.set()
+            wake.wait(30)
+
+    faults.arm(hook)
+    sleeper.start()
+    assert paused.wait(10)
+    assert seen_by_query(pair) == (ROWS, SUM)
+    try_run(pair.tiers.core, pair.tiers.main, chosen, "recovery")
+    assert seen_by_query(pair) == (ROWS, SUM)
+    wake.set()
+    sleeper.join()
+    assert seen_by_query(pair) == (ROWS, SUM)
+    check_settled(pair, chosen)
+
+
+def test_runs_beside_each_other_without_a_lease(pair: Any, selection: Selects) -> None:
+    chosen = selection()
+    movers = [threading.Thread(target=try_run, args=(pair.tiers.core, pair.tiers.main, chosen, f"mover {i}")) for i in range(3)]
+    for mover in movers:
+        mover.start()
+    answers = [seen_by_query(pair)]
+    while any(m.is_alive() for m in movers):
+        answers.append(seen_by_query(pair))
+    assert set(answers) == {(ROWS, SUM)}
+    outcome = run(pair.tiers.core, pair.tiers.main, chosen)
+    assert outcome.conflicts == []
+    check_settled(pair, chosen)
+
+
+class Cutter:
+    """A TCP link that can be cut when the client sends next: before its bytes are passed on, or after the answer is lost."""
+
+    def __init__(self, link: Link) -> None:
+        self._to = ("127.0.0.1", int(link.parameters["port"]))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        port = self._listener.getsockname()[1]
+        self.link = Link(link.tier, link.url.replace(f":{self._to[1]}/", f":{port}/"), link.sslrootcert)
+        self.armed = ""
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._to)
+                for one, other, sends in ((client, server, True), (server, client, False)):
+                    threading.Thread(target=self._pump, args=(one, other, sends), daemon=True).start()
+
+    def _pump(self, one: socket.socket, other: socket.socket, sends: bool) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                if self.armed == "request" or (self.armed == "answer" and not sends):
+                    break
+                other.sendall(data)
+        for end in (one, other):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@contextmanager
+def cutter(link: Link) -> Iterator[Cutter]:
+    proxy = Cutter(link)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+@pytest.mark.parametrize(
+    ("tier", "point"),
+    [
+        ("core", Point.LEDGER_OPEN), ("main", Point.SOURCE_READ), ("main", Point.COPY_BEFORE_COMMIT),
+        ("core", Point.DELETE_BEFORE_COMMIT), ("main", Point.DELETED),
+    ],
+)  # fmt: skip
+def test_a_link_that_is_cut(pair: Any, selection: Selects, tier: str, point: Point, lost: str) -> None:
+    """Also at COMMIT, where the mover cannot know what became of it."""
+    chosen = selection()
+    with cutter(pair.tiers.core) as core, cutter(pair.tiers.main) as main:
+        cut = {"core": core, "main": main}[tier]
+
+        def hook(reached: Point) -> None:
+            if reached is point:
+                cut.armed = lost
+
+        faults.arm(hook)
+        with pytest.raises((TierkeeperError, psycopg.Error)):
+            run(core.link, main.link, chosen, "cut off")
+        faults.disarm()
+        assert seen_by_query(pair) == (ROWS, SUM)
+    check_settled(pair, chosen)
+
+
+def test_a_conflict_that_ends_in_core_is_kept_for_the_readers_that_saw_it(
+    pair: Any, selection: Selects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I2: a reader saw Core's row; it is deleted; the reader then looks at Main, where the key's other row must not count."""
+    pair.main.execute("INSERT INTO public.events VALUES (150, '2024-01-02', 'another story')")
+    assert run(pair.tiers.core, pair.tiers.main, selection()).conflicts == ["150"]
+    take, deeds = FastDoor._moved, list[bool]()
+
+    def after_the_first_snapshot(door: FastDoor, cur: psycopg.Cursor) -> frozenset[object]:
+        moved = take(door, cur)
+        if not deeds:
+            deeds.append(True)
+            pair.core.execute("DELETE FROM public.events WHERE id = 150")
+            for _ in range(2):
+                run(pair.tiers.core, pair.tiers.main, selection(), longest_reader_seconds=30)
+        return moved
+
+    monkeypatch.setattr(FastDoor, "_moved", after_the_first_snapshot)
+    assert seen_by_query(pair) == (ROWS, SUM)
+    assert deeds
+    assert seen_by_query(pair) == (ROWS, SUM)
+
+
+@pytest.mark.parametrize("side", ["core", "main"])
+def test_a_conflict_that_the_application_ends_is_one_no_more(pair: Any, selection: Selects, side: str) -> None:
+    pair.main.execute("INSERT INTO public.events VALUES (150, '2024-01-02', 'another story')")
+    assert run(pair.tiers.core, pair.tiers.main, selection()).conflicts == ["150"]
+    getattr(pair, side).execute("DELETE FROM public.events WHERE id = 150")
+    check_settled(pair, selection())
+    pair.core.execute("SELECT pg_sleep(0.25)")
+    check_settled(pair, selection())
+    assert pair.main.execute("SELECT count(*) FROM tierkeeper.conflict").fetchone() == (0,)
