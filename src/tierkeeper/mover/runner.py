@@ -187,11 +187,10 @@ class Mover:
                 self._source.open_marker(row, self._destination.tier)
                 reach(Point.MARKER_OPEN)
                 with self._source.snapshot(batch, selection.shape) as snapshot:
-                    if snapshot.extent.rows == 0:
-                        settle(self._source, self._destination, batch.id)
-                        return None
-                    copied = self._destination.copy(batch, snapshot)
-                return LedgerRow(batch, row.seq, "copied", copied.extent, copied.bytes)
+                    copied = self._destination.copy(batch, snapshot) if snapshot.extent.rows else None
+                if copied is None:
+                    settle(self._source, self._destination, batch.id)
+                return copied and LedgerRow(batch, row.seq, "copied", copied.extent, copied.bytes)
             except KeyTaken as error:
                 if self._note_conflicts(batch, selection, error.constraint):
                     return self._copy(selection, after, upto)

@@ -112,6 +112,12 @@ def test_a_condition_that_answers_differently_each_time_is_named(pair: Any, move
     assert (len(pair.rows(pair.core)), pair.rows(pair.main)) == (1_000, [])
 
 
+def test_a_batch_whose_rows_are_gone_before_it_is_read(pair: Any, mover: Moves, selection: Selects, once: Any) -> None:
+    once(Point.MARKER_OPEN, lambda: pair.core.execute("DELETE FROM public.events WHERE id <= 100"))
+    assert mover(batch_rows=100).run(selection()).rows == 900
+    assert [r[0] for r in pair.rows(pair.main)] == list(range(101, 1_001))
+
+
 def test_a_unique_value_that_is_taken_at_main_is_named(pair: Any, mover: Moves, selection: Selects) -> None:
     pair.main.execute("CREATE UNIQUE INDEX one_body ON public.events (body)")
     pair.main.execute("INSERT INTO public.events VALUES (100000, '2024-01-01', 'body 5')")
