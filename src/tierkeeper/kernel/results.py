@@ -67,12 +67,12 @@ class TierStatus(Result):
     share: float | None = Field(description="used / quota")
     healthy: bool
     read_only: bool | None = None
-    cause: str | None = Field(default=None, description="why it is not healthy")
+    cause: str | None = Field(default=None, description="why it is not healthy, or what to look at although it is")
     remedy: str | None = None
 
 
 class TableStatus(Result):
-    """One table of the policy. Row counts are the planner's estimates, except the archive's."""
+    """One table of the policy. Row counts are the servers' estimates, except the archive's; null: no such table there."""
 
     mode: str
     core_rows_estimate: int | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from tierkeeper.kernel.errors import Faults, NotNow, TierkeeperError, UsageError
+from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.results import CheckItem
 from tierkeeper.kernel.tables import TableName
@@ -21,7 +21,7 @@ from tierkeeper.tiers import identity
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.identity import Identity
 from tierkeeper.tiers.tier import Tier
-from tierkeeper.tiers.usage import Usage, measure
+from tierkeeper.tiers.usage import Usage, measure, refusal
 
 _OLDEST: Final = 140000  # Postgres 14: multiranges, CREATE OR REPLACE TRIGGER
 
@@ -107,13 +107,8 @@ def _judge_tier(report: Report, tier: Tier, seen: _Seen) -> None:
     if usage.version < _OLDEST:
         remedy = f"Bring it to Postgres {_OLDEST // 10_000} or newer"
         report.errors.append(UsageError(place, f"{version} is older than what this version works with", remedy))
-    elif usage.in_recovery:
-        report.errors.append(UsageError(place, "this is a replica, which takes no writes", "Give the address of its primary"))
-    elif usage.read_only and tier.name != "core":
-        remedy = "Make room or raise its quota, then: ALTER DATABASE … SET default_transaction_read_only = off"
-        report.errors.append(
-            NotNow(place, "it is read-only (default_transaction_read_only is on), so that no row can move here", remedy)
-        )
+    elif (refused := refusal(usage, place, gives_only=tier.name == "core")) is not None:
+        report.errors.append(refused)
     else:
         link = "over TLS" if usage.tls else "over a plain link to this machine" if not tier.link.insecure else "over a plain link"
         report.checks.append(CheckItem(place=place, finding=f"{version} answers {link} at {tier.link.shown}"))

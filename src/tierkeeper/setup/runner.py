@@ -12,23 +12,35 @@ from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.ports import Audit
 from tierkeeper.kernel.results import SetupResult, SetupStep
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres import shapes
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
 from tierkeeper.setup import observe
 from tierkeeper.setup import plan as decide
-from tierkeeper.setup.model import SetupPlan
+from tierkeeper.setup.model import OwnSchema, SetupPlan
 from tierkeeper.tiers import identity
 from tierkeeper.tiers.ask import ask_all
+from tierkeeper.tiers.profile import SELF_HOSTED
+from tierkeeper.tiers.usage import measure, refusal
 
 
 def plan(
     tiers: Mapping[str, Link], policies: Collection[TablePolicy], archive_schema: Mapping[str, str], *, key_present: bool
 ) -> SetupPlan:
-    """What is missing at `tiers` (core, main, archive: the catalog) for `policies`.
+    """What is missing at `tiers` (core, main, archive: the catalog; the uppermost first) for `policies`.
 
-    `archive_schema` maps a relation of the catalog's schema `tierkeeper` to the statement that makes it. Raises NotNow for a
-    tier that is away, UsageError for what cannot be set up; several faults: Faults.
+    The first of `tiers` only gives rows away; the others must take writes. `archive_schema` maps a relation of the catalog's
+    schema `tierkeeper` to the statement that makes it. Raises NotNow for a tier that is away or read-only, UsageError for what
+    cannot be set up; several faults: Faults.
     """
-    seen, away = ask_all(tiers, lambda _, conn: (identity.read(conn), observe.own_schema(conn)), "setup")
+    uppermost = next(iter(tiers), None)
+
+    def look(tier: str, conn: Connection) -> tuple[identity.Identity, OwnSchema]:
+        refused = refusal(measure(conn, SELF_HOSTED), f"tiers.{tier}", gives_only=tier == uppermost)
+        if refused is not None:
+            raise refused
+        return identity.read(conn), observe.own_schema(conn)
+
+    seen, away = ask_all(tiers, look, "setup")
     faults = [*away.values(), *identity.faults({tier: who for tier, (who, _) in seen.items()})]
     if faults:
         raise Faults(faults)
@@ -83,9 +95,11 @@ def missing_for(
     """What `tier`, which `destination` leads to, lacks of the table of `policy` as `source` has it.
 
     The mirrored tables among `mirrors` that it references come first. Raises UsageError (several: Faults) where the table is
-    missing at the source, has no key, or differs at the destination.
+    missing at the source, has no key or no such age, or differs at the destination.
     """
     table = observe.source_table(source, policy.name)
+    if policy.age is not None:
+        shapes.check_age_column(table.shape, policy.age)
     steps: list[SetupStep] = []
     parents = {}
     if policy.mode == "move":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.policy import TablePolicy
@@ -11,9 +12,17 @@ from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.statements import load
 from tierkeeper.setup import observe
+from tierkeeper.tiers import identity
 from tierkeeper.tiers.ask import ask_all
+from tierkeeper.tiers.identity import Identity
 from tierkeeper.tiers.tier import Tier
-from tierkeeper.tiers.usage import Usage, measure, table_size
+from tierkeeper.tiers.usage import Usage, measure, refusal, table_size
+
+_ROOM: Final[Mapping[str, str]] = {
+    "core": "See what would leave with 'tierkeeper quota --dry-run', then run 'tierkeeper quota'",
+    "main": "Run 'tierkeeper quota', which moves what is old enough to the archive, or raise its quota",
+    "archive": "Give the store more room and raise its quota; nothing is ever deleted from it to make room",
+}
 
 _SQL = load("tierkeeper.setup", "status.sql")
 
@@ -21,6 +30,7 @@ _SQL = load("tierkeeper.setup", "status.sql")
 @dataclass(frozen=True)
 class _Seen:
     usage: Usage
+    who: Identity
     rows: Mapping[TableName, int | None] = field(default_factory=dict)
     in_flight: Mapping[TableName, int] = field(default_factory=dict)
     conflicts: Mapping[TableName, list[str]] = field(default_factory=dict)
@@ -33,8 +43,12 @@ def status(
     *,
     store_bytes: Callable[[], int],
     archive_rows: Callable[[Connection], Mapping[TableName, int]],
+    start_at: float = 1.0,
 ) -> StatusResult:
-    """Tiers and tables as they are. `store_bytes` measures the store, `archive_rows` reads the catalog, rows by table."""
+    """Tiers and tables as they are. `store_bytes` measures the store, `archive_rows` reads the catalog, rows by table.
+
+    A tier that uses at least `start_at` (a share) of its quota says so, with what to do about it.
+    """
     links = {name: tier.link for name, tier in tiers.items()}
     archived: dict[TableName, int] = {}
 
@@ -45,16 +59,17 @@ def status(
         return seen
 
     seen, away = ask_all(links, look, "status")
+    mistaken = {e.place.removeprefix("tiers."): e for e in identity.faults({name: s.who for name, s in seen.items()})}
     lines = {}
     for name, tier in tiers.items():
-        error, used_bytes = away.get(name), seen[name].usage.used_bytes if name in seen else None
+        error, used_bytes = away.get(name) or mistaken.get(name), seen[name].usage.used_bytes if name in seen else None
         if name == "archive":
             used_bytes = None
             try:
                 used_bytes = store_bytes()
             except TierkeeperError as store_error:
                 error = error or store_error
-        lines[name] = _tier_status(tier, seen.get(name), used_bytes, error)
+        lines[name] = _tier_status(tier, seen.get(name), used_bytes, error, start_at)
     tables = {str(p.name): _table_status(p, seen, archived if "archive" in seen else None) for p in policies}
     return StatusResult(tiers=lines, tables=tables)
 
@@ -64,7 +79,7 @@ def _look(conn: Connection, tier: Tier, policies: Collection[TablePolicy]) -> _S
     rows = {}
     for policy in policies if tier.name != "archive" else ():
         size = table_size(conn, policy.name)
-        rows[policy.name] = size.rows_estimate if size is not None else None
+        rows[policy.name] = None if size is None else size.rows_estimate
     own = observe.own_schema(conn).relations
     with catalog(conn) as cur:
         in_flight = cur.execute(_SQL["in_flight"]).fetchall() if "ledger" in own else []
@@ -72,25 +87,26 @@ def _look(conn: Connection, tier: Tier, policies: Collection[TablePolicy]) -> _S
         for schema, table, key in cur.execute(_SQL["conflicts"]).fetchall() if "conflict" in own else []:
             conflicts.setdefault(TableName(schema, table), []).append(key)
     unsettled = {TableName(schema, table): n for schema, table, n in in_flight}
-    return _Seen(usage, rows, unsettled, conflicts, has_segments="segment" in own)
+    return _Seen(usage, identity.read(conn), rows, unsettled, conflicts, has_segments="segment" in own)
 
 
-def _tier_status(tier: Tier, seen: _Seen | None, used_bytes: int | None, error: TierkeeperError | None) -> TierStatus:
+def _tier_status(
+    tier: Tier, seen: _Seen | None, used_bytes: int | None, error: TierkeeperError | None, start_at: float
+) -> TierStatus:
     usage = seen.usage if seen is not None else None
-    cause, remedy = (error.cause, error.remedy) if error is not None else (None, None)
+    share = None if used_bytes is None else round(used_bytes / tier.quota_bytes, 4)
     if usage is not None and error is None:
-        if usage.in_recovery:
-            cause, remedy = "this is a replica, which takes no writes", "Give the address of its primary"
-        elif usage.read_only:
-            cause = "it is read-only (default_transaction_read_only is on)"
-            remedy = (
-                "Run tierkeeper quota, which moves rows out" if tier.name == "core" else "Make room, then end its read-only mode"
-            )
+        error = refusal(usage, tier.name, gives_only=tier.name == "core")
+    cause, remedy = (error.cause, error.remedy) if error is not None else (None, None)
+    if error is None and usage is not None and usage.read_only:
+        cause, remedy = "it is read-only (default_transaction_read_only is on); rows can leave it all the same", _ROOM["core"]
+    elif error is None and share is not None and share >= start_at:
+        cause, remedy = f"{share:.0%} of its quota is used", _ROOM[tier.name]
     return TierStatus(
         used_bytes=used_bytes,
         quota_bytes=tier.quota_bytes,
-        share=None if used_bytes is None else round(used_bytes / tier.quota_bytes, 4),
-        healthy=cause is None,
+        share=share,
+        healthy=error is None,
         read_only=None if usage is None else usage.read_only,
         cause=cause,
         remedy=remedy,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.link import Connection
@@ -25,16 +26,32 @@ class Usage:
 
 @dataclass(frozen=True)
 class TableSize:
-    """Where a table's bytes are; `rows_estimate` is the planner's, None before the first ANALYZE."""
+    """Where a table's bytes are; `rows_estimate` is what the server's own counters say."""
 
     heap_bytes: int
     index_bytes: int
     toast_bytes: int
-    rows_estimate: int | None
+    rows_estimate: int
 
     @property
     def total_bytes(self) -> int:
         return self.heap_bytes + self.index_bytes + self.toast_bytes
+
+
+def refusal(usage: Usage, place: str, *, gives_only: bool) -> TierkeeperError | None:
+    """Why the server takes no rows; None if it does. Pure.
+
+    A tier that only gives rows away may be read-only by default, as a full hosted one is: an explicit READ WRITE passes that
+    switch. Where rows arrive it is obeyed (I9): whoever threw it wants nothing more written there.
+    """
+    if usage.in_recovery:
+        return UsageError(place, "this is a replica, which takes no writes", "Give the address of its primary")
+    if usage.read_only and not gives_only:
+        cause = "it is read-only (default_transaction_read_only is on), so that no row can move here"
+        return NotNow(
+            place, cause, "Make room or raise its quota, then: ALTER DATABASE … SET default_transaction_read_only = off"
+        )
+    return None
 
 
 def measure(conn: Connection, profile: Profile) -> Usage:

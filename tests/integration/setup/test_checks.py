@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from support import eventually
 from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.tables import TableName
@@ -97,6 +98,8 @@ def test_a_read_only_main_is_a_fault_and_a_read_only_core_is_not(house: House) -
     assert any("tiers.core is read-only" in n for n in report.notes)
     lines = status(tiers_of(house), POLICIES, store_bytes=lambda: 7, archive_rows=no_rows).tiers
     assert [lines[t].read_only for t in ("core", "main", "archive")] == [True, True, False]
+    assert [lines[t].healthy for t in ("core", "main", "archive")] == [True, False, True]
+    assert "rows can leave it all the same" in str(lines["core"].cause)
 
 
 def test_tiers_that_are_away_cost_one_time_out_and_hide_no_other_fault(house: House) -> None:
@@ -134,6 +137,43 @@ def test_status_of_tiers_and_tables(house: House) -> None:
     assert core.healthy
     assert core.used_bytes is not None
     assert core.share == pytest.approx(core.used_bytes / GIB, abs=1e-4)
+
+
+def test_status_counts_what_came_since_the_last_analyze(house: House) -> None:
+    house.core.execute("INSERT INTO public.events SELECT i, now(), 'k' FROM generate_series(1, 100) i")
+
+    def rows() -> int | None:
+        return (
+            status(tiers_of(house), POLICIES, store_bytes=lambda: 0, archive_rows=no_rows).tables[str(EVENTS)].core_rows_estimate
+        )
+
+    assert eventually(lambda: rows() == 100), "never analyzed"
+    house.core.execute("ANALYZE public.events")
+    house.core.execute("DELETE FROM public.events WHERE id <= 60")
+    assert eventually(lambda: rows() == 40), "deleted since"
+    missing = status(tiers_of(house), POLICIES, store_bytes=lambda: 0, archive_rows=no_rows).tables[str(EVENTS)]
+    assert missing.main_rows_estimate is None, "there is no such table in Main"
+
+
+def test_status_of_a_tier_that_nears_its_quota_says_what_to_do(house: House) -> None:
+    used = status(tiers_of(house), (), store_bytes=lambda: 98, archive_rows=no_rows).tiers["core"].used_bytes
+    assert used is not None
+    tiers = {n: Tier(n, link, 100 if n == "archive" else int(used / 0.98)) for n, link in house.links.items()}
+    lines = status(tiers, (), store_bytes=lambda: 98, archive_rows=no_rows, start_at=0.85).tiers
+    assert lines["core"].healthy
+    assert lines["core"].cause == "98% of its quota is used"
+    assert "tierkeeper quota" in str(lines["core"].remedy)
+    assert "nothing is ever deleted" in str(lines["archive"].remedy)
+    calm = status(tiers, (), store_bytes=lambda: 98, archive_rows=no_rows, start_at=0.999).tiers
+    assert calm["core"].cause is None
+
+
+def test_status_tells_swapped_addresses(house: House) -> None:
+    house.set_up()
+    swapped = tiers_of(house, core=house.tiers.main, main=house.tiers.core)
+    lines = status(swapped, (), store_bytes=lambda: 0, archive_rows=no_rows).tiers
+    assert [lines[t].healthy for t in ("core", "main", "archive")] == [False, False, True]
+    assert "seem to be swapped" in str(lines["core"].cause)
 
 
 def test_status_with_tiers_away_says_why(house: House) -> None:

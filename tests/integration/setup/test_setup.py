@@ -159,3 +159,10 @@ def test_a_failing_step_takes_the_others_of_its_tier_back(house: House) -> None:
     with pytest.raises(TierkeeperError, match=re.escape("tiers.main: divide")):
         runner.apply_steps(house.main, [good, bad])
     assert count(house.main, "SELECT count(*) FROM pg_namespace WHERE nspname = 'tierkeeper'") == 0
+
+
+def test_an_age_that_is_none_is_refused_before_anything_is_made(house: House) -> None:
+    house.core.execute("ALTER TABLE public.events ALTER at TYPE text")
+    with pytest.raises(UsageError, match="does not say how old a row is"):
+        house.plan()
+    assert count(house.main, "SELECT to_regclass('public.events')") is None

@@ -11,9 +11,14 @@ SELECT CASE WHEN %(whole_server)s
 SELECT pg_relation_size(c.oid) + pg_relation_size(c.oid, 'vm') + pg_relation_size(c.oid, 'fsm'),
        pg_indexes_size(c.oid),
        coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0),
-       CASE WHEN c.reltuples < 0 THEN NULL ELSE c.reltuples::bigint END
+       -- The counters follow every commit, but a crash of the server sets them to nothing; then the planner's figure is better.
+       CASE WHEN c.reltuples <= 0 OR coalesce(t.last_vacuum, t.last_autovacuum, t.last_analyze, t.last_autoanalyze) IS NOT NULL
+         THEN coalesce(t.n_live_tup, 0)
+         ELSE c.reltuples::bigint
+       END
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_stat_all_tables t ON t.relid = c.oid
 WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text AND c.relkind = 'r'
 
 -- name: place
