@@ -2,16 +2,18 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from tierkeeper.archive.restore import names_a_file
 from tierkeeper.archive.service import Archive
 from tierkeeper.config import Settings
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock, SystemClock
-from tierkeeper.kernel.errors import Faults
+from tierkeeper.kernel.errors import Faults, NotNow, UsageError
 from tierkeeper.kernel.limits import BATCH_ROWS, SEGMENT_ROWS
 from tierkeeper.kernel.policy import TablePolicy, Tier
 from tierkeeper.kernel.ports import Progress, Stop
@@ -33,7 +35,7 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
 from tierkeeper.mover.service import Bounds, MoveService, Request
 from tierkeeper.objectstore.directory import DirectoryStore
-from tierkeeper.postgres.link import Link
+from tierkeeper.postgres.link import Link, translated
 from tierkeeper.quotas.runner import QuotaManager, Thresholds
 from tierkeeper.security.audit import PostgresAudit
 from tierkeeper.setup import checks, runner, status
@@ -103,6 +105,7 @@ class Keeper:
             self._policies,
             store_bytes=self._store_bytes,
             archive_rows=self.archive.rows_by_table,
+            start_at=self._settings.quotas.start_at,
         )
 
     def health(self) -> list[HealthItem]:
@@ -139,7 +142,8 @@ class Keeper:
         return self._mover.plan(Request(table, from_, to, before, older_than, where, limit))
 
     def quota(self, dry_run: bool = False) -> QuotaResult:
-        """The quota manager's run."""
+        """The quota manager's run. Raises UsageError, before anything moves, where the tiers are not who they should be."""
+        self._set_up((), frozenset(("core", "main")), apply=not dry_run)
         manager = QuotaManager(
             self._tiers,
             self._policies,
@@ -150,6 +154,7 @@ class Keeper:
             ),
             audit=self._audit,
             clock=self._clock,
+            stop=self._stop,
         )
         return manager.run(dry_run=dry_run)
 
@@ -185,11 +190,20 @@ class Keeper:
         segment: str | None = None,
         tier: Tier = "main",
     ) -> RestoreResult:
-        """Rows of the archive as a new table in `tier`, or as a file."""
+        """Rows of the archive as a new table in `tier`, or as a file, which changes no tier and needs none but the archive."""
+        if not names_a_file(to):
+            self._check_writable(tier)
         detail = {"to": to, "since": since, "until": until, "segment": segment}
-        with self._audit.action("restore", str(table), detail) as note:
+        with ExitStack() as stack:
+            note = None
+            try:
+                note = stack.enter_context(self._audit.action("restore", str(table), detail))
+            except NotNow:
+                if not names_a_file(to):
+                    raise
             result = self.archive.restore(table, since=since, until=until, segment=segment, to=to, target=self.links[tier])
-            note(rows=result.rows)
+            if note is not None:
+                note(rows=result.rows)
         return result
 
     def query(self, sql: str) -> "pa.Table":
@@ -247,6 +261,11 @@ class Keeper:
         return KeyRing.present(self._config_dir, self._environment)
 
     def _make_key(self) -> str:
+        written = self.archive.written_with()
+        if written is not None:
+            cause = f"it is missing, and the archive was written with key {written}, which no new one can replace"
+            remedy = "Put archive.key back, or the text of the recovery key into TIERKEEPER_KEY to read the archive"
+            raise UsageError("archive key", cause, remedy)
         return KeyRing.create(self._config_dir, self._environment)[1]
 
     def _prepare(self, policy: TablePolicy, tiers: frozenset[Tier], *, apply: bool) -> SetupResult:
@@ -262,15 +281,30 @@ class Keeper:
         return SetupResult(applied=False, steps=list(planned.steps), notes=list(planned.notes))
 
     def _archived(self, table: TableName | None, before: datetime | None) -> list[TableName]:
+        """The tables to archive: the one that is named, else those of the policy that have reached Main."""
         if table is not None:
             return [table]
-        return [p.name for p in self._policies if p.mode == "move" and (p.main is not None or before is not None)]
+        asked = [p.name for p in self._policies if p.mode == "move" and (p.main is not None or before is not None)]
+        with translated("tiers.main"), closing(self.links["main"].connect("archive")) as conn:
+            return [name for name in asked if usage.table_size(conn, name) is not None]
 
     def _store_bytes(self) -> int:
-        return usage.directory_bytes(self._settings.store_path)
+        """Raises UsageError where the store is no directory."""
+        path = self._settings.store_path
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"store {path}", "this is a file, not a directory", "Set ARCHIVE_PATH to a directory")
+        return usage.directory_bytes(path)
 
     def _probe_store(self) -> str:
+        self._store_bytes()
         return self.archive.probe()
+
+    def _check_writable(self, tier: Tier) -> None:
+        """Raises UsageError or NotNow where nothing may be written to `tier`."""
+        with translated(f"tiers.{tier}"), closing(self.links[tier].connect("restore")) as conn:
+            refused = usage.refusal(usage.measure(conn, profile.SELF_HOSTED), f"tiers.{tier}", gives_only=False)
+        if refused is not None:
+            raise refused
 
 
 class _Moves:

@@ -4,24 +4,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from tierkeeper.kernel.clock import Clock
-from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.errors import Failed, TierkeeperError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.policy import Tier as TierName
-from tierkeeper.kernel.ports import Audit
+from tierkeeper.kernel.ports import Audit, Stop
 from tierkeeper.kernel.results import ErrorResult, MovePlan, MoveResult, QuotaResult, QuotaTier, Reclaim
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.units import format_bytes
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas import plan
-from tierkeeper.quotas.reclaim import reclaim
+from tierkeeper.quotas.reclaim import largest_tables, reclaim
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.tier import Tier
 from tierkeeper.tiers.usage import measure, table_size
 
 REST_SECONDS = 10  # a longer rest between two hops is left for the next run
 EARLY_ROUNDS = 3  # deleting, reclaiming and measuring again; more in one run would chase a size that does not fall
+HOPS: Final[tuple[tuple[TierName, TierName], ...]] = (("main", "archive"), ("core", "main"))
+"""What has rested goes first: new arrivals make a table rest again."""
 
 
 class Moves(Protocol):
@@ -65,7 +68,8 @@ class _Report:
 class QuotaManager:
     """Moves what is old, then what is too much, and returns the space. One table's error does not stop the others.
 
-    I9: before a rewrite its peak is weighed; rounds are capped, so that a size that does not fall never empties a table.
+    I9: nothing moves into a tier that is full, before a rewrite its peak is weighed, and space that does not come back is never
+    a reason to move more: a size that does not fall must not empty a table.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class QuotaManager:
         thresholds: Thresholds,
         audit: Audit,
         clock: Clock,
+        stop: Stop,
     ) -> None:
         self._tiers = tiers
         self._policies = [p for p in policies if p.mode == "move"]
@@ -86,13 +91,15 @@ class QuotaManager:
         self._thresholds = thresholds
         self._audit = audit
         self._clock = clock
+        self._stop = stop
+        self._unreturned: dict[tuple[TierName, TableName], int] = {}
 
     def run(self, *, dry_run: bool) -> QuotaResult:
         """Raises NotNow where a tier's size cannot be read; everything later is in the result."""
         before = self._used()
         report = _Report()
         if dry_run:
-            self._plan(report)
+            self._plan(report, before)
         else:
             with self._audit.action("quota", "core", {"used_bytes": before}) as note:
                 self._work(report)
@@ -102,9 +109,9 @@ class QuotaManager:
             name: QuotaTier(used_bytes_before=before[name], used_bytes_after=after[name], quota_bytes=tier.quota_bytes)
             for name, tier in self._tiers.items()
         }
-        for name, figures in tiers.items():
-            if (figures.used_bytes_after or 0) >= self._thresholds.start_at * figures.quota_bytes:
-                report.notes.append(f"{name} stays above {self._thresholds.start_at:.0%} of its quota")
+        for name, used in after.items():
+            if not dry_run and used >= self._thresholds.start_at * self._tiers[name].quota_bytes:
+                report.notes.append(self._stays_full(name, used))
         return QuotaResult(dry_run=dry_run, tiers=tiers, **vars(report))
 
     def _used(self) -> dict[TierName, int]:
@@ -115,79 +122,154 @@ class QuotaManager:
             raise error
         return {name: self._store_bytes() if name == "archive" else answers[name] for name in self._tiers}
 
-    def _plan(self, report: _Report) -> None:
-        for policy in self._policies:
-            for source, destination in (("core", "main"), ("main", "archive")):
-                if getattr(policy, source) is not None:
+    def _leaving(self, source: TierName) -> list[TablePolicy]:
+        """The tables whose rows may leave `source`; where a policy names no age they stay.
+
+        Rows reach Main with the first move from Core: before it there is no such table, and nothing to do.
+        """
+        asked = [p for p in self._policies if getattr(p, source) is not None]
+        if source == "core" or not asked:
+            return asked
+        tier = self._tiers[source]
+        with translated(f"tiers.{source}"), closing(tier.link.connect("usage")) as conn:
+            return [p for p in asked if p.core is None or table_size(conn, p.name) is not None]
+
+    def _plan(self, report: _Report, used: Mapping[TierName, int]) -> None:
+        for source, destination in HOPS:
+            with _told(report):
+                for policy in self._leaving(source):
                     with _told(report):
-                        report.plans.append(self._moves.plan(policy.name, source, destination))  # type: ignore[arg-type]
+                        report.plans.append(self._moves.plan(policy.name, source, destination))
+        for source, destination in HOPS:
+            with _told(report):
+                planned = {p.table: p.rows for p in report.plans if p.from_ == source}
+                sizes = self._sizes(source)
+                freed = sum(size.row_bytes * planned.get(str(size.policy.name), 0) for size in sizes)
+                wanted = self._wanted(source, int(used[source] - freed), sizes)
+                if wanted is not None:
+                    policy, rows = wanted
+                    report.notes.append(
+                        f"{source} would stay above {self._thresholds.start_at:.0%} of its quota:"
+                        f" about {rows:,} more rows of {policy.name} would leave it for {destination}, early"
+                    )
 
     def _work(self, report: _Report) -> None:
-        # What has rested goes first: new arrivals make a table rest again.
-        self._hop(report, "main", "archive")
-        self._hop(report, "core", "main")
-        self._reclaim(report)
-        self._early(report)
+        for source, destination in HOPS:
+            self._hop(report, source, destination)
+            self._make_room(report, source, destination)
         arrived = any(m.to == "main" and m.rows for m in report.moves)
-        if arrived and self._thresholds.rest_seconds <= REST_SECONDS:
+        if arrived and self._thresholds.rest_seconds <= REST_SECONDS and self._stop() is None:
             self._clock.sleep(self._thresholds.rest_seconds + 0.1)
             self._hop(report, "main", "archive")
 
     def _hop(self, report: _Report, source: TierName, destination: TierName) -> None:
-        for policy in self._policies:
-            if getattr(policy, source) is None:
-                continue
-            with _told(report):
-                result = self._moves.move(policy.name, source, destination)
-                if result.rows or result.recovered or result.stopped_because != "complete":
-                    report.moves.append(result)
+        with _told(report):
+            for policy in self._leaving(source):
+                with _told(report):
+                    self._has_room(destination)
+                    result = self._moves.move(policy.name, source, destination)
+                    if result.rows or result.recovered or result.stopped_because != "complete":
+                        report.moves.append(result)
 
-    def _early(self, report: _Report) -> None:
-        """Rows younger than the policy asks leave Core when it is too full, oldest first; where it names no age they stay."""
-        tier = self._tiers["core"]
-        for _ in range(EARLY_ROUNDS):
-            with translated("core"), closing(tier.link.connect("usage")) as conn:
-                used = measure(conn, tier.profile).used_bytes
-                sizes = [
-                    (s.total_bytes, s.rows_estimate or 0, p)
-                    for p in self._policies
-                    if p.core is not None and (s := table_size(conn, p.name)) is not None
-                ]
-            if not sizes:
+    def _has_room(self, name: TierName) -> None:
+        """Raises Failed where a tier is full: nothing is moved into it, and nothing there is deleted to make room."""
+        used, quota = self._used()[name], self._tiers[name].quota_bytes
+        if used >= quota:
+            cause = f"it uses {format_bytes(used)} of its quota of {format_bytes(quota)}, so that no row was moved there"
+            remedy = "Give it more room and raise its quota; nothing in it is deleted to make room"
+            raise Failed(f"tiers.{name}", cause, remedy)
+
+    def _make_room(self, report: _Report, source: TierName, destination: TierName) -> None:
+        """Returns the space of rows that left `source` (Main keeps it for new rows until it is short), then moves early ones."""
+        with _told(report):
+            if source == "core" or self._short(source, self._used()[source]):
+                for policy in self._policies:
+                    self._reclaim(report, source, policy.name)
+                self._early(report, source, destination)
+
+    def _short(self, name: TierName, used: int) -> bool:
+        return used >= self._thresholds.start_at * self._tiers[name].quota_bytes
+
+    def _early(self, report: _Report, source: TierName, destination: TierName) -> None:
+        """Rows younger than the policy asks leave a tier that is too full, the largest table's oldest first."""
+        rounds, spent = 0, set[TableName]()
+        while rounds < EARLY_ROUNDS and self._stop() is None:
+            held = sum(size for (tier, _), size in self._unreturned.items() if tier == source)
+            sizes = [size for size in self._sizes(source) if size.policy.name not in spent]
+            wanted = self._wanted(source, self._used()[source] - held, sizes)
+            if wanted is None:
                 return
-            size_bytes, rows, policy = max(sizes, key=lambda s: s[0])
-            wanted = plan.early_rows(
-                used,
-                tier.quota_bytes,
-                start_at=self._thresholds.start_at,
-                stop_at=self._thresholds.stop_at,
-                table_bytes=size_bytes,
-                table_rows=rows,
-            )
-            if not wanted:
-                return
+            policy, limit = wanted
             moved = 0
             with _told(report):
-                result = self._moves.move(policy.name, "core", "main", before=self._clock.now(), limit=wanted)
+                self._has_room(destination)
+                result = self._moves.move(policy.name, source, destination, before=self._clock.now(), limit=limit)
                 report.moves.append(result)
-                report.notes.append(
-                    f"core was above {self._thresholds.start_at:.0%}: {result.rows} rows of {policy.name} left it early"
-                )
                 moved = result.rows
             if not moved:
-                return
-            self._reclaim(report, policy.name)
+                spent.add(policy.name)
+                continue
+            rounds += 1
+            share = f"{self._thresholds.start_at:.0%}"
+            report.notes.append(f"{source} was above {share} of its quota: {moved:,} rows of {policy.name} left it early")
+            self._reclaim(report, source, policy.name)
 
-    def _reclaim(self, report: _Report, only: TableName | None = None) -> None:
-        tier = self._tiers["core"]
-        for policy in self._policies:
-            if only in (None, policy.name):
-                with _told(report), translated(str(policy.name)), closing(tier.link.connect("vacuum")) as conn:
-                    done = reclaim(conn, tier, policy.name)
-                    if done is not None and done[0].bytes_after != done[0].bytes_before:
-                        report.reclaimed.append(done[0])
-                    if done is not None and done[0].method == plan.Method.VACUUM_FULL:
-                        report.notes.append(f"{policy.name}: {done[1]}")
+    def _sizes(self, source: TierName) -> list["_Size"]:
+        policies = self._leaving(source)
+        with translated(f"tiers.{source}"), closing(self._tiers[source].link.connect("usage")) as conn:
+            return [_Size(p, s.total_bytes, s.rows_estimate) for p in policies if (s := table_size(conn, p.name)) is not None]
+
+    def _wanted(self, source: TierName, used: int, sizes: Sequence["_Size"]) -> tuple[TablePolicy, int] | None:
+        """The table that should give rows early, and how many; None where none should or can."""
+        for size in sorted(sizes, key=lambda s: s.total_bytes, reverse=True):
+            rows = plan.early_rows(
+                used,
+                self._tiers[source].quota_bytes,
+                start_at=self._thresholds.start_at,
+                stop_at=self._thresholds.stop_at,
+                table_bytes=size.total_bytes,
+                table_rows=size.rows,
+            )
+            if rows:
+                return size.policy, rows
+        return None
+
+    def _reclaim(self, report: _Report, name: TierName, table: TableName) -> None:
+        if self._stop() is not None:
+            return
+        tier = self._tiers[name]
+        with _told(report), translated(str(table)), closing(tier.link.connect("vacuum")) as conn:
+            done = reclaim(conn, tier, table, self._clock)
+            if done is None:
+                return
+            self._unreturned[name, table] = done.unreturned_bytes
+            if done.figures.bytes_after < done.figures.bytes_before:
+                report.reclaimed.append(done.figures)
+            if done.unreturned_bytes:
+                report.notes.append(f"{table}: its space did not come back. {done.why[:1].upper()}{done.why[1:]}")
+
+    def _stays_full(self, name: TierName, used: int) -> str:
+        """What to tell about a tier that is still too full, with what fills it."""
+        quota = self._tiers[name].quota_bytes
+        said = f"{name} stays at {used / quota:.0%} of its quota"
+        if name == "archive":
+            return said
+        moving = {p.name for p in self._leaving(name)}
+        with translated(f"tiers.{name}"), closing(self._tiers[name].link.connect("usage")) as conn:
+            found = largest_tables(conn)
+        staying = [f"{table} ({format_bytes(size)})" for table, size in found if table not in moving and size >= plan.WORTH_BYTES]
+        return f"{said}; no policy lets rows leave {', '.join(staying[:3])}" if staying else said
+
+
+@dataclass(frozen=True)
+class _Size:
+    policy: TablePolicy
+    total_bytes: int
+    rows: int
+
+    @property
+    def row_bytes(self) -> float:
+        return self.total_bytes / self.rows if self.rows > 0 else 0.0
 
 
 @contextmanager

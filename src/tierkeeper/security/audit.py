@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import structlog
 
-from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.errors import TierkeeperError, UsageError
 from tierkeeper.postgres.link import Link, transaction, translated
 from tierkeeper.postgres.statements import load
 
@@ -52,7 +53,11 @@ class PostgresAudit:
 
     def _note(self, action_id: UUID, kind: str, verb: str, subject: str, detail: Mapping[str, Any]) -> None:
         with self._main.connect("audit") as conn, translated("audit (main)"), transaction(conn) as cur:
-            cur.execute(_SQL["note"], {
-                "actor": actor(), "action": action_id, "kind": kind, "verb": verb, "subject": subject,
-                "detail": json.dumps(detail, default=str),
-            })  # fmt: skip
+            try:
+                cur.execute(_SQL["note"], {
+                    "actor": actor(), "action": action_id, "kind": kind, "verb": verb, "subject": subject,
+                    "detail": json.dumps(detail, default=str),
+                })  # fmt: skip
+            except psycopg.errors.UndefinedTable:
+                cause = "Main is not set up yet, so that nothing can be recorded"
+                raise UsageError("tiers.main", cause, "Run 'tierkeeper setup --apply' first") from None

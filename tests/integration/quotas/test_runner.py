@@ -1,0 +1,250 @@
+"""The quota manager on real servers: what it moves, what it leaves, and what it says about it. Sizes are scaled down.
+
+Each database weighs about 8 MB before a row is in it; a filled `logs` adds 10 MB.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from support import Tiers, tierkeeper_toml
+from tierkeeper.compose import Keeper, open_keeper
+from tierkeeper.config import load
+from tierkeeper.kernel.errors import Exit, Faults, TierkeeperError, UsageError
+from tierkeeper.kernel.results import QuotaResult
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.link import Connection, Link
+
+LOGS = {"name": "public.logs", "age": "at", "core": "100 years"}
+OLD_LOGS = {**LOGS, "core": "30 days"}
+REST_SECONDS = 1.2  # longer than the query.timeout of these configurations
+
+MAKE = """
+CREATE TABLE public.{table} (id bigint PRIMARY KEY, at timestamptz NOT NULL, body text);
+INSERT INTO public.{table}
+SELECT i, timestamptz '2024-01-01 00:00+00' + i * interval '1 minute', repeat(md5(i::text), 10)
+FROM generate_series(1, {rows}) AS i;
+VACUUM ANALYZE public.{table};
+"""
+
+
+@dataclass
+class House:
+    """Three tiers, the application's connections to Core and Main, and a keeper of any configuration of them."""
+
+    tiers: Tiers
+    core: Connection
+    main: Connection
+
+    def keeper(self, *tables: Mapping[str, str], core: str = "500MB", tiers: Tiers | None = None, **more: Any) -> Keeper:
+        chosen = tiers or self.tiers
+        quotas = {"core": core, **more.pop("quotas", {})}
+        file = tierkeeper_toml(chosen, tables, quotas=quotas, **more)
+        return open_keeper(load(file, {}, chosen.home), environment=chosen.environment, batch_rows=10_000)
+
+    def make(self, table: str, rows: int = 20_000) -> None:
+        for statement in MAKE.format(table=table, rows=rows).strip().split(";\n"):
+            self.core.execute(statement.removesuffix(";").encode())
+
+    def ids(self, conn: Connection, table: str = "logs") -> list[int]:
+        return [r[0] for r in conn.execute(f"SELECT id FROM public.{table} ORDER BY id".encode()).fetchall()]  # type: ignore[misc]
+
+    def size(self) -> int:
+        (size,) = self.core.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
+        assert isinstance(size, int)
+        return size
+
+
+@pytest.fixture
+def house(tiers: Tiers) -> Iterator[House]:
+    with closing(tiers.core.connect("app")) as core, closing(tiers.main.connect("app")) as main:
+        yield House(tiers, core, main)
+
+
+def early(result: QuotaResult) -> int:
+    return sum(m.rows for m in result.moves if m.to == "main")
+
+
+def told(result: QuotaResult) -> str:
+    return "\n".join([*(f"{e.place}: {e.cause} {e.remedy}" for e in result.errors), *result.notes])
+
+
+def test_rows_leave_early_down_to_stop_at_the_oldest_first(house: House) -> None:
+    house.make("logs")
+    keeper = house.keeper(LOGS, core="16MB")
+    planned = keeper.quota(dry_run=True)
+    assert "more rows of public.logs would leave it for main, early" in told(planned)
+    assert not planned.moves
+    assert len(house.ids(house.core)) == 20_000
+    result = keeper.quota()
+    assert result.errors == []
+    assert house.size() < 0.85 * 16_000_000
+    stayed, left = house.ids(house.core), house.ids(house.main)
+    assert sorted(stayed + left) == list(range(1, 20_001))
+    assert max(left) < min(stayed)
+    assert 0 < early(result) < 18_000, "not more than it needs to come down to 70 %"
+    assert "left it early" in told(result)
+    again = keeper.quota()
+    assert early(again) == 0
+
+
+def test_below_start_at_nothing_leaves_early(house: House) -> None:
+    house.make("logs", rows=1_000)
+    result = house.keeper(LOGS, core="16MB").quota()
+    assert (result.moves, result.notes, result.errors) == ([], [], [])
+    assert len(house.ids(house.core)) == 1_000
+
+
+@pytest.mark.parametrize(
+    "policy", [{"name": "public.logs", "age": "at"}, {"name": "public.logs", "age": "at", "main": "9 years"}]
+)
+def test_a_table_whose_policy_names_no_age_for_core_stays_there(house: House, policy: dict[str, str]) -> None:
+    house.make("logs")
+    result = house.keeper(policy, core="10MB").quota()
+    assert early(result) == 0
+    assert len(house.ids(house.core)) == 20_000
+    assert "core stays at" in told(result)
+    assert "no policy lets rows leave public.logs" in told(result)
+
+
+def test_space_that_does_not_come_back_is_no_reason_to_move_more(house: House) -> None:
+    """I9: a lock of the application keeps VACUUM out, so that the size does not fall; then rows stay."""
+    house.make("logs")
+    house.keeper(LOGS).setup(apply=True)
+    with closing(house.tiers.core.connect("app")) as application:
+        application.execute("BEGIN")
+        application.execute("LOCK TABLE public.logs IN ROW EXCLUSIVE MODE")  # as any writer does: it lets the mover work
+        began = time.monotonic()
+        first = house.keeper(LOGS, core="16MB").quota()
+        moved = early(first)
+        second = house.keeper(LOGS, core="16MB").quota()
+        assert time.monotonic() - began < 30
+        application.execute("ROLLBACK")
+    assert moved > 0
+    assert early(second) == 0
+    assert "holds a lock on it" in told(second) or "took a lock on it" in told(second)
+    house.keeper(LOGS, core="16MB").quota()
+    assert house.size() < 0.85 * 16_000_000
+    assert len(house.ids(house.main)) == moved
+
+
+def test_an_old_snapshot_is_named_and_nothing_is_rewritten_for_it(house: House) -> None:
+    house.make("logs")
+    house.keeper(OLD_LOGS).setup(apply=True)
+    with closing(house.tiers.core.connect("report")) as report:
+        report.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        report.execute("SELECT count(*) FROM public.logs")
+        result = house.keeper(OLD_LOGS).quota()
+        report.execute("COMMIT")
+    assert early(result) == 20_000
+    assert [r.method for r in result.reclaimed if r.method == "VACUUM FULL"] == []
+    assert "still seen by an old snapshot" in told(result)
+    after = house.keeper(OLD_LOGS).quota()
+    assert house.size() < 10_000_000
+    assert "did not come back" not in told(after)
+
+
+def test_one_table_that_cannot_move_keeps_no_other_from_moving(house: House) -> None:
+    house.make("logs", rows=500)
+    house.core.execute("CREATE TABLE public.keyless (at timestamptz)")
+    house.core.execute("CREATE TABLE public.ageless (id int PRIMARY KEY, at text)")
+    result = house.keeper(
+        *({"name": f"public.{name}", "age": "at", "core": "30 days"} for name in ("keyless", "ageless", "absent")), OLD_LOGS
+    ).quota()
+    assert early(result) == 500
+    assert [e.remedy != "" for e in result.errors] == [True] * 3
+    for name in ("keyless", "ageless", "absent"):
+        assert f"public.{name}" in told(result)
+
+
+def test_the_first_run_of_all_makes_what_is_missing_and_finds_no_fault(house: House) -> None:
+    """Before the first move Main has no such table: nothing to archive there, and no error."""
+    house.make("logs", rows=500)
+    policy = {**OLD_LOGS, "main": "31 days"}
+    keeper = house.keeper(policy)
+    planned = keeper.quota(dry_run=True)
+    assert planned.errors == []
+    assert [(p.from_, p.rows) for p in planned.plans] == [("core", 500)]
+    assert house.main.execute("SELECT to_regclass('public.logs'), to_regclass('tierkeeper.audit')").fetchone() == (None, None)
+    assert keeper.archive_run().runs == []
+    result = keeper.quota()
+    assert result.errors == []
+    assert [(m.from_, m.to, m.rows) for m in result.moves] == [("core", "main", 500), ("main", "archive", 500)]
+
+
+def test_with_main_away_nothing_changes(house: House) -> None:
+    house.make("logs", rows=500)
+    away = replace(house.tiers, main=Link("main", "postgresql://u@127.0.0.1:1/x"))
+    with pytest.raises(Faults) as raised:
+        house.keeper(OLD_LOGS, tiers=away).quota()
+    assert raised.value.exit_code == Exit.NOT_NOW
+    assert len(house.ids(house.core)) == 500
+
+
+def test_swapped_tiers_are_found_before_anything_moves(house: House) -> None:
+    house.make("logs", rows=500)
+    house.keeper(OLD_LOGS).setup(apply=True)
+    swapped = replace(house.tiers, core=house.tiers.main, main=house.tiers.core)
+    for dry_run in (True, False):
+        with pytest.raises(Faults, match="seem to be swapped") as raised:
+            house.keeper(OLD_LOGS, tiers=swapped).quota(dry_run)
+        assert all(isinstance(e, UsageError) for e in raised.value.errors)
+    assert len(house.ids(house.core)) == 500
+
+
+def test_a_read_only_main_takes_no_row(house: House) -> None:
+    """Core's own switch is passed, for rows leave it; where they would arrive it is obeyed (I9)."""
+    house.make("logs", rows=500)
+    house.keeper(OLD_LOGS).setup(apply=True)
+    for conn in (house.core, house.main):
+        conn.execute(f'ALTER DATABASE "{conn.info.dbname}" SET default_transaction_read_only = on'.encode())
+    keeper = house.keeper(OLD_LOGS)
+    acts: list[Callable[[], object]] = [
+        keeper.quota,
+        lambda: keeper.setup(apply=True),
+        lambda: keeper.move(TableName("public", "logs"), "core", "main"),
+    ]
+    for act in acts:
+        with pytest.raises(TierkeeperError) as raised:
+            act()
+        assert (raised.value.place, raised.value.exit_code) == ("tiers.main", Exit.NOT_NOW)
+    assert len(house.ids(house.core)) == 500
+    house.main.execute("SET default_transaction_read_only = off")
+    house.main.execute(f'ALTER DATABASE "{house.main.info.dbname}" RESET default_transaction_read_only'.encode())
+    assert early(house.keeper(OLD_LOGS).quota()) == 500, "a read-only Core is rescued"
+
+
+def test_a_full_archive_takes_no_row_and_loses_none(house: House) -> None:
+    house.make("logs", rows=500)
+    policy = {**OLD_LOGS, "main": "31 days"}
+    keeper = house.keeper(policy)
+    assert sum(m.rows for m in keeper.quota().moves if m.to == "archive") == 500
+    stored = sorted(p.name for p in house.tiers.store.rglob("*"))
+    house.core.execute("INSERT INTO public.logs SELECT i, '2024-01-01', 'x' FROM generate_series(30001, 30100) i")
+    full = house.keeper(policy, quotas={"archive": "1kB"}).quota()
+    assert house.ids(house.main) == list(range(30_001, 30_101)), "Core's rows went on"
+    assert "tiers.archive: it uses" in told(full)
+    assert "nothing in it is deleted" in told(full)
+    assert sorted(p.name for p in house.tiers.store.rglob("*")) == stored
+    time.sleep(REST_SECONDS)
+    assert sum(m.rows for m in keeper.quota().moves if m.to == "archive") == 100
+
+
+def test_a_full_main_sends_to_the_archive_early_and_gives_its_space_back(house: House) -> None:
+    house.make("logs")
+    policy = {**OLD_LOGS, "main": "100 years"}
+    keeper = house.keeper(policy)
+    assert early(keeper.quota()) == 20_000
+    time.sleep(REST_SECONDS)
+    result = house.keeper(policy, quotas={"main": "16MB"}).quota()
+    archived = sum(m.rows for m in result.moves if m.to == "archive")
+    assert archived > 0
+    assert len(house.ids(house.main)) == 20_000 - archived
+    used = result.tiers["main"].used_bytes_after
+    assert used is not None
+    assert used < 0.85 * 16_000_000
+    assert [r.tier for r in result.reclaimed] == ["main"]
