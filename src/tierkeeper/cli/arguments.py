@@ -10,6 +10,7 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age, parse_instant
 
 _ENDINGS: Final = (".csv", ".parquet")
+_OTHER_FILES: Final = (".txt", ".tsv", ".json", ".jsonl", ".xlsx", ".sql", ".gz", ".zst", ".zip", ".arrow", ".feather")
 
 
 def table(text: str) -> TableName:
@@ -58,13 +59,17 @@ def window(since: str | None, until: str | None) -> tuple[datetime | None, datet
 
 def target(text: str) -> str:
     """Where a restore goes: a slash or an ending .csv or .parquet means a file, all else a table. Raises UsageError."""
-    if "/" not in text and not text.endswith(_ENDINGS):
+    if "/" not in text and not text.endswith((*_ENDINGS, *_OTHER_FILES)):
         TableName.parse(text, "--to")
         return text
     if not text.endswith(_ENDINGS):
         raise UsageError(
-            "--to", f"{text!r} ends neither in .csv nor in .parquet", "Name the file so that its ending says its format"
+            "--to",
+            f"{text!r} ends neither in .csv nor in .parquet",
+            'Name the file so that its ending says its format; a table of that name is quoted: schema."name"',
         )
+    if not Path(text).parent.is_dir():
+        raise UsageError("--to", f"there is no directory {str(Path(text).parent)!r}", "Make it first, or name another file")
     if Path(text).exists():
         raise UsageError("--to", f"{text!r} is there already", "Name a new file")
     return text

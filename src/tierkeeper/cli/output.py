@@ -48,7 +48,7 @@ def write(text: str) -> None:
 
 def document(error: TierkeeperError) -> ErrorDocument:
     """The error as `--json` prints it: one object, or a list where several faults were found."""
-    if isinstance(error, Faults):
+    if isinstance(error, Faults) and len(error.errors) > 1:
         return ErrorDocument(error=[_result(e) for e in error.errors])
     return ErrorDocument(error=_result(error))
 

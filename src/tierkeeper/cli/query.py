@@ -53,7 +53,7 @@ def _format(format_: Format | None, file: Path | None, *, as_json: bool) -> Form
             raise UsageError(
                 "--format", f"--json prints JSON, not {format_}", "Leave out --json, or write to a file with --output"
             )
-        if format_ == "parquet":
+        if format_ == "parquet" and sys.stdout.isatty():
             raise UsageError("--format parquet", "Parquet is no text for a terminal", "Name a file with --output FILE")
         return format_ or ("json" if as_json else "table")
     if file.exists():
@@ -74,6 +74,8 @@ def _print(answer: "pa.Table", chosen: Format) -> None:
         output.write("\n")
     elif chosen == "csv":
         _write_csv(answer, sys.stdout.buffer)
+    elif chosen == "parquet":
+        _write_parquet(answer, sys.stdout.buffer)
     else:
         out = output.console()
         out.print(table(answer))
@@ -85,9 +87,7 @@ def _save(answer: "pa.Table", chosen: Format, file: Path) -> None:
     try:
         with file.open("xb") as stream:
             if chosen == "parquet":
-                import pyarrow.parquet as pq
-
-                pq.write_table(answer, stream, compression="zstd")
+                _write_parquet(answer, stream)
             elif chosen == "csv":
                 _write_csv(answer, stream)
             else:
@@ -98,6 +98,12 @@ def _save(answer: "pa.Table", chosen: Format, file: Path) -> None:
             raise
         cause = f"the file cannot be written ({error.strerror})"
         raise Failed("--output", cause, "Make room, or name another place") from None
+
+
+def _write_parquet(answer: "pa.Table", stream: Any) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(answer, stream, compression="zstd")
 
 
 def _write_csv(answer: "pa.Table", stream: Any) -> None:

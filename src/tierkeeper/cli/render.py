@@ -9,7 +9,6 @@ from functools import singledispatch
 from typing import Final
 
 from rich.console import RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -21,7 +20,8 @@ _BAR_CELLS: Final = 10
 _HIGH: Final = 0.7
 _FULL: Final = 0.85
 _GIVEN_BACK: Final = "Space given back"
-_OWN: Final = "tierkeeper"  # the schema of that name holds nothing of the user's
+_OWN: Final = "tierkeeper"
+_TIERS: Final = ("core", "main", "archive")
 
 
 def grid(*columns: str, right: Iterable[str] = ()) -> Table:
@@ -103,10 +103,17 @@ def _check(result: r.CheckResult) -> Iterator[RenderableType]:
 
 @render.register
 def _setup(result: r.SetupResult) -> Iterator[RenderableType]:
-    for number, step in enumerate(result.steps, 1):
-        yield Text.assemble((f"{number:>3}  ", "dim"), (f"{visible(step.tier):<8} ", "bold"), visible(step.action))
-        if step.sql and not result.applied and _OWN not in step.action:  # the user's own tables are what a person looks at
-            yield Padding(Text(visible(step.sql), "dim"), (0, 0, 0, 14))
+    shown = [s for s in result.steps if not _is_own(s)]
+    for tier in dict.fromkeys(s.tier for s in result.steps if _is_own(s)):
+        own = sum(s.tier == tier and _is_own(s) for s in result.steps)
+        what = f"make what is missing of tierkeeper's own schema ({plural(own, 'step')}; --json shows their SQL)"
+        shown.insert(0, r.SetupStep(tier=tier, action=what))
+    shown.sort(key=lambda s: _TIERS.index(s.tier) if s.tier in _TIERS else len(_TIERS))
+    for step in shown:
+        yield Text.assemble((f"{visible(step.tier):<9}", "bold"), visible(step.action))
+        if step.sql and not result.applied:
+            indented = "\n".join(" " * 9 + line for line in visible(step.sql).splitlines())
+            yield Text(indented, "dim")
     yield from notes(result.notes)
     if not result.steps:
         yield good("Nothing is missing")
@@ -116,13 +123,16 @@ def _setup(result: r.SetupResult) -> Iterator[RenderableType]:
         yield Text.assemble("Nothing was changed. Do it with: ", ("tierkeeper setup --apply", "bold"))
 
 
+def _is_own(step: r.SetupStep) -> bool:
+    """Whether the step makes a part of tierkeeper's own schema, which holds nothing of the user's."""
+    return f" {_OWN}" in step.action or f"INTO {_OWN}." in step.sql
+
+
 @render.register
 def _status(result: r.StatusResult) -> Iterator[RenderableType]:
     tiers = grid("Tier", "Used", "Quota", "", "Health", right=("Used", "Quota"))
     for name, tier in result.tiers.items():
-        health = cell("read-only", "yellow") if tier.healthy and tier.read_only else cell("ok", "green")
-        if not tier.healthy:
-            health = Text.assemble(("away  ", "bold red"), visible(tier.cause or ""))
+        health = cell("ok", "green") if tier.cause is None else cell(tier.cause, "yellow" if tier.healthy else "bold red")
         tiers.add_row(cell(name, "bold"), size(tier.used_bytes), size(tier.quota_bytes), bar(tier.share), health)
     yield tiers
     if result.tables:
@@ -130,9 +140,11 @@ def _status(result: r.StatusResult) -> Iterator[RenderableType]:
         yield _tables(result.tables)
     else:
         yield from notes(["no table has a policy yet: add [[tables]] entries to tierkeeper.toml"])
-    for name, tier in result.tiers.items():
-        if tier.remedy:
-            yield Text.assemble((f"{visible(name)}  ", "bold"), (visible(tier.remedy), "green"))
+    remedies = [(name, tier.remedy) for name, tier in result.tiers.items() if tier.remedy]
+    if remedies:
+        yield Text()
+    for name, remedy in remedies:
+        yield Text.assemble((f"{visible(name):<9}", "bold"), (visible(remedy), "green"))
 
 
 def _tables(tables: dict[str, r.TableStatus]) -> Table:
@@ -140,6 +152,8 @@ def _tables(tables: dict[str, r.TableStatus]) -> Table:
     table = grid(*columns, right=columns[2:5])
     for name, one in tables.items():
         waits = []
+        if one.core_rows_estimate is None and one.main_rows_estimate is None and one.in_flight is not None:
+            waits.append("there is no such table")
         if one.in_flight:
             waits.append(f"{plural(one.in_flight, 'interrupted batch')}: the next run settles it")
         if one.conflicts:

@@ -47,6 +47,8 @@ def _move(result: r.MoveResult) -> Iterator[RenderableType]:
         ("took", cell(f"{result.seconds:.1f} s{speed}")),
         ("ended because", cell(result.stopped_because, "green" if result.stopped_because == "complete" else "yellow")),
     )
+    if result.rows and result.from_ == "core":
+        yield from notes(["the deleted rows' space stays Core's until it is given back: 'tierkeeper quota' does that"], "blue")
     if result.recovered:
         yield from notes([f"{plural(result.recovered, 'batch')} of an interrupted run settled first"], "blue")
     yield from notes(result.notes)
@@ -137,7 +139,9 @@ def _verify(result: r.VerifyResult) -> Iterator[RenderableType]:
     for line in result.missing:
         yield bad(f"missing  {line}")
     checked = plural(result.checked, "segment")
-    if result.ok:
+    if result.ok and not result.checked:
+        yield Text("The archive holds no segment yet.", "dim")
+    elif result.ok:
         yield good(f"{checked} read back, decrypted and compared: all intact")
     else:
         wrong = len(result.damaged) + len(result.missing)

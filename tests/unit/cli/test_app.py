@@ -53,7 +53,7 @@ def with_end(reason: str) -> MoveResult:
         ["archive"],
         ["archive", "restore", "t", "--to", "x.txt/"],
         ["archive", "run", "--before", "never"],
-        ["query", "select 1", "--format", "parquet"],
+        ["archive", "restore", "t", "--to", "february.txt"],
         ["query", "select 1", "--output", "/no/such/folder/x.csv"],
         ["--config", "nowhere.toml", "check"],
         [],
@@ -257,3 +257,11 @@ def test_a_restore_is_told_in_a_line(cli: Cli, keeper: Any) -> None:
 def test_version(cli: Cli) -> None:
     assert cli("--version").out.startswith("tierkeeper ")
     assert json.dumps(cli("--help").code) == "0"
+
+
+def test_one_fault_is_an_object_and_several_are_a_list(cli: Cli, keeper: Any) -> None:
+    one, two = UsageError("a", "b", "c"), UsageError("d", "e", "f")
+    keeper.answer = Faults([one])
+    assert cli("check", "--json").document == {"error": {"place": "a", "cause": "b", "remedy": "c"}}
+    keeper.answer = Faults([one, two])
+    assert [e["place"] for e in cli("check", "--json").document["error"]] == ["a", "d"]

@@ -44,6 +44,6 @@ def test_a_target_is_a_table_or_a_new_file(tmp_path: Path) -> None:
     for good in ("restored.flights", "flights", '"Odd"."Name"', "x.parquet", f"{tmp_path}/x.csv"):
         assert arguments.target(good) == good
     (tmp_path / "there.csv").touch()
-    for wrong in ("a b", "./x.txt", "dir/table", f"{tmp_path}/there.csv"):
+    for wrong in ("a b", "./x.txt", "dir/table", "x.txt", "t.json", f"{tmp_path}/no/x.csv", f"{tmp_path}/there.csv"):
         with pytest.raises(UsageError, match="--to"):
             arguments.target(wrong)

@@ -1,5 +1,7 @@
 """The forms of an answer."""
 
+import contextlib
+import io
 import json
 from collections.abc import Callable
 from decimal import Decimal
@@ -68,4 +70,20 @@ def test_an_answer_that_has_no_form_leaves_no_file(cli: Cli, answered: Any, tmp_
 
 def test_json_and_another_format_contradict_each_other(cli: Cli, answered: Any) -> None:
     assert cli("query", "select 1", "--json", "--format", "csv").code == Exit.USAGE
+    assert not answered.opened
+
+
+def test_parquet_goes_into_a_pipe_but_not_to_a_terminal(cli: Cli, answered: Any, tmp_path: Path) -> None:
+    file = tmp_path / "x.parquet"
+    with file.open("w") as pipe, contextlib.redirect_stdout(pipe):
+        assert cli("query", "select 1", "--format", "parquet").code == 0
+    assert pq.read_table(file).equals(ANSWER)
+    answered.opened.clear()
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    with contextlib.redirect_stdout(Terminal()):
+        assert cli("query", "select 1", "--format", "parquet").code == Exit.USAGE
     assert not answered.opened

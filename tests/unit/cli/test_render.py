@@ -86,7 +86,12 @@ def shown(result: object) -> str:
             r.StatusResult(
                 tiers={
                     "core": r.TierStatus(
-                        used_bytes=450_000_000, quota_bytes=500_000_000, share=0.9, healthy=True, read_only=True
+                        used_bytes=490_000_000,
+                        quota_bytes=500_000_000,
+                        share=0.98,
+                        healthy=True,
+                        cause="98% of its quota is used",
+                        remedy="Run tierkeeper quota",
                     ),
                     "main": r.TierStatus(
                         used_bytes=None, quota_bytes=10**10, share=None, healthy=False, cause="no route", remedy="Start it"
@@ -97,11 +102,12 @@ def shown(result: object) -> str:
                 },
             ),
             [
-                "450.0 MB",
-                "90%",
-                "read-only",
-                "away  no route",
-                "Start it",
+                "490.0 MB",
+                " 98%",
+                "98% of its quota is used",
+                "no route",
+                "core     Run tierkeeper quota",
+                "main     Start it",
                 "~12",
                 "2 interrupted batches",
                 "1 key in Core and in Main",
@@ -121,6 +127,21 @@ def shown(result: object) -> str:
             ["300 B", "30%", "VACUUM FULL", "public.u: locked", "Run again"],
         ),
         (r.SetupResult(applied=True, steps=[]), ["Nothing is missing"]),
+        (
+            r.SetupResult(
+                applied=False,
+                steps=[
+                    r.SetupStep(tier="main", action="create schema tierkeeper", sql="CREATE SCHEMA tierkeeper"),
+                    r.SetupStep(tier="main", action="write down that this is main", sql="INSERT INTO tierkeeper.tier …"),
+                    r.SetupStep(tier="main", action="create table public.t", sql="CREATE TABLE t (\n  a int\n)"),
+                ],
+            ),
+            [
+                "main     make what is missing of tierkeeper's own schema (2 steps",
+                "         CREATE TABLE t (\n           a int\n",
+            ],
+        ),
+        (r.VerifyResult(checked=0, damaged=[], missing=[], ok=True), ["holds no segment yet"]),
         (r.InitResult(file="tierkeeper.toml", found=["A"], missing=["B"]), ["tierkeeper.toml is written", "missing  B"]),
         (
             r.HealthResult(ok=False, checks=[r.HealthItem(name="api", healthy=False, cause="gone", remedy="Look")]),
