@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _SQL = load("tierkeeper.query", "query.sql")
 _TRANSACTION_TIMEOUT_SINCE: Final = 170_000
 _MISSING: Final = ("42P01", "3F000")  # undefined table, invalid schema
+_WRITES: Final = "25006"  # the transaction is read-only because we made it so
 _TOO_LONG: Final = ("25P03", "25P04", "57014")  # idle in transaction, transaction time-out, statement time-out
 
 
@@ -242,7 +243,7 @@ class FastDoor:
         """The scan's rows at each tier, one stream after the other; each stack holds a stream's connection."""
         import pyarrow as pa
 
-        from tierkeeper.query.values import from_archive, wire_schema
+        from tierkeeper.query.values import wire_schema
 
         for tier, text in self._scan_texts(scan, snapshots):
             link, snapshot = (self._core, snapshots.core) if tier == "core" else (self._main, snapshots.main)
@@ -251,16 +252,17 @@ class FastDoor:
                 yield held, held.enter_context(snapshot_stream(link, snapshot, text, self._timeout_seconds))
         counted = [s for s in snapshots.segments.get(scan.table, []) if scan.ages.meets(s.min_age, s.max_age)] if scan.age else []
         if counted:
-            rows = from_archive(self._archived(scan, counted, snapshots), scan)
-            yield ExitStack(), pa.RecordBatchReader.from_batches(wire_schema(scan), rows)
+            yield ExitStack(), pa.RecordBatchReader.from_batches(wire_schema(scan), self._archived(scan, counted, snapshots))
 
     def _archived(self, scan: Scan, segments: Sequence[ScanSegment], snapshots: _Snapshots) -> Iterator[Any]:
+        from tierkeeper.query.values import from_archive
+
         columns = [c.name for _, c in scan.columns] or [str(scan.age)]
         if self._archive is None:
             return
         try:
             for segment in segments:
-                yield from self._archive.read(segment.id, columns, scan.ages.low, scan.ages.high)
+                yield from from_archive(self._archive.read(segment.id, columns, scan.ages.low, scan.ages.high), scan)
         except TierkeeperError as error:
             snapshots.archive_fault = error
             raise
@@ -326,6 +328,8 @@ def _as_setup(place: str) -> Iterator[None]:
         cause = error.__cause__
         if isinstance(cause, psycopg.Error) and cause.sqlstate in _MISSING and "tierkeeper." in str(cause):
             raise UsageError(place, "the tierkeeper schema is missing here", "Run tierkeeper setup --apply") from cause
+        if isinstance(cause, psycopg.Error) and cause.sqlstate == _WRITES:
+            raise UsageError(place, f"the statement does more than read ({error.cause})", "Run it on that server") from cause
         if isinstance(cause, psycopg.Error) and cause.sqlstate in _TOO_LONG:
             raise NotNow(place, "it took longer than query.timeout", "Ask for less, or raise query.timeout") from cause
         raise

@@ -3,6 +3,7 @@
 Nothing here decides which rows count: it is told which transactions and keys to leave out.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 OUTSIDE: Final = "lies outside of the years 1 to 9999"
+_SNAPSHOT_GONE: Final = re.compile(r'snapshot "[^"]*" does not exist|invalid snapshot identifier')  # its transaction was ended
 _FIRST, _BEYOND = "0001-01-01", "10000-01-01"
 
 
@@ -37,10 +39,14 @@ def scan_sql(scan: Scan, excluded_xids: Sequence[str] = (), excluded_keys: Seque
 def _projected(column: ColumnFacts) -> str:
     """A column in a form that travels unharmed: an infinite time would silently become another one, so it is an error."""
     name, kind = ident(column.name), column.type.kind
-    if kind in ("numeric", "uuid", "text", "opaque"):
+    if kind == "opaque":
+        # By the type's output function, as a client sees it and as the archive keeps it. A cast to text drops the blanks of
+        # character(n) and gives an inet a mask. concat() makes '' of NULL, and IS NULL is true for a row of NULLs.
+        return f"CASE pg_catalog.num_nulls({name}) WHEN 0 THEN pg_catalog.concat({name}) END"
+    if kind in ("numeric", "uuid", "text"):
         return f"{name}::pg_catalog.text"
     if kind not in ("date", "timestamp", "timestamptz"):
-        return name
+        return f"{name}::{column.type.postgres}"  # the driver knows no domains
     zone = "+00" if kind == "timestamptz" else ""
     plain = f"({name} AT TIME ZONE 'UTC')" if kind == "timestamptz" else name
     held = f"{name} >= '{_FIRST}{' 00:00' + zone if zone else ''}' AND {name} < '{_BEYOND}{' 00:00' + zone if zone else ''}'"
@@ -84,6 +90,8 @@ def scan_error(place: str, said: str) -> Failed | NotNow:
     )
     if OUTSIDE in said:
         return Failed(place, f"a time {OUTSIDE} ({cause[:200]})", "Exclude it: … AND the_column < '10000-01-01'")
+    if _SNAPSHOT_GONE.search(said):
+        return NotNow(place, "it took longer than query.timeout", "Ask for less, or raise query.timeout")
     if "timeout" in said or "connection" in said.lower():
         return NotNow(
             place, f"the tier did not answer in time ({cause[:200]})", "Ask for less, raise query.timeout, or run it again"

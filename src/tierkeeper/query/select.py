@@ -320,7 +320,7 @@ class StatementCompiler:
     def _push(self, where: exp.Expr, node: exp.Select, scope: Scope) -> None:
         """Hands WHERE's conjuncts to the tables whose rows cannot come back as nulls of an outer join."""
         sides = [str(j.args.get("side") or "").upper() for j in node.args.get("joins") or ()]
-        if any(s in ("RIGHT", "FULL") for s in sides):
+        if not scope.relations or any(s in ("RIGHT", "FULL") for s in sides):
             return
         kept = {r.alias for r, side in zip(scope.relations, ["", *sides], strict=True) if side != "LEFT"}
         aliases = {t.column.relation for r in scope.relations if r.alias in kept for _, t in r.columns if t.column is not None}

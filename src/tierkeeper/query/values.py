@@ -54,7 +54,7 @@ def _wired(array: pa.Array, column: ColumnFacts, scan: Scan) -> pa.Array:
         raise Failed(
             f"{scan.table}.{column.name}",
             f"the archive holds a value outside of the years 1 to 9999 or of its type ({error})",
-            "Narrow the ages",
+            "Leave the column out, or narrow the ages to segments without such a value",
         ) from error
 
 

@@ -224,7 +224,7 @@ def test_what_core_can_answer_alone_goes_there_as_it_is(items: Tiers) -> None:
 def test_core_runs_nothing_that_writes(items: Tiers) -> None:
     with closing(items.core.connect("test")) as core:
         core.execute("CREATE SEQUENCE counted")
-    with pytest.raises(NotNow, match="read-only"):
+    with pytest.raises(UsageError, match="read-only"):
         door(items).query("select nextval('counted')")
 
 

@@ -4,7 +4,7 @@ SELECT n.nspname::text,
        a.attname::text,
        format_type(a.atttypid, a.atttypmod),
        CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace AND t.typtype = 'b' THEN t.typname::text END,
-       a.atttypmod,
+       b.modifier,
        coalesce(
          CASE WHEN l.collprovider = 'd' THEN %(bytewise)s::bool
               ELSE l.collprovider::text = 'b' OR (l.collprovider = 'c' AND to_jsonb(l) ->> 'collcollate' ~ '^(C|POSIX|C\.UTF-?8)$')
@@ -14,7 +14,18 @@ FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS wanted (schema, name)
 JOIN pg_namespace n ON n.nspname = wanted.schema
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-JOIN pg_type t ON t.oid = a.atttypid
+CROSS JOIN LATERAL (
+  -- A domain's values are its base type's, and to every operator they are nothing else.
+  WITH RECURSIVE under (type, modifier, depth) AS (
+    SELECT a.atttypid, a.atttypmod, 0
+    UNION ALL
+    SELECT d.typbasetype, d.typtypmod, u.depth + 1
+    FROM under u
+    JOIN pg_type d ON d.oid = u.type AND d.typtype = 'd'
+  )
+  SELECT u.type, u.modifier FROM under u ORDER BY u.depth DESC LIMIT 1
+) b
+JOIN pg_type t ON t.oid = b.type
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
 ORDER BY 1, 2, a.attnum
 
