@@ -16,7 +16,7 @@ from tierkeeper.kernel.errors import Failed, Fenced, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, ScanSegment
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.postgres.link import Connection, Link, transaction, translated
+from tierkeeper.postgres.link import Connection, Isolation, Link, transaction, translated
 from tierkeeper.postgres.statements import load
 
 SCHEMA: Final[Mapping[str, str]] = {n: s.as_string(None) for n, s in load("tierkeeper.archive", "schema.sql").items()}
@@ -37,11 +37,11 @@ class Catalog:
         return f"tiers.{self._link.tier}"
 
     @contextmanager
-    def transaction(self, *, read_only: bool = False) -> Iterator[psycopg.Cursor]:
+    def transaction(self, *, read_only: bool = False, isolation: Isolation = "read committed") -> Iterator[psycopg.Cursor]:
         """One transaction on a connection of its own. Raises UsageError where `setup` was never run."""
         with translated(self.place), closing(self._link.connect("archive")) as conn:
             try:
-                with transaction(conn, read_only=read_only) as cur:
+                with transaction(conn, isolation=isolation, read_only=read_only) as cur:
                     yield cur
             except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
                 raise UsageError(self.place, "the archive's catalog is not set up", "Run `tierkeeper setup --apply`") from error
@@ -52,7 +52,7 @@ class Catalog:
         Raises Fenced if the batch is past that, UsageError if the newest segment was written with another key than `key_id`.
         """
         with self.transaction() as cur:
-            last = cur.execute(_SQL["last_key_id"]).fetchone()
+            last = cur.execute(_SQL["newest"]).fetchone()
             if last is not None and last[0] != key_id:
                 remedy = "Put the archive's own key back, or give this archive another catalog and store"
                 raise UsageError("archive key", f"the archive was written with key {last[0]}, this key is {key_id}", remedy)
@@ -64,6 +64,12 @@ class Catalog:
         if row is None or (found := _ledger_row(row)).state != "open":
             raise Fenced(self.place, f"another run has settled batch {batch.id}", "Run the same command again")
         return found
+
+    def newest(self) -> tuple[str, str] | None:
+        """Key id and manifest of the newest segment; None while there is none."""
+        with self.transaction(read_only=True) as cur:
+            row = cur.execute(_SQL["newest"]).fetchone()
+        return (str(row[0]), str(row[1])) if row else None
 
     def ledger_row(self, batch_id: UUID) -> LedgerRow | None:
         with self.transaction(read_only=True) as cur:
@@ -121,6 +127,14 @@ class Catalog:
             row = cur.execute(_SQL["segment_undone"], {"batch": batch_id}).fetchone()
             reach(Point.UNDO_BEFORE_COMMIT)
         return [f"segment/{row[0]}", str(row[1])] if row else []
+
+    def chain(self) -> tuple[list[Segment], str | None]:
+        """Every segment ever, those undone too, in the order of their chain; and the manifest that the next one will follow."""
+        everything = {**_named(None), "segment": None, "states": ["copied", "sealed", "undone"]}
+        with self.transaction(read_only=True, isolation="repeatable read") as cur:
+            segments = [_segment(r) for r in cur.execute(_SQL["segments"], everything).fetchall()]
+            end = cur.execute(_SQL["chain_end"]).fetchone()
+        return segments, end[0] if end else None
 
     def uncommitted(self) -> list[Segment]:
         """Sealed segments whose commit object may be missing from the store."""

@@ -53,7 +53,10 @@ class ArchiveDestination:
         self._scratch = scratch
 
     def open(self, batch: Batch) -> LedgerRow:
-        """See `Destination.open`. Raises UsageError if the archive was last written with another key."""
+        """See `Destination.open`. Raises UsageError if the archive was last written with another key, Failed in another store."""
+        newest = self._catalog.newest()
+        if newest is not None:
+            self._same_store(newest[1])
         return self._catalog.open(batch, self._keys().key_id)
 
     def copy(self, batch: Batch, snapshot: SourceSnapshot) -> LedgerRow:
@@ -218,10 +221,18 @@ class ArchiveDestination:
     def _put_commit(self, segment: Segment) -> None:
         """The commit object lies under its manifest's hash, so that one look tells whether a manifest counts."""
         if self._store.head(segment.commit_key) is None:
+            self._same_store(segment.manifest)
             body = Commit(segment=segment.id, batch=segment.batch, manifest=segment.manifest).body()
             with suppress(ObjectExists):  # another run put it meanwhile: it says the same
                 put_bytes(self._store, segment.commit_key, self._keys().seal("commit", body))
         reach(Point.COMMIT_PUT)
+
+    def _same_store(self, manifest: str) -> None:
+        """A folder without its disk looks like an empty store: what is written there is lost when the disk is mounted over it."""
+        if self._store.head(f"manifest/{manifest}") is None:
+            cause = f"it does not hold the archive's manifest {manifest}"
+            remedy = "Check that its disk is mounted and that this is the archive's own store, then run again; nothing was moved"
+            raise Failed(self._store.name, cause, remedy)
 
     def _discard(self, objects: Sequence[str]) -> None:
         """Frees the store of what nothing points to. What cannot be deleted counts for nothing: it has no commit object."""

@@ -12,7 +12,7 @@ from tierkeeper.archive.digest import ContentDigest
 from tierkeeper.archive.model import Manifest, Segment, WrappedKey, parse_document
 from tierkeeper.archive.segment import OpenSegment, authenticated, opened, sha256_of
 from tierkeeper.crypto.keys import KeyRing
-from tierkeeper.kernel.errors import Failed
+from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.objectstore.port import Store
 
 _REMEDY = "Restore the store from its copy, then run `tierkeeper archive verify`"
@@ -36,17 +36,27 @@ class SegmentReader:
     def data_key(self, segment: Segment) -> bytes:
         """Unwraps the segment's key."""
         place = f"key of segment {segment.id}"
-        body = self._keys().unseal("key", self._store.get(segment.key_object), place)
+        body = self.ring(segment).unseal("key", self._store.get(segment.key_object), place)
         wrapped = parse_document(WrappedKey, body, place)
         if wrapped.segment != segment.id:
             raise Failed(place, f"it is the key of segment {wrapped.segment}", _REMEDY)
         return bytes.fromhex(wrapped.data_key)
 
+    def ring(self, segment: Segment) -> KeyRing:
+        """The keys for `segment`. Raises UsageError for another archive's: a mistake of whoever gave them, and no damage."""
+        ring = self._keys()
+        if ring.key_id != segment.key_id:
+            cause = f"segment {segment.id} was written with key {segment.key_id}, this key is {ring.key_id}"
+            raise UsageError(
+                "archive key", cause, "Put the archive's own key back, or its recovery key's text into TIERKEEPER_KEY"
+            )
+        return ring
+
     def manifest(self, segment: Segment) -> Manifest:
         """The signed manifest. Raises Failed if it is not the one that the catalog knows or says other things than it."""
         place = f"manifest of segment {segment.id}"
         sealed = self._store.get(segment.manifest_key)
-        manifest = parse_document(Manifest, self._keys().unseal("manifest", sealed, place), place)
+        manifest = parse_document(Manifest, self.ring(segment).unseal("manifest", sealed, place), place)
         said = (
             manifest.segment,
             manifest.batch,
@@ -55,8 +65,20 @@ class SegmentReader:
             manifest.rows,
             manifest.sha256,
             manifest.bytes,
+            manifest.source,
+            manifest.created_at,
         )
-        known = (segment.id, segment.batch, segment.position, segment.previous, segment.rows, segment.sha256, segment.bytes)
+        known = (
+            segment.id,
+            segment.batch,
+            segment.position,
+            segment.previous,
+            segment.rows,
+            segment.sha256,
+            segment.bytes,
+            segment.source,
+            segment.created_at,
+        )
         table = (
             manifest.schema_name,
             manifest.table_name,

@@ -8,18 +8,20 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from psycopg import sql
 
 from tierkeeper.archive import rows
 from tierkeeper.archive.digest import ContentDigest
+from tierkeeper.archive.lossless import arrow_schema
 from tierkeeper.archive.model import Contents, Segment
 from tierkeeper.archive.reading import SegmentReader
 from tierkeeper.archive.segment import row_groups
@@ -36,7 +38,10 @@ FILE_ENDINGS: Final = (".csv", ".parquet")
 
 @dataclass(frozen=True)
 class Selection:
-    """Segments of one table with equal columns, in the order of their chain, and which of their rows: age in [since, until)."""
+    """Segments of one table with equal columns, in the order of their chain, and which of their rows: age in [since, until).
+
+    Where one of them has ages BC, which go as text, `contents` says so and the others' ages are written as Postgres writes them.
+    """
 
     reader: SegmentReader
     segments: Sequence[Segment]
@@ -49,7 +54,8 @@ class Selection:
         """The rows, authenticated page by page."""
         for segment in self.segments:
             with self.reader.open(segment) as content:
-                yield from content.batches(self.since, self.until)
+                for batch in content.batches(self.since, self.until):
+                    yield batch if batch.schema.equals(self.schema) else _ages_as_text(batch, self.schema, self.contents.age)
 
 
 def names_a_file(to: str) -> bool:
@@ -61,12 +67,19 @@ def select(reader: SegmentReader, segments: Sequence[Segment], since: datetime |
     """The selection from `segments` (at least one, the newest last). Raises UsageError where their columns differ."""
     wanted = [s for s in segments if _may_match(s, since, until)]
     newest = wanted[-1] if wanted else segments[-1]
-    other = next((s for s in wanted if s.schema_hash != newest.schema_hash), None)
-    if other is not None:
-        cause = f"its columns changed between segment {other.id} and segment {newest.id}"
-        raise UsageError(f"table {newest.table}", cause, "Restore them one by one with --segment")
-    with reader.open(newest) as content:
-        return Selection(reader, wanted, content.contents, content.schema, since, until)
+    contents = _contents(reader, newest)
+    for other in {s.schema_hash: s for s in wanted if s.schema_hash != newest.schema_hash}.values():
+        theirs = _contents(reader, other)
+        if replace(theirs, age_is_native=False).schema_hash != replace(contents, age_is_native=False).schema_hash:
+            cause = f"its columns changed between segment {other.id} and segment {newest.id}"
+            raise UsageError(f"table {newest.table}", cause, "Restore them one by one with --segment")
+        contents = replace(contents, age_is_native=False)
+    return Selection(reader, wanted, contents, arrow_schema(contents.carried), since, until)
+
+
+def _contents(reader: SegmentReader, segment: Segment) -> Contents:
+    with reader.open(segment) as content:
+        return content.contents
 
 
 def to_table(selection: Selection, link: Link, name: TableName) -> int:
@@ -75,6 +88,8 @@ def to_table(selection: Selection, link: Link, name: TableName) -> int:
     The table is invisible until it was read back and compared.
     """
     place = f"table {name} ({link.tier})"
+    if name.schema == "tierkeeper":
+        raise UsageError(place, "that schema is tierkeeper's own", "Name a table in another schema")
     with translated(place), closing(link.connect("restore")) as conn:
         if shapes.exists(conn, name):
             raise UsageError(place, "it exists already", "Name a table that does not exist")
@@ -112,6 +127,16 @@ def to_file(selection: Selection, path: Path) -> int:
         finally:
             Path(temporary).unlink(missing_ok=True)
     return sent.rows
+
+
+def _ages_as_text(batch: pa.RecordBatch, schema: pa.Schema, age: str) -> pa.RecordBatch:
+    """`batch` with its native ages as Postgres's text under the pinned settings, in which the fraction has no trailing zeros."""
+    at = schema.get_field_index(age)
+    ages, columns = batch.column(at), batch.columns
+    text = ages.cast(pa.date32() if pa.types.is_date(ages.type) else pa.timestamp("us")).cast(pa.string())
+    text = pc.replace_substring_regex(text, r"\.?0*$", "") if pa.types.is_timestamp(ages.type) else text
+    columns[at] = pc.binary_join_element_wise(text, "+00", "") if getattr(ages.type, "tz", None) else text
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _may_match(segment: Segment, since: datetime | None, until: datetime | None) -> bool:

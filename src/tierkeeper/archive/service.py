@@ -78,6 +78,11 @@ class Archive:
         """Proves that the store can be written; what was found. Raises as the store does."""
         return self._store.probe()
 
+    def written_with(self) -> str | None:
+        """Id of the key that the newest segment was written with; None while there is no segment. Raises as the catalog does."""
+        newest = self._catalog.newest()
+        return newest[0] if newest else None
+
     def rows_by_table(self, conn: Connection) -> dict[TableName, int]:
         """How many rows count in the archive, read from its catalog through `conn`."""
         return rows_by_table(conn)

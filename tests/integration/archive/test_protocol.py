@@ -202,3 +202,24 @@ def test_without_setup_the_error_says_so(small: Bench) -> None:
     destination = ArchiveDestination(small.store, small.tiers.core, lambda: small.keys, SystemClock())
     with pytest.raises(UsageError, match="setup --apply"):
         destination.unsettled()
+
+
+def test_a_store_without_its_disk_is_not_begun_anew(small: Bench) -> None:
+    """I1: an unmounted disk leaves an empty folder; what is written there would be hidden by the mount."""
+    small.move("events", "at", "id = 1")
+    copied = small.batch("events", "at", "id = 2")
+    small.copy(copied)
+    away = small.tiers.store.rename(small.tiers.store.with_name("away"))
+    for mounted in (False, True):
+        if mounted:
+            small.tiers.store.mkdir()
+        with pytest.raises(Failed, match="disk is mounted"):
+            small.destination.open(small.batch("events", "at", "id = 3"))
+        with pytest.raises(Failed, match="disk is mounted"):
+            small.destination.finish(copied.id)
+    assert list(small.tiers.store.iterdir()) == []
+    small.tiers.store.rmdir()
+    away.rename(small.tiers.store)
+    assert small.destination.unsettled() == []
+    assert small.archive.verify().ok
+    assert objects(small)["commit"] == 2

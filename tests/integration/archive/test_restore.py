@@ -169,3 +169,37 @@ def test_a_column_added_between_segments_is_named(archived: Bench) -> None:
     new = archived.archive.restore(EVENTS, to="back", target=archived.tiers.main, since=datetime(2015, 1, 1, tzinfo=UTC))
     assert new.rows == 1
     assert archived.rows("SELECT more FROM back") == [(7,)]
+
+
+@pytest.mark.parametrize("kind", ["date", "timestamp", "timestamptz"])
+def test_segments_with_and_without_ages_bc_come_back_as_one_table(bench: Bench, kind: str) -> None:
+    bench.main.execute(f"CREATE TABLE old (at {kind} NOT NULL, id int4 PRIMARY KEY)".encode())
+    bench.main.execute(
+        "INSERT INTO old VALUES ('0044-03-15 12:30:00 BC', 1), ('0001-01-01', 2), ('1969-12-31 23:59:59.999999', 3),"
+        " ('2000-02-29 10:00:10.5', 4)"
+    )
+    bench.move("old", "at", "id = 1")
+    bench.move("old", "at", "id > 1")
+    bench.main.execute("CREATE TABLE loaded (LIKE old)")
+    assert bench.archive.restore(TableName("public", "old"), to="back", target=bench.tiers.main).rows == 4
+    path = bench.tiers.home / "old.csv"
+    assert bench.archive.restore(TableName("public", "old"), to=str(path), target=bench.tiers.main).rows == 4
+    with bench.main.cursor() as cur, cur.copy("COPY loaded FROM STDIN (FORMAT csv, HEADER)") as stream:
+        stream.write(path.read_bytes())
+    for made in ("back", "loaded"):
+        assert bench.rows(f"(TABLE old EXCEPT TABLE {made}) UNION ALL (TABLE {made} EXCEPT TABLE old)") == []
+
+
+def test_tierkeepers_own_schema_takes_no_restored_table(archived: Bench) -> None:
+    with pytest.raises(UsageError, match="own"):
+        archived.archive.restore(EVENTS, to="tierkeeper.back", target=archived.tiers.main)
+
+
+def test_a_line_that_looks_like_copys_end_comes_back(bench: Bench) -> None:
+    bench.main.execute("CREATE TABLE t (at date, id int4 PRIMARY KEY, x text)")
+    bench.main.execute(
+        "INSERT INTO t VALUES ('2013-01-01', 1, E'a\\n\\\\.\\nb'), ('2013-01-01', 2, E'\\\\.'), ('2013-01-01', 3, E'\\r\\n')"
+    )
+    bench.move("t", "at")
+    assert bench.archive.restore(TableName("public", "t"), to="u", target=bench.tiers.main).rows == 3
+    assert bench.rows("TABLE t EXCEPT TABLE u") == []

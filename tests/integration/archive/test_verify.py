@@ -12,6 +12,7 @@ from tierkeeper.archive.verify import check
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.errors import Failed, UsageError
+from tierkeeper.kernel.tables import TableName
 
 
 def flip(path: Path, at: int) -> None:
@@ -91,7 +92,7 @@ def test_a_row_taken_out_of_the_catalog_breaks_the_chain(small: Bench) -> None:
         conn.execute("DELETE FROM tierkeeper.segment WHERE id = %s", [two.id])
     conn.close()
     result = small.archive.verify()
-    assert [d.split(":")[0] for d in result.damaged] == [str(three.id)]
+    assert [d.split(":")[0] for d in result.damaged] == [str(three.id), two.commit_key]
 
 
 def test_a_changed_catalog_row_is_found(small: Bench) -> None:
@@ -106,7 +107,9 @@ def test_the_wrong_key_opens_nothing_and_the_recovery_key_all(small: Bench) -> N
     small.move("events", "at")
     other, _ = KeyRing.create(small.tiers.home / "other", {})
     with_other = Archive(small.store, small.tiers.catalog, lambda: other, SystemClock(), source_marker=lambda _: "open")
-    assert "cannot be decrypted" in with_other.verify().damaged[0]
+    for read in (with_other.verify, lambda: with_other.restore(TableName("public", "events"), to="x", target=small.tiers.main)):
+        with pytest.raises(UsageError, match="was written with key"):  # a mistake, and not damage
+            read()
     recovery = KeyRing.parse((small.tiers.home / ".config/tierkeeper/archive-recovery.key").read_text(), "test")
     with_recovery = Archive(small.store, small.tiers.catalog, lambda: recovery, SystemClock(), source_marker=lambda _: "open")
     assert with_recovery.verify().ok
@@ -127,3 +130,49 @@ def test_the_store_holds_no_word_of_the_rows(small: Bench) -> None:
         assert b"plainword" not in data
         assert b"events" not in data
         assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_newest_row_taken_out_of_the_catalog_is_missed(small: Bench) -> None:
+    small.move("events", "at", "id = 1")
+    small.move("events", "at", "id = 2")
+    _, newest = small.archive.segments()
+    with small.tiers.catalog.connect("test") as conn:
+        conn.execute("DELETE FROM tierkeeper.segment WHERE id = %s", [newest.id])
+    conn.close()
+    result = small.archive.verify()
+    assert sorted(d.split(":")[0] for d in result.damaged) == [newest.commit_key, f"manifest {newest.manifest}"]
+
+
+def test_a_catalog_that_was_put_back_misses_what_the_store_has(small: Bench) -> None:
+    small.move("events", "at", "id = 1")
+    with small.tiers.catalog.connect("test") as conn:
+        conn.execute("CREATE TABLE chain_of_yesterday AS TABLE tierkeeper.chain")
+        small.move("events", "at", "id = 2")
+        newest = small.archive.segments()[-1]
+        conn.execute("DELETE FROM tierkeeper.segment WHERE id = %s", [newest.id])
+        conn.execute("UPDATE tierkeeper.chain SET (position, manifest) = (SELECT position, manifest FROM chain_of_yesterday)")
+    conn.close()
+    assert [d.split(":")[0] for d in small.archive.verify().damaged] == [newest.commit_key]
+
+
+def test_a_segment_declared_undone_is_missed(small: Bench) -> None:
+    small.move("events", "at")
+    (segment,) = small.archive.segments()
+    with small.tiers.catalog.connect("test") as conn:
+        conn.execute("UPDATE tierkeeper.segment SET state = 'undone'")
+    conn.close()
+    assert [d.split(":")[0] for d in small.archive.verify().damaged] == [segment.commit_key]
+
+
+def test_a_copy_that_is_taken_back_meanwhile_is_no_damage(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = small.batch("events", "at", "id = 2")
+    small.copy(batch)
+    get = small.store.get
+
+    def undo_then_get(key: str) -> bytes:
+        small.destination.undo(batch.id)
+        return get(key)
+
+    monkeypatch.setattr(small.store, "get", undo_then_get)
+    result = small.archive.verify()
+    assert (result.ok, result.missing) == (True, [])

@@ -48,6 +48,9 @@ INSERT INTO tierkeeper.chain DEFAULT VALUES ON CONFLICT DO NOTHING
 -- name: chain_head
 SELECT position, manifest FROM tierkeeper.chain FOR UPDATE
 
+-- name: chain_end
+SELECT manifest FROM tierkeeper.chain
+
 -- name: chain_advance
 UPDATE tierkeeper.chain SET position = %(position)s, manifest = %(manifest)s WHERE position = %(position)s - 1
 
@@ -102,5 +105,5 @@ SELECT id::text FROM tierkeeper.segment WHERE batch = ANY (%(batches)s::uuid[]) 
 -- name: rows_by_table
 SELECT schema_name, table_name, sum(rows)::bigint FROM tierkeeper.segment WHERE state = 'sealed' GROUP BY 1, 2
 
--- name: last_key_id
-SELECT key_id FROM tierkeeper.segment WHERE state <> 'undone' ORDER BY position DESC LIMIT 1
+-- name: newest
+SELECT key_id, manifest FROM tierkeeper.segment WHERE state <> 'undone' ORDER BY position DESC LIMIT 1

@@ -29,7 +29,7 @@ WHERE schema_name = %(schema)s AND table_name = %(table)s AND state IN ('copied'
 -- Ages before the year 1 are no dates in Python; a filter on age only saves time, so there it is left out.
 SELECT count(*), {fingerprint}::text,
        CASE WHEN min({age}) >= '0001-01-02' THEN min({age})::timestamptz END,
-       max({age})::timestamptz
+       CASE WHEN max({age}) >= '0001-01-02' THEN max({age})::timestamptz END
 FROM ONLY {table} WHERE {predicate}
 
 -- name: next_bound
