@@ -5,7 +5,7 @@ and never leaks to another client of one.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -77,8 +77,9 @@ class Link:
         given.setdefault("connect_timeout", str(CONNECT_SECONDS))
         mode = given.get("sslmode")
         if is_loopback(given.get("host", given.get("hostaddr", ""))) or self.insecure:
-            if self.sslrootcert:
-                given["sslrootcert"], given["sslmode"] = self.sslrootcert, mode or "verify-full"
+            ca = self.sslrootcert or given.get("sslrootcert")
+            if ca:
+                given["sslrootcert"], given["sslmode"] = ca, mode or "verify-full"
         elif mode in ("disable", "allow", "prefer"):
             raise UsageError(
                 place,
@@ -180,23 +181,39 @@ _BY_STATE: Final[Mapping[str, tuple[type[TierkeeperError], str]]] = MappingProxy
 )
 
 
+_CREDENTIALS: Final = "Correct the user or the password in the URL"
+_REFUSED: Final[Sequence[tuple[str, str]]] = (
+    (r"[Tt]enant or user not found", "In the URL of Supabase's pooler the user is postgres.REF; copy it whole from Connect"),
+    (r"password authentication failed|no password supplied|role .* does not exist", _CREDENTIALS),
+    (r"database .* does not exist", "Correct the database's name in the URL"),
+    (r"certificate|SSL|no encryption", "Name the server's CA in sslrootcert"),
+)
+"""What a server or the link to it says when the address is wrong: the gravest first, for one attempt may hide another."""
+
+_ATTEMPT: Final = re.compile(r'^(?:- )?.*?connection to server at "[^"]*"(?: \([^)]*\))?, port \d+ failed: (?:FATAL: +)?')
+
+
+def _not_connected(text: str, place: str) -> TierkeeperError:
+    """No connection: libpq says a line for each attempt (with and without TLS, each address of a host), hints indented."""
+    lines = [_ATTEMPT.sub("", line).strip() for line in text.splitlines() if not line.startswith((" ", "\t"))]
+    for pattern, remedy in _REFUSED:
+        for line in lines:
+            if re.search(pattern, line):
+                return UsageError(place, line, remedy)
+    remedy = "Check that it runs and that host and port are right, then run again"
+    if ".supabase.co:" in place:
+        remedy += "; the direct host needs IPv6: in Supabase open Connect and copy the URL of the 'Session pooler'"
+    return NotNow(place, f"the server does not answer ({lines[0]})", remedy)
+
+
 def translate(error: psycopg.Error, place: str) -> TierkeeperError:
     """`error` in our words. The driver's text may quote a row but never a password; only its first line is kept."""
     state = error.sqlstate or ""
-    lines = (error.diag.message_primary or str(error) or type(error).__name__).strip().splitlines()
-    cause = re.sub(r"postgres(?:ql)?://\S+", "postgresql://…", lines[-1].strip() if not state else lines[0].strip())
+    text = error.diag.message_primary or str(error) or type(error).__name__
+    text = re.sub(r"postgres(?:ql)?://\S+", "postgresql://…", text.strip())
     if not state and isinstance(error, psycopg.OperationalError):
-        if "certificate" in cause or "SSL" in cause:
-            return UsageError(place, cause, "Name the server's CA in sslrootcert")
-        if "password authentication failed" in cause or "no password supplied" in cause or "role" in cause:
-            return UsageError(place, cause, "Correct the user or the password in the URL")
-        if "database" in cause and "does not exist" in cause:
-            return UsageError(place, cause, "Correct the database's name in the URL")
-        return NotNow(
-            place,
-            f"the server does not answer ({cause})",
-            "Check that it runs and that host and port are right, then run again",
-        )
+        return _not_connected(text, place)
+    cause = text.splitlines()[0].strip()
     kind, remedy = next(
         (_BY_STATE[k] for k in (state, state[:2]) if k in _BY_STATE),
         (Failed, f"Look up SQLSTATE {state} in Postgres's manual"),

@@ -1,0 +1,41 @@
+"""What a user reads when a server cannot be reached: one cause, the gravest, and what to do."""
+
+import psycopg
+import pytest
+
+from tierkeeper.kernel.errors import NotNow, UsageError
+from tierkeeper.postgres.link import Link, translate
+
+HERE = 'connection to server at "127.0.0.1", port 5432 failed: '
+WRONG = f'connection failed: {HERE}FATAL:  password authentication failed for user "u"'
+PLAIN = f'{HERE}FATAL:  no pg_hba.conf entry for host "h", user "u", database "x", no encryption'
+
+
+@pytest.mark.parametrize(
+    ("said", "cause", "remedy"),
+    [
+        (f"{WRONG}\n{PLAIN}", 'password authentication failed for user "u"', "password"),
+        (f'{HERE}FATAL:  database "x" does not exist', 'database "x" does not exist', "database's name"),
+        (f"{HERE}SSL error: certificate verify failed", "SSL error: certificate verify failed", "sslrootcert"),
+        (f"{HERE}FATAL:  Tenant or user not found", "Tenant or user not found", "postgres.REF"),
+    ],
+)  # fmt: skip
+def test_a_wrong_address_is_the_users_to_correct(said: str, cause: str, remedy: str) -> None:
+    found = translate(psycopg.OperationalError(said), "tiers.core (h:5432/x)")
+    assert (type(found), found.cause) == (UsageError, cause)
+    assert remedy in found.remedy
+
+
+def test_a_server_that_is_away_may_come_back() -> None:
+    hint = "\n\tIs the server running on that host and accepting TCP/IP connections?"
+    found = translate(psycopg.OperationalError(f"connection failed: {HERE}Connection refused{hint}"), "tiers.core (h:5432/x)")
+    assert (type(found), found.cause) == (NotNow, "the server does not answer (Connection refused)")
+    assert "pooler" not in found.remedy
+    direct = translate(psycopg.OperationalError(f"{HERE}Network is unreachable"), "tiers.core (db.abc.supabase.co:5432/postgres)")
+    assert "Session pooler" in direct.remedy
+
+
+def test_a_ca_in_the_url_is_used_on_this_machine_too() -> None:
+    given = Link("core", "postgresql://u:p@127.0.0.1/x?sslrootcert=/ca.crt").parameters
+    assert (given["sslmode"], given["sslrootcert"]) == ("verify-full", "/ca.crt")
+    assert "sslmode" not in Link("core", "postgresql://u:p@127.0.0.1/x").parameters
