@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 
 from support import Tiers, tierkeeper_toml
@@ -21,6 +22,8 @@ from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Stop
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.mover.service import Bounds
+from tierkeeper.query.runner import FastDoor
 
 EVENTS = TableName("public", "events")
 POLICY = (
@@ -123,3 +126,27 @@ def test_sigterm_ends_at_a_safe_point(make_tiers: Callable[..., Tiers], *, readi
     assert answer(keeper) == (2000, 2_001_000)
     assert keeper_of(tiers).move(EVENTS, "core", "main", before=until).stopped_because == "complete"
     assert answer(keeper) == (2000, 2_001_000)
+
+
+def test_rows_rest_at_main_for_the_readers_that_saw_them_in_core(
+    make_tiers: Callable[..., Tiers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I2: between a reader's first snapshot and its second, rows go to Main and would go on to the archive at once."""
+    keeper = keeper_of(make_tiers(core="events"))
+    keeper.setup(apply=True)
+    until, take, deeds = FIRST + timedelta(days=8), FastDoor._moved, list[str]()
+
+    def after_the_first_snapshot(door: FastDoor, cur: psycopg.Cursor) -> frozenset[object]:
+        moved = take(door, cur)
+        if not deeds:
+            deeds.append(keeper.move(EVENTS, "core", "main", before=until).stopped_because)
+            deeds.append(keeper.move(EVENTS, "main", "archive", before=until).stopped_because)
+        return moved
+
+    keeper.move(EVENTS, "core", "main", before=FIRST)  # what can be made before is made
+    monkeypatch.setattr(FastDoor, "_moved", after_the_first_snapshot)
+    patient = open_keeper(keeper._settings, environment=keeper._environment)
+    monkeypatch.setattr(patient, "_bounds", Bounds(30))
+    assert answer(patient) == (2000, 2_001_000)
+    assert deeds[0] == "complete"
+    assert deeds[1].startswith("resting")

@@ -187,6 +187,35 @@ def test_a_link_that_is_cut(pair: Any, selection: Selects, tier: str, point: Poi
     check_settled(pair, chosen)
 
 
+def test_rows_that_a_reader_saw_in_core_count_for_nothing_at_main(
+    pair: Any, selection: Selects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I2: whatever is moved and cleared away between its two snapshots; a write would hide whose rows they are."""
+    take, deeds = FastDoor._moved, list[int]()
+
+    def after_the_first_snapshot(door: FastDoor, cur: psycopg.Cursor) -> frozenset[object]:
+        moved = take(door, cur)
+        if not deeds:
+            deeds.extend(run(pair.tiers.core, pair.tiers.main, selection(), longest_reader_seconds=30).rows for _ in range(2))
+            with pytest.raises(psycopg.errors.ObjectInUse):
+                pair.main.execute("UPDATE public.events SET body = 'x' WHERE id = 1")
+        return moved
+
+    monkeypatch.setattr(FastDoor, "_moved", after_the_first_snapshot)
+    assert seen_by_query(pair) == (ROWS, SUM)
+    assert deeds == [ROWS, 0]
+    assert seen_by_query(pair) == (ROWS, SUM)
+
+
+@pytest.mark.parametrize("tier", ["core", "main"])
+def test_commits_are_durable_whatever_the_servers_default(pair: Any, tier: str) -> None:
+    link: Link = getattr(pair.tiers, tier)
+    database = psycopg.sql.Identifier(link.parameters["dbname"])
+    pair.core.execute(psycopg.sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(database))
+    with closing(link.connect("mover")) as conn, link_module.transaction(conn) as cur:
+        assert cur.execute("SHOW synchronous_commit").fetchone() == ("on",)
+
+
 def test_a_conflict_that_ends_in_core_is_kept_for_the_readers_that_saw_it(
     pair: Any, selection: Selects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
