@@ -207,6 +207,17 @@ def test_rows_that_a_reader_saw_in_core_count_for_nothing_at_main(
     assert seen_by_query(pair) == (ROWS, SUM)
 
 
+def test_a_standby_of_main_that_lags_holds_the_delete_back(pair: Any, selection: Selects) -> None:
+    """I1: Main may fail over to it."""
+    with closing(psycopg.connect(pair.tiers.main.uri, replication="true")) as standby:
+        where = standby.pgconn.exec_(b"IDENTIFY_SYSTEM").get_value(0, 2) or b""
+        assert standby.pgconn.exec_(b"START_REPLICATION PHYSICAL " + where).status == psycopg.pq.ExecStatus.COPY_BOTH
+        outcome = run(pair.tiers.core, pair.tiers.main, selection())
+        assert "standby" in outcome.stopped_because
+        assert len(pair.rows(pair.core)) == ROWS
+    check_settled(pair, selection())
+
+
 @pytest.mark.parametrize("tier", ["core", "main"])
 def test_commits_are_durable_whatever_the_servers_default(pair: Any, tier: str) -> None:
     link: Link = getattr(pair.tiers, tier)
