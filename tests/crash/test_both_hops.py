@@ -99,6 +99,19 @@ def test_a_key_that_core_uses_again_does_not_go_on_to_the_archive(make_tiers: Ca
     assert answer(keeper) == (2000, 2_001_000)
 
 
+def test_a_conflict_is_read_whatever_the_table_is_called(tiers: Tiers) -> None:
+    for link in (tiers.core, tiers.main):
+        with closing(link.connect("app")) as app:
+            app.execute('CREATE TABLE public."100% %s" ("k%" int PRIMARY KEY, at date)')
+            app.execute("INSERT INTO public.\"100% %s\" VALUES (1, '2024-01-01')")
+    policy = {"name": 'public."100% %s"', "age": "at", "core": "30 days", "main": "60 days"}
+    path = tierkeeper_toml(tiers, [policy], query_timeout="1 second")
+    keeper = open_keeper(config.load(path, tiers.environment, tiers.home), environment=tiers.environment)
+    keeper.setup(apply=True)
+    assert keeper.move(TableName("public", "100% %s"), "core", "main").conflicts == ["1"]
+    assert keeper.query('SELECT "k%" AS k FROM public."100% %s"').to_pylist() == [{"k": 1}]
+
+
 @pytest.mark.parametrize("reading", [False, True])
 def test_sigterm_ends_at_a_safe_point(make_tiers: Callable[..., Tiers], *, reading: bool) -> None:
     """Exit 75 also while the move waits for a reader at Main; what is left is whole and the next run ends it."""

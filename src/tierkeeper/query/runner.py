@@ -214,9 +214,8 @@ class FastDoor:
             )
             both = core.execute(
                 sql.SQL(
-                    "SELECT given.key::text FROM unnest(%s::jsonb[]) AS given (key) WHERE EXISTS (SELECT FROM {} t WHERE {})"
-                ).format(sql.Identifier(name.schema, name.name), equal),
-                [known[name]],
+                    "SELECT given.key::text FROM unnest({}::jsonb[]) AS given (key) WHERE EXISTS (SELECT FROM {} t WHERE {})"
+                ).format(sql.Literal(known[name]), sql.Identifier(name.schema, name.name), equal)  # a name may hold a %
             ).fetchall()
             if both:
                 taken.conflicts[name] = (shape.key, [str(r[0]) for r in both])
