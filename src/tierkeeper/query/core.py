@@ -58,6 +58,26 @@ def views_over(cur: psycopg.Cursor, tables: Sequence[TableName]) -> dict[TableNa
     return reached
 
 
+def relations(cur: psycopg.Cursor, statement: str) -> frozenset[TableName]:
+    """The relations that Postgres itself would read for `statement`; one that its planner proved needless is not among them."""
+    (explained,) = cur.execute(b"EXPLAIN (VERBOSE, FORMAT JSON) " + statement.encode()).fetchone() or ([],)
+    found, waiting = set[TableName](), list(explained)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if "Relation Name" in node:
+                found.add(TableName(str(node.get("Schema", "public")), str(node["Relation Name"])))
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+    return frozenset(found)
+
+
+def functions_that_read(cur: psycopg.Cursor, names: Sequence[str]) -> list[str]:
+    """Functions of the user's own called one of `names` that are not declared to be independent of tables."""
+    return [str(r[0]) for r in cur.execute(_SQL["functions"], {"names": list(names)})]
+
+
 def read_facts(cur: psycopg.Cursor, statement: Statement) -> Facts:
     """Columns, collations and constants of `statement`."""
     row = cur.execute(_SQL["database"]).fetchone()

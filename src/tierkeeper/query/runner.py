@@ -92,6 +92,7 @@ class FastDoor:
             described = at_core.describe(core, statement)
             self._refuse_views(cur, parsed)
             if not managed:
+                self._refuse_hidden(cur, parsed)
                 return at_core.answer(cur, statement, described)
             made = self._plan(cur, parsed, described)
             snapshots = self._snapshots(stack, cur, main, catalog, made)
@@ -159,6 +160,18 @@ class FastDoor:
             if hidden and table not in spread:
                 inner = ", ".join(str(t) for t in sorted(hidden))
                 raise refuse(str(table), f"it reads {inner}, whose rows are in several tiers", f"Ask {inner} itself")
+
+    def _refuse_hidden(self, cur: psycopg.Cursor, parsed: Statement) -> None:
+        """What Core is to answer alone must not read a table whose rows are elsewhere too, in whatever words it says so."""
+        spread = {n for n, p in self._policies.items() if p.mode == "move" and p.age is not None}
+        hidden = sorted(str(t) for t in spread & at_core.relations(cur, parsed.sql))
+        if hidden:
+            raise refuse(
+                ", ".join(hidden), "the statement reads it in a way that the fast door does not see", "Write SELECT … FROM"
+            )
+        for function in at_core.functions_that_read(cur, parsed.functions) if spread else ():
+            cause = "it may read tables whose rows are in several tiers, and would see Core's alone"
+            raise refuse(function, cause, "Declare it IMMUTABLE if it reads none, or ask the tables themselves")
 
     def _plan(self, cur: psycopg.Cursor, parsed: Statement, described: Sequence[tuple[str, int]]) -> Plan:
         facts: Facts = at_core.read_facts(cur, parsed)

@@ -38,6 +38,7 @@ class Statement:
     tree: exp.Expr
     tables: tuple[TableName, ...]
     constants: tuple[str, ...]
+    functions: tuple[str, ...] = ()  # names of what it calls beside SQL's own
 
 
 def parse(sql: str) -> Statement:
@@ -58,7 +59,12 @@ def parse(sql: str) -> Statement:
         raise UsageError(PLACE, f"{_verb(writer or tree)} does more than read", _READ_ONLY)
     if any(tree.find_all(*_PARAMETERS)):
         raise UsageError(PLACE, "the statement has a parameter, or an operator that looks like one", "Write the value itself")
-    return Statement(sql, tree, tuple(sorted(set(_tables(tree)))), tuple(dict.fromkeys(_constants(tree))))
+    return Statement(sql, tree, tuple(sorted(set(_tables(tree)))), tuple(dict.fromkeys(_constants(tree))), _functions(tree))
+
+
+def _functions(tree: exp.Expr) -> tuple[str, ...]:
+    called = {n.this.name if isinstance(n.this, exp.Expr) else str(n.this) for n in tree.find_all(exp.Anonymous)}
+    return tuple(sorted(called | {name.lower() for name in called}))
 
 
 def text_of(node: exp.Expr) -> str:

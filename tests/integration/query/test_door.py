@@ -265,3 +265,23 @@ def test_the_explanation_names_what_is_read(items: Tiers) -> None:
     lines = door(items).explain("select note from items where at >= '2013-01-05' and note > 'b'")
     assert [line.partition(":")[0] for line in lines] == ["core", "main", "archive", "then DuckDB"]
     assert """("note" COLLATE "C" > 'b'::pg_catalog.text)""" in lines[1]
+
+
+def test_a_table_that_only_postgres_recognises_is_not_answered_by_core_alone(items: Tiers) -> None:
+    name = TableName("public", "Ä" + "x" * 61)
+    with closing(items.core.connect("test")) as core:
+        core.execute(f'CREATE TABLE "{name.name}" (id int PRIMARY KEY, at timestamptz)'.encode())
+    spread = FastDoor(items.core, items.main, items.catalog, [TablePolicy(name, age="at")], timeout_seconds=30, archive=None)
+    for written in (f"Ä{'X' * 61}", f'"{name.name}y"'):  # Postgres folds ASCII letters only, and cuts names at 63 bytes
+        with pytest.raises(UsageError, match="does not see"):
+            spread.query(f"select * from {written}")
+
+
+def test_a_function_that_may_read_a_moved_table_is_refused(items: Tiers) -> None:
+    with closing(items.core.connect("test")) as core:
+        core.execute("CREATE FUNCTION peek() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM public.items'")
+        core.execute("CREATE FUNCTION twice(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2'")
+    for statement in ("select peek()", "select public.PEEK()", "select 1 where peek() > 0", "select * from peek()"):
+        with pytest.raises(UsageError, match="may read tables"):
+            door(items).query(statement)
+    assert door(items).query("select twice(2) as x, upper('a') as y").to_pylist() == [{"x": 4, "y": "A"}]

@@ -55,6 +55,17 @@ JOIN pg_class c ON c.oid = reached.oid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE reached.root <> reached.oid
 
+-- name: functions
+-- IMMUTABLE promises that no table is read; C is the language of extensions, which know nothing of the user's tables.
+SELECT p.oid::regprocedure::text
+FROM pg_proc p
+JOIN pg_language l ON l.oid = p.prolang
+WHERE p.proname = ANY (%(names)s)
+  AND p.provolatile <> 'i'
+  AND l.lanname NOT IN ('internal', 'c')
+  AND p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+ORDER BY 1
+
 -- name: database
 SELECT current_setting('server_encoding') = 'UTF8',
        coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'b'
