@@ -4,6 +4,7 @@ Nothing becomes visible before the last byte of every segment was authenticated,
 equal. It never touches an existing table or file.
 """
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -112,21 +113,35 @@ def to_file(selection: Selection, path: Path) -> int:
     with _file_errors(path):
         if path.exists():
             raise UsageError(str(path), "it exists already", "Name a file that does not exist")
-        fd, temporary = tempfile.mkstemp(prefix=".tierkeeper-", dir=path.parent)
-        try:
-            with os.fdopen(fd, "w+b") as file:
-                write = _csv_file if path.suffix == ".csv" else _parquet_file
-                sent, kept = write(selection, cast("BinaryIO", file), str(path))
-                _compare(sent, kept, str(path))
-                os.fsync(file.fileno())
+        with _unnamed(path.parent) as (file, source):
+            write = _csv_file if path.suffix == ".csv" else _parquet_file
+            sent, kept = write(selection, file, str(path))
+            _compare(sent, kept, str(path))
+            os.fsync(file.fileno())
             reach(Point.RESTORE_BEFORE_COMMIT)
             try:
-                os.link(temporary, path)  # unlike a rename it never replaces a file that came meanwhile
+                # Unlike a rename it never replaces a file that came meanwhile. A descriptor makes it follow /proc's link.
+                os.link(source, path, src_dir_fd=file.fileno(), follow_symlinks=True)
             except FileExistsError:
                 raise UsageError(str(path), "it exists already", "Name a file that does not exist") from None
-        finally:
-            Path(temporary).unlink(missing_ok=True)
     return sent.rows
+
+
+@contextmanager
+def _unnamed(folder: Path) -> Iterator[tuple[BinaryIO, str]]:
+    """A new file (600) in `folder`, and what to link it by. It has no name yet, so that a killed run leaves no rows behind."""
+    try:
+        fd, temporary = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), None
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+            raise
+        fd, temporary = tempfile.mkstemp(prefix=".tierkeeper-", dir=folder)  # this file system knows no unnamed files
+    try:
+        with os.fdopen(fd, "w+b") as file:
+            yield cast("BinaryIO", file), temporary or f"/proc/self/fd/{fd}"
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
 
 
 def _ages_as_text(batch: pa.RecordBatch, schema: pa.Schema, age: str) -> pa.RecordBatch:

@@ -203,3 +203,22 @@ def test_a_line_that_looks_like_copys_end_comes_back(bench: Bench) -> None:
     bench.move("t", "at")
     assert bench.archive.restore(TableName("public", "t"), to="u", target=bench.tiers.main).rows == 3
     assert bench.rows("TABLE t EXCEPT TABLE u") == []
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_killed_restore_leaves_no_rows_in_the_clear(archived: Bench, ending: str) -> None:
+    """I6: what is not finished has no name, so that nothing is left of it when the process is gone."""
+    folder, seen = archived.tiers.home / "out", list[object]()
+    folder.mkdir()
+
+    def look(point: Point) -> None:
+        if point is Point.RESTORE_BEFORE_COMMIT:
+            seen.append(list(folder.iterdir()))
+
+    faults.arm(look)
+    try:
+        assert archived.archive.restore(EVENTS, to=f"{folder}/x.{ending}", target=archived.tiers.main).rows == 494
+    finally:
+        faults.disarm()
+    assert seen == [[]]
+    assert [(p.name, p.stat().st_mode & 0o777) for p in folder.iterdir()] == [(f"x.{ending}", 0o600)]
