@@ -31,8 +31,12 @@ def _machine() -> str:
     return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
 
 
+_held: set[str] = set()
+"""Holders in this process that have not given back, or tried to: a lease of ours that is not here was cut off from its server."""
+
+
 class Lease:
-    """Held from `take` to `give_back`. A holder whose process is gone from this very machine is replaced at once."""
+    """Held from `take` to `give_back`. A holder that is gone from this very machine is replaced at once."""
 
     def __init__(self, conn: Connection, name: str) -> None:
         self._conn = conn
@@ -41,6 +45,7 @@ class Lease:
 
     def take(self) -> None:
         """Takes or renews. Raises NotNow naming the holder."""
+        _held.add(self._holder)  # before anybody can read it
         with transaction(self._conn) as cur:
             holder = self._read(cur)
             dead = holder if self._is_dead(holder) else None
@@ -49,6 +54,7 @@ class Lease:
             ).rowcount
             holder = holder if taken else self._read(cur)  # it may have been taken since the first look
         if not taken:
+            _held.discard(self._holder)
             host, *_, pid, _, _ = holder.split("/") if holder.count("/") > 3 else ["…"] * 4  # noqa: PLR2004
             raise NotNow(
                 self._name,
@@ -58,6 +64,7 @@ class Lease:
         reach(Point.LEASED)
 
     def give_back(self) -> None:
+        _held.discard(self._holder)
         with transaction(self._conn) as cur:
             cur.execute(_SQL["give_back"], {"name": self._name, "holder": self._holder})
 
@@ -69,4 +76,6 @@ class Lease:
     def _is_dead(holder: str) -> bool:
         machine, _, rest = holder.rpartition("/")[0].rpartition("/")[0].rpartition("/")
         started = holder.split("/")[-2] if holder.count("/") > 3 else ""  # noqa: PLR2004
-        return machine == _machine() and rest.isdigit() and _start_of(int(rest)) != started
+        if machine != _machine() or not rest.isdigit():
+            return False
+        return _start_of(int(rest)) != started or (int(rest) == os.getpid() and holder not in _held)

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote, urlencode
 
 import psycopg
 from psycopg import conninfo
+from psycopg.pq import TransactionStatus
 
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.limits import CONNECT_SECONDS, LOCK_SECONDS
@@ -132,7 +133,8 @@ def transaction(
 ) -> Iterator[psycopg.Cursor]:
     """One transaction under the pinned settings. An explicit READ WRITE also works where a full tier's default is read-only.
 
-    A write is durable when this returns: `synchronous_commit` is on, whatever the server's default.
+    A write is durable when this returns: `synchronous_commit` is on, whatever the server's default. A read-only one may be
+    ended early by its body with COMMIT.
     """
     local = {**PINNED, "row_security": "off", "lock_timeout": f"{LOCK_SECONDS}s", "search_path": "pg_catalog"}
     if not read_only:
@@ -154,7 +156,13 @@ def transaction(
                 with _quietly():
                     cur.execute("ROLLBACK")
             raise
-        cur.execute("COMMIT")
+        if read_only and conn.info.transaction_status is TransactionStatus.IDLE:
+            return  # its reader has ended it early
+        # COMMIT after a statement that failed and was passed over says ROLLBACK and raises nothing.
+        if cur.execute("COMMIT").statusmessage != "COMMIT":
+            raise Failed(
+                "transaction", "it was rolled back where it should have been committed", "Report this: it is a fault here"
+            )
 
 
 @contextmanager
@@ -186,7 +194,11 @@ _REFUSED: Final[Sequence[tuple[str, str]]] = (
     (r"[Tt]enant or user not found", "In the URL of Supabase's pooler the user is postgres.REF; copy it whole from Connect"),
     (r"password authentication failed|no password supplied|role .* does not exist", _CREDENTIALS),
     (r"database .* does not exist", "Correct the database's name in the URL"),
-    (r"certificate|SSL|no encryption", "Name the server's CA in sslrootcert"),
+    # A peer that went away is told by its TLS library too: that is no fault of the address.
+    (
+        r"certificate|no encryption|SSL(?! SYSCALL| connection has been closed| error: unexpected eof)",
+        "Name the server's CA in sslrootcert",
+    ),
 )
 """What a server or the link to it says when the address is wrong: the gravest first, for one attempt may hide another."""
 

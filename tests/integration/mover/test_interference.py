@@ -181,7 +181,7 @@ def test_a_link_that_is_cut(pair: Any, selection: Selects, tier: str, point: Poi
 
         faults.arm(hook)
         with pytest.raises((TierkeeperError, psycopg.Error)):
-            run(core.link, main.link, chosen, "cut off")
+            run(core.link, main.link, chosen)
         faults.disarm()
         assert seen_by_query(pair) == (ROWS, SUM)
     check_settled(pair, chosen)
