@@ -147,7 +147,7 @@ class Archive:
             rows = restoring.to_file(selection, Path(to))
         else:
             rows = restoring.to_table(selection, target, TableName.parse(to, "--to"))
-        seconds = time.monotonic() - began
+        seconds = round(time.monotonic() - began, 3)
         return RestoreResult(table=str(table), to=to, rows=rows, segments=len(selection.segments), seconds=seconds)
 
 

@@ -272,7 +272,10 @@ class PostgresDestination:
             states = cur.execute(_SQL["ledger_resting"], {"schema": table.schema, "table": table.name}).fetchall()
         if not states:
             return None
-        return "resting: " + ", ".join(f"{n} {'batch' if n == 1 else 'batches'} {s}" for s, n in states) + f" in {self.tier}"
+        in_flight = sum(n for state, n in states if state != "done")
+        if in_flight:
+            return f"resting: {in_flight} {'batch' if in_flight == 1 else 'batches'} on the way to {self.tier}"
+        return f"resting: rows that came to {self.tier} stay for {longest_reader_seconds:g} s (query.timeout)"
 
     def knows(self, batch_id: UUID) -> LedgerState | None:
         with transaction(self._conn, read_only=True) as cur:

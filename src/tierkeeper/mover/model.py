@@ -8,10 +8,7 @@ from datetime import UTC, datetime
 from psycopg import sql
 from xxhash import xxh3_64_hexdigest
 
-from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.tables import Column, TableName, TableShape
-
-AGE_TYPES = ("date", "timestamp", "timestamptz")
 
 Bound = tuple[str, ...]
 """The text forms of (age, key…), under the pinned settings."""
@@ -126,21 +123,3 @@ def travels_as_binary(source: TableShape, destination: TableShape) -> bool:
         if other is None or other.type != column.type or carries_ids(column):
             return False
     return True
-
-
-def check_age(shape: TableShape, age: str) -> Column:
-    """The age column. Raises UsageError naming the table where there is none, or one that does not say how old a row is."""
-    column = shape.column(age)
-    if column is None:
-        raise UsageError(
-            f"tables.{shape.name}.age",
-            f"the table has no column {age!r}",
-            f"Name one of: {', '.join(c.name for c in shape.columns)}",
-        )
-    if column.base not in AGE_TYPES:
-        raise UsageError(
-            f"tables.{shape.name}.age",
-            f"column {age!r} has type {column.type}, which does not say how old a row is",
-            "Name a column of type date, timestamp or timestamptz",
-        )
-    return column

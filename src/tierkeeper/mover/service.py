@@ -20,7 +20,7 @@ from tierkeeper.kernel.units import Age
 from tierkeeper.mover import mirror, plan
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.lease import Lease
-from tierkeeper.mover.model import Selection, check_age
+from tierkeeper.mover.model import Selection
 from tierkeeper.mover.runner import Mover, Outcome, Pace
 from tierkeeper.mover.source import Source
 from tierkeeper.postgres import shapes
@@ -202,7 +202,7 @@ class MoveService:
             raise UsageError(
                 str(request.table),
                 "no [[tables]] entry names this table",
-                'Add one with its name and its age column, such as age = "created_at"',
+                'Add one to tierkeeper.toml with its name and its age column, such as age = "created_at"',
             )
         if policy.mode == "mirror":
             raise UsageError(
@@ -213,10 +213,10 @@ class MoveService:
     def _selection(self, request: Request, policy: TablePolicy, source: Source) -> Selection:
         """The rows that are meant, with the cutoff frozen. Raises UsageError where the table cannot be moved."""
         place = f"tables.{request.table}"
-        shape = shapes.read(source.conn, request.table)
+        shape = shapes.read(source.conn, request.table, tier=request.source)
         if policy.age is None:
             raise UsageError(f"{place}.age", "no column says how old a row is", 'Name one: age = "created_at"')
-        check_age(shape, policy.age)
+        shapes.check_age_column(shape, policy.age)
         if shape.referenced_by:
             raise UsageError(
                 place,
@@ -250,5 +250,5 @@ def _try_condition(source: Source, selection: Selection) -> None:
 
 
 def _notes(shape: TableShape, listeners: tuple[str, ...]) -> list[str]:
-    notes = [f"trigger {t} fires on each row that is deleted" for t in shape.delete_triggers]
+    notes = [f"{t} fires on each row that is deleted" for t in shape.delete_triggers]
     return notes + [f"the deletes will be seen by {who}" for who in listeners]

@@ -38,12 +38,20 @@ _KINDS: Final[Mapping[str, str]] = {
 }
 
 
-def read(conn: Connection, name: TableName) -> TableShape:
+def read(conn: Connection, name: TableName, *, tier: str | None = None) -> TableShape:
     """The shape of the ordinary table `name`, with its key and the DDL that recreates it.
 
-    Reads in the transaction that `conn` is in, else in one of its own. Raises UsageError, naming the table, if it is
-    missing, is no ordinary table, or has neither a primary key nor a unique index over NOT NULL columns.
+    Reads in the transaction that `conn` is in, else in one of its own. Raises UsageError, naming the table (and `tier`), if it
+    is missing, is no ordinary table, or has neither a primary key nor a unique index over NOT NULL columns.
     """
+    try:
+        return _read(conn, name)
+    except UsageError as error:
+        place = error.place if tier is None else f"tiers.{tier}, {error.place}"
+        raise UsageError(place, error.cause, error.remedy) from None
+
+
+def _read(conn: Connection, name: TableName) -> TableShape:
     with catalog(conn) as cur:
         oid = _ordinary(cur, name)
         rows = cur.execute(_SQL["columns"], {"table": oid}).fetchall()

@@ -56,7 +56,10 @@ def parse(sql: str) -> Statement:
     tree = found[0]
     writer = next((n for n in tree.walk() if isinstance(n, _WRITES) and not isinstance(n, exp.Query)), None)
     if writer is not None or not isinstance(tree, exp.Query | exp.Values):
-        raise UsageError(PLACE, f"{_verb(writer or tree)} does more than read", _READ_ONLY)
+        plain = isinstance(tree, exp.Condition)  # a bare word or value
+        raise UsageError(
+            PLACE, "this is no question in SQL" if plain else f"{_verb(writer or tree)} does more than read", _READ_ONLY
+        )
     if any(tree.find_all(*_PARAMETERS)):
         raise UsageError(PLACE, "the statement has a parameter, or an operator that looks like one", "Write the value itself")
     return Statement(sql, tree, tuple(sorted(set(_tables(tree)))), tuple(dict.fromkeys(_constants(tree))), _functions(tree))

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 
-from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres import ddl, shapes
 from tierkeeper.postgres.catalog import catalog
@@ -27,7 +26,7 @@ def own_schema(conn: Connection) -> OwnSchema:
 
 def source_table(conn: Connection, name: TableName) -> SourceTable:
     """The table that rows come from. Raises UsageError as `shapes.read` does."""
-    shape = shapes.read(conn, name)
+    shape = shapes.read(conn, name, tier="core")
     return SourceTable(shape, ddl.objects(conn, shape), foreign_keys(conn, name))
 
 
@@ -35,10 +34,7 @@ def destination_table(conn: Connection, name: TableName, needs: Sequence[SchemaO
     """What there is of the table `name` and of its `needs`. Raises UsageError if it is there but can take no rows."""
     shape = None
     if shapes.exists(conn, name):
-        try:
-            shape = shapes.read(conn, name)
-        except UsageError as error:
-            raise UsageError(f"tiers.{tier}, {error.place}", error.cause, error.remedy) from None
+        shape = shapes.read(conn, name, tier=tier)
     params = {"schema": name.schema, "name": name.name}
     with catalog(conn) as cur:
         present = cur.execute(_SQL["present"], {"names": sorted({n.name for n in needs})}).fetchall()

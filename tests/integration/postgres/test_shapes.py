@@ -217,3 +217,13 @@ def test_the_age_column(scratch: Connection, type_: str, good: bool) -> None:
             outcome()
     with pytest.raises(UsageError, match="no column 'when'"):
         shapes.check_age_column(shape, "when")
+
+
+def test_the_mover_s_own_guard_is_no_surprise(tiers: Tiers) -> None:
+    with closing(tiers.core.connect("test")) as conn:
+        conn.execute("CREATE SCHEMA tierkeeper; CREATE TABLE public.t (id int PRIMARY KEY)")
+        for schema in ("tierkeeper", "public"):
+            conn.execute(f"CREATE FUNCTION {schema}.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'".encode())
+            trigger = f"CREATE TRIGGER {schema}_watch BEFORE DELETE ON public.t FOR EACH ROW EXECUTE FUNCTION {schema}.f()"
+            conn.execute(trigger.encode())
+        assert shapes.read(conn, TableName("public", "t")).delete_triggers == ("trigger public_watch",)

@@ -69,9 +69,9 @@ def test_every_fault_is_found_at_once(house: House) -> None:
     for part in (
         "table public.events: the foreign key child_event_fkey of public.child (ON DELETE NO ACTION) points at it",
         "tiers.main, table public.events: the column 'id' is of type integer, and bigint where the rows come from",
-        "table public.keyless: it has neither",
+        "tiers.core, table public.keyless: it has neither",
         "table public.odd: the age column 'at' is of type integer",
-        "table public.missing: it does not exist",
+        "tiers.core, table public.missing: it does not exist",
         "store: the disk is full",
     ):
         assert any(f.startswith(part) for f in found), part

@@ -141,7 +141,7 @@ def test_every_table_that_cannot_be_set_up_is_named(house: House) -> None:
     house.core.execute("CREATE TABLE public.keyless (at date)")
     with pytest.raises(Faults) as error:
         house.plan(tuple(TablePolicy(n, "move", age="at") for n in names))
-    assert [e.place for e in error.value.errors] == [f"table {n}" for n in names]
+    assert [e.place for e in error.value.errors] == [f"tiers.core, table {n}" for n in names]
 
 
 def test_what_a_move_lacks_is_made_with_the_tables_it_refers_to(house: House) -> None:

@@ -36,6 +36,13 @@ def test_reading_is_fine(sql: str) -> None:
     assert parse(sql).sql == sql
 
 
+def test_a_word_is_told_from_a_statement_that_writes() -> None:
+    with pytest.raises(UsageError, match="no question in SQL"):
+        parse("selec")
+    with pytest.raises(UsageError, match="DELETE does more than read"):
+        parse("delete from t")
+
+
 def test_tables_are_named_as_postgres_folds_them() -> None:
     found = parse('select * from Flights f, "Odd"."My Table", other.x where exists (select 1 from y) union select 1 from z')
     public = {TableName("public", name) for name in ("flights", "y", "z")}
