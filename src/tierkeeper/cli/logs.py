@@ -24,9 +24,19 @@ def configure(*, verbose: bool) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO if verbose else logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Stderr(),
         cache_logger_on_first_use=False,
     )
+
+
+class _Stderr:
+    """Writes to the stderr of the moment: the stream of the time of `configure` may be closed by now."""
+
+    def msg(self, message: str) -> None:
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def _redacted(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
