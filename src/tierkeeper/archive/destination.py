@@ -153,6 +153,7 @@ class ArchiveDestination:
         with self._scratch_file() as scratch:
             with snapshot.arrow(projection, order) as reader:
                 written = format_.write(contents, _read(reader, arrow_schema(carried), place), data_key, scratch)
+            snapshot.close()
             if written.rows != snapshot.extent.rows:
                 cause = f"{written.rows} rows were read where the same snapshot counted {snapshot.extent.rows}"
                 raise Failed(place, cause, _REMEDY_SOURCE)

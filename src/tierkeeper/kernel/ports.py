@@ -74,6 +74,10 @@ class SourceSnapshot(Protocol):
         """The batch's rows as Arrow record batches: `projection` pairs a name with an SQL expression (already quoted)."""
         ...
 
+    def close(self) -> None:
+        """Ends the transaction at the source: it must not stay open while the destination proves and commits."""
+        ...
+
 
 class Destination(Protocol):
     """The ledger's side of the move protocol (design section 4).

@@ -95,6 +95,7 @@ class PostgresDestination:
         into = sql.SQL("COPY {} ({}) FROM STDIN {}").format(model.qualified(batch.table), model.names(columns), options)
         with closing(snapshot.copy(columns, binary=binary)) as rows:
             rows_in(cur, into, sent.through(rows))
+        snapshot.close()
         cur.execute("SET CONSTRAINTS ALL IMMEDIATE")  # what is deferred may still change or refuse a row: before the comparison
         own = _SQL["own_rows"].format(
             columns=model.names(columns),

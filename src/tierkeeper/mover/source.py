@@ -75,6 +75,9 @@ class Snapshot:
             reach(Point.SOURCE_READ)
             yield reader
 
+    def close(self) -> None:
+        self.cursor.execute("COMMIT")
+
 
 class Source:
     """A Postgres tier that rows leave. Its marker decides every batch.

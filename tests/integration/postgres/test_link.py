@@ -1,0 +1,65 @@
+"""Transactions on a real server: what was committed is durable, what failed is told."""
+
+from collections.abc import Iterator
+from contextlib import closing, suppress
+
+import psycopg
+import pytest
+from psycopg import errors, sql
+
+from support import Tiers
+from tierkeeper.kernel.errors import Failed
+from tierkeeper.postgres.link import Connection, transaction
+
+
+@pytest.fixture
+def conn(tiers: Tiers) -> Iterator[Connection]:
+    with closing(tiers.core.connect("test")) as conn:
+        conn.execute("CREATE TABLE public.t (a int PRIMARY KEY)")
+        conn.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(sql.Identifier(conn.info.dbname)))
+        yield conn
+
+
+def count(conn: Connection) -> object:
+    return conn.execute("SELECT count(*) FROM public.t").fetchone()
+
+
+def test_a_failed_statement_that_was_passed_over_is_no_commit(conn: Connection) -> None:
+    def passes_over() -> None:
+        with transaction(conn) as cur:
+            cur.execute("INSERT INTO public.t VALUES (1)")
+            with suppress(errors.UniqueViolation):
+                cur.execute("INSERT INTO public.t VALUES (1)")
+
+    with pytest.raises(Failed, match="rolled back"):
+        passes_over()
+    assert count(conn) == (0,)
+
+
+def test_an_error_rolls_back_and_the_connection_goes_on(conn: Connection) -> None:
+    def fails() -> None:
+        with transaction(conn) as cur:
+            cur.execute("INSERT INTO public.t VALUES (1)")
+            raise ValueError("of the body's own")
+
+    with pytest.raises(ValueError, match="own"):
+        fails()
+    assert count(conn) == (0,)
+    with transaction(conn) as cur:
+        cur.execute("INSERT INTO public.t VALUES (1)")
+    assert count(conn) == (1,)
+
+
+def test_a_write_is_durable_whatever_the_default_and_leaves_no_setting(tiers: Tiers, conn: Connection) -> None:
+    with closing(tiers.core.connect("test")) as fresh:
+        assert fresh.execute("SHOW synchronous_commit").fetchone() == ("off",)
+        with transaction(fresh) as cur:
+            assert cur.execute("SHOW synchronous_commit").fetchone() == ("on",)
+        assert fresh.execute("SHOW synchronous_commit").fetchone() == ("off",)
+        assert fresh.execute("SHOW search_path").fetchone() != ("pg_catalog",)
+
+
+def test_a_reader_may_end_early(conn: Connection) -> None:
+    with transaction(conn, isolation="repeatable read", read_only=True) as cur:
+        cur.execute("COMMIT")
+    assert conn.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
