@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from archive_bench import Bench
+from tierkeeper.archive import rows
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import Failed, UsageError
@@ -222,3 +223,13 @@ def test_a_killed_restore_leaves_no_rows_in_the_clear(archived: Bench, ending: s
         faults.disarm()
     assert seen == [[]]
     assert [(p.name, p.stat().st_mode & 0o777) for p in folder.iterdir()] == [(f"x.{ending}", 0o600)]
+
+
+def test_a_file_that_holds_another_value_is_not_kept(archived: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    to_csv, write_table = rows.to_csv, pq.ParquetWriter.write_table
+    monkeypatch.setattr(rows, "to_csv", lambda batch: to_csv(batch).replace(b'"x33"', b'"x34"'))
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", lambda self, table: write_table(self, table.slice(0, len(table) - 1)))
+    for name in ("out.csv", "out.parquet"):
+        with pytest.raises(Failed, match="differs from the archive"):
+            archived.archive.restore(EVENTS, to=str(archived.tiers.home / name), target=archived.tiers.main)
+        assert not (archived.tiers.home / name).exists()
