@@ -89,6 +89,7 @@ def _several(results: list[r.Result]) -> Iterator[RenderableType]:
 
 def _segments(segments: list[r.SegmentResult]) -> Table:
     table = grid("Segment", "Table", "Rows", "Size", "From", "Up to", "State", right=("Rows", "Size"))
+    table.columns[0].no_wrap = True  # an id that is cut cannot be copied
     for s in segments:
         state = cell(s.state, "green" if s.state == "sealed" else "yellow")
         ages = (instant(s.min_age), instant(s.max_age))

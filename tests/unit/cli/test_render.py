@@ -58,9 +58,9 @@ DEMO = r.DemoResult(
 )
 
 
-def shown(result: object) -> str:
+def shown(result: object, width: int = 160) -> str:
     page = io.StringIO()
-    console = Console(file=page, width=160, color_system=None)
+    console = Console(file=page, width=width, color_system=None)
     for part in render(result):
         console.print(part)
     return page.getvalue()
@@ -160,3 +160,8 @@ def test_a_person_sees(result: object, words: list[str]) -> None:
 
 def test_what_the_database_says_cannot_steer_the_terminal() -> None:
     assert "\x1b" not in shown(MOVE.model_copy(update={"stopped_because": "\x1b]0;owned\x07"}))
+
+
+def test_a_segment_s_id_can_be_copied_from_a_narrow_terminal() -> None:
+    name = "03e6e47c-11ca-4ee9-a98b-f758b3766538"
+    assert name in shown([r.SegmentResult(**{**SEGMENT, "segment": name})], width=80)

@@ -1,15 +1,16 @@
 """Profiles, identities and the size of a store, without a server."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.errors import NotNow, UsageError
 from tierkeeper.tiers import identity, profile
 from tierkeeper.tiers.identity import Identity
-from tierkeeper.tiers.usage import directory_bytes
+from tierkeeper.tiers.usage import Usage, directory_bytes, refusal
 
 STARTED = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -50,3 +51,13 @@ def test_the_size_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "d").write_bytes(b"1")
     (tmp_path / "link").symlink_to("nowhere")
     assert directory_bytes(tmp_path) == 6
+
+
+def test_only_a_tier_that_gives_rows_away_may_be_read_only() -> None:
+    calm = Usage(used_bytes=1, read_only=False, in_recovery=False, version=170000, tls=True)
+    switched, replica = replace(calm, read_only=True), replace(calm, in_recovery=True)
+    assert refusal(calm, "p", gives_only=False) is None
+    assert refusal(switched, "p", gives_only=True) is None
+    assert isinstance(refusal(switched, "p", gives_only=False), NotNow)
+    for gives_only in (True, False):
+        assert isinstance(refusal(replica, "p", gives_only=gives_only), UsageError)
