@@ -72,13 +72,12 @@ class ArchiveDestination:
         try:
             written = self._put_segment(contents, snapshot, data_key, put)
             self._prove(contents, written, data_key)
-            key_object = self._put_sealed(ring, "key", WrappedKey(segment=contents.segment, data_key=data_key.hex()).body())
-            put.append(key_object)
+            put.append(self._put_sealed(ring, "key", WrappedKey(segment=contents.segment, data_key=data_key.hex()).body()))
         except TierkeeperError:
             self._discard(put)
             raise
         try:
-            copied = self._enter(batch, snapshot, contents, written, key_object)
+            copied = self._enter(batch, snapshot, contents, written, put)
         except Fenced:
             self._discard(put)
             raise
@@ -86,14 +85,20 @@ class ArchiveDestination:
         reach(Point.COPIED)
         return copied
 
-    def _enter(self, batch: Batch, snapshot: SourceSnapshot, contents: Contents, written: Written, key_object: str) -> LedgerRow:
-        """Manifest, ledger row, segment row and chain head, in one transaction of the catalog."""
+    def _enter(
+        self, batch: Batch, snapshot: SourceSnapshot, contents: Contents, written: Written, put: Sequence[str]
+    ) -> LedgerRow:
+        """Manifest, ledger row, segment row and chain head, in one transaction of the catalog. `put`: the segment, then its key."""
         ring = self._keys()
         with self._catalog.transaction() as cur:
             manifest = self._manifest(batch, snapshot, contents, written, self._catalog.chain_head(cur))
-            manifest_key = self._put_sealed(ring, "manifest", manifest.body())
+            try:
+                manifest_key = self._put_sealed(ring, "manifest", manifest.body())
+            except TierkeeperError:
+                self._discard(put)  # nothing was entered, and on a full disk what is left behind makes it worse (I9)
+                raise
             reach(Point.MANIFEST_PUT)
-            copied = self._catalog.copied(cur, manifest, manifest_key.partition("/")[2], key_object, snapshot.extent)
+            copied = self._catalog.copied(cur, manifest, manifest_key.partition("/")[2], put[-1], snapshot.extent)
             reach(Point.COPY_BEFORE_COMMIT)
         return copied
 

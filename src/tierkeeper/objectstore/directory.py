@@ -212,7 +212,7 @@ class DirectoryStore:
     def _error(self, error: OSError, doing: str) -> TierkeeperError:
         cause = f"could not {doing}: {os.strerror(error.errno) if error.errno else error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return NotNow(self.name, cause, "Make room on its disk, then run again; nothing was moved")
+            return NotNow(self.name, cause, "Make room on its disk, then run again")
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             return Failed(
                 self.name, cause, "Give this user a writable folder there (its file system needs hard links), then run again"

@@ -223,3 +223,19 @@ def test_a_store_without_its_disk_is_not_begun_anew(small: Bench) -> None:
     assert small.destination.unsettled() == []
     assert small.archive.verify().ok
     assert objects(small)["commit"] == 2
+
+
+@pytest.mark.parametrize("kind", ["segment", "key", "manifest"])
+def test_an_object_that_finds_no_room_takes_the_others_along(small: Bench, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """I9: tries that a full disk ends must not fill it further."""
+    put = small.store.put
+
+    def no_room(key: str, source: object, **said: object) -> None:
+        if key.startswith(kind):
+            raise NotNow("store", "no room", "Make room")
+        put(key, source, **said)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(small.store, "put", no_room)
+    with pytest.raises(NotNow, match="no room"):
+        small.copy(small.batch("events", "at"))
+    assert sum(objects(small).values()) == 0
