@@ -88,7 +88,7 @@ class ArchiveDestination:
     def _enter(
         self, batch: Batch, snapshot: SourceSnapshot, contents: Contents, written: Written, put: Sequence[str]
     ) -> LedgerRow:
-        """Manifest, ledger row, segment row and chain head, in one transaction of the catalog. `put`: the segment, then its key."""
+        """Manifest, ledger row, segment row and chain head, in one transaction. `put`: the segment, then its key."""
         ring = self._keys()
         with self._catalog.transaction() as cur:
             manifest = self._manifest(batch, snapshot, contents, written, self._catalog.chain_head(cur))
@@ -237,7 +237,7 @@ class ArchiveDestination:
         """A folder without its disk looks like an empty store: what is written there is lost when the disk is mounted over it."""
         if self._store.head(f"manifest/{manifest}") is None:
             cause = f"it does not hold the archive's manifest {manifest}"
-            remedy = "Check that its disk is mounted and that this is the archive's own store, then run again; nothing was moved"
+            remedy = "Check that its disk is mounted and that this is the archive's own store, then run again"
             raise Failed(self._store.name, cause, remedy)
 
     def _discard(self, objects: Sequence[str]) -> None:
