@@ -1,31 +1,15 @@
 """Postgres's division, its text as Arrow, and the forms in which a result leaves."""
 
-import csv
-import io
-import json
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from tierkeeper.kernel.errors import Failed
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.query.model import AgeRange, ColumnFacts, PgType, Scan
-from tierkeeper.query.output import render, write_parquet
 from tierkeeper.query.values import column_from_text, divider, from_archive
-
-TABLE = pa.table({
-    "a": [1, None, 2**60],
-    "b": ['x,"y"', "", None],
-    "c": [Decimal("1.50"), Decimal("12345678901234567.89"), None],
-    "d": [0.1, float("nan"), None],
-    "e": [datetime(2013, 1, 1, 5, tzinfo=UTC), None, None],
-    "f": [date(2013, 1, 1), None, None],
-    "g": [True, False, None],
-})  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -68,30 +52,3 @@ def test_an_infinite_time_from_the_archive_is_an_error() -> None:
     assert next(from_archive([good], scan)).to_pylist() == [{"c0": datetime(2013, 1, 1, 5)}, {"c0": None}]
     with pytest.raises(Failed, match=r"x\.at"):
         list(from_archive([pa.record_batch({"at": ["infinity"]})], scan))
-
-
-def test_csv_tells_null_from_empty() -> None:
-    out = io.StringIO()
-    render(TABLE, "csv", out)
-    lines = out.getvalue().splitlines()
-    assert lines[1] == '1,"x,""y""",1.50,0.1,2013-01-01T05:00:00+00:00,2013-01-01,true'
-    assert lines[2] == ',"",12345678901234567.89,nan,,,false'
-    assert next(csv.reader(lines)) == TABLE.column_names
-
-
-def test_json_keeps_what_a_double_cannot() -> None:
-    out = io.StringIO()
-    render(TABLE, "json", out)
-    first, second, third = json.loads(out.getvalue())
-    assert first == {"a": 1, "b": 'x,"y"', "c": 1.5, "d": 0.1, "e": "2013-01-01T05:00:00+00:00", "f": "2013-01-01", "g": True}
-    assert (second["c"], second["d"], third["a"]) == ("12345678901234567.89", "nan", str(2**60))
-    empty = io.StringIO()
-    render(TABLE.slice(0, 0), "json", empty)
-    assert json.loads(empty.getvalue()) == []
-
-
-def test_parquet_is_the_table(tmp_path: Path) -> None:
-    write_parquet(TABLE, tmp_path / "x.parquet")
-    assert pq.read_table(tmp_path / "x.parquet").num_rows == 3
-    with pytest.raises(Failed):
-        write_parquet(TABLE, tmp_path / "missing" / "x.parquet")
