@@ -2,21 +2,19 @@
 
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from tierkeeper.archive.restore import names_a_file
-from tierkeeper.archive.service import Archive
 from tierkeeper.config import Settings
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Faults, NotNow, UsageError
 from tierkeeper.kernel.limits import BATCH_ROWS, SEGMENT_ROWS
 from tierkeeper.kernel.policy import TablePolicy, Tier
-from tierkeeper.kernel.ports import Progress, Stop
+from tierkeeper.kernel.ports import Destination, Progress, Stop
 from tierkeeper.kernel.results import (
     ArchiveRunResult,
     CheckResult,
@@ -44,6 +42,8 @@ from tierkeeper.tiers.tier import Tier as TierFacts
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from tierkeeper.archive.service import Archive
 
 
 def open_keeper(
@@ -191,6 +191,8 @@ class Keeper:
         tier: Tier = "main",
     ) -> RestoreResult:
         """Rows of the archive as a new table in `tier`, or as a file, which changes no tier and needs none but the archive."""
+        from tierkeeper.archive.restore import names_a_file
+
         if not names_a_file(to):
             self._check_writable(tier)
         detail = {"to": to, "since": since, "until": until, "segment": segment}
@@ -231,11 +233,17 @@ class Keeper:
             progress=self._progress,
             stop=self._stop,
             prepare=self._prepare,
-            archive=self.archive.destination,
+            archive=self._archive_destination,
         )
 
+    def _archive_destination(self) -> AbstractContextManager[Destination]:
+        """Asked for by a run that needs it: the archive's libraries take most of a second to load."""
+        return self.archive.destination()
+
     @cached_property
-    def archive(self) -> Archive:
+    def archive(self) -> "Archive":
+        from tierkeeper.archive.service import Archive
+
         return Archive(
             DirectoryStore(self._settings.store_path, self._clock),
             self.links["archive"],
@@ -275,7 +283,8 @@ class Keeper:
     def _set_up(self, policies: tuple[TablePolicy, ...], names: frozenset[Tier], *, apply: bool) -> SetupResult:
         links = {str(n): link for n, link in self.links.items() if n in names}
         key_present = self._key_present if "archive" in names else True
-        planned = runner.plan(links, policies, self.archive.schema, key_present=key_present)
+        schema = self.archive.schema if "archive" in names else {}
+        planned = runner.plan(links, policies, schema, key_present=key_present)
         if apply:
             return runner.apply(planned, links, self._audit, self._make_key)
         return SetupResult(applied=False, steps=list(planned.steps), notes=list(planned.notes))
