@@ -16,7 +16,7 @@ __all__ = ["open"]
 
 
 def open(config: Path | str | None = None) -> Keeper:
-    """The keeper of the tiers in `config`, else in TIERKEEPER_CONFIG, ./tierkeeper.toml or the environment. Close it after use.
+    """The keeper of the tiers in `config`, else in TIERKEEPER_CONFIG, ./tierkeeper.toml or the environment.
 
     It connects when it is first asked something. Raises Faults for a wrong configuration.
     """

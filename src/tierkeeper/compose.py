@@ -83,9 +83,6 @@ class Keeper:
         self.links = cast("dict[Tier, Link]", settings.links())
         self._audit = PostgresAudit(self.links["main"])
 
-    def close(self) -> None:
-        """Nothing stays open between calls; here so that a keeper can be used with `closing`."""
-
     def check(self) -> CheckResult:
         """Looks at everything. Raises Faults, all at once, each with its remedy."""
         report = checks.check(cast("dict[str, TierFacts]", self._tiers), self._policies, self._probe_store)

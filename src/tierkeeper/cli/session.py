@@ -4,7 +4,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
@@ -55,12 +55,8 @@ class Session:
         from tierkeeper import compose
 
         listening: AbstractContextManager[None] = self.stop.listening() if stoppable else nullcontext()
-        with (
-            listening,
-            self.progress,
-            closing(compose.open_keeper(settings, progress=self.progress, stop=self.stop)) as keeper,
-        ):
-            yield keeper
+        with listening, self.progress:
+            yield compose.open_keeper(settings, progress=self.progress, stop=self.stop)
 
     def show(self, result: Result | Sequence[Result]) -> None:
         """Prints a result and remembers what it means for the exit code."""

@@ -1,8 +1,7 @@
 """What the four classes share: the configuration, the keeper, and a report whose end is an exit code."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,13 +24,11 @@ class Function:
     def _settings(self) -> Settings:
         return load(self._config, os.environ, Path.cwd())
 
-    @contextmanager
-    def _keeper(self) -> Iterator["Keeper"]:
+    def _keeper(self) -> "Keeper":
         settings = self._settings()
         from tierkeeper import compose
 
-        with closing(compose.open_keeper(settings)) as keeper:
-            yield keeper
+        return compose.open_keeper(settings)
 
 
 def report(work: Callable[[], Result]) -> None:

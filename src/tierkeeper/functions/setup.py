@@ -9,8 +9,7 @@ class MultiTierSetup(Function):
 
     def check(self) -> CheckResult:
         """Looks at the configuration and every connection. Raises Faults with all that is wrong."""
-        with self._keeper() as keeper:
-            return keeper.check()
+        return self._keeper().check()
 
     def validate_configuration(self) -> None:
         """Prints a readable report of `check`. Raises SystemExit with the exit code unless all is well."""
@@ -18,5 +17,4 @@ class MultiTierSetup(Function):
 
     def run(self, apply: bool = True) -> SetupResult:
         """Makes what is missing; without `apply` only plans it. Raises TierkeeperError."""
-        with self._keeper() as keeper:
-            return keeper.setup(apply)
+        return self._keeper().setup(apply)

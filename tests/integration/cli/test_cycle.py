@@ -86,8 +86,8 @@ def test_the_whole_cycle(sample: Tiers, ask: Command) -> None:
     assert status["tables"]["public.flights"]["archive_rows"] == january
     assert {"used_bytes", "quota_bytes", "healthy"} <= set(status["tiers"]["core"])
     assert ask("query", "SELECT count(*) AS n FROM flights") == [{"n": everything}]
-    with closing(tierkeeper.open()) as keeper:
-        assert keeper.query("SELECT count(*) FROM flights WHERE month = 1").column(0).to_pylist() == [rows_of(1, sample, ask)]
+    keeper = tierkeeper.open()
+    assert keeper.query("SELECT count(*) FROM flights WHERE month = 1").column(0).to_pylist() == [rows_of(1, sample, ask)]
 
     restored = ask("archive", "restore", "flights", "--to", str(sample.home / "january.parquet"))
     assert restored["rows"] == january

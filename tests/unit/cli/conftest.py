@@ -22,10 +22,6 @@ class Double:
     answer: Any = None
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     opened: dict[str, Any] = field(default_factory=dict)
-    closed: bool = False
-
-    def close(self) -> None:
-        self.closed = True
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def called(*args: Any, **kwargs: Any) -> Any:
