@@ -270,8 +270,11 @@ def test_a_system_postgres_serves_as_well(folder: Path, monkeypatch: pytest.Monk
         found = find_runtime.__wrapped__()
     except UsageError:
         pytest.skip("no system Postgres: pg_config is missing, or its server is")
+    assert "pginstall" not in found.bin_dir.parts
     with EmbeddedPostgres.start(folder / "data", durable=False, runtime=found) as server:
-        server.link("core").connect("test").close()
+        conn = server.link("core").connect("test")
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+        conn.close()
 
 
 def test_without_any_postgres_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
