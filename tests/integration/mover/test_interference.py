@@ -3,15 +3,15 @@
 The oracle counts the application's own rows and never reads the schema `tierkeeper`.
 """
 
-import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import psycopg
 import pytest
 
+from faultproxy import FaultProxy
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.errors import TierkeeperError
@@ -118,49 +118,6 @@ def test_runs_beside_each_other_without_a_lease(pair: Any, selection: Selects) -
     check_settled(pair, chosen)
 
 
-class Cutter:
-    """A TCP link that can be cut when the client sends next: before its bytes are passed on, or after the answer is lost."""
-
-    def __init__(self, link: Link) -> None:
-        self._to = ("127.0.0.1", int(link.parameters["port"]))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        port = self._listener.getsockname()[1]
-        self.link = Link(link.tier, link.url.replace(f":{self._to[1]}/", f":{port}/"), link.sslrootcert)
-        self.armed = ""
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(self._to)
-                for one, other, sends in ((client, server, True), (server, client, False)):
-                    threading.Thread(target=self._pump, args=(one, other, sends), daemon=True).start()
-
-    def _pump(self, one: socket.socket, other: socket.socket, sends: bool) -> None:
-        with suppress(OSError):
-            while data := one.recv(65536):
-                if self.armed == "request" or (self.armed == "answer" and not sends):
-                    break
-                other.sendall(data)
-        for end in (one, other):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-
-@contextmanager
-def cutter(link: Link) -> Iterator[Cutter]:
-    proxy = Cutter(link)
-    try:
-        yield proxy
-    finally:
-        proxy.close()
-
-
 @pytest.mark.parametrize("lost", ["request", "answer"])
 @pytest.mark.parametrize(
     ("tier", "point"),
@@ -172,16 +129,20 @@ def cutter(link: Link) -> Iterator[Cutter]:
 def test_a_link_that_is_cut(pair: Any, selection: Selects, tier: str, point: Point, lost: str) -> None:
     """Also at COMMIT, where the mover cannot know what became of it."""
     chosen = selection()
-    with cutter(pair.tiers.core) as core, cutter(pair.tiers.main) as main:
-        cut = {"core": core, "main": main}[tier]
+    core, main = pair.tiers.core, pair.tiers.main
+    with (
+        FaultProxy(int(core.parameters["port"])) as at_core,
+        FaultProxy(int(main.parameters["port"])) as at_main,
+    ):
+        cut = {"core": at_core, "main": at_main}[tier]
 
         def hook(reached: Point) -> None:
             if reached is point:
-                cut.armed = lost
+                cut.cut_after(0, "to_server" if lost == "request" else "to_client", "fin", everything=True)
 
         faults.arm(hook)
         with pytest.raises((TierkeeperError, psycopg.Error)):
-            run(core.link, main.link, chosen)
+            run(at_core.link(core), at_main.link(main), chosen)
         faults.disarm()
         assert seen_by_query(pair) == (ROWS, SUM)
     check_settled(pair, chosen)
