@@ -4,6 +4,7 @@
 """
 
 import itertools
+import json
 import os
 import re
 import shutil
@@ -11,10 +12,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support import EVENTS, DatabaseFactory, Tiers, TiersFactory
+from hosted import PGBOUNCER, Hosted
+from support import EVENTS, Command, DatabaseFactory, Tiers, TiersFactory
+from tierkeeper.cli.app import run
 from tierkeeper.demo import flights
 from tierkeeper.demo.runtime import workspace
 from tierkeeper.demo.server import EmbeddedPostgres
@@ -117,6 +121,32 @@ def make_tiers(cluster: EmbeddedPostgres, new_database: Callable[[str, str], str
 
 
 @pytest.fixture
+def supabase_free(server_folder: Path) -> Iterator[Hosted]:
+    """A hosted free tier scaled down: 100 MB, a log that begins a checkpoint at 48 MB, the pooler, no superuser."""
+    if PGBOUNCER is None:
+        pytest.skip("PgBouncer is not installed: apt-get install pgbouncer")
+    settings = {
+        "max_wal_size": "48MB", "min_wal_size": "32MB", "full_page_writes": "on", "max_connections": "60",
+        "checkpoint_timeout": "10min", "autovacuum": "off", "shared_buffers": "64MB",
+    }  # fmt: skip
+    with Hosted.start(server_folder / f"hosted-{next(_numbers)}", quota_bytes=100_000_000, settings=settings) as hosted:
+        yield hosted
+
+
+@pytest.fixture
 def tiers(make_tiers: TiersFactory) -> Tiers:
     """Three empty tiers."""
     return make_tiers()
+
+
+@pytest.fixture
+def ask(capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command with --json, asserts its exit code, and returns its document."""
+
+    def call(*argv: str, code: int = 0) -> Any:
+        ended = run([*argv, "--json", "--debug"])
+        out, err = capfd.readouterr()
+        assert ended == code, out + err
+        return json.loads(out)
+
+    return call

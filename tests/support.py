@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tierkeeper.postgres.link import Link
 
@@ -47,6 +47,10 @@ class Tiers:
         """For a subprocess: this home, and no PG* or tier variable of whoever runs the tests."""
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")}
         return {**kept, "HOME": str(self.home), "XDG_CONFIG_HOME": str(self.home / ".config")}
+
+
+Command = Callable[..., Any]
+"""`ask("move", "t", code=75)`: the document that the command printed as JSON, its exit code asserted."""
 
 
 class DatabaseFactory(Protocol):

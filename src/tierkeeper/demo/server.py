@@ -133,7 +133,7 @@ class EmbeddedPostgres:
         """Starts the server again after `stop` or `kill`, on its old port."""
         if self.pid is not None:
             return
-        ports = [self.port] if self.port else [_free_port() for _ in range(_PORT_TRIES)]
+        ports = [self.port] if self.port else [free_port() for _ in range(_PORT_TRIES)]
         for port in ports:
             self.port = port
             with self.log_file.open("ab") as log:
@@ -205,7 +205,8 @@ def _is_ready(pid_file: Path, pid: int) -> bool:
     return len(lines) >= _STATUS_LINE and lines[0] == str(pid) and lines[_STATUS_LINE - 1].strip() == "ready"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on now, outside of the range that outgoing connections take theirs from."""
     for port in random.sample(_PORTS, len(_PORTS)):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))

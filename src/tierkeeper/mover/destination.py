@@ -21,7 +21,7 @@ from tierkeeper.mover.model import Bound
 from tierkeeper.mover.source import Source
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.copy import rows_in, rows_out
-from tierkeeper.postgres.link import Connection, transaction
+from tierkeeper.postgres.link import MOVER_LOCK, Connection, transaction
 from tierkeeper.postgres.statements import load
 
 _SQL = load("tierkeeper.mover", "destination.sql")
@@ -199,13 +199,13 @@ class PostgresDestination:
         """
         group = tuple(batch_ids)
         with transaction(self._conn, read_only=True) as cur:
-            rows = cur.execute(_SQL["older_snapshots"], {"batches": list(group)}).fetchall()
-            current = {(int(pid), str(vxid)): str(name) for pid, vxid, name in rows}
+            asked = {"batches": list(group), "class": MOVER_LOCK[0], "object": MOVER_LOCK[1]}
+            current = {(int(pid), str(vxid)) for pid, vxid in cur.execute(_SQL["older_snapshots"], asked).fetchall()}
             if group not in self._older:
                 lsn = cur.execute(_SQL["copy_lsn"]).fetchone()
-                self._older[group] = (set(current), str(lsn[0]) if lsn else "0/0")
+                self._older[group] = (current, str(lsn[0]) if lsn else "0/0")
             old, flushed = self._older[group]
-            waiting = old & set(current)
+            waiting = old & current
             behind = cur.execute(_SQL["standbys_behind"], {"lsn": flushed}).fetchone()
         if waiting:
             pid, _ = min(waiting)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from tierkeeper.kernel.errors import Failed
-from tierkeeper.postgres.link import PINNED, Link
+from tierkeeper.postgres.link import MOVER_LOCK, PINNED, Link
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +27,8 @@ def snapshot_reader(link: Link, snapshot: str, query: str, *, purpose: str) -> I
             cur.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")  # the server made this name; SET takes no parameter
             for name, value in PINNED.items():
                 cur.execute(f"SET LOCAL {name} = '{value}'")
+            if purpose == "mover":
+                cur.execute(f"SELECT pg_advisory_xact_lock_shared({MOVER_LOCK[0]}, {MOVER_LOCK[1]})")
             cur.execute("SET LOCAL row_security = off")
             cur.execute("SET LOCAL search_path = pg_catalog")
             cur.execute(query)

@@ -39,6 +39,13 @@ PINNED: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Settings under which a value's text form is the same on every server and reads back bit for bit."""
 
+MOVER_LOCK: Final = (0x74696572, 0x6B656570)
+"""The advisory lock that a mover's transactions share, so that others can tell them in pg_locks.
+
+A connection's application_name would not do: a transaction pooler hands it on to the next client that gives none.
+"""
+
+_MOVER: Final = "tierkeeper mover"
 _SYSTEM_CAS = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -134,7 +141,7 @@ def transaction(
     """One transaction under the pinned settings. An explicit READ WRITE also works where a full tier's default is read-only.
 
     A write is durable when this returns: `synchronous_commit` is on, whatever the server's default. A read-only one may be
-    ended early by its body with COMMIT.
+    ended early by its body with COMMIT. One on a connection made for the purpose `mover` shares MOVER_LOCK.
     """
     local = {**PINNED, "row_security": "off", "lock_timeout": f"{LOCK_SECONDS}s", "search_path": "pg_catalog"}
     if not read_only:
@@ -143,13 +150,15 @@ def transaction(
         "BEGIN ISOLATION LEVEL REPEATABLE READ" if isolation == "repeatable read" else "BEGIN ISOLATION LEVEL READ COMMITTED"
     )
     mode: LiteralString = " READ ONLY" if read_only else " READ WRITE"
+    settings = "SELECT " + ", ".join(["set_config(%s, %s, true)"] * len(local))
+    values: list[str | int] = [x for kv in local.items() for x in kv]
+    if conn.info.get_parameters().get("application_name", "").startswith(_MOVER):
+        settings += ", pg_advisory_xact_lock_shared(%s::int4, %s::int4)"
+        values += MOVER_LOCK
     with conn.cursor() as cur:
         cur.execute(begin + mode)
         try:
-            cur.execute(
-                "SELECT " + ", ".join(["set_config(%s, %s, true)"] * len(local)),
-                [x for kv in local.items() for x in kv],
-            )
+            cur.execute(settings.encode(), values)
             yield cur
         except BaseException:
             if not conn.closed:

@@ -5,23 +5,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 import tierkeeper
-from support import FLIGHTS_POLICY, Tiers, TiersFactory, tierkeeper_toml
-from tierkeeper.cli.app import run
+from support import FLIGHTS_POLICY, Command, Tiers, TiersFactory, tierkeeper_toml
 from tierkeeper.functions import handlers
 
 ROOT = Path(__file__).parents[3]
 REST_SECONDS = 1.5  # tierkeeper_toml sets query.timeout to one second
-
-Command = Callable[..., Any]
 
 
 @pytest.fixture
@@ -33,19 +28,6 @@ def sample(make_tiers: TiersFactory, monkeypatch: pytest.MonkeyPatch) -> Tiers:
     monkeypatch.setenv("TIERKEEPER_CONFIG", str(tierkeeper_toml(tiers, FLIGHTS_POLICY)))
     monkeypatch.chdir(tiers.home)
     return tiers
-
-
-@pytest.fixture
-def ask(capfd: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command with --json, asserts its exit code, and returns its document."""
-
-    def call(*argv: str, code: int = 0) -> Any:
-        ended = run([*argv, "--json", "--debug"])
-        out, err = capfd.readouterr()
-        assert ended == code, out + err
-        return json.loads(out)
-
-    return call
 
 
 def rows(tiers: Tiers, tier: str, condition: str = "true") -> int:

@@ -290,9 +290,9 @@ def test_a_server_that_does_not_start_says_why_and_is_gone(data_dir: Path) -> No
 
 
 def test_a_port_that_is_taken_is_passed_over(data_dir: Path, cluster: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    free = servers._free_port()
+    free = servers.free_port()
     answers = iter([cluster.port, *[free] * 20])
-    monkeypatch.setattr(servers, "_free_port", lambda: next(answers))
+    monkeypatch.setattr(servers, "free_port", lambda: next(answers))
     with EmbeddedPostgres.start(data_dir, durable=False) as server:
         assert server.port == free
 

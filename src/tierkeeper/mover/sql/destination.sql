@@ -50,12 +50,18 @@ GROUP BY state ORDER BY state
 SELECT pg_current_wal_lsn()
 
 -- name: older_snapshots
-SELECT l.pid, l.virtualtransaction, coalesce(a.application_name, '')
-FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
-WHERE l.locktype = 'virtualxid' AND l.granted AND l.mode = 'ExclusiveLock'
+-- A mover's own transactions (they share MOVER_LOCK) answer to no reader; a parallel worker's are its leader's.
+WITH held AS MATERIALIZED (SELECT * FROM pg_locks WHERE locktype IN ('virtualxid', 'advisory') AND granted)
+SELECT l.pid, l.virtualtransaction
+FROM held AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock'
   AND l.pid <> pg_backend_pid()
   AND a.datname = current_database()
-  AND coalesce(a.application_name, '') NOT LIKE 'tierkeeper mover%%'
+  AND NOT EXISTS (
+    SELECT FROM held AS m
+    WHERE m.locktype = 'advisory' AND m.classid = %(class)s AND m.objid = %(object)s AND m.objsubid = 2
+      AND (m.virtualtransaction = l.virtualtransaction OR m.pid = a.leader_pid)
+  )
   AND NOT EXISTS (SELECT FROM pg_stat_progress_vacuum AS v WHERE v.pid = l.pid)
   AND a.backend_xmin IS NOT NULL
   AND age(a.backend_xmin) >= (SELECT min(age(copy_xid::xid)) FROM tierkeeper.ledger WHERE batch = ANY (%(batches)s))
