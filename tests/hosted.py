@@ -139,6 +139,11 @@ class Hosted:
         with closing(self.session.connect("look")) as conn:
             return _scalar(conn, "SHOW default_transaction_read_only") == "on"
 
+    def renew_sessions(self) -> None:
+        """Ends the sessions that the pooler has kept, so that its next ones begin under today's defaults."""
+        pids = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s AND pid <> pg_backend_pid()"
+        self.admin.execute(pids, [ROLE])
+
     def leaks(self, link: Link | None = None) -> list[str]:
         """What a client finds on the pooler's server connections that others have left there: nothing, if all is well.
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 from psycopg import errors, sql
 
-from tierkeeper.kernel.errors import Failed, Fenced, NotNow, UsageError
+from tierkeeper.kernel.errors import Failed, Fenced, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, SourceSnapshot
@@ -23,6 +23,8 @@ from tierkeeper.postgres import shapes
 from tierkeeper.postgres.copy import rows_in, rows_out
 from tierkeeper.postgres.link import MOVER_LOCK, Connection, transaction
 from tierkeeper.postgres.statements import load
+from tierkeeper.tiers.profile import SELF_HOSTED
+from tierkeeper.tiers.usage import measure, refusal
 
 _SQL = load("tierkeeper.mover", "destination.sql")
 
@@ -125,15 +127,12 @@ class PostgresDestination:
         A table that is not there yet is fit: the setup makes it.
         """
         with transaction(self._conn, read_only=True) as cur:
-            state = cur.execute(_SQL["fitness"]).fetchone() or (False, False)
+            refused = refusal(measure(self._conn, SELF_HOSTED), f"tiers.{self.tier}", gives_only=False)
             found = cur.execute(_SQL["table_fitness"], {"schema": table.schema, "table": table.name}).fetchone()
         durable, allowed, effect = found or (True, True, None)
-        tier, place = f"tiers.{self.tier}", f"{table} ({self.tier})"
-        if state[1]:
-            raise UsageError(tier, "this is a replica, which takes no writes", "Give the address of its primary")
-        if state[0]:
-            remedy = "Make room or raise its quota, then: ALTER DATABASE … SET default_transaction_read_only = off"
-            raise NotNow(tier, "it is read-only (default_transaction_read_only is on), so that no row can move here", remedy)
+        place = f"{table} ({self.tier})"
+        if refused is not None:
+            raise refused
         if not durable:
             raise UsageError(place, "the table is unlogged: a crash empties it", f"There: ALTER TABLE {table} SET LOGGED")
         if not allowed:

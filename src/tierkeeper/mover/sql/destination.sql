@@ -103,9 +103,6 @@ DELETE FROM tierkeeper.conflict
 WHERE schema_name = %(schema)s AND table_name = %(table)s
   AND core_gone_at < clock_timestamp() - make_interval(secs => %(seconds)s)
 
--- name: fitness
-SELECT current_setting('default_transaction_read_only') = 'on', pg_is_in_recovery()
-
 -- name: table_fitness
 SELECT c.relpersistence = 'p',
        has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'DELETE'),

@@ -3,7 +3,19 @@ SELECT CASE WHEN %(whole_server)s
          THEN (SELECT sum(pg_database_size(oid)) FROM pg_database WHERE has_database_privilege(oid, 'CONNECT'))
          ELSE pg_database_size(current_database())
        END::bigint,
-       current_setting('default_transaction_read_only') = 'on',
+       -- What a session that begins now would get: one that a pooler has kept may be older than the switch. The catalog has what
+       -- was set for the role or the database; where it has nothing, what such a setting once gave this session is stale.
+       coalesce(
+         (SELECT split_part(setting, '=', 2)
+          FROM pg_db_role_setting AS d, unnest(d.setconfig) AS setting
+          WHERE d.setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
+            AND d.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+            AND setting LIKE 'default\_transaction\_read\_only=%%'
+          ORDER BY d.setrole <> 0 DESC, d.setdatabase <> 0 DESC
+          LIMIT 1),
+         (SELECT CASE WHEN source IN ('global', 'database', 'user', 'database user') THEN 'off' ELSE reset_val END
+          FROM pg_settings WHERE name = 'default_transaction_read_only')
+       )::boolean,
        pg_is_in_recovery(),
        current_setting('server_version_num')::int
 
