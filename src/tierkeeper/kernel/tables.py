@@ -68,7 +68,9 @@ class Column:
 class TableShape:
     """What the mover must know of a table: its columns in order and its key.
 
-    `ddl` recreates it elsewhere (types first); `referenced_by` names foreign keys of other tables that point at it.
+    `ddl` recreates it elsewhere (types first); `referenced_by` names foreign keys of other tables that point at it. `as_text` are
+    the columns whose binary form means something else on another server, or that have none. `key_operators` are the key's
+    (equal, greater), one pair a column, where an extension made some of them; empty where Postgres's own serve.
     """
 
     name: TableName
@@ -77,6 +79,8 @@ class TableShape:
     referenced_by: tuple[str, ...] = ()
     delete_triggers: tuple[str, ...] = ()
     ddl: tuple[str, ...] = field(default=(), compare=False)
+    as_text: frozenset[str] = field(default=frozenset(), compare=False)
+    key_operators: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     def column(self, name: str) -> Column | None:
         return next((c for c in self.columns if c.name == name), None)

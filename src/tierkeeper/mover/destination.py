@@ -179,10 +179,10 @@ class PostgresDestination:
             with closing(snapshot.copy(key, binary=False)) as rows:
                 rows_in(cur, into, rows)
             query = _SQL["keys_taken"].format(
-                keys=sql.SQL(", ").join(sql.SQL("s.{}::text").format(sql.Identifier(k)) for k in key),
+                keys=sql.SQL(", ").join(model.text_of(k, "s") for k in key),
                 staging=staging,
                 table=model.qualified(batch.table),
-                same=sql.SQL(" AND ").join(sql.SQL("s.{0} = t.{0}").format(sql.Identifier(k)) for k in key),
+                same=model.same_rows(snapshot.shape),
             )
             found = cur.execute(query).fetchall()
             taken = [tuple(map(str, key)) for in_flight, *key in found if not in_flight]

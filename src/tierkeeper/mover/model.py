@@ -48,22 +48,43 @@ class Selection:
         if after is not None:
             parts.append(self._compare(">", after))
         if conflicts:
-            key = sql.SQL("({})").format(names(self.shape.key))
-            taken = sql.SQL(", ").join(sql.SQL("({})").format(self._literals(self.shape.key, c)) for c in conflicts)
-            parts.append(sql.SQL("{} NOT IN ({})").format(key, taken))
+            parts.append(self._none_of(conflicts))
         return sql.SQL(" AND ").join(parts)
 
     def between(self, after: Bound | None, upto: Bound, conflicts: Sequence[Bound] = ()) -> sql.Composed:
         """SQL that selects exactly one batch: behind `after`, up to and with `upto`."""
         return sql.SQL("{} AND {}").format(self.eligible(after, conflicts), self._compare("<=", upto))
 
-    def _compare(self, operator: str, bound: Bound) -> sql.Composed:
-        op = sql.SQL(" > ") if operator == ">" else sql.SQL(" <= ")
-        return sql.SQL("({}){}({})").format(names(self.order), op, self._literals(self.order, bound))
+    def _none_of(self, keys: Sequence[Bound]) -> sql.Composed:
+        if self.shape.key_operators:
+            columns = [(sql.Identifier(name), equal) for name, equal, _ in _operators(self.shape)]
+            found = (zip(columns, self._literals(self.shape.key, k), strict=True) for k in keys)
+            each = (sql.SQL(" AND ").join(sql.SQL("{} {} {}").format(c, e, v) for (c, e), v in pairs) for pairs in found)
+            return sql.SQL(" AND ").join(sql.SQL("NOT ({})").format(one) for one in each)
+        lists = (sql.SQL("({})").format(sql.SQL(", ").join(self._literals(self.shape.key, k))) for k in keys)
+        return sql.SQL("({}) NOT IN ({})").format(names(self.shape.key), sql.SQL(", ").join(lists))
 
-    def _literals(self, columns: Sequence[str], values: Bound) -> sql.Composed:
+    def _compare(self, operator: str, bound: Bound) -> sql.Composed:
+        """(age, key…) beside `bound`.
+
+        A row comparison takes its operators from Postgres's own, so a key of an extension's type is compared column by column,
+        with the operators of its index; the age alone is what an index can be asked for.
+        """
+        values = self._literals(self.order, bound)
+        if not self.shape.key_operators:
+            op = sql.SQL(" > ") if operator == ">" else sql.SQL(" <= ")
+            return sql.SQL("({}){}({})").format(names(self.order), op, sql.SQL(", ").join(values))
+        behind: sql.Composable = sql.SQL("false")
+        operators = {name: (equal, greater) for name, equal, greater in _operators(self.shape)}
+        for name, value in zip(reversed(self.order), reversed(values), strict=True):
+            equal, greater = operators.get(name, (sql.SQL("="), sql.SQL(">")))
+            behind = sql.SQL("({0} {2} {1} OR {0} {3} {1} AND {4})").format(sql.Identifier(name), value, greater, equal, behind)
+        age, sign = sql.Identifier(self.age), sql.SQL(">=" if operator == ">" else "<=")
+        return sql.SQL("{} {} {} AND {}{}").format(age, sign, values[0], sql.SQL("" if operator == ">" else "NOT "), behind)
+
+    def _literals(self, columns: Sequence[str], values: Bound) -> list[sql.Composed]:
         found = [self.shape.column(c) for c in columns]
-        return sql.SQL(", ").join(typed(v, c) for v, c in zip(values, found, strict=True) if c is not None)
+        return [typed(v, c) for v, c in zip(values, found, strict=True) if c is not None]
 
     def _instant(self) -> sql.Composable:
         column = self.shape.column(self.age)
@@ -80,7 +101,8 @@ def typed(value: str, column: Column) -> sql.Composed:
 def fingerprint(key: Sequence[str]) -> sql.Composed:
     """A sum over the rows' versions: it differs as soon as a row was touched, added or taken away."""
     parts = sql.SQL(", ").join([sql.SQL("ctid"), sql.SQL("xmin"), *map(sql.Identifier, key)])
-    return sql.SQL("coalesce(sum(hashtextextended(concat_ws('/', {}), 0)), 0)").format(parts)
+    # The columns of a key may have collations that do not go together; the versions are bytes, whatever they are sorted by.
+    return sql.SQL("coalesce(sum(hashtextextended(concat_ws('/', {}) COLLATE \"C\", 0)), 0)").format(parts)
 
 
 def fingerprinted(key: Sequence[str]) -> sql.Composed:
@@ -99,27 +121,32 @@ def with_columns(versions: str, columns: Sequence[tuple[str, int]]) -> str:
 def same_key(shape: TableShape, noted: str) -> sql.Composed:
     """SQL that holds where the row `t` has the key that `noted.key` lists, a JSON array of its text forms."""
     pairs = [
-        sql.SQL("t.{} = ({}.key ->> {})::{}").format(
-            sql.Identifier(name), sql.Identifier(noted), sql.Literal(place), sql.SQL(column.type)
+        sql.SQL("t.{} {} ({}.key ->> {})::{}").format(
+            sql.Identifier(name), equal, sql.Identifier(noted), sql.Literal(place), sql.SQL(column.type)
         )
-        for place, name in enumerate(shape.key)
+        for place, (name, equal, _) in enumerate(_operators(shape))
         if (column := shape.column(name)) is not None
     ]
     return sql.SQL(" AND ").join(pairs)
 
 
+def same_rows(shape: TableShape) -> sql.Composed:
+    """SQL that holds where the rows `s` and `t` have the same key."""
+    return sql.SQL(" AND ").join(sql.SQL("s.{0} {1} t.{0}").format(sql.Identifier(n), equal) for n, equal, _ in _operators(shape))
+
+
+def text_of(column: str, row: str) -> sql.Composed:
+    """The text form of `column` in `row` as its type writes it: a cast to text may be somebody's own function."""
+    return sql.SQL("concat({}.{})").format(sql.Identifier(row), sql.Identifier(column))
+
+
+def _operators(shape: TableShape) -> list[tuple[str, sql.SQL, sql.SQL]]:
+    """The key's columns, each with what says equal and greater of it."""
+    made = shape.key_operators or (("=", ">"),) * len(shape.key)
+    return [(name, sql.SQL(equal), sql.SQL(greater)) for name, (equal, greater) in zip(shape.key, made, strict=True)]
+
+
 def travels_as_binary(source: TableShape, destination: TableShape) -> bool:
-    """Whether binary COPY says the same on both servers.
-
-    Composites, arrays of types made by users and reg* values carry object ids that differ between servers, and binary needs
-    the very same types on both sides.
-    """
-
-    def carries_ids(c: Column) -> bool:
-        return c.category == "C" or c.base.startswith("reg") or (c.element is not None and ("." in c.type or c.kind == "d"))
-
-    for column in source.columns:
-        other = destination.column(column.name)
-        if other is None or other.type != column.type or carries_ids(column):
-            return False
-    return True
+    """Whether binary COPY says the same on both servers: it needs the very same types on both sides, and none that is local."""
+    same = {(c.name, c.type) for c in destination.columns}
+    return not source.as_text and all((c.name, c.type) in same for c in source.columns)

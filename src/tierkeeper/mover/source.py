@@ -138,7 +138,7 @@ class Source:
         """The last (age, key…) of the next `limit` rows behind `after`, with their number; None when no row is left."""
         order = selection.order
         query = _SQL["next_bound"].format(
-            columns=sql.SQL(", ").join(sql.SQL("page.{}::text").format(sql.Identifier(c)) for c in order),
+            columns=sql.SQL(", ").join(model.text_of(c, "page") for c in order),
             names=model.names(order),
             backwards=sql.SQL(", ").join(sql.SQL("page.{} DESC").format(sql.Identifier(c)) for c in order),
             order=model.names(order),

@@ -4,8 +4,8 @@ Values are kept, not recomputed: no default, check, trigger, identity or generat
 statement is needed at a destination is `setup`'s to decide; a statement that makes a type does nothing where it exists.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import psycopg
@@ -43,22 +43,43 @@ class PgType:
     range_of: str | None
     canonical: bool
     collations: list[int]
+    binary: bool = True
 
     @property
     def shown(self) -> str:
         """Its bare name in `pg_catalog`, its qualified one elsewhere: `int4`, `public.mood`."""
         return self.name if self.schema == "pg_catalog" else str(TableName(self.schema, self.name))
 
+    @property
+    def meaning(self) -> str:
+        """What its values are, for comparing it with its namesake on another server; an enum's labels count by themselves."""
+        if self.kind == "d":
+            return f"a domain over {self.domain_of}" + (f" COLLATE {self.collation}" if self.collation else "")
+        return {"c": f"({', '.join(self.attributes)})", "r": f"a range ({self.range_of})", "e": "an enum"}.get(
+            self.kind, "a type of C"
+        )
+
+    @property
+    def binary_is_local(self) -> bool:
+        """Whether its binary form carries ids that differ between servers, or there is none. Its parts ask for themselves."""
+        ids = self.kind == "c" or (self.schema == "pg_catalog" and self.name.startswith("reg"))
+        return ids or not self.binary
+
 
 @dataclass(frozen=True)
 class SchemaObject:
-    """One thing that a table needs, or the table itself; `sql` makes it where it is missing."""
+    """One thing that a table needs, or the table itself; `sql` makes it where it is missing.
+
+    `column` is the first one that needs it; `meaning` says of a type what its values are.
+    """
 
     kind: Literal["schema", "extension", "collation", "type", "table"]
     schema: str
     name: str
     sql: str
     labels: tuple[str, ...] = ()  # of an enum, in their order
+    column: str | None = None
+    meaning: str = ""
 
 
 def create_statements(conn: Connection, shape: TableShape, new_name: TableName | None = None) -> tuple[str, ...]:
@@ -75,11 +96,21 @@ def objects(conn: Connection, shape: TableShape, new_name: TableName | None = No
         row = cur.execute(_SQL["relation"], {"schema": shape.name.schema, "name": shape.name.name}).fetchone()
         if row is None:
             raise UsageError(f"table {shape.name}", "it does not exist any more", "Run again")
-        oid = int(row[0])
-        collations = [r[5] for r in cur.execute(_SQL["columns"], {"table": oid}) if r[5] is not None]
-        types = read_types(cur, oid)
-        made = read_collations(cur, {c for t in types.values() for c in t.collations}.union(collations))
-    return assemble(shape, types, made, new_name)
+        columns = cur.execute(_SQL["columns"], {"table": int(row[0])}).fetchall()
+        types = read_types(cur, [r[2] for r in columns])
+        made = read_collations(
+            cur, {c for t in types.values() for c in t.collations}.union(r[5] for r in columns if r[5] is not None)
+        )
+    return assemble(shape, types, made, new_name, columns={r[0]: r[2] for r in columns})
+
+
+def meanings(conn: Connection, needed: Collection[SchemaObject]) -> dict[tuple[str, str], str]:
+    """What the types there that bear the names of `needed` ones are, by (schema, name)."""
+    types = [o for o in needed if o.kind == "type"]
+    with catalog(conn) as cur:
+        named = {"schemas": [o.schema for o in types], "names": [o.name for o in types]}
+        found = read_types(cur, [r[0] for r in cur.execute(_SQL["types_named"], named)])
+    return {(t.schema, t.name): t.meaning for t in found.values()}
 
 
 def assemble(
@@ -87,13 +118,17 @@ def assemble(
     types: Mapping[int, PgType],
     collations: Sequence[SchemaObject],
     new_name: TableName | None = None,
+    *,
+    columns: Mapping[str, int],
 ) -> tuple[SchemaObject, ...]:
-    """The pure half of `objects`: orders what was read, each schema before what lies in it."""
+    """The pure half of `objects`: orders what was read, each schema before what lies in it. `columns` maps to types' oids."""
     name = new_name or shape.name
     wanted: list[SchemaObject] = [*collations]
     done: set[int] = set()
-    for t in types.values():
-        wanted += _with_parts(t, types, done, shape.name)
+    for column, oid in columns.items():
+        wanted += (
+            replace(o, column=column) for o in _with_parts(types[oid], types, done, f"table {shape.name}, column {column!r}")
+        )
     wanted.append(SchemaObject("table", name.schema, name.name, table_statement(name, shape.columns, shape.key)))
     return tuple(_with_schemas(wanted))
 
@@ -109,10 +144,17 @@ def table_statement(name: TableName, columns: Sequence[Column], key: Sequence[st
     return f"CREATE TABLE {_ident(name.schema, name.name)} (\n    " + ",\n    ".join(lines) + "\n)"
 
 
-def read_types(cur: psycopg.Cursor[Any], table_oid: int) -> dict[int, PgType]:
-    """All types that the table's columns are made of, however deep, by oid."""
+def read_types(cur: psycopg.Cursor[Any], oids: Collection[int]) -> dict[int, PgType]:
+    """The types `oids` and all that they are made of, however deep, by oid."""
     with cur.connection.cursor(row_factory=class_row(PgType)) as typed:
-        return {t.oid: t for t in typed.execute(_SQL["types"], {"table": table_oid})}
+        return {t.oid: t for t in typed.execute(_SQL["types"], {"types": sorted(oids)})}
+
+
+def within(oid: int, types: Mapping[int, PgType]) -> Iterator[PgType]:
+    """The type `oid` and all that it is made of."""
+    yield types[oid]
+    for part in types[oid].parts:
+        yield from within(part, types)
 
 
 def read_collations(cur: psycopg.Cursor[Any], oids: set[int]) -> list[SchemaObject]:
@@ -146,7 +188,7 @@ def _with_schemas(wanted: Sequence[SchemaObject]) -> Iterator[SchemaObject]:
             yield thing
 
 
-def _with_parts(t: PgType, types: Mapping[int, PgType], done: set[int], table: TableName) -> Iterator[SchemaObject]:
+def _with_parts(t: PgType, types: Mapping[int, PgType], done: set[int], place: str) -> Iterator[SchemaObject]:
     """What makes `t`, after what makes its parts. A type cannot contain itself, so this ends."""
     if t.oid in done or t.schema == "pg_catalog":
         return
@@ -157,13 +199,13 @@ def _with_parts(t: PgType, types: Mapping[int, PgType], done: set[int], table: T
         yield SchemaObject("extension", schema, name, text)
         return
     for part in t.parts:
-        yield from _with_parts(types[part], types, done, table)
-    statement = _type_statement(t, table)
+        yield from _with_parts(types[part], types, done, place)
+    statement = _type_statement(t, place)
     if statement is not None:
-        yield SchemaObject("type", t.schema, t.name, _unless_there(statement), tuple(t.labels))
+        yield SchemaObject("type", t.schema, t.name, _unless_there(statement), tuple(t.labels), meaning=t.meaning)
 
 
-def _type_statement(t: PgType, table: TableName) -> str | None:
+def _type_statement(t: PgType, place: str) -> str | None:
     """CREATE TYPE or DOMAIN; None for what comes with another type (arrays, multiranges)."""
     name = _ident(t.schema, t.name)
     if t.kind == "e":
@@ -180,7 +222,7 @@ def _type_statement(t: PgType, table: TableName) -> str | None:
         return None
     why = {"c": "is the row type of another table", "r": "is a range with a function of its own"}.get(t.kind, "is written in C")
     raise UsageError(
-        f"table {table}",
+        place,
         f"the type {t.shown} {why} and cannot be made on another server",
         "Change the column's type, or leave the table out",
     )

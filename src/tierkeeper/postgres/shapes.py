@@ -3,7 +3,7 @@
 It decides nothing about tiers. Types come out qualified, because it reads under the search path of `link.transaction`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -28,6 +28,10 @@ _ACTIONS: Final[Mapping[str, str]] = {
     "d": "SET DEFAULT",
 }
 _OURS_OR_POSTGRES: Final = ("tierkeeper", "information_schema")
+_NEVER_READ: Final = frozenset(
+    {"pg_node_tree", "pg_ndistinct", "pg_dependencies", "pg_mcv_list", "pg_brin_bloom_summary", "pg_brin_minmax_multi_summary"}
+    | {"gtsvector", "pg_ddl_command"}
+)
 _KINDS: Final[Mapping[str, str]] = {
     "v": "a view",
     "m": "a materialised view",
@@ -55,11 +59,15 @@ def _read(conn: Connection, name: TableName) -> TableShape:
     with catalog(conn) as cur:
         oid = _ordinary(cur, name)
         rows = cur.execute(_SQL["columns"], {"table": oid}).fetchall()
-        types = ddl.read_types(cur, oid)
+        types = ddl.read_types(cur, [r[2] for r in rows])
+        _refuse_values_that_cannot_be_read_back(name, rows, types)
+        key, operators = _key(cur, name, oid)
         shape = TableShape(
             name=name,
             columns=tuple(_column(r, types) for r in rows),
-            key=_key(cur, name, oid),
+            key=key,
+            key_operators=operators,
+            as_text=frozenset(r[0] for r in rows if _binary_is_local(r[2], types)),
             referenced_by=tuple(
                 f"{conname} of {TableName(schema, table)} (ON DELETE {_ACTIONS[action]})"
                 for schema, table, conname, action in cur.execute(_SQL["referenced_by"], {"table": oid})
@@ -68,7 +76,7 @@ def _read(conn: Connection, name: TableName) -> TableShape:
         )
         used = {r[5] for r in rows if r[5] is not None}.union(*(t.collations for t in types.values()))
         made = ddl.read_collations(cur, used)
-    return replace(shape, ddl=tuple(o.sql for o in ddl.assemble(shape, types, made)))
+    return replace(shape, ddl=tuple(o.sql for o in ddl.assemble(shape, types, made, columns={r[0]: r[2] for r in rows})))
 
 
 def exists(conn: Connection, name: TableName) -> bool:
@@ -144,7 +152,28 @@ def _ordinary(cur: psycopg.Cursor[Any], name: TableName) -> int:
     return int(oid)
 
 
-def _key(cur: psycopg.Cursor[Any], name: TableName, oid: int) -> tuple[str, ...]:
+def _refuse_values_that_cannot_be_read_back(
+    name: TableName, rows: Sequence[tuple[Any, ...]], types: Mapping[int, PgType]
+) -> None:
+    for column, shown, oid, *_ in rows:
+        if any(t.schema == "pg_catalog" and t.name in _NEVER_READ for t in ddl.within(oid, types)):
+            raise UsageError(
+                f"table {name}, column {column!r}",
+                f"the type {shown} is Postgres's own for inner use, and no server reads its values back",
+                "Drop the column, or leave the table out",
+            )
+
+
+def _binary_is_local(oid: int, types: Mapping[int, PgType]) -> bool:
+    """Whether the binary form of a value means something else on another server: an array names its elements' type by its oid,
+    which only Postgres's own types have everywhere.
+    """
+    inside = list(ddl.within(oid, types))
+    made = any(t.category == "A" and t.kind == "b" and any(types[p].schema != "pg_catalog" for p in t.parts) for t in inside)
+    return made or any(t.binary_is_local for t in inside)
+
+
+def _key(cur: psycopg.Cursor[Any], name: TableName, oid: int) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     row = cur.execute(_SQL["key"], {"table": oid}).fetchone()
     if row is None or not row[0]:
         raise UsageError(
@@ -152,7 +181,7 @@ def _key(cur: psycopg.Cursor[Any], name: TableName, oid: int) -> tuple[str, ...]
             "it has neither a primary key nor a unique index over NOT NULL columns that would tell its rows apart",
             f"Give it one: ALTER TABLE {name} ADD PRIMARY KEY (…)",
         )
-    return tuple(row[0])
+    return tuple(row[0]), tuple((equal, greater) for equal, greater in row[1] or ())
 
 
 def _column(row: tuple[Any, ...], types: Mapping[int, PgType]) -> Column:

@@ -42,7 +42,8 @@ class SourceTable:
 class DestinationTable:
     """What a destination has already of one table; `present` holds (kind, schema, name) of what the table needs.
 
-    `index_leads` are the columns that a whole B-tree index begins with.
+    `index_leads` are the columns that a whole B-tree index begins with. `meanings` says what its types are that bear the names of
+    needed ones; `available` are the extensions that can be made there (None: nobody asked).
     """
 
     shape: TableShape | None
@@ -51,6 +52,8 @@ class DestinationTable:
     index_leads: frozenset[str] = frozenset()
     guards: frozenset[str] = frozenset()
     foreign_keys: frozenset[str] = frozenset()
+    meanings: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    available: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ def destination_table(conn: Connection, name: TableName, needs: Sequence[SchemaO
     params = {"schema": name.schema, "name": name.name}
     with catalog(conn) as cur:
         present = cur.execute(_SQL["present"], {"names": sorted({n.name for n in needs})}).fetchall()
+        available = frozenset(r[0] for r in cur.execute(_SQL["available"]))
         leads = frozenset(r[0] for r in cur.execute(_SQL["index_leads"], params))
         guards = frozenset(r[0] for r in cur.execute(_SQL["guards"], params))
     return DestinationTable(
@@ -47,6 +48,8 @@ def destination_table(conn: Connection, name: TableName, needs: Sequence[SchemaO
         index_leads=leads,
         guards=guards,
         foreign_keys=frozenset(fk.name for fk in foreign_keys(conn, name)),
+        meanings=ddl.meanings(conn, needs),
+        available=available,
     )
 
 

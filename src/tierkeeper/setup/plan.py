@@ -63,7 +63,7 @@ def table_steps(
 
     Raises UsageError (several: Faults) where the table is there but differs.
     """
-    found = differences(tier, source.shape, there)
+    found = differences(tier, source.shape, there) + type_differences(tier, source, there)
     if found:
         raise found[0] if len(found) == 1 else Faults(found)
     name = source.shape.name
@@ -109,6 +109,31 @@ def differences(tier: str, source: TableShape, there: DestinationTable) -> list[
         ours, theirs = ", ".join(source.key), ", ".join(there.shape.key)
         remedy = f"There: {alter} drop its primary key, ADD PRIMARY KEY ({', '.join(map(_quoted, source.key))})"
         found.append(UsageError(place, f"the key is ({theirs}), and ({ours}) where the rows come from", remedy))
+    return found
+
+
+def type_differences(tier: str, source: SourceTable, there: DestinationTable) -> list[TierkeeperError]:
+    """Types that bear the same name in `tier` and mean something else there, and extensions that cannot be made there.
+
+    A value that is the same bits or the same text in both would say another thing: an instant without a zone, (a, b) for (b, a).
+    """
+    found: list[TierkeeperError] = []
+    for thing in source.objects:
+        place = f"tiers.{tier}, table {source.shape.name}, column {thing.column!r}"
+        shown = TableName(thing.schema, thing.name)
+        if thing.kind == "extension" and there.available is not None and thing.name not in there.available:
+            cause = f"its type is of the extension {thing.name}, which that server does not have"
+            found.append(UsageError(place, cause, "Install it there, or leave the table out"))
+        if thing.kind != "type" or (thing.schema, thing.name) not in there.meanings:
+            continue
+        theirs, remedy = there.meanings[thing.schema, thing.name], "Give both the same definition, or leave the table out"
+        if theirs != thing.meaning:
+            cause = f"its type {shown} is {theirs} there, and {thing.meaning} where the rows come from"
+            found.append(UsageError(place, cause, remedy))
+        have = there.labels.get((thing.schema, thing.name), ())
+        common = [label for label in thing.labels if label in have]
+        if common != [label for label in have if label in thing.labels]:
+            found.append(UsageError(place, f"the values of its type {shown} have another order there", remedy))
     return found
 
 

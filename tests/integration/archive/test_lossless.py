@@ -8,7 +8,7 @@ import pytest
 
 from archive_bench import Bench
 
-TYPES = Path(__file__).with_name("every_type.sql").read_text(encoding="utf-8")
+TYPES = Path(__file__).parents[1].joinpath("every_type.sql").read_text(encoding="utf-8")
 TABLE = '"odd ""schema"."All, types"'
 
 

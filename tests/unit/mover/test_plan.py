@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,15 +60,8 @@ def test_rows_move_down_one_tier() -> None:
             check_hop(*hop)
 
 
-@pytest.mark.parametrize(
-    ("column", "binary"),
-    [
-        (Column("c", "integer", "int4"), True),
-        (Column("c", "regclass", "regclass"), False),
-        (Column("c", "public.pair", "public.pair", kind="c", category="C"), False),
-        (Column("c", "public.checked", "public.pair", kind="d", category="C"), False),
-    ],
-)
-def test_what_carries_object_ids_travels_as_text(column: Column, *, binary: bool) -> None:
-    shape = TableShape(TableName("public", "t"), (column,), ("c",))
-    assert travels_as_binary(shape, shape) is binary
+def test_what_is_local_or_differs_travels_as_text() -> None:
+    shape = TableShape(TableName("public", "t"), (Column("c", "integer", "int4"),), ("c",))
+    assert travels_as_binary(shape, shape)
+    assert not travels_as_binary(replace(shape, as_text=frozenset("c")), shape)
+    assert not travels_as_binary(shape, replace(shape, columns=(Column("c", "bigint", "int8"),)))

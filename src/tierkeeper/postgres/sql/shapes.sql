@@ -38,7 +38,21 @@ SELECT ARRAY(
          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
          WHERE k.place <= i.indnkeyatts
          ORDER BY k.place
-       )
+       ),
+       (SELECT array_agg(ARRAY[found.equal, found.greater] ORDER BY found.place)
+        FROM (
+          SELECT k.place,
+                 max('OPERATOR(' || quote_ident(n.nspname) || '.' || o.oprname || ')') FILTER (WHERE s.amopstrategy = 3) AS equal,
+                 max('OPERATOR(' || quote_ident(n.nspname) || '.' || o.oprname || ')') FILTER (WHERE s.amopstrategy = 5) AS greater,
+                 bool_or(n.nspname <> 'pg_catalog') AS foreign_ones
+          FROM unnest(i.indclass::oid[]) WITH ORDINALITY AS k (opclass, place)
+          JOIN pg_opclass p ON p.oid = k.opclass
+          JOIN pg_amop s ON s.amopfamily = p.opcfamily AND s.amoplefttype = p.opcintype AND s.amoprighttype = p.opcintype
+          JOIN pg_operator o ON o.oid = s.amopopr
+          JOIN pg_namespace n ON n.oid = o.oprnamespace
+          GROUP BY k.place
+        ) AS found
+        HAVING bool_or(found.foreign_ones))
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indexrelid
 WHERE i.indrelid = %(table)s::oid
@@ -91,11 +105,15 @@ FROM pg_replication_slots
 WHERE slot_type = 'logical' AND database = current_database()
 ORDER BY 1
 
+-- name: types_named
+SELECT t.oid::bigint
+FROM pg_type t
+JOIN pg_namespace n ON n.oid = t.typnamespace
+JOIN unnest(%(schemas)s::text[], %(names)s::text[]) AS wanted (schema, name) ON n.nspname = wanted.schema AND t.typname = wanted.name
+
 -- name: types
 WITH RECURSIVE reached (oid) AS (
-  SELECT a.atttypid
-  FROM pg_attribute a
-  WHERE a.attrelid = %(table)s::oid AND a.attnum > 0 AND NOT a.attisdropped
+  SELECT unnest(%(types)s::oid[])
   UNION
   SELECT part.oid
   FROM reached
@@ -152,6 +170,11 @@ SELECT t.oid::bigint,
          SELECT 'CONSTRAINT ' || quote_ident(c.conname) || ' ' || pg_get_constraintdef(c.oid)
          FROM pg_constraint c
          WHERE c.contypid = t.oid AND c.contype = 'c' AND c.convalidated
+           AND NOT EXISTS (  -- on functions of the user's, which do not come along; Postgres's own leave no trace here
+             SELECT FROM pg_depend d
+             WHERE d.classid = 'pg_constraint'::regclass AND d.objid = c.oid
+               AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+           )
          ORDER BY c.conname
        ) AS checks,
        r.relkind::text AS relation_kind,
@@ -185,6 +208,7 @@ SELECT t.oid::bigint,
           WHERE m.oid = g.rngmultitypid)
        ) END AS range_of,
        coalesce(g.rngcanonical, 0) <> 0 AS canonical,
+       t.typsend <> 0 AND t.typreceive <> 0 AS binary,
        array_remove(
          ARRAY[t.typcollation::bigint, g.rngcollation::bigint]
          || ARRAY(SELECT a.attcollation::bigint FROM pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid),

@@ -34,6 +34,9 @@ FROM pg_type t
 JOIN pg_namespace n ON n.oid = t.typnamespace
 WHERE t.typname::text = ANY (%(names)s::text[])
 
+-- name: available
+SELECT name::text FROM pg_available_extensions
+
 -- name: index_leads
 SELECT DISTINCT a.attname::text
 FROM pg_index i
