@@ -1,16 +1,24 @@
 """Commands in processes of their own that start in milliseconds: forked from a server that has the imports behind it."""
 
+import itertools
 import multiprocessing
 import os
 import sys
 import tempfile
+import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
+from multiprocessing.connection import Connection as Wire
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from typing import Any
 
+from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.faults import Point
+from tierkeeper.kernel.policy import Tier
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class Ended:
 def _forks() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["tierkeeper.cli.app", "tierkeeper.compose", "adbc_driver_postgresql.dbapi", "tierkeeper.testing.crash"]
+        ["tierkeeper.cli.app", "tierkeeper.archive.service", "adbc_driver_postgresql.dbapi", "tierkeeper.testing.crash"]
     )
     return context
 
@@ -62,22 +70,102 @@ def _run(arguments: list[str], environment: dict[str, str], out: str, err: str, 
     main(arguments)
 
 
-def move_in_small_batches(config: Path, environment: Mapping[str, str], batch_rows: int) -> ForkServerProcess:
-    """Starts a process that moves the events to Main and then to the archive, a few rows at a time. The caller ends it."""
-    process = _forks().Process(target=_move_all, args=(str(config), dict(environment), batch_rows))
+@dataclass(frozen=True)
+class Hop:
+    """One run of the mover in a process of its own."""
+
+    config: Path
+    environment: Mapping[str, str]
+    table: str
+    source: Tier
+    destination: Tier
+    before: datetime
+    batch_rows: int
+    hurry: float = 1
+    again: bool = False  # after an error of the project's: the same process tries once more
+
+
+@dataclass(frozen=True)
+class At:
+    """The `nth` arrival at `point`: there the process kills itself, or with `asks` says so and waits for an answer."""
+
+    point: Point
+    nth: int = 1
+    asks: bool = False
+
+
+def start_hop(hop: Hop, at: At | None = None) -> tuple[ForkServerProcess, "Wire[Any, Any]"]:
+    """Starts a run and returns its process with a wire: it says `began`, `at` (and waits), then how it ended.
+
+    The end is ("ended", stopped_because, rows), ("told", the exit code's name, the error) or ("raised", another's traceback); a
+    process that was killed says none. The caller joins the process and closes the wire.
+    """
+    ours, theirs = multiprocessing.Pipe()
+    process = _forks().Process(target=_hop, args=(hop, at, theirs))
     process.start()
-    return process
+    theirs.close()
+    return process, ours
 
 
-def _move_all(config: str, environment: dict[str, str], batch_rows: int) -> None:
-    from datetime import UTC, datetime
-
+def _hop(hop: Hop, at: At | None, wire: "Wire[Any, Any]") -> None:
     from tierkeeper.compose import open_keeper
     from tierkeeper.config import load
+    from tierkeeper.kernel.errors import TierkeeperError
     from tierkeeper.kernel.tables import TableName
 
-    settings = load(Path(config), environment, Path.cwd())
-    keeper = open_keeper(settings, environment=environment, batch_rows=batch_rows, segment_rows=4 * batch_rows)
-    table, before = TableName("public", "events"), datetime(2024, 2, 20, tzinfo=UTC)
-    keeper.move(table, "main", "archive", before=before)
-    keeper.move(table, "core", "main", before=before)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # warnings about batches left for the next run
+    os.environ.clear()
+    os.environ.update(hop.environment)
+    if at is not None:
+        _stop_at(at, wire)
+    settings = load(hop.config, dict(hop.environment), hop.config.parent)
+    keeper = open_keeper(
+        settings,
+        clock=Hurried(hop.hurry),
+        environment=hop.environment,
+        batch_rows=hop.batch_rows,
+        segment_rows=2 * hop.batch_rows,
+    )
+    wire.send(("began",))
+    for _ in range(1 + hop.again):
+        try:
+            result = keeper.move(TableName("public", hop.table), hop.source, hop.destination, before=hop.before)
+        except TierkeeperError as error:
+            wire.send(("told", error.exit_code.name, str(error)))
+        except Exception:  # noqa: BLE001 - told by the one who started us
+            wire.send(("raised", traceback.format_exc()))
+            return
+        else:
+            wire.send(("ended", result.stopped_because, result.rows))
+            return
+
+
+def _stop_at(at: At, wire: "Wire[Any, Any]") -> None:
+    from tierkeeper.kernel import faults
+    from tierkeeper.testing.crash import kill_at
+
+    if not at.asks:
+        kill_at(at.point, at.nth)
+        return
+    arrivals = itertools.count(1)
+
+    def hook(reached: Point) -> None:
+        if reached is at.point and next(arrivals) == at.nth:
+            wire.send(("at",))
+            wire.recv()
+
+    faults.arm(hook)
+
+
+class Hurried(SystemClock):
+    """The real clock, but a second slept counts as `times` seconds: who waits in vain gives up soon."""
+
+    def __init__(self, times: float) -> None:
+        self._times, self._skipped = times, 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._skipped
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+        self._skipped += seconds * (self._times - 1)

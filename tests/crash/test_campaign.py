@@ -1,0 +1,112 @@
+"""SIGKILL of the mover and of either server, cuts of its links, at every fault point and at moments nobody chose (I1 to I5).
+
+Meanwhile an application writes and a reader asks. Then the mover runs until it says that it is complete: every row that the
+application committed, with its last content, is in exactly one place, and no answer ever said otherwise. A world is drawn from
+its seed: `-k "many and 17"` runs the 18th again.
+"""
+
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from campaign import LONGEST_READER_SECONDS, TABLES, Check, Reader, Servers, Tally, World, Writer
+from strikes import POINTS, Fault, Strike, plan
+from tierkeeper.kernel.faults import Point
+from tierkeeper.kernel.policy import Tier
+
+WORLDS, RUNS = 40, 25
+"""A thousand runs: a world's rows, markers and segments grow with each of its runs."""
+
+
+@pytest.fixture(scope="module")
+def servers(server_folder: Path) -> Iterator[Servers]:
+    with Servers.started(server_folder) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def tally() -> Iterator[Tally]:
+    """Counts over all worlds, told at the end."""
+    counted, began = Tally(), time.monotonic()
+    yield counted
+    sys.__stdout__.write("\n".join(["", *counted.lines(), f"  in {time.monotonic() - began:.0f} s", ""]))  # type: ignore[union-attr]
+
+
+class Campaign:
+    """The runs of one world, each a fault into a move over one of its tables and then the reruns that settle it."""
+
+    def __init__(self, world: World, seed: int, tally: Tally) -> None:
+        self._world, self._seed, self._tally = world, seed, tally
+        self._chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+        self._arrived = dict.fromkeys(TABLES, 0.0)
+
+    def run(self, number: int) -> list[str]:
+        """What was wrong in the world's run of this `number`."""
+        table = TABLES[number % len(TABLES)]
+        destination: Tier = "archive" if number // len(TABLES) % 2 else "main"
+        faults = plan(destination)
+        fault = faults[(self._seed * RUNS // 2 + number // 2) % len(faults)]
+        writers = self._chance.choice((0, 1, 2))
+        if destination == "main":
+            self._world.fill(table, self._chance, 60)
+        else:
+            time.sleep(max(0.0, self._arrived[table] + LONGEST_READER_SECONDS + 0.1 - time.monotonic()))
+        wrong = self._struck(table, destination, fault, writers)
+        self._arrived[table] = time.monotonic()
+        self._tally.runs += 1
+        return [
+            f"seed {self._seed}, run {number} ({table} to {destination}, {fault} {fault.point}, {writers} writers): {w}"
+            for w in wrong
+        ]
+
+    def _struck(self, table: str, destination: Tier, fault: Fault, writers: int) -> list[str]:
+        strike = Strike(self._world, table, destination, self._chance, self._tally)
+        check = Check(self._world, table, destination, strike.wrong)
+        with Reader(self._world, table, self._tally) as reader:
+            with ExitStack() as writing:
+                for _ in range(writers):
+                    chance = random.Random(self._chance.random())  # noqa: S311
+                    writing.enter_context(Writer(self._world, table, chance, self._tally))
+                strike.strike(fault)
+            check.settle(self._tally)
+        strike.heal()
+        check.places()
+        return strike.wrong + reader.wrong
+
+
+def campaign(servers: Servers, seed: int, runs: int, tally: Tally, seconds: float = 3600) -> None:
+    until = time.monotonic() + seconds
+    with ExitStack() as stack:
+        runner = Campaign(World(servers, f"world_{seed}", stack), seed, tally)
+        for number in range(runs):
+            if time.monotonic() > until:
+                break
+            wrong = runner.run(number)
+            tally.violations += wrong
+            assert wrong == []
+
+
+def test_every_point_has_its_place_in_the_campaign() -> None:
+    planned = {f.point for destination in POINTS for f in plan(destination)} - {None}
+    assert planned == set(Point) - {Point.RESTORE_BEFORE_COMMIT}
+
+
+def test_a_sample_of_the_campaign(servers: Servers, tally: Tally) -> None:
+    campaign(servers, seed=1000, runs=12, tally=tally, seconds=10)
+    assert tally.runs >= 1
+    assert tally.answers["right"] >= tally.runs
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", range(WORLDS))
+def test_many_faults(servers: Servers, tally: Tally, seed: int) -> None:
+    began = time.monotonic()
+    campaign(servers, seed, RUNS, tally)
+    sys.__stdout__.write(f"\nworld {seed + 1} of {WORLDS}: {RUNS} runs in {time.monotonic() - began:.0f} s; {tally.lines()[0]}")  # type: ignore[union-attr]
+    sys.__stdout__.flush()  # type: ignore[union-attr]
