@@ -15,13 +15,13 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, SourceSnapshot
 from tierkeeper.kernel.tables import TableName, TableShape
-from tierkeeper.mover import model
+from tierkeeper.mover import fitness, model
 from tierkeeper.mover.digest import RowDigest
 from tierkeeper.mover.model import Bound
 from tierkeeper.mover.source import Source
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.copy import rows_in, rows_out
-from tierkeeper.postgres.link import MOVER_LOCK, Connection, transaction
+from tierkeeper.postgres.link import MOVER_LOCK, Connection, transaction, translate
 from tierkeeper.postgres.statements import load
 from tierkeeper.tiers.profile import SELF_HOSTED
 from tierkeeper.tiers.usage import measure, refusal
@@ -79,6 +79,8 @@ class PostgresDestination:
             raise KeyTaken(str(error.diag.constraint_name)) from error
         except errors.ForeignKeyViolation as error:
             raise ParentMissing from error
+        except (errors.IntegrityError, errors.DataError, errors.ProgrammingError, errors.RaiseException) as error:
+            raise translate(error, f"{batch.table} ({self.tier})") from error
         reach(Point.COPIED)
         return LedgerRow(batch, 0, "copied", snapshot.extent, digest.size_bytes)
 
@@ -129,12 +131,14 @@ class PostgresDestination:
         with transaction(self._conn, read_only=True) as cur:
             refused = refusal(measure(self._conn, SELF_HOSTED), f"tiers.{self.tier}", gives_only=False)
             found = cur.execute(_SQL["table_fitness"], {"schema": table.schema, "table": table.name}).fetchone()
-        durable, allowed, effect = found or (True, True, None)
+        allowed, effect = found or (True, None)
         place = f"{table} ({self.tier})"
         if refused is not None:
             raise refused
-        if not durable:
-            raise UsageError(place, "the table is unlogged: a crash empties it", f"There: ALTER TABLE {table} SET LOGGED")
+        around = fitness.look(self._conn, table)
+        unfit = around and fitness.fault(around, table, self.tier, arrives=True)
+        if unfit:
+            raise unfit
         if not allowed:
             remedy = f"There: GRANT SELECT, INSERT, DELETE ON {table}, or connect as its owner"
             raise UsageError(place, "the role may not read, write and delete its rows", remedy)

@@ -17,14 +17,14 @@ from tierkeeper.kernel.ports import Audit, Destination, Progress, Stop
 from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.kernel.units import Age
-from tierkeeper.mover import mirror, plan
+from tierkeeper.mover import fitness, mirror, plan
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Selection
 from tierkeeper.mover.runner import Mover, Outcome, Pace
 from tierkeeper.mover.source import Source
 from tierkeeper.postgres import shapes
-from tierkeeper.postgres.link import Link, translated
+from tierkeeper.postgres.link import Connection, Link, translated
 
 
 class Prepare(Protocol):
@@ -93,8 +93,9 @@ class MoveService:
         with translated(str(request.table)), closing(self._links[request.source].connect("mover")) as conn:
             source = Source(self._links[request.source], conn, request.source)
             selection = self._selection(request, policy, source)
+            self._refuse_unfit(request, source)
             rows = source.count(selection)
-            notes = _notes(selection.shape, shapes.publications_and_slots(conn, request.table))
+            notes = _notes(selection.shape, shapes.publications_and_slots(conn, request.table)) + self._around(request, conn)
         if request.limit is not None:
             rows = min(rows, request.limit)
         size = self._pace(request).batch_rows
@@ -171,6 +172,16 @@ class MoveService:
         if request.destination == "main":
             with closing(self._links["main"].connect("mover")) as conn:
                 PostgresDestination(conn, "main", "core", self._bounds.longest_reader_seconds).refuse_unfit(request.table)
+
+    def _around(self, request: Request, source: Connection) -> list[str]:
+        """What else happens at either end of the hop."""
+        leaves = fitness.look(source, request.table)
+        notes = fitness.departure_notes(leaves, request.source) if leaves else []
+        if request.destination == "main":
+            with closing(self._links["main"].connect("mover")) as conn:
+                arrives = fitness.look(conn, request.table)
+            notes += fitness.arrival_notes(arrives, "main") if arrives else []
+        return notes
 
     def _mover(self, request: Request, source: Source, destination: Destination, lease: Lease) -> Mover:
         longest = self._bounds.longest_reader_seconds

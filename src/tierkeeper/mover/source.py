@@ -16,7 +16,7 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow
 from tierkeeper.kernel.tables import TableName, TableShape
-from tierkeeper.mover import model
+from tierkeeper.mover import fitness, model
 from tierkeeper.mover.model import Bound, Selection
 from tierkeeper.postgres.arrow import snapshot_reader
 from tierkeeper.postgres.copy import Row, rows_out
@@ -109,6 +109,10 @@ class Source:
                 "the role may not read and delete its rows",
                 f"There: GRANT SELECT, DELETE ON {table}, or connect as its owner",
             )
+        around = fitness.look(self.conn, table)
+        unfit = around and fitness.fault(around, table, self.tier, arrives=False)
+        if unfit:
+            raise unfit
 
     def conflicts(self, table: TableName) -> list[Bound]:
         """Keys that are noted in this tier as being in the one above, too."""

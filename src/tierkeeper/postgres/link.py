@@ -189,6 +189,12 @@ _BY_STATE: Final[Mapping[str, tuple[type[TierkeeperError], str]]] = MappingProxy
         "3D": (UsageError, "Correct the database's name in the URL"),
         "25006": (NotNow, "The server takes no writes: make room or end its read-only mode, then run again"),
         "42501": (UsageError, "Grant the role what it lacks, or connect as the tables' owner"),
+        "22": (
+            Failed,
+            "Change the value or the column that refuses it, or leave those rows out with --where; they stay where they are",
+        ),
+        "23": (Failed, "Drop that constraint there, or leave those rows out with --where; they stay where they are"),
+        "P0": (Failed, "A trigger there refuses it: change it, or leave those rows out with --where; they stay where they are"),
         "53": (NotNow, "Give the server room (disk, memory or connections), then run again"),
         "55P03": (NotNow, "Something holds a lock: run again when it is through"),
         "57": (NotNow, "Run again when the server is back"),
@@ -227,6 +233,13 @@ def _not_connected(text: str, place: str) -> TierkeeperError:
     return NotNow(place, f"the server does not answer ({lines[0]})", remedy)
 
 
+_CONTEXTS: Final = (
+    (re.compile(r"^PL/pgSQL function (.+) line \d+ at ", re.MULTILINE), "in the function {}"),
+    (re.compile(r"^COPY .+, line \d+, column (.+?)(?:: .*)?$", re.MULTILINE), "column {}"),
+)
+"""Where in Postgres's context an error arose; the value that it quotes behind a column stays out."""
+
+
 def translate(error: psycopg.Error, place: str) -> TierkeeperError:
     """`error` in our words. The driver's text may quote a row but never a password; only its first line is kept."""
     state = error.sqlstate or ""
@@ -235,6 +248,7 @@ def translate(error: psycopg.Error, place: str) -> TierkeeperError:
     if not state and isinstance(error, psycopg.OperationalError):
         return _not_connected(text, place)
     cause = text.splitlines()[0].strip()
+    cause += next((f" ({said.format(found[1])})" for p, said in _CONTEXTS if (found := p.search(error.diag.context or ""))), "")
     kind, remedy = next(
         (_BY_STATE[k] for k in (state, state[:2]) if k in _BY_STATE),
         (Failed, f"Look up SQLSTATE {state} in Postgres's manual"),

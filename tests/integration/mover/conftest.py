@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from hop import Hop, open_hop
 from support import Tiers
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.tables import TableName
@@ -97,3 +98,9 @@ def selection(pair: Pair) -> Callable[..., Selection]:
         return Selection(shapes.read(pair.core, TABLE), "at", CUTOFF, where)
 
     return make
+
+
+@pytest.fixture
+def hop(tiers: Tiers) -> Iterator[Hop]:
+    with open_hop(tiers) as opened:
+        yield opened

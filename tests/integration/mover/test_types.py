@@ -4,53 +4,20 @@ The oracle asks the servers themselves: each value's own text and, where it mean
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support import Tiers, tierkeeper_toml
-from tierkeeper.compose import Keeper, open_keeper
-from tierkeeper.config import load
+from hop import Hop, open_hop
+from support import Tiers
 from tierkeeper.kernel.errors import Exit, Faults, UsageError
-from tierkeeper.kernel.policy import Tier
-from tierkeeper.kernel.results import MoveResult
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.link import Connection
 
 BATTERY = Path(__file__).parents[1].joinpath("every_type.sql").read_text(encoding="utf-8")
-T = TableName("public", "t")
 TABLE = TableName('odd "schema', "All, types")
-BEFORE = datetime(2024, 6, 1, tzinfo=UTC)
 LOCAL = ("A", "C", "R", "E")  # categories whose binary form may name types by their object ids; enums and ranges follow suit
-
-
-@dataclass
-class Hop:
-    """Core and Main with the application's connections, and a keeper over them and an archive."""
-
-    tiers: Tiers
-    core: Connection
-    main: Connection
-    keeper: Keeper
-
-    def move(self, table: TableName = T, source: Tier = "core", destination: Tier = "main") -> MoveResult:
-        return self.keeper.move(table, source, destination, before=BEFORE)
-
-
-@pytest.fixture
-def hop(tiers: Tiers) -> Iterator[Hop]:
-    names = (str(TABLE), "public.t")
-    config = tierkeeper_toml(tiers, [{"name": n, "age": "at", "core": "30 days", "main": "60 days"} for n in names])
-    keeper = open_keeper(load(config, tiers.environment, tiers.home), environment=tiers.environment)
-    with closing(tiers.core.connect("test")) as core, closing(tiers.main.connect("test")) as main:
-        for conn in (core, main):
-            conn.execute("SET extra_float_digits = 3; SET TimeZone = 'UTC'; SET bytea_output = hex")
-        yield Hop(tiers, core, main, keeper)
 
 
 def bits(conn: Connection, table: str) -> list[tuple[Any, ...]]:
@@ -67,7 +34,12 @@ def bits(conn: Connection, table: str) -> list[tuple[Any, ...]]:
     return conn.execute(query.encode()).fetchall()
 
 
-def test_every_type_comes_to_main_to_the_archive_and_back(hop: Hop) -> None:
+def test_every_type_comes_to_main_to_the_archive_and_back(tiers: Tiers) -> None:
+    with open_hop(tiers, [TABLE]) as hop:
+        _battery(hop)
+
+
+def _battery(hop: Hop) -> None:
     hop.core.execute(BATTERY.encode())
     name = str(TABLE)
     hop.core.execute(f"UPDATE {name} SET at = '1999-12-31 23:59:59.999999+00' WHERE at > now()".encode())
@@ -160,7 +132,7 @@ def refused(hop: Hop, *columns: str) -> None:
     """By their names, in the plan and in the move, and nothing is there afterwards that was not before."""
     things = "SELECT oid FROM pg_class UNION ALL SELECT oid FROM pg_type UNION ALL SELECT oid FROM pg_namespace"
     before = [set(conn.execute(things)) for conn in (hop.core, hop.main)]
-    for deed in (hop.move, lambda: hop.keeper.plan_move(T, "core", "main", before=BEFORE)):
+    for deed in (hop.plan, hop.move):
         with pytest.raises((UsageError, Faults)) as error:
             deed()
         found = error.value.errors if isinstance(error.value, Faults) else [error.value]
@@ -236,19 +208,18 @@ INSERT INTO t VALUES ('a', 'x.y', 'a=>1', ''), ('B', 'x', 'b=>NULL', 'x'), ('c',
 
 
 @pytest.mark.parametrize("make", [PLAIN_KEY, EXTENDED_KEY], ids=["plain", "extended"])
-def test_any_key_moves_in_batches_and_shows_its_conflicts(hop: Hop, make: str) -> None:
-    hop.core.execute(make.encode())
-    before = bits(hop.core, "t")
-    settings = load(hop.tiers.home / "tierkeeper.toml", hop.tiers.environment, hop.tiers.home)
-    keeper = open_keeper(settings, environment=hop.tiers.environment, batch_rows=2)
-    assert keeper.move(T, "core", "main", before=BEFORE).rows == 4
-    (taken,) = hop.main.execute("SELECT t.*::text FROM t LIMIT 1").fetchone() or ()
-    assert bits(hop.main, "t") == before
+def test_any_key_moves_in_batches_and_shows_its_conflicts(tiers: Tiers, make: str) -> None:
+    with open_hop(tiers, batch_rows=2) as hop:
+        hop.core.execute(make.encode())
+        before = bits(hop.core, "t")
+        assert hop.move().rows == 4
+        (taken,) = hop.main.execute("SELECT t.*::text FROM t LIMIT 1").fetchone() or ()
+        assert bits(hop.main, "t") == before
 
-    hop.core.execute("INSERT INTO t SELECT (%s::t).*", [taken])
-    again = keeper.move(T, "core", "main", before=BEFORE)
-    assert (again.rows, len(again.conflicts)) == (0, 1)
-    hop.main.execute("SELECT set_config('tierkeeper.mover', 'on', false)")  # its rest is not over
-    hop.main.execute("DELETE FROM t WHERE t.*::text = %s", [taken])
-    assert keeper.move(T, "core", "main", before=BEFORE).rows == 1
-    assert bits(hop.main, "t") == before
+        hop.core.execute("INSERT INTO t SELECT (%s::t).*", [taken])
+        again = hop.move()
+        assert (again.rows, len(again.conflicts)) == (0, 1)
+        hop.main.execute("SELECT set_config('tierkeeper.mover', 'on', false)")  # its rest is not over
+        hop.main.execute("DELETE FROM t WHERE t.*::text = %s", [taken])
+        assert hop.move().rows == 1
+        assert bits(hop.main, "t") == before

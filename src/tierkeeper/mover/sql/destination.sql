@@ -104,8 +104,7 @@ WHERE schema_name = %(schema)s AND table_name = %(table)s
   AND core_gone_at < clock_timestamp() - make_interval(secs => %(seconds)s)
 
 -- name: table_fitness
-SELECT c.relpersistence = 'p',
-       has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'DELETE'),
+SELECT has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'DELETE'),
        (SELECT min(f.conname || ' of ' || f.conrelid::regclass)
         FROM pg_constraint AS f
         WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.confdeltype IN ('c', 'n', 'd'))

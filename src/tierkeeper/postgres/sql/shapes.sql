@@ -80,16 +80,16 @@ WHERE c.contype = 'f' AND c.confrelid = %(table)s::oid AND c.conparentid = 0
 ORDER BY 1, 2, 3
 
 -- name: delete_triggers
--- Our own guards stay out: they are there for the mover.
+-- Our own guards stay out: they are there for the mover. What runs only for replication ('R') does not run for it.
 SELECT 'trigger ' || quote_ident(t.tgname)
 FROM pg_trigger t
 JOIN pg_proc p ON p.oid = t.tgfoid
 WHERE p.pronamespace <> coalesce(to_regnamespace('tierkeeper'), 0)::oid
-  AND t.tgrelid = %(table)s::oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 8 <> 0
+  AND t.tgrelid = %(table)s::oid AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 8 <> 0
 UNION ALL
 SELECT 'rule ' || quote_ident(r.rulename)
 FROM pg_rewrite r
-WHERE r.ev_class = %(table)s::oid AND r.ev_type = '4' AND r.ev_enabled <> 'D'
+WHERE r.ev_class = %(table)s::oid AND r.ev_type = '4' AND r.ev_enabled IN ('O', 'A')
 ORDER BY 1
 
 -- name: publications

@@ -52,7 +52,7 @@ SELECT t.tgname::text
 FROM pg_trigger t
 JOIN pg_class c ON c.oid = t.tgrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text AND NOT t.tgisinternal AND t.tgenabled = 'A'
 
 -- name: foreign_keys
 SELECT f.conname::text,
@@ -80,9 +80,12 @@ WHERE f.contype = 'f' AND n.nspname = %(schema)s::text AND c.relname = %(name)s:
 ORDER BY f.conname
 
 -- name: row_guard
+-- ALWAYS: also against a session_replication_role of replica, under which a subscription writes, and a restore that says so.
 CREATE OR REPLACE TRIGGER {trigger} BEFORE UPDATE OR DELETE ON {table}
-FOR EACH ROW EXECUTE FUNCTION tierkeeper.refuse_copy_in_flight()
+FOR EACH ROW EXECUTE FUNCTION tierkeeper.refuse_copy_in_flight();
+ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}
 
 -- name: truncate_guard
 CREATE OR REPLACE TRIGGER {trigger} BEFORE TRUNCATE ON {table}
-FOR EACH STATEMENT EXECUTE FUNCTION tierkeeper.refuse_copy_in_flight()
+FOR EACH STATEMENT EXECUTE FUNCTION tierkeeper.refuse_copy_in_flight();
+ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}

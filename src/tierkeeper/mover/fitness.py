@@ -1,0 +1,84 @@
+"""What stands around a table at either end of a hop: what would keep, hide, replay or change its rows.
+
+Looking is one statement; judging is pure. Everything that would lose or double a row is refused by name before anything is
+changed (I1, I10); what merely runs along is a note of the plan.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from psycopg.rows import class_row
+
+from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.link import Connection, transaction
+from tierkeeper.postgres.statements import load
+
+_SQL = load("tierkeeper.mover", "fitness.sql")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What one server has around a table; names are quoted as SQL writes them.
+
+    `hidden_rows`: a policy of row level security applies to this role. `without_identity`: publications of deletes that the
+    table has no replica identity for. `counted`: columns that a sequence fills.
+    """
+
+    durable: bool
+    hidden_rows: bool
+    delete_rules: list[str]
+    insert_rules: list[str]
+    insert_triggers: list[str]
+    delete_triggers: list[str]
+    without_identity: list[str]
+    subscriptions: list[str]
+    counted: list[str]
+
+
+def look(conn: Connection, table: TableName) -> Surroundings | None:
+    """What is around `table`; None where there is no such table."""
+    with transaction(conn, read_only=True), conn.cursor(row_factory=class_row(Surroundings)) as cur:
+        return cur.execute(_SQL["facts"], {"schema": table.schema, "table": table.name}).fetchone()
+
+
+def fault(seen: Surroundings, table: TableName, tier: str, *, arrives: bool) -> UsageError | None:
+    """Why rows of `table` must not leave `tier` (`arrives`: come to it), the gravest first."""
+    return next(_faults(seen, table, tier, arrives=arrives), None)
+
+
+def _faults(seen: Surroundings, table: TableName, tier: str, *, arrives: bool) -> Iterator[UsageError]:
+    place = f"{table} ({tier})"
+    if seen.hidden_rows:
+        remedy = "Connect as a role with BYPASSRLS, or as its owner where it is not FORCE ROW LEVEL SECURITY"
+        yield UsageError(place, "row level security hides rows of it from this role", remedy)
+    if arrives and seen.subscriptions:
+        cause = f"the subscription {seen.subscriptions[0]} writes to it: it would replay the deletes of the rows that moved here"
+        yield UsageError(
+            place, cause, f"There: take the table out of {seen.subscriptions[0]}'s publication, or drop the subscription"
+        )
+    if seen.delete_rules:
+        cause = f"the rule {seen.delete_rules[0]} on DELETE stands between the mover and its rows"
+        yield UsageError(place, cause, f"There: DROP RULE {seen.delete_rules[0]} ON {table}; a trigger can do the same work")
+    if seen.without_identity:
+        cause = (
+            f"the publication {seen.without_identity[0]} sends its deletes, and it has no replica identity: no row can be deleted"
+        )
+        yield UsageError(place, cause, f"There: ALTER TABLE {table} REPLICA IDENTITY USING INDEX …, or FULL")
+    if arrives and not seen.durable:
+        yield UsageError(place, "the table is unlogged: a crash empties it", f"There: ALTER TABLE {table} SET LOGGED")
+
+
+def arrival_notes(seen: Surroundings, tier: str) -> list[str]:
+    """What happens at `tier` besides, when rows arrive there."""
+    notes = [f"trigger {t} at {tier} fires on each row that arrives; one that it changes or drops stops the move"
+             for t in seen.insert_triggers]  # fmt: skip
+    notes += [f"trigger {t} at {tier} fires when a copy is taken back" for t in seen.delete_triggers]
+    notes += [f"rule {r} at {tier} does not see rows that arrive" for r in seen.insert_rules]
+    notes += [f"the sequence of column {c} at {tier} may hand out values that history has" for c in seen.counted]
+    return notes
+
+
+def departure_notes(seen: Surroundings, tier: str) -> list[str]:
+    """What happens at `tier` besides, when rows leave it."""
+    return [f"subscription {s} writes to {tier}: what it changes in rows that have left is lost" for s in seen.subscriptions]
