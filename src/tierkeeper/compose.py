@@ -138,8 +138,12 @@ class Keeper:
         """What `move` would do. Changes nothing."""
         return self._mover.plan(Request(table, from_, to, before, older_than, where, limit))
 
-    def quota(self, dry_run: bool = False) -> QuotaResult:
-        """The quota manager's run. Raises UsageError, before anything moves, where the tiers are not who they should be."""
+    def quota(self, dry_run: bool = False, *, allow_rewrite: bool = False) -> QuotaResult:
+        """The quota manager's run. Raises UsageError, before anything moves, where the tiers are not who they should be.
+
+        `allow_rewrite` (else `[quotas] allow_rewrite`): VACUUM FULL may lock a table, and scratch space may exceed the quota.
+        """
+        quotas = self._settings.quotas
         self._set_up((), frozenset(("core", "main")), apply=not dry_run)
         manager = QuotaManager(
             self._tiers,
@@ -147,7 +151,10 @@ class Keeper:
             _Moves(self._mover),
             store_bytes=self._store_bytes,
             thresholds=Thresholds(
-                self._settings.quotas.start_at, self._settings.quotas.stop_at, self._bounds.longest_reader_seconds
+                quotas.start_at,
+                quotas.stop_at,
+                self._bounds.longest_reader_seconds,
+                may_rewrite=allow_rewrite or quotas.allow_rewrite,
             ),
             audit=self._audit,
             clock=self._clock,

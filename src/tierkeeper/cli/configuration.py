@@ -44,6 +44,7 @@ timeout = "5 minutes"     # the longest reader; a row rests in a tier at least s
 [quotas]
 start_at = "85%"
 stop_at = "70%"
+# allow_rewrite = true    # let VACUUM FULL lock a table where nothing gentler gives its space back
 
 [balance]
 algorithm = {algorithm}

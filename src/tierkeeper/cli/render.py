@@ -169,12 +169,12 @@ def _estimate(rows: int | None) -> Text:
 
 @render.register
 def _quota(result: r.QuotaResult) -> Iterator[RenderableType]:
-    tiers = grid("Tier", "Before", "After", "Quota", "", right=("Before", "After", "Quota"))
+    tiers = grid("Tier", "Before", "After", "Quota", "", "Counted", right=("Before", "After", "Quota"))
     for name, tier in result.tiers.items():
         used = tier.used_bytes_after if tier.used_bytes_after is not None else tier.used_bytes_before
         share = None if used is None else used / tier.quota_bytes
         sizes = (size(tier.used_bytes_before), size(tier.used_bytes_after), size(tier.quota_bytes))
-        tiers.add_row(cell(name, "bold"), *sizes, bar(share))
+        tiers.add_row(cell(name, "bold"), *sizes, bar(share), cell(tier.counted, "dim"))
     yield tiers
     if result.moves:
         yield Text()
@@ -186,11 +186,12 @@ def _quota(result: r.QuotaResult) -> Iterator[RenderableType]:
         yield plans_table(result.plans)
     if result.reclaimed:
         yield Text()
-        space = grid(_GIVEN_BACK, "Tier", "By", "Before", "After", "Seconds", right=("Before", "After", "Seconds"))
+        space = grid(_GIVEN_BACK, "Tier", "Relation", "By", "Before", "After", "Seconds", right=("Before", "After", "Seconds"))
         for one in result.reclaimed:
             space.add_row(
                 cell(one.table, "bold"),
                 cell(one.tier),
+                cell(one.relation),
                 cell(one.method),
                 size(one.bytes_before),
                 size(one.bytes_after),

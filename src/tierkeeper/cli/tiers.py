@@ -44,10 +44,16 @@ def register(app: typer.Typer) -> None:
     def quota(
         session: Session,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would move; change nothing.")] = False,
+        allow_rewrite: Annotated[
+            bool,
+            typer.Option(
+                "--allow-rewrite", help="Let VACUUM FULL lock a table, and scratch space exceed the quota, where need be."
+            ),
+        ] = False,
     ) -> None:
         """Run the quota manager: move what is old, then what must.
 
         Rows past their age leave their tier; where a tier nears its quota, more do. Then the space is given back and measured.
         """
         with session.keeper(stoppable=True) as keeper:
-            session.show(keeper.quota(dry_run))
+            session.show(keeper.quota(dry_run, allow_rewrite=allow_rewrite))

@@ -184,6 +184,11 @@ class Quotas(Section):
 
     start_at: Share = Field(default=0.85, description="share of the quota at which it begins")
     stop_at: Share = Field(default=0.70, description="share of the quota at which it ends")
+    allow_rewrite: bool = Field(
+        default=False,
+        description="where nothing gentler gives space back: VACUUM FULL, which locks a table for its time, and"
+        " scratch space of up to twice the quota",
+    )
 
     @model_validator(mode="after")
     def _leaves_a_gap(self) -> Self:

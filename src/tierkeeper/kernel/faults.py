@@ -22,6 +22,9 @@ class Point(StrEnum):
     UNDO_ABORTED = "undo-aborted"  # recovery won the marker
     UNDO_BEFORE_COMMIT = "undo-before-commit"
     UNDONE = "undone"
+    COMPACT_BEFORE_COMMIT = "compact-before-commit"  # rows of the tail were written anew in front, not committed
+    COMPACTED = "compacted"
+    REINDEXED = "reindexed"
     MIRRORED = "mirrored"  # a block of a mirror table was upserted, not committed
     SEGMENT_WRITTEN = "segment-written"  # the encrypted file is complete on local disk
     SEGMENT_PUT = "segment-put"  # the store has acknowledged the segment

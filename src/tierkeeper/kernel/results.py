@@ -178,16 +178,20 @@ class QuotaTier(Result):
     used_bytes_before: int | None
     used_bytes_after: int | None
     quota_bytes: int
+    counted: str = Field(
+        description="what the provider counts as used: all databases of the server, this one, or the store's files"
+    )
 
 
 class Reclaim(Result):
-    """Space given back by one table."""
+    """One relation of a table whose space was given back: what it took before and what it takes now."""
 
     tier: str
     table: str
-    method: str
+    relation: str = Field(description="heap, TOAST, or the index's name")
+    method: str = Field(description="VACUUM, tail compaction, REINDEX CONCURRENTLY, VACUUM FULL")
     bytes_before: int
-    bytes_after: int
+    bytes_after: int = Field(description="may be more: moved rows take new entries in an index that is not worth rebuilding")
     seconds: float
 
 
@@ -198,7 +202,7 @@ class QuotaResult(Result):
     tiers: dict[str, QuotaTier]
     moves: list[MoveResult] = Field(default=[])
     plans: list[MovePlan] = Field(default=[], description="with --dry-run")
-    reclaimed: list[Reclaim] = Field(default=[])
+    reclaimed: list[Reclaim] = Field(default=[], description="relation by relation, before and after")
     errors: list[ErrorResult] = Field(default=[], description="tables that had to wait; the others went on")
     notes: list[str] = Field(default=[])
 

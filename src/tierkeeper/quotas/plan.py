@@ -1,77 +1,217 @@
 """What to do about a tier's size. Pure: figures in, decisions out."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from tierkeeper.kernel.units import format_bytes
 
-WORTH_BYTES = 1_000_000  # rewriting a table to get less than this back costs more than it gives
-WORTH_SHARE = 0.2  # nor below this share of the table: it fills again
-PEAK_SHARE = 2.0  # of the quota: what a rewrite may use for its moment; hosted disks hold about twice what the quota sells
+PAGE_BYTES: Final = 8192
+WORTH_BYTES: Final = 1_000_000  # less than this back costs more than it gives
+WORTH_SHARE: Final = 0.2  # nor below this share of the relation: it fills again
+WORTH_INDEX_SHARE: Final = 0.35  # an index under random inserts rests at two thirds full: rebuilding it then would never end
+PEAK_SHARE: Final = (
+    2.0  # of the quota: what a rewrite that is allowed may use; hosted disks hold about twice what the quota sells
+)
+CUT_PAGES: Final = 1000  # VACUUM cuts a tail of so many pages, or of a sixteenth of the table, and leaves a shorter one
+CUT_SHARE: Final = 1 / 16
+ROUND_SHARE: Final = 1 / 8  # of the table, emptied between two VACUUMs: what fails shows early, and few scans are needed
+PACKING: Final = 1.04  # the free space map finds no place for the last few rows: pages are never packed quite full
+REWRITE_BYTES_PER_SECOND: Final = 20_000_000  # a modest hosted disk: how long a rewrite's lock lasts is told, not promised
+CHUNK_BYTES_TOAST: Final = 2048  # four chunks fill a TOAST page
 
 
 class Method(StrEnum):
-    """How deleted rows' space goes back. DELETE alone returns nothing."""
+    """How deleted rows' space goes back. DELETE alone returns nothing. A further method is one more branch of `for_table`."""
 
     VACUUM = "VACUUM"  # cuts the empty tail, makes the rest usable again
-    VACUUM_FULL = "VACUUM FULL"  # rewrites the table: returns everything, needs its size once more and locks it
+    COMPACTION = "tail compaction"  # moves the last pages' rows forward, so that VACUUM finds an empty tail
+    REINDEX = "REINDEX CONCURRENTLY"  # builds an index anew beside itself
+    REWRITE = "VACUUM FULL"  # rewrites the table: returns everything, needs its size once more and locks it
 
 
 @dataclass(frozen=True)
-class Relation:
-    """A table after a plain VACUUM (ANALYZE): what it takes, and what its live rows need.
+class Room:
+    """A tier's room. Scratch space may fill the quota, or go beyond it where the user allowed a rewrite."""
 
-    `held_heap_bytes` is taken by deleted rows that an old snapshot still sees: a rewrite would copy them, too.
+    used_bytes: int
+    quota_bytes: int
+    may_rewrite: bool = False
+
+    @property
+    def limit_bytes(self) -> int:
+        """What may be in use at a method's peak."""
+        return int(self.quota_bytes * (PEAK_SHARE if self.may_rewrite else 1))
+
+    def holds(self, scratch_bytes: int) -> bool:
+        """Whether a method may use `scratch_bytes` for its moment (I9)."""
+        return self.used_bytes + scratch_bytes <= self.limit_bytes
+
+
+@dataclass(frozen=True)
+class Heap:
+    """A table's rows and TOAST after a plain VACUUM (ANALYZE): what they take, and what the live ones need.
+
+    `held_rows` are deleted and still seen by an old snapshot. `index_bytes` is what all indexes take together.
     """
 
-    total_bytes: int
-    heap_bytes: int
-    live_heap_bytes: int
-    held_heap_bytes: int = 0
+    pages: int
+    live_rows: int
+    held_rows: int
+    row_bytes: float
+    toast_bytes: int = 0
+    toast_chunks: int = 0
+    index_bytes: int = 0
+    fill_share: float = 1.0
+
+    @property
+    def lean_pages(self) -> int:
+        """Pages that the live rows need, packed one after the other."""
+        return self._pages_of(self.live_rows)
+
+    def _pages_of(self, rows: int) -> int:
+        a_page = max(1, int((PAGE_BYTES - 24) * self.fill_share / max(1.0, self.row_bytes)))
+        return min(self.pages, math.ceil(rows / a_page))
 
     @property
     def dead_bytes(self) -> int:
-        """What a rewrite would give back without old snapshots; 0 where that is too little to be worth one."""
-        return self._worth(self.live_heap_bytes)
+        """What the heap holds beyond its live rows; 0 where that is too little to be worth a method."""
+        return worth(self.pages * PAGE_BYTES, self.lean_pages * PAGE_BYTES)
 
     @property
-    def gain_bytes(self) -> int:
-        """What a rewrite would give back now; 0 where that is too little to be worth one."""
-        return self._worth(self.live_heap_bytes + self.held_heap_bytes)
+    def dead_toast_bytes(self) -> int:
+        """The same for TOAST, each chunk counted as a full one."""
+        return worth(self.toast_bytes, self.toast_chunks * CHUNK_BYTES_TOAST)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether an old snapshot keeps so much that no method could return what is worth returning."""
+        kept = self._pages_of(self.live_rows + self.held_rows)
+        return bool(self.dead_bytes) and not worth(self.pages * PAGE_BYTES, kept * PAGE_BYTES)
 
     @property
     def rewritten_bytes(self) -> int:
-        """What VACUUM FULL would leave."""
-        return self._rewritten(self.live_heap_bytes + self.held_heap_bytes)
-
-    def _rewritten(self, kept_heap_bytes: int) -> int:
-        # Indexes and TOAST shrink as the heap does.
-        share = min(1.0, kept_heap_bytes / self.heap_bytes) if self.heap_bytes else 1.0
-        return int(self.total_bytes * share)
-
-    def _worth(self, kept_heap_bytes: int) -> int:
-        gain = self.total_bytes - self._rewritten(kept_heap_bytes)
-        return gain if gain >= WORTH_BYTES and gain >= WORTH_SHARE * self.total_bytes else 0
-
-
-def reclaim(relation: Relation, used_bytes: int, quota_bytes: int) -> tuple[Method, str]:
-    """How to return `relation`'s dead space in a tier that uses `used_bytes` of its quota, and why so."""
-    if not relation.dead_bytes:
-        return Method.VACUUM, "a rewrite would give back too little"
-    if not relation.gain_bytes:
-        return (
-            Method.VACUUM,
-            f"{format_bytes(relation.dead_bytes)} of deleted rows are still seen by an old snapshot: end the transaction that"
-            " holds it, and the next run gives them back",
+        """What a rewrite needs beside the table, and leaves: at most the indexes as they are."""
+        share = self.lean_pages / self.pages if self.pages else 1.0
+        return int(
+            self.lean_pages * PAGE_BYTES + self.toast_bytes - self.dead_toast_bytes + self.index_bytes * min(1.0, share + 0.1)
         )
-    needs, peak = relation.rewritten_bytes, used_bytes + relation.rewritten_bytes
-    if peak > PEAK_SHARE * quota_bytes:
-        return (
-            Method.VACUUM,
-            f"a rewrite needs {format_bytes(needs)} beside the {format_bytes(used_bytes)} in use: more than the disk may hold",
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index after the table's rows have found their place. `entry_bytes` is None where no formula knows its access method.
+
+    `repeats`: equal keys may share an entry, so that the formula only bounds it from above. `fixed` says why it cannot be
+    rebuilt beside itself; None if it can.
+    """
+
+    name: str
+    size_bytes: int
+    entries: int
+    entry_bytes: float | None
+    fill_share: float
+    repeats: bool
+    fixed: str | None = None
+
+    def lean_bytes(self, heap_share: float) -> int:
+        """What a rebuilt one would take; `heap_share` is what this run left of the heap, for lack of a better measure."""
+        by_heap = int(self.size_bytes * min(1.0, heap_share))
+        if self.entry_bytes is None:
+            return by_heap
+        a_page = max(1, int((PAGE_BYTES - 40) * self.fill_share / self.entry_bytes))
+        by_formula = int((math.ceil(self.entries / a_page) * 1.01 + 2) * PAGE_BYTES)
+        return min(by_formula, by_heap) if self.repeats else by_formula
+
+    def dead_bytes(self, heap_share: float) -> int:
+        """What rebuilding it would give back; 0 where that is too little."""
+        return worth(self.size_bytes, self.lean_bytes(heap_share), WORTH_INDEX_SHARE)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method for one relation, and why. `gain_bytes` is expected back; `stays_bytes` is dead and will not come by it."""
+
+    method: Method
+    why: str
+    gain_bytes: int = 0
+    stays_bytes: int = 0
+
+
+def worth(has_bytes: int, needs_bytes: int, share: float = WORTH_SHARE) -> int:
+    """The bytes between; 0 where they are not worth a method."""
+    gain = has_bytes - needs_bytes
+    return gain if gain >= WORTH_BYTES and gain >= share * has_bytes else 0
+
+
+def for_table(heap: Heap, room: Room, *, barred: str | None, untouchable: str | None) -> Choice:
+    """How a table's heap and TOAST give back their dead space.
+
+    `barred` says why nothing that writes may run (a lock, a slot that keeps all WAL); `untouchable` why its rows may not be
+    moved by an UPDATE. A rewrite locks the table, so that it is the last resort and the user's choice.
+    """
+    dead, dead_toast = heap.dead_bytes, heap.dead_toast_bytes
+    if not dead and not dead_toast:
+        return Choice(Method.VACUUM, "nothing more is worth getting")
+    if heap.is_held:
+        why = (
+            f"{format_bytes(dead)} of deleted rows are still seen by an old snapshot: end the transaction that"
+            " holds it, and the next run gives them back"
         )
-    gain = format_bytes(relation.gain_bytes)
-    return Method.VACUUM_FULL, f"a rewrite gives back about {gain}, with {format_bytes(peak)} in use at its peak"
+        return Choice(Method.VACUUM, why, stays_bytes=dead + dead_toast)
+    if barred is not None:
+        return Choice(Method.VACUUM, barred, stays_bytes=dead + dead_toast)
+    if dead and untouchable is None and not (dead_toast and room.may_rewrite and room.holds(heap.rewritten_bytes)):
+        stays = f"; {format_bytes(dead_toast)} of its TOAST need a rewrite: {_rewrite(heap, room)}" if dead_toast else ""
+        return Choice(Method.COMPACTION, f"its last pages' rows have room in front{stays}", dead, dead_toast)
+    cause = untouchable if dead and untouchable is not None else "TOAST can only be rewritten"
+    why = f"{cause}; {_rewrite(heap, room)}"
+    if room.may_rewrite and room.holds(heap.rewritten_bytes):
+        return Choice(Method.REWRITE, why, gain_bytes=dead + dead_toast)
+    return Choice(Method.VACUUM, why, stays_bytes=dead + dead_toast)
+
+
+def _rewrite(heap: Heap, room: Room) -> str:
+    """What VACUUM FULL would give and take, and what stands against it."""
+    peak = room.used_bytes + heap.rewritten_bytes
+    seconds = math.ceil((heap.pages * PAGE_BYTES + heap.toast_bytes + heap.index_bytes) / REWRITE_BYTES_PER_SECOND)
+    figures = (
+        f"VACUUM FULL gives back about {format_bytes(heap.dead_bytes + heap.dead_toast_bytes)}, with {format_bytes(peak)} in use"
+        f" at its peak and the table locked against readers and writers for about {seconds} s"
+    )
+    if not Room(room.used_bytes, room.quota_bytes, may_rewrite=True).holds(heap.rewritten_bytes):
+        return f"{figures}: more than the disk may hold"
+    return figures if room.may_rewrite else f"{figures}: allow it with --allow-rewrite or [quotas] allow_rewrite"
+
+
+def for_index(index: Index, room: Room, heap_share: float, *, barred: str | None) -> Choice | None:
+    """How an index gives back its dead space; None where it has too little."""
+    dead = index.dead_bytes(heap_share)
+    if not dead:
+        return None
+    refused = barred or index.fixed
+    if refused is None and not room.holds(index.size_bytes):
+        peak = format_bytes(room.used_bytes + index.size_bytes)
+        refused = (
+            f"to build it anew beside itself may take {peak} at its peak, of {format_bytes(room.limit_bytes)} that may be used:"
+            " make room first, or allow a higher peak with --allow-rewrite"
+        )
+    if refused is not None:
+        return Choice(Method.VACUUM, refused, stays_bytes=dead)
+    return Choice(Method.REINDEX, "more than a third of it is empty", gain_bytes=dead)
+
+
+def next_round(pages: int, target_pages: int) -> int | None:
+    """Down to which page the next round of a compaction empties the tail; None where VACUUM would not cut so short a one."""
+    least = min(CUT_PAGES, int(pages * CUT_SHARE) + 1)
+    floor = max(target_pages, pages - max(least, int(pages * ROUND_SHARE)))
+    return floor if pages - floor >= least else None
+
+
+def compacted_pages(heap: Heap) -> int:
+    """The length that a compaction aims at."""
+    return math.ceil(heap.lean_pages * PACKING)
 
 
 def early_rows(used_bytes: int, quota_bytes: int, *, start_at: float, stop_at: float, table_bytes: int, table_rows: int) -> int:

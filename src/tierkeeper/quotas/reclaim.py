@@ -1,96 +1,157 @@
-"""Returns the space of deleted rows, and measures that it came back."""
+"""Returns the space of deleted rows, relation by relation, and measures that it came back."""
 
-import time
-from dataclasses import dataclass
-from typing import Final
-
-import psycopg
-from psycopg import sql
+from dataclasses import dataclass, field
 
 from tierkeeper.kernel.clock import Clock
+from tierkeeper.kernel.ports import Stop
 from tierkeeper.kernel.results import Reclaim
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.postgres.link import Connection, transaction
-from tierkeeper.postgres.statements import load
-from tierkeeper.quotas import plan
-from tierkeeper.quotas.plan import Method, Relation
+from tierkeeper.postgres.link import Connection
+from tierkeeper.quotas import look, plan
+from tierkeeper.quotas.compact import WAL_SHARE, Compaction
+from tierkeeper.quotas.look import Facts
+from tierkeeper.quotas.plan import Choice, Method, Room
+from tierkeeper.quotas.reindex import clean, reindex
+from tierkeeper.quotas.vacuum import FULL, HELD, PLAIN, can_be_cut, vacuum
 from tierkeeper.tiers.tier import Tier
-from tierkeeper.tiers.usage import measure, table_size
-
-_SQL = load("tierkeeper.quotas", "space.sql")
-_LOCKED: Final = "55P03"
-_TRIES: Final = 3  # an autovacuum of the rows just deleted holds the table for a moment, too
-_TRY_SECONDS: Final = 0.4
+from tierkeeper.tiers.usage import measure
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reclaimed:
-    """What came back, why in this way, and how much of the table's dead space did not come back."""
+    """What came back of a table, what did not and why, and how much that is."""
 
-    figures: Reclaim
-    why: str
-    unreturned_bytes: int
+    figures: list[Reclaim] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unreturned_bytes: int = 0
 
 
-def reclaim(conn: Connection, tier: Tier, table: TableName, clock: Clock) -> Reclaimed | None:
-    """Gives `table`'s dead space back, and says why in the way it does. None where there is no such table.
+class Reclaimer:
+    """Gives one table's dead space back, by what `plan` chooses for each of its relations.
 
-    I9: a rewrite is weighed against the quota before it begins, and does not begin where a lock or an old snapshot would make
-    it useless. SKIP_LOCKED never queues the application behind us; both commands also work where a full tier's default is
-    read-only.
+    I9: scratch space is weighed against the quota before each method begins; none begins where a lock, an old snapshot or a
+    forgotten replication slot would make it useless or dear, and the application never queues behind one, but for a rewrite that
+    the user allowed. What does not come back is reported as such.
     """
-    before = table_size(conn, table)
-    if before is None:
-        return None
-    began = time.monotonic()
-    locked = not _vacuum(conn, "ANALYZE, SKIP_LOCKED", table, clock)
-    vacuumed = table_size(conn, table) or before
-    with transaction(conn, read_only=True) as cur:
-        row = cur.execute(_SQL["row_bytes"], {"schema": table.schema, "table": table.name}).fetchone()
-    live_rows, held_rows, row_bytes = row or (-1, 0, 0)
-    live_bytes = int(live_rows * row_bytes) if live_rows >= 0 else vacuumed.heap_bytes
-    relation = Relation(vacuumed.total_bytes, vacuumed.heap_bytes, live_bytes, int(held_rows * row_bytes))
-    if locked:
-        method, why = Method.VACUUM, "the application holds a lock on it, so that its space comes back with a later run"
-    else:
-        method, why = plan.reclaim(relation, measure(conn, tier.profile).used_bytes, tier.quota_bytes)
-    if method is Method.VACUUM_FULL and not _vacuum(conn, "FULL, ANALYZE, SKIP_LOCKED", table, clock):
-        method, why = Method.VACUUM, "the application took a lock on it, so that its space comes back with a later run"
-    after = table_size(conn, table) or vacuumed
-    figures = Reclaim(
-        tier=tier.name,
-        table=str(table),
-        method=method.value,
-        bytes_before=before.total_bytes,
-        bytes_after=after.total_bytes,
-        seconds=round(time.monotonic() - began, 3),
-    )
-    return Reclaimed(figures, why, 0 if method is Method.VACUUM_FULL else relation.dead_bytes)
 
+    def __init__(
+        self,
+        conn: Connection,
+        tier: Tier,
+        table: TableName,
+        *,
+        may_rewrite: bool,
+        longest_reader_seconds: float,
+        clock: Clock,
+        stop: Stop,
+    ) -> None:
+        self._conn = conn
+        self._tier = tier
+        self._table = table
+        self._may_rewrite = may_rewrite
+        self._reader_seconds = longest_reader_seconds
+        self._clock = clock
+        self._stop = stop
+        self._done = Reclaimed()
+        self._methods: dict[str, tuple[Method, float]] = {}
 
-def _vacuum(conn: Connection, options: str, table: TableName, clock: Clock) -> bool:
-    """Whether the table was free for it."""
-    said: list[str] = []
+    def run(self) -> Reclaimed | None:
+        """Does it. None where there is no such table."""
+        before = look.facts(self._conn, self._table)
+        if before is None:
+            return None
+        began = self._clock.monotonic()
+        for name in clean(self._conn, self._table):
+            self._done.notes.append(f"{self._table}: {name}, left by an interrupted REINDEX, was dropped")
+        locked = vacuum(self._conn, self._table, PLAIN, self._clock)
+        vacuumed = look.facts(self._conn, self._table, locked=locked is not None) or before
+        self._methods[""] = (Method.VACUUM, self._clock.monotonic() - began)
+        if locked is not None and locked is not HELD:
+            self._done.notes.append(f"{self._table}: {locked}")
+        barred = locked or look.barred(self._conn)
+        if barred is None and vacuumed.heap.dead_bytes and not can_be_cut(self._conn, self._table, self._clock):
+            barred = HELD
+        after = self._heap(vacuumed, barred, locked=locked is not None)
+        share = after.heap.pages / before.heap.pages if before.heap.pages else 1.0
+        if self._methods[""][0] is not Method.REWRITE:
+            held = (
+                "an old snapshot still sees deleted rows, which a rebuilt index would hold as well"
+                if after.heap.is_held
+                else None
+            )
+            after = self._indexes(after, share, barred or held)
+            # One that was rebuilt is lean, whatever the heap's share says of it.
+            shares = dict.fromkeys(self._methods, 1.0)
+            self._done.unreturned_bytes = after.dead_bytes(lambda name: shares.get(name, share))
+        self._report(before, after)
+        return self._done
 
-    def listen(notice: psycopg.errors.Diagnostic) -> None:
-        said.append(notice.sqlstate or "")
+    def _room(self) -> Room:
+        return Room(measure(self._conn, self._tier.profile).used_bytes, self._tier.quota_bytes, self._may_rewrite)
 
-    statement = sql.SQL("VACUUM ({}) {}").format(sql.SQL(options), sql.Identifier(table.schema, table.name))
-    conn.add_notice_handler(listen)
-    try:
-        for attempt in range(_TRIES):
-            if attempt:
-                clock.sleep(_TRY_SECONDS)
-            said.clear()
-            conn.execute(statement)
-            if _LOCKED not in said:
-                return True
-        return False
-    finally:
-        conn.remove_notice_handler(listen)
+    def _heap(self, facts: Facts, barred: str | None, *, locked: bool) -> Facts:
+        """The table and its TOAST."""
+        untouchable = look.untouchable(self._conn, self._table)
+        choice = plan.for_table(facts.heap, self._room(), barred=barred, untouchable=untouchable)
+        began = self._clock.monotonic()
+        ended: str | None = None
+        if choice.method is Method.COMPACTION:
+            heap, budget = facts.heap, int(WAL_SHARE * self._tier.quota_bytes)
+            compaction = Compaction(self._conn, self._table, self._clock, self._stop, budget)
+            done = compaction.run(plan.compacted_pages(heap), heap.live_rows / heap.pages)
+            ended = done.ended if done.ended != "its front is full" else None
+        elif choice.method is Method.REWRITE:
+            ended = vacuum(self._conn, self._table, FULL, self._clock)
+        if choice.method is not Method.VACUUM and ended is None:
+            self._methods[""] = (choice.method, self._clock.monotonic() - began)
+        self._tell("", choice, ended)
+        return look.facts(self._conn, self._table, locked=locked) or facts
 
+    def _indexes(self, facts: Facts, share: float, barred: str | None) -> Facts:
+        """The indexes, the smallest first: what it gives back is room for the next."""
+        for index in facts.indexes:
+            choice = plan.for_index(index, self._room(), share, barred=barred or self._stop())
+            if choice is None:
+                continue
+            ended: str | None = None
+            if choice.method is Method.REINDEX:
+                began = self._clock.monotonic()
+                ended = reindex(
+                    self._conn,
+                    self._table,
+                    index.name,
+                    size_bytes=index.size_bytes,
+                    longest_reader_seconds=self._reader_seconds,
+                    stop=self._stop,
+                )
+                if ended is None:
+                    self._methods[index.name] = (choice.method, self._clock.monotonic() - began)
+            self._tell(index.name, choice, ended)
+            if ended is not None:
+                break  # what held this one up would hold up the next, and each leaves something behind
+        return look.facts(self._conn, self._table) or facts
 
-def largest_tables(conn: Connection) -> list[tuple[TableName, int]]:
-    """The application's largest tables and their bytes, indexes and TOAST included."""
-    with transaction(conn, read_only=True) as cur:
-        return [(TableName(schema, name), size) for schema, name, size in cur.execute(_SQL["largest"]).fetchall()]
+    def _tell(self, relation: str, choice: Choice, ended: str | None) -> None:
+        """Notes what a choice leaves, with the reason."""
+        name = f"{self._table}: its index {relation}" if relation else str(self._table)
+        if ended is not None:
+            self._done.notes.append(f"{name}: {choice.method} stopped: {ended}")
+        elif choice.stays_bytes:
+            self._done.notes.append(f"{name}: its space did not come back. {choice.why[:1].upper()}{choice.why[1:]}")
+
+    def _report(self, before: Facts, after: Facts) -> None:
+        for relation, size in before.relations.items():
+            left = after.relations.get(relation, 0)
+            method, seconds = self._methods.get(relation, self._methods[""])
+            if left != size or (relation in self._methods and method is not Method.VACUUM):
+                self._done.figures.append(
+                    Reclaim(
+                        tier=self._tier.name,
+                        table=str(self._table),
+                        relation=relation or "heap",
+                        method=method.value,
+                        bytes_before=size,
+                        bytes_after=left,
+                        seconds=round(seconds if relation in self._methods else 0.0, 3),
+                    )
+                )

@@ -16,13 +16,17 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import format_bytes
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas import plan
-from tierkeeper.quotas.reclaim import largest_tables, reclaim
+from tierkeeper.quotas.look import largest_tables
+from tierkeeper.quotas.reclaim import Reclaimer
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.tier import Tier
 from tierkeeper.tiers.usage import measure, table_size
 
 REST_SECONDS = 10  # a longer rest between two hops is left for the next run
 EARLY_ROUNDS = 3  # deleting, reclaiming and measuring again; more in one run would chase a size that does not fall
+EARLY_SHARE = 0.75  # of a table's rows at the run's begin: no figure, however wrong, empties a table in one run
+FALL_SHARE = 0.25  # of what the rows that left should have given: a size that falls by less does not follow them
+COUNTED: Final = {"server": "all databases of the server", "database": "this database"}
 HOPS: Final[tuple[tuple[TierName, TierName], ...]] = (("main", "archive"), ("core", "main"))
 """What has rested goes first: new arrivals make a table rest again."""
 
@@ -49,11 +53,15 @@ class Moves(Protocol):
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Shares of the quota between which rows move before their time, and the time that rows rest between two hops."""
+    """Shares of the quota between which rows move before their time, and the time that rows rest between two hops.
+
+    `may_rewrite`: the user allows methods that lock a table and use more than the quota for their moment.
+    """
 
     start_at: float
     stop_at: float
     rest_seconds: float
+    may_rewrite: bool = False
 
 
 @dataclass
@@ -101,12 +109,18 @@ class QuotaManager:
         if dry_run:
             self._plan(report, before)
         else:
-            with self._audit.action("quota", "core", {"used_bytes": before}) as note:
+            with self._audit.action("quota", "core", {"used_bytes": before, "may_rewrite": self._thresholds.may_rewrite}) as note:
                 self._work(report)
-                note(rows=sum(m.rows for m in report.moves), errors=len(report.errors))
+                methods = sorted({f"{r.method} of {r.table} ({r.relation})" for r in report.reclaimed})
+                note(rows=sum(m.rows for m in report.moves), errors=len(report.errors), reclaimed=methods)
         after = before if dry_run else self._used()
         tiers = {
-            name: QuotaTier(used_bytes_before=before[name], used_bytes_after=after[name], quota_bytes=tier.quota_bytes)
+            name: QuotaTier(
+                used_bytes_before=before[name],
+                used_bytes_after=after[name],
+                quota_bytes=tier.quota_bytes,
+                counted="the store's files" if name == "archive" else COUNTED[tier.profile.counts],
+            )
             for name, tier in self._tiers.items()
         }
         for name, used in after.items():
@@ -191,28 +205,47 @@ class QuotaManager:
         return used >= self._thresholds.start_at * self._tiers[name].quota_bytes
 
     def _early(self, report: _Report, source: TierName, destination: TierName) -> None:
-        """Rows younger than the policy asks leave a tier that is too full, the largest table's oldest first."""
-        rounds, spent = 0, set[TableName]()
-        while rounds < EARLY_ROUNDS and self._stop() is None:
-            held = sum(size for (tier, _), size in self._unreturned.items() if tier == source)
-            sizes = [size for size in self._sizes(source) if size.policy.name not in spent]
-            wanted = self._wanted(source, self._used()[source] - held, sizes)
-            if wanted is None:
+        """Rows younger than the policy asks leave a tier that is too full, the largest table's oldest first.
+
+        Delete, reclaim, measure, and again: I9, a size that does not follow the rows that left ends the loop.
+        """
+        begin = {size.policy.name: size for size in self._sizes(source)}
+        may_leave = {name: int(size.rows * EARLY_SHARE) for name, size in begin.items()}
+        for _ in range(EARLY_ROUNDS):
+            if self._stop() is not None:
                 return
-            policy, limit = wanted
+            used = self._used()[source]
+            held = sum(size for (tier, _), size in self._unreturned.items() if tier == source)
+            sizes = [size for size in self._sizes(source) if may_leave.get(size.policy.name)]
             moved = 0
-            with _told(report):
-                self._has_room(destination)
-                result = self._moves.move(policy.name, source, destination, before=self._clock.now(), limit=limit)
-                report.moves.append(result)
-                moved = result.rows
-            if not moved:
-                spent.add(policy.name)
-                continue
-            rounds += 1
+            while not moved and (wanted := self._wanted(source, used - held, sizes)) is not None:
+                policy, rows = wanted
+                moved = self._leave_early(report, policy, source, destination, min(rows, may_leave[policy.name]))
+                sizes = [size for size in sizes if size.policy.name != policy.name]
+            if not moved or wanted is None:
+                return
+            may_leave[policy.name] -= moved
+            self._reclaim(report, source, policy.name)
+            fell = used - self._used()[source]
+            if fell < FALL_SHARE * moved * begin[policy.name].row_bytes:
+                report.notes.append(
+                    f"{source}: {moved:,} rows left early and its size fell by {format_bytes(max(0, fell))} only:"
+                    " no more rows leave it in this run, since they do not seem to be what fills it"
+                )
+                return
+
+    def _leave_early(self, report: _Report, policy: TablePolicy, source: TierName, destination: TierName, limit: int) -> int:
+        """Moves up to `limit` of a table's oldest rows, whatever their age; how many left."""
+        moved = 0
+        with _told(report):
+            self._has_room(destination)
+            result = self._moves.move(policy.name, source, destination, before=self._clock.now(), limit=limit)
+            report.moves.append(result)
+            moved = result.rows
+        if moved:
             share = f"{self._thresholds.start_at:.0%}"
             report.notes.append(f"{source} was above {share} of its quota: {moved:,} rows of {policy.name} left it early")
-            self._reclaim(report, source, policy.name)
+        return moved
 
     def _sizes(self, source: TierName) -> list["_Size"]:
         policies = self._leaving(source)
@@ -239,14 +272,20 @@ class QuotaManager:
             return
         tier = self._tiers[name]
         with _told(report), translated(str(table)), closing(tier.link.connect("vacuum")) as conn:
-            done = reclaim(conn, tier, table, self._clock)
-            if done is None:
-                return
-            self._unreturned[name, table] = done.unreturned_bytes
-            if done.figures.bytes_after < done.figures.bytes_before:
-                report.reclaimed.append(done.figures)
-            if done.unreturned_bytes:
-                report.notes.append(f"{table}: its space did not come back. {done.why[:1].upper()}{done.why[1:]}")
+            reclaimer = Reclaimer(
+                conn,
+                tier,
+                table,
+                may_rewrite=self._thresholds.may_rewrite,
+                longest_reader_seconds=self._thresholds.rest_seconds,
+                clock=self._clock,
+                stop=self._stop,
+            )
+            done = reclaimer.run()
+            if done is not None:
+                self._unreturned[name, table] = done.unreturned_bytes
+                report.reclaimed += done.figures
+                report.notes += [note for note in done.notes if note not in report.notes]
 
     def _stays_full(self, name: TierName, used: int) -> str:
         """What to tell about a tier that is still too full, with what fills it."""

@@ -126,7 +126,7 @@ def test_space_that_does_not_come_back_is_no_reason_to_move_more(house: House) -
         application.execute("ROLLBACK")
     assert moved > 0
     assert early(second) == 0
-    assert "holds a lock on it" in told(second) or "took a lock on it" in told(second)
+    assert "holds a lock on it" in told(second)
     house.keeper(LOGS, core="16MB").quota()
     assert house.size() < 0.85 * 16_000_000
     assert len(house.ids(house.main)) == moved
@@ -141,7 +141,7 @@ def test_an_old_snapshot_is_named_and_nothing_is_rewritten_for_it(house: House) 
         result = house.keeper(OLD_LOGS).quota()
         report.execute("COMMIT")
     assert early(result) == 20_000
-    assert [r.method for r in result.reclaimed if r.method == "VACUUM FULL"] == []
+    assert {r.method for r in result.reclaimed} <= {"VACUUM"}
     assert "still seen by an old snapshot" in told(result)
     after = house.keeper(OLD_LOGS).quota()
     assert house.size() < 10_000_000
@@ -247,4 +247,5 @@ def test_a_full_main_sends_to_the_archive_early_and_gives_its_space_back(house: 
     used = result.tiers["main"].used_bytes_after
     assert used is not None
     assert used < 0.85 * 16_000_000
-    assert [r.tier for r in result.reclaimed] == ["main"]
+    assert {r.tier for r in result.reclaimed} == {"main"}
+    assert "tail compaction" in {r.method for r in result.reclaimed}

@@ -117,14 +117,24 @@ def shown(result: object, width: int = 160) -> str:
         (
             r.QuotaResult(
                 dry_run=False,
-                tiers={"core": r.QuotaTier(used_bytes_before=500, used_bytes_after=300, quota_bytes=1000)},
+                tiers={
+                    "core": r.QuotaTier(used_bytes_before=500, used_bytes_after=300, quota_bytes=1000, counted="this database")
+                },
                 moves=[MOVE],
                 reclaimed=[
-                    r.Reclaim(tier="core", table="t", method="VACUUM FULL", bytes_before=500, bytes_after=300, seconds=1.0)
+                    r.Reclaim(
+                        tier="core",
+                        table="t",
+                        relation="t_pkey",
+                        method="VACUUM FULL",
+                        bytes_before=500,
+                        bytes_after=300,
+                        seconds=1.0,
+                    )
                 ],
                 errors=[r.ErrorResult(place="public.u", cause="locked", remedy="Run again")],
             ),
-            ["300 B", "30%", "VACUUM FULL", "public.u: locked", "Run again"],
+            ["300 B", "30%", "this database", "t_pkey", "VACUUM FULL", "public.u: locked", "Run again"],
         ),
         (r.SetupResult(applied=True, steps=[]), ["Nothing is missing"]),
         (

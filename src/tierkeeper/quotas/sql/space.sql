@@ -1,14 +1,138 @@
--- name: row_bytes
--- Live rows, deleted rows that an old snapshot still sees (after a VACUUM no others are left), and what a row takes in the heap:
--- 24 bytes of header, 4 of line pointer and the columns' average widths each, 8-aligned.
-SELECT c.reltuples::bigint,
-       coalesce(pg_stat_get_dead_tuples(c.oid), 0),
+-- name: heap
+-- After a VACUUM no deleted rows are left but those that an old snapshot still sees. What a row takes in the heap: 24 bytes of
+-- header, 4 of line pointer and the columns' average widths, 8-aligned. Of a table that VACUUM could not have, only the
+-- counters know what was deleted.
+SELECT pg_relation_size(c.oid) / current_setting('block_size')::int,
+       CASE WHEN %(locked)s THEN pg_stat_get_live_tuples(c.oid) ELSE greatest(c.reltuples, 0)::bigint END,
+       CASE WHEN %(locked)s THEN 0 ELSE coalesce(pg_stat_get_dead_tuples(c.oid), 0) END,
        (28 + coalesce((
          SELECT sum(s.avg_width * (1 - s.null_frac)) FROM pg_stats AS s
          WHERE s.schemaname = n.nspname AND s.tablename = c.relname AND NOT s.inherited
-       ), 0) + 4)::float8
+       ), 0) + 4)::float8,
+       coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0),
+       coalesce((SELECT greatest(t.reltuples, 0)::bigint FROM pg_class AS t WHERE t.oid = c.reltoastrelid), 0),
+       pg_indexes_size(c.oid),
+       coalesce(substring(array_to_string(c.reloptions, ',') FROM 'fillfactor=(\d+)')::float8, 100) / 100
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND c.relname = %(table)s
+
+-- name: indexes
+-- A btree's entry: 8 bytes of header, 4 of line pointer, a null bitmap where there are nulls, the columns' widths, 8-aligned; a
+-- variable one is on average half a step longer. Columns of an expression have their statistics under the index's own name.
+SELECT i.relname::text, pg_relation_size(i.oid), greatest(i.reltuples, 0)::bigint,
+       CASE WHEN a.amname = 'btree' AND w.known THEN 12 + w.nulls + 8 * ceil((w.bytes + w.padding) / 8) END::float8,
+       coalesce(substring(array_to_string(i.reloptions, ',') FROM 'fillfactor=(\d+)')::float8, 90) / 100,
+       NOT x.indisunique,
+       CASE WHEN x.indisexclusion THEN 'an exclusion constraint''s index cannot be rebuilt beside itself'
+            WHEN NOT x.indisvalid OR NOT x.indisready THEN 'it is invalid: REINDEX it or drop it'
+       END
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_index AS x ON x.indrelid = c.oid
+JOIN pg_class AS i ON i.oid = x.indexrelid
+JOIN pg_am AS a ON a.oid = i.relam
+CROSS JOIN LATERAL (
+  SELECT bool_and(s.avg_width IS NOT NULL) AS known, sum(s.avg_width * (1 - s.null_frac)) AS bytes,
+         max(CASE WHEN s.null_frac > 0 THEN 8 ELSE 0 END) AS nulls, max(CASE WHEN k.attlen < 0 THEN 4 ELSE 0 END) AS padding
+  FROM pg_attribute AS k
+  LEFT JOIN pg_attribute AS own ON own.attrelid = c.oid AND own.attnum = x.indkey[k.attnum - 1] AND own.attnum > 0
+  LEFT JOIN pg_stats AS s
+    ON s.schemaname = n.nspname AND NOT s.inherited
+    AND (s.tablename, s.attname) = (CASE WHEN own.attnum IS NULL THEN (i.relname, k.attname) ELSE (c.relname, own.attname) END)
+  WHERE k.attrelid = i.oid AND k.attnum > 0
+) AS w
+WHERE n.nspname = %(schema)s AND c.relname = %(table)s
+ORDER BY pg_relation_size(i.oid), 1
+
+-- name: leftovers
+-- What an interrupted REINDEX CONCURRENTLY of ours leaves: an invalid twin of a valid index, under that one's name and a suffix
+-- that Postgres gives. Nothing else that is invalid is touched.
+SELECT i.relname::text
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_index AS x ON x.indrelid = c.oid AND NOT x.indisvalid
+JOIN pg_class AS i ON i.oid = x.indexrelid AND i.relname ~ '_cc(new|old)\d*$'
+WHERE n.nspname = %(schema)s AND c.relname = %(table)s
+  AND EXISTS (
+    SELECT FROM pg_index AS y JOIN pg_class AS j ON j.oid = y.indexrelid
+    WHERE y.indrelid = c.oid AND y.indisvalid AND y.indexrelid <> x.indexrelid AND j.relam = i.relam
+      AND starts_with(j.relname, left(regexp_replace(i.relname, '_cc(new|old)\d*$', ''), 50))
+      AND (y.indkey::text, y.indclass::text, y.indcollation::text, y.indoption::text, y.indisunique)
+        = (x.indkey::text, x.indclass::text, x.indcollation::text, x.indoption::text, x.indisunique)
+      AND coalesce(pg_get_expr(y.indexprs, c.oid), '') = coalesce(pg_get_expr(x.indexprs, c.oid), '')
+      AND coalesce(pg_get_expr(y.indpred, c.oid), '') = coalesce(pg_get_expr(x.indpred, c.oid), '')
+  )
+
+-- name: barred
+-- Why nothing that writes WAL may run here. A slot that nobody reads keeps all of it, beside the database's own size.
+SELECT format('the replication slot %%s is not read, so that all WAL written now would stay on the disk: drop it, or start its'
+              ' reader', slot_name)
+FROM pg_replication_slots
+WHERE NOT active AND restart_lsn IS NOT NULL AND wal_status IS DISTINCT FROM 'lost'
+ORDER BY slot_name LIMIT 1
+
+-- name: untouchable
+-- Why the table's rows may not be moved by an UPDATE that changes nothing: whoever would notice it, or it would fail.
+WITH the AS (
+  SELECT c.oid, c.relname, n.nspname, c.reloptions
+  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE n.nspname = %(schema)s AND c.relname = %(table)s
+)
+SELECT why FROM (
+  SELECT 1, format('its trigger %%s fires on UPDATE', g.tgname)
+  FROM the JOIN pg_trigger AS g ON g.tgrelid = the.oid
+  JOIN pg_proc AS p ON p.oid = g.tgfoid JOIN pg_namespace AS pn ON pn.oid = p.pronamespace
+  WHERE NOT g.tgisinternal AND g.tgtype & 16 <> 0 AND g.tgenabled IN ('O', 'A')
+    AND (pn.nspname, p.proname) IS DISTINCT FROM ('tierkeeper', 'refuse_copy_in_flight')
+  UNION ALL
+  SELECT 2, format('its rule %%s rewrites an UPDATE', r.rulename)
+  FROM the JOIN pg_rewrite AS r ON r.ev_class = the.oid WHERE r.ev_type = '2'
+  UNION ALL
+  SELECT 3, format('the publication %%s would send its updates', p.pubname)
+  FROM the JOIN pg_publication_tables AS t ON (t.schemaname, t.tablename) = (the.nspname, the.relname)
+  JOIN pg_publication AS p ON p.pubname = t.pubname WHERE p.pubupdate
+  UNION ALL
+  SELECT 4, format('the logical replication slot %%s would see its updates', s.slot_name)
+  FROM pg_replication_slots AS s WHERE s.slot_type = 'logical' AND s.database = current_database()
+  UNION ALL
+  SELECT 5, format('its generated column %%s would be computed again', a.attname)
+  FROM the JOIN pg_attribute AS a ON a.attrelid = the.oid WHERE a.attgenerated = 's' AND NOT a.attisdropped
+  UNION ALL
+  SELECT 6, format('its constraint %%s was never validated, so that a row may break it', k.conname)
+  FROM the JOIN pg_constraint AS k ON k.conrelid = the.oid WHERE NOT k.convalidated
+  UNION ALL
+  SELECT 7, 'row security hides rows of it from this role' FROM the WHERE row_security_active(the.oid)
+  UNION ALL
+  SELECT 8, 'this role may not UPDATE it' FROM the WHERE NOT has_table_privilege(the.oid, 'UPDATE')
+  UNION ALL
+  SELECT 9, 'its setting vacuum_truncate keeps VACUUM from cutting its tail'
+  FROM the WHERE array_to_string(reloptions, ',') ~ 'vacuum_truncate=(false|off|0|no)'
+) AS found (rank, why)
+ORDER BY rank, why LIMIT 1
+
+-- name: column
+-- A column that an UPDATE may set to itself: best a short one that is never null.
+SELECT a.attname::text
+FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = %(table)s AND a.attnum > 0 AND NOT a.attisdropped
+  AND a.attidentity <> 'a' AND a.attgenerated = ''
+ORDER BY a.attlen < 0, NOT a.attnotnull, a.attlen, a.attnum
+LIMIT 1
+
+-- name: schema_here
+SELECT to_regclass('tierkeeper.marker') IS NOT NULL, to_regclass('tierkeeper.ledger') IS NOT NULL
+
+-- name: leaving
+-- The read of a batch remembers its rows' versions until the delete.
+SELECT EXISTS (SELECT FROM tierkeeper.marker WHERE schema_name = %(schema)s AND table_name = %(table)s AND state = 'open')
+
+-- name: arriving
+-- A copy is known by the transaction that wrote it, until no reader can doubt it any more: as the guard of its table has it.
+SELECT EXISTS (
+  SELECT FROM tierkeeper.ledger
+  WHERE schema_name = %(schema)s AND table_name = %(table)s
+    AND (state IN ('open', 'copied') OR (state = 'done' AND settled_at > clock_timestamp() - make_interval(secs => reader_seconds)))
+)
 
 -- name: largest
 -- The application's largest tables, with their indexes.
