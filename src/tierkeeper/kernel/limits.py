@@ -4,7 +4,13 @@ from typing import Final
 
 BATCH_ROWS: Final = 25_000  # 10-50k rows keep a retry cheap and a delete's locks and WAL short
 BATCH_ROWS_MIN: Final = 500  # a batch that writers keep changing is halved down to this, then left for the next run
-GROUP_BATCHES: Final = 8  # batches that share one wait for old readers; more keep more rows in two tiers at once
+BATCH_BYTES: Final = 64_000_000  # of wide rows a batch takes fewer, so that a retry stays cheap and its WAL short
+GROUP_BATCHES: Final = 4  # a worker's batches that share one wait for old readers; more keep more rows in two tiers at once
+PASSES: Final = 3  # over a table, for rows that the application moves about meanwhile; then the next run has its turn
+WORKERS: Final = 4  # more hide a slow link better, each with a connection to both tiers (a free tier's pooler gives 15)
+PIECE_PAGES: Final = 16  # heap pages that are counted as one when batches are cut; more would cut them less evenly
+ROWS_PER_PAGE: Final = 40  # an ordinary row of 200 bytes; it only sets how finely the heap is counted for small batches
+LEASE_RENEW_SECONDS: Final = 20  # well within LEASE_SECONDS, and seldom enough to cost nothing
 SEGMENT_ROWS: Final = 1_000_000  # one archive file; larger ones make a retry dear, smaller ones waste the catalog
 ROW_GROUP_ROWS: Final = 122_880  # the reader's unit of pruning; DuckDB and pyarrow scan this size well
 ROW_GROUP_BYTES: Final = 64 * 2**20  # wide rows end a row group sooner, so that memory stays flat

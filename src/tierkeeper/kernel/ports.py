@@ -64,8 +64,9 @@ class SourceSnapshot(Protocol):
     @property
     def extent(self) -> Extent: ...
 
-    def copy(self, columns: Sequence[str], *, binary: bool) -> Generator[bytes | bytearray | memoryview]:
-        """The batch's rows as COPY data, one row a block except for header and trailer. Close it when you stop early."""
+    def copy(self, columns: Sequence[str], *, binary: bool) -> Generator[Sequence[bytes | bytearray | memoryview]]:
+        """The batch's rows as COPY data, whole rows in blocks; a binary header rides with the first row, the trailer comes as a
+        row of its own. Close it when you stop early."""
         ...
 
     def arrow(

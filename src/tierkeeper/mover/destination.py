@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 from psycopg import errors, sql
 
-from tierkeeper.kernel.errors import Failed, Fenced, UsageError
+from tierkeeper.kernel.errors import Failed, Fenced, NotNow, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, SourceSnapshot
@@ -41,6 +41,10 @@ class ParentMissing(Exception):  # noqa: N818 - likewise
     """A row of the batch refers to one that the destination has not; nothing was changed."""
 
 
+Target = tuple[TableShape, list[tuple[str, int]]]
+"""A table at the destination, and its columns with their types' object ids."""
+
+
 class PostgresDestination:
     """Implements `kernel.ports.Destination` for a Postgres tier.
 
@@ -54,6 +58,7 @@ class PostgresDestination:
         self._longest_reader_seconds = longest_reader_seconds
         self._source = source
         self._conn = conn
+        self._targets: dict[TableName, Target] = {}
         self._older: dict[tuple[UUID, ...], tuple[set[tuple[int, str]], str]] = {}
 
     def open(self, batch: Batch) -> LedgerRow:
@@ -69,8 +74,7 @@ class PostgresDestination:
 
     def copy(self, batch: Batch, snapshot: SourceSnapshot) -> LedgerRow:
         """Copies, reads back, compares, commits. Raises KeyTaken, ParentMissing, Fenced, or Failed on a difference."""
-        with transaction(self._conn, read_only=True):
-            target = shapes.read(self._conn, batch.table)
+        target = self._target(batch.table)
         try:
             with transaction(self._conn) as cur:
                 digest = self._copy_in(cur, batch, snapshot, target)
@@ -84,7 +88,14 @@ class PostgresDestination:
         reach(Point.COPIED)
         return LedgerRow(batch, 0, "copied", snapshot.extent, digest.size_bytes)
 
-    def _copy_in(self, cur: psycopg.Cursor, batch: Batch, snapshot: SourceSnapshot, target: TableShape) -> RowDigest:
+    def _target(self, table: TableName) -> Target:
+        """The table as it was when this run first looked; `_copy_in` proves that it still is."""
+        if table not in self._targets:
+            with transaction(self._conn, read_only=True) as cur:
+                self._targets[table] = (shapes.read(self._conn, table), shapes.columns_now(cur, table))
+        return self._targets[table]
+
+    def _copy_in(self, cur: psycopg.Cursor, batch: Batch, snapshot: SourceSnapshot, target: Target) -> RowDigest:
         extent, place = snapshot.extent, f"{batch.table} ({self.tier})"
         changed = cur.execute(_SQL["ledger_copied"], {
             "batch": batch.id, "rows": extent.rows, "fingerprint": extent.fingerprint,
@@ -93,13 +104,15 @@ class PostgresDestination:
         if changed != 1:
             raise Fenced(place, "another run has settled this batch", "Run the same command again")
         columns = [c.name for c in snapshot.shape.columns]
-        binary = model.travels_as_binary(snapshot.shape, target)
+        binary = model.travels_as_binary(snapshot.shape, target[0])
         options = sql.SQL("(FORMAT binary)") if binary else sql.SQL("")
         sent, kept = RowDigest(binary), RowDigest(binary)
         into = sql.SQL("COPY {} ({}) FROM STDIN {}").format(model.qualified(batch.table), model.names(columns), options)
         with closing(snapshot.copy(columns, binary=binary)) as rows:
             rows_in(cur, into, sent.through(rows))
         snapshot.close()
+        if shapes.columns_now(cur, batch.table) != target[1]:
+            raise NotNow(place, "its columns were altered during the run", "Run the same command again")
         cur.execute("SET CONSTRAINTS ALL IMMEDIATE")  # what is deferred may still change or refuse a row: before the comparison
         own = _SQL["own_rows"].format(
             columns=model.names(columns),

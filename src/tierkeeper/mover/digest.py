@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from xxhash import xxh3_128_intdigest
 
-Row = bytes | bytearray | memoryview
+from tierkeeper.postgres.copy import Block
 
 _HEADER_BYTES = 19  # of binary COPY: signature, flags, length of an extension that Postgres has never used
 _TRAILER = b"\xff\xff"  # of binary COPY: no row begins so, for no table has 65535 columns
@@ -16,8 +16,7 @@ _MODULUS = 1 << 128
 class RowDigest:
     """Sum of the rows' 128-bit hashes modulo 2^128, with their number and bytes.
 
-    COPY hands over one row a block; in `binary` the header rides with the first row and the trailer comes alone. It guards
-    against faults, not against an adversary, who at either server could change the row itself.
+    It guards against faults, not against an adversary, who at either server could change the row itself.
     """
 
     binary: bool
@@ -25,20 +24,24 @@ class RowDigest:
     total: int = 0
     size_bytes: int = 0
 
-    def through(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Passes `rows` on as they are, counting them in."""
-        count, total, size_bytes = self.rows, self.total, self.size_bytes
-        skip = _HEADER_BYTES if self.binary and not count else 0
-        end = _TRAILER if self.binary else None
-        for block in rows:
-            row = block[skip:] if skip else block
-            skip = 0
-            if row and row != end:
-                count += 1
-                size_bytes += len(row)
-                total += xxh3_128_intdigest(row)
+    def through(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Passes `blocks` on as they are, counting their rows in."""
+        for block in blocks:
+            self._count(block)
             yield block
-        self.rows, self.total, self.size_bytes = count, total % _MODULUS, size_bytes
+
+    def _count(self, block: Block) -> None:
+        rows = block
+        if self.binary:
+            if not self.rows:
+                rows = [block[0][_HEADER_BYTES:], *block[1:]]
+            if rows[-1] == _TRAILER:
+                rows = rows[:-1]
+            if rows and not rows[0]:  # an empty table: the header came alone
+                rows = rows[1:]
+        self.rows += len(rows)
+        self.size_bytes += sum(map(len, rows))
+        self.total = (self.total + sum(map(xxh3_128_intdigest, rows))) % _MODULUS
 
     @property
     def hex(self) -> str:

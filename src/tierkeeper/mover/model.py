@@ -18,18 +18,53 @@ def qualified(name: TableName) -> sql.Identifier:
     return sql.Identifier(name.schema, name.name)
 
 
+def regclass(name: TableName) -> sql.Composed:
+    """The table's name as a text that the server reads back as a name."""
+    return sql.SQL("{}").format(sql.Literal(f"{_quoted(name.schema)}.{_quoted(name.name)}"))
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 def names(columns: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Pages `first` to before `upto` of a heap, with how many rows of a selection lie there and how large they are."""
+
+    first: int
+    upto: int
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Between:
+    """The rows behind `after` up to and with `upto`, in the order of (age, key…)."""
+
+    after: Bound | None
+    upto: Bound
+
+
+Range = Piece | Between
+"""Where a batch's rows are, of those that a selection holds: by place in the heap or by age."""
+
+
+@dataclass(frozen=True)
 class Selection:
-    """The rows of one table that a run may move: older than `cutoff`, with a finite age, and the user's own condition."""
+    """The rows of one table that a run may move: older than `cutoff`, with a finite age, and the user's own condition.
+
+    `upto` is the last (age, key…) that a limited run may take, so that it takes the oldest rows.
+    """
 
     shape: TableShape
     age: str
     cutoff: datetime
     where: str | None = None
+    upto: Bound | None = None
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -47,13 +82,18 @@ class Selection:
             parts.append(sql.SQL("({}\n)").format(sql.SQL(self.where)))  # checked by plan.check_condition
         if after is not None:
             parts.append(self._compare(">", after))
+        if self.upto is not None:
+            parts.append(self._compare("<=", self.upto))
         if conflicts:
             parts.append(self._none_of(conflicts))
         return sql.SQL(" AND ").join(parts)
 
-    def between(self, after: Bound | None, upto: Bound, conflicts: Sequence[Bound] = ()) -> sql.Composed:
-        """SQL that selects exactly one batch: behind `after`, up to and with `upto`."""
-        return sql.SQL("{} AND {}").format(self.eligible(after, conflicts), self._compare("<=", upto))
+    def within(self, found: Range, conflicts: Sequence[Bound] = ()) -> sql.Composed:
+        """SQL that selects exactly one batch."""
+        if isinstance(found, Between):
+            return sql.SQL("{} AND {}").format(self.eligible(found.after, conflicts), self._compare("<=", found.upto))
+        first, upto = sql.Literal(f"({found.first},0)"), sql.Literal(f"({found.upto},0)")
+        return sql.SQL("ctid >= {}::tid AND ctid < {}::tid AND {}").format(first, upto, self.eligible(None, conflicts))
 
     def _none_of(self, keys: Sequence[Bound]) -> sql.Composed:
         if self.shape.key_operators:
@@ -98,24 +138,17 @@ def typed(value: str, column: Column) -> sql.Composed:
     return sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(column.type))  # format_type's own text
 
 
-def fingerprint(key: Sequence[str]) -> sql.Composed:
-    """A sum over the rows' versions: it differs as soon as a row was touched, added or taken away."""
-    parts = sql.SQL(", ").join([sql.SQL("ctid"), sql.SQL("xmin"), *map(sql.Identifier, key)])
-    # The columns of a key may have collations that do not go together; the versions are bytes, whatever they are sorted by.
-    return sql.SQL("coalesce(sum(hashtextextended(concat_ws('/', {}) COLLATE \"C\", 0)), 0)").format(parts)
+FINGERPRINT = sql.SQL("coalesce(sum(hashtidextended(ctid, xmin::text::bigint)), 0)")
+"""A sum over the rows' versions, each known by its place and its writer: it differs once a row was touched, added or gone."""
 
 
-def fingerprinted(key: Sequence[str]) -> sql.Composed:
-    """The columns that `fingerprint` reads."""
-    return sql.SQL(", ").join([sql.SQL("ctid"), sql.SQL("xmin"), *map(sql.Identifier, key)])
+def whole_fingerprint(versions: str, filenode: int, columns: Sequence[tuple[str, int]]) -> str:
+    """The rows' versions, the file that their places are in, and the table's columns, each a name and its type's object id.
 
-
-def with_columns(versions: str, columns: Sequence[tuple[str, int]]) -> str:
-    """The whole fingerprint of a batch: its rows' versions and the table's columns, each a name and its type's object id.
-
-    A column that is added with a default gives every row a value and touches none.
+    A rewrite of the table gives its rows new places, which may have been others' before. A column that is added with a
+    default gives every row a value and touches none.
     """
-    return f"{versions}/{xxh3_64_hexdigest(json.dumps(columns).encode())}"
+    return f"{versions}/{filenode}/{xxh3_64_hexdigest(json.dumps(columns).encode())}"
 
 
 def same_key(shape: TableShape, noted: str) -> sql.Composed:

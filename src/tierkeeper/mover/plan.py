@@ -1,14 +1,16 @@
 """What to do next: pure decisions of the move protocol, each named in design section 4."""
 
+from collections.abc import Iterable, Iterator
 from enum import Enum, auto
 
 import sqlglot
 from sqlglot.errors import SqlglotError
 
 from tierkeeper.kernel.errors import UsageError
-from tierkeeper.kernel.limits import BATCH_ROWS_MIN
+from tierkeeper.kernel.limits import BATCH_ROWS_MIN, PIECE_PAGES, ROWS_PER_PAGE
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import LedgerState
+from tierkeeper.mover.model import Piece
 
 
 class Verdict(Enum):
@@ -30,6 +32,25 @@ def verdict(ledger: LedgerState, marker: str | None) -> Verdict:
     if marker == "open" and ledger == "copied":
         return Verdict.RESUME
     return Verdict.UNDO
+
+
+def cut(pieces: Iterable[Piece], most_rows: int, most_bytes: int) -> Iterator[Piece]:
+    """Neighbouring pieces joined into batches, none above either bound unless a single piece is."""
+    held: Piece | None = None
+    for piece in pieces:
+        if held is not None and held.rows + piece.rows <= most_rows and held.bytes + piece.bytes <= most_bytes:
+            held = Piece(held.first, piece.upto, held.rows + piece.rows, held.bytes + piece.bytes)
+            continue
+        if held is not None:
+            yield held
+        held = piece
+    if held is not None:
+        yield held
+
+
+def piece_pages(batch_rows: int) -> int:
+    """How many pages to count as one: few enough that batches come out at about their size."""
+    return min(max(batch_rows // ROWS_PER_PAGE // 16, 1), PIECE_PAGES)
 
 
 def smaller(rows: int) -> int | None:

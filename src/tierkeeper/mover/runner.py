@@ -1,59 +1,37 @@
-"""Drives batches from a source to a destination, step by durable step (design section 4).
+"""One run over one table and one hop: settles what earlier runs left, then hands ranges of rows to workers.
 
 It decides nothing by itself: sizes and verdicts come from `plan`, rows from `source`, the ledger from the destination.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from uuid import UUID, uuid4
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 
 import psycopg
 import structlog
 
 from tierkeeper.kernel.clock import Clock
-from tierkeeper.kernel.errors import Failed, Fenced, TierkeeperError, UsageError
-from tierkeeper.kernel.faults import Point, reach
-from tierkeeper.kernel.limits import CONFLICTS_PER_TABLE, WAIT_EXTRA_SECONDS
-from tierkeeper.kernel.ports import Batch, Destination, LedgerRow, Progress, Stop
+from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.limits import BATCH_BYTES, LEASE_RENEW_SECONDS, PASSES
+from tierkeeper.kernel.ports import Destination, Progress, Stop
 from tierkeeper.mover import plan
-from tierkeeper.mover.destination import KeyTaken, ParentMissing, PostgresDestination
+from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.lease import Lease
-from tierkeeper.mover.model import Bound, Selection
-from tierkeeper.mover.recovery import clear, recover, refuse_restored, settle
-from tierkeeper.mover.source import Changed, Resting, Source
+from tierkeeper.mover.model import Between, Bound, Range, Selection
+from tierkeeper.mover.recovery import clear, recover, refuse_restored
+from tierkeeper.mover.source import Source
+from tierkeeper.mover.worker import Outcome, Pace, Run, Worker
 
 _log = structlog.get_logger()
 
-
-@dataclass
-class Outcome:
-    """What a run did. `stopped_because` is `complete` unless something is left that another run would move."""
-
-    batches: int = 0
-    rows: int = 0
-    bytes: int = 0
-    recovered: int = 0
-    stopped_because: str = "complete"
-    conflicts: list[str] = field(default_factory=list)
-    moved: list[UUID] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How much at a time: `group` batches share one wait, which lasts as long as a reader may, and `patience_seconds`."""
-
-    batch_rows: int
-    group: int
-    longest_reader_seconds: float
-    limit: int | None = None
-    patience_seconds: float = WAIT_EXTRA_SECONDS
+Pair = tuple[Source, Destination]
 
 
 class Mover:
-    """One run over one table and one hop.
+    """One run. `source`, `destination` and `lease` are its own; `open_pair` gives further workers connections of theirs.
 
-    Keeps I1 to I5: rows leave the source only in `Source.delete`, after `Destination.copy` has made them durable and compared
-    them, and after every reader that could miss them there has ended.
+    Without `open_pair`, and where there is little to move, it works by itself.
     """
 
     def __init__(
@@ -68,6 +46,7 @@ class Mover:
         stop: Stop,
         refresh_parents: Callable[[], None],
         rests: Callable[[], str | None],
+        open_pair: Callable[[], AbstractContextManager[Pair]] | None = None,
     ) -> None:
         self._source = source
         self._destination = destination
@@ -78,39 +57,40 @@ class Mover:
         self._stop = stop
         self._refresh_parents = refresh_parents
         self._rests = rests
-        self._conflicts: list[Bound] = []
-        self._changed = 0
-        self._outcome = Outcome()
+        self._open_pair = open_pair
+        self._total: int | None = None
+        self._renewed_at = clock.monotonic()
 
     def run(self, selection: Selection) -> Outcome:
         """Moves what `selection` holds. Raises the errors of its parts; whatever it leaves, the next run settles."""
         self._lease.take()
+        run = Run(selection, self._pace, self._stop, self._refresh_parents)
         try:
             refuse_restored(self._source, self._destination)
-            self._known_conflicts(selection)
+            self._known_conflicts(run)
             settled, resumed = recover(self._source, self._destination, selection.shape.name)
-            self._outcome.recovered = settled + len(resumed)
-            if self._release(resumed, selection):
+            run.outcome.recovered = settled + len(resumed)
+            if self._worker(run, self._source, self._destination, self._beat).release(resumed):
                 resting = self._rests()
                 if resting is None:
-                    self._move_all(selection)
+                    self._move_all(run)
                 else:
-                    self._outcome.stopped_because = resting
+                    run.end(resting)
             clear(self._source, self._destination, self._pace.longest_reader_seconds)
         finally:
             self._give_back()
-        self._outcome.conflicts = [", ".join(c) for c in self._conflicts]
-        return self._outcome
+        run.outcome.conflicts = [", ".join(c) for c in run.conflicts]
+        return run.outcome
 
-    def _known_conflicts(self, selection: Selection) -> None:
+    def _known_conflicts(self, run: Run) -> None:
         """On the way to Main those that the application has ended are dropped; on the way from Main the others stay behind.
 
         In the archive nobody could tell them from Core's rows.
         """
         if isinstance(self._destination, PostgresDestination):
-            self._destination.drop_resolved(self._source, selection.shape)
+            self._destination.drop_resolved(self._source, run.selection.shape)
         else:
-            self._add_conflicts(self._source.conflicts(selection.shape.name), selection)
+            run.add_conflicts(self._source.conflicts(run.selection.shape.name))
 
     def _give_back(self) -> None:
         try:
@@ -118,192 +98,110 @@ class Mover:
         except (psycopg.Error, TierkeeperError):
             return  # the lease runs out by itself; the error that brought us here is the one to tell
 
-    def _move_all(self, selection: Selection) -> None:
-        """Passes over what is left, each with smaller batches than the one before, as long as writers change rows under us."""
+    def _beat(self) -> None:
+        """Keeps the lease while there is work."""
+        if self._clock.monotonic() - self._renewed_at > LEASE_RENEW_SECONDS:
+            self._lease.take()
+            self._renewed_at = self._clock.monotonic()
+
+    def _move_all(self, run: Run) -> None:
+        """Passes over what is left: smaller batches after one in which writers changed rows under us, a few for late arrivals."""
+        limited = self._limit(run)
         size = self._pace.batch_rows
-        while True:
-            self._changed = 0
-            if not self._pass(selection, size) or not self._changed:
-                return
+        clean_passes = 0
+        while clean_passes < PASSES and not run.ended:
+            self._total, batches, ranges = self._plan(run, size)
+            if not self._total:
+                break
+            self._total += run.copied_rows
+            self._pass(run, ranges, batches)
+            if not run.changed:
+                clean_passes += 1
+                continue
             shrunk = plan.smaller(size)
             if shrunk is None:
-                self._outcome.stopped_because = "rows that keep changing; the next run tries them again"
+                run.end("rows that keep changing; the next run tries them again")
                 return
             size = shrunk
+        if limited:
+            run.end("row limit")
 
-    def _pass(self, selection: Selection, size: int) -> bool:
-        """Moves the selection once from end to end in batches of `size` rows. False: the run must end here."""
-        total = self._source.count(selection)
-        left = None if self._pace.limit is None else self._pace.limit - self._outcome.rows
-        after: Bound | None = None
-        planned = 0
-        more = True
-        while more:
-            group: list[LedgerRow] = []
-            while more and len(group) < self._pace.group:
-                self._lease.take()
-                found = self._next(selection, after, size if left is None else min(size, left - planned))
-                more = found is not None
-                if found is None:
-                    break
-                after, rows = found[0], found[1]
-                planned += rows
-                try:
-                    row = self._copy(selection, found[2], after)
-                except Resting as resting:
-                    self._outcome.stopped_because = str(resting)
-                    more = False
-                    break
-                if row is not None:
-                    group.append(row)
-                self._progress(
-                    f"{selection.shape.name}: {self._source.tier} to {self._destination.tier}",
-                    planned,
-                    min(total, left or total),
-                )
-            if not self._release(group, selection):
-                return False
-        return self._outcome.stopped_because == "complete"
-
-    def _next(self, selection: Selection, after: Bound | None, size: int) -> tuple[Bound, int, Bound | None] | None:
-        """The next batch as (upto, rows, after); None at the end of the run, with the reason noted if rows are left."""
-        reason = self._stop()
-        if reason is not None:
-            self._outcome.stopped_because = reason
-            return None
-        found = self._source.next_bound(selection, after, max(size, 1), self._conflicts)
-        if found is not None and size <= 0:
-            self._outcome.stopped_because = "row limit"
-            return None
-        return None if found is None else (*found, after)
-
-    def _copy(self, selection: Selection, after: Bound | None, upto: Bound) -> LedgerRow | None:
-        """One batch up to `copied`: intent, S1, copy. Anything that goes wrong undoes it before it is told."""
-        for refreshed in (False, True):
-            batch = self._batch(selection, after, upto)
-            row = self._destination.open(batch)
-            reach(Point.LEDGER_OPEN)
-            try:
-                self._source.open_marker(row, self._destination.tier)
-                reach(Point.MARKER_OPEN)
-                with self._source.snapshot(batch, selection.shape) as snapshot:
-                    copied = self._destination.copy(batch, snapshot) if snapshot.extent.rows else None
-                if copied is None:
-                    settle(self._source, self._destination, batch.id)
-                return copied and LedgerRow(batch, row.seq, "copied", copied.extent, copied.bytes)
-            except KeyTaken as error:
-                if self._note_conflicts(batch, selection, error.constraint):
-                    return self._copy(selection, after, upto)
-                self._changed += 1
-                return None
-            except ParentMissing as error:
-                settle(self._source, self._destination, batch.id)
-                if refreshed:
-                    raise Failed(
-                        f"{selection.shape.name} ({self._destination.tier})",
-                        "rows refer to others that are not there",
-                        'Add the table they refer to with mode = "mirror", or move it first',
-                    ) from error
-                self._refresh_parents()
-            except Exception:
-                self._settle_if_possible(batch.id)
-                raise
-        return None
-
-    def _settle_if_possible(self, batch_id: UUID) -> bool:
-        """On the way out with an error: that one is told, and what cannot be settled now the next run settles."""
-        try:
-            settle(self._source, self._destination, batch_id)
-        except (psycopg.Error, TierkeeperError) as error:
-            _log.warning("batch left for the next run", batch=str(batch_id), cause=type(error).__name__)
+    def _limit(self, run: Run) -> bool:
+        """Narrows the selection to the oldest rows that the limit allows. False: it holds no more than these."""
+        if self._pace.limit is None:
             return False
-        return True
-
-    def _note_conflicts(self, batch: Batch, selection: Selection, constraint: str) -> bool:
-        """A key that is in both tiers stays in both, noted; Core's row counts. The batch goes on without it.
-
-        False: a neighbour's copy in flight has a key of this batch, since the row's age was changed between the two reads or
-        another run is at work. One of the two will be undone, so the batch waits for the next pass.
-        """
-        place = f"{selection.shape.name} ({self._destination.tier})"
-        try:
-            if not isinstance(self._destination, PostgresDestination):
-                raise Failed(place, "a key is there already", "Look at the destination")
-            with self._source.snapshot(batch, selection.shape) as snapshot:
-                taken, in_flight = self._destination.taken_keys(batch, snapshot)
-        finally:
-            settle(self._source, self._destination, batch.id)
-        added = self._add_conflicts(taken, selection)
-        if not added and not in_flight:
-            raise Failed(
-                place,
-                f"the unique constraint {constraint} refuses rows whose key is not there",
-                "Drop it there, or delete the rows there that have the same values",
-            )
-        return not in_flight
-
-    def _add_conflicts(self, keys: Sequence[Bound], selection: Selection) -> int:
-        """Leaves `keys` where they are from now on; returns how many of them are new. Raises UsageError for too many."""
-        known = set(self._conflicts)
-        fresh = [k for k in keys if k not in known]
-        self._conflicts += fresh
-        if len(self._conflicts) > CONFLICTS_PER_TABLE:
-            raise UsageError(
-                f"{selection.shape.name} (main)",
-                f"more than {CONFLICTS_PER_TABLE} keys are in core and in main",
-                "Find out which side is right and delete the other's rows",
-            )
-        return len(fresh)
-
-    def _batch(self, selection: Selection, after: Bound | None, upto: Bound) -> Batch:
-        predicate = selection.between(after, upto, self._conflicts).as_string(self._source.conn)
-        return Batch(uuid4(), self._source.tier, selection.shape.name, selection.age, selection.cutoff, predicate)
-
-    def _release(self, group: Sequence[LedgerRow], selection: Selection) -> bool:
-        """Waits for old readers, deletes at the source, says done. False: it waited too long and a later run goes on here."""
-        if not group:
+        whole, left = run.selection, self._pace.limit - run.outcome.rows
+        found = self._source.next_bound(whole, None, max(left, 1), run.conflicts)
+        if found is None:
+            return False
+        if left <= 0:
+            run.end("row limit")
             return True
-        waited_for = self._wait([row.batch.id for row in group])
-        if waited_for is not None:
-            self._outcome.stopped_because = self._stop() or f"waiting for {waited_for}"
-            return False
-        reach(Point.WAITED)
-        for i, row in enumerate(group):
-            self._lease.take()
+        run.selection = replace(whole, upto=found[0])
+        return self._source.next_bound(whole, found[0], 1, run.conflicts) is not None
+
+    def _plan(self, run: Run, size: int) -> tuple[int, int, Iterator[Range]]:
+        """What is left: how many rows, in how many batches of about `size`, and where each batch's rows are.
+
+        For Postgres by place in the heap: that needs no index, and each range is read once from end to end. For the archive in
+        the order of age, which a segment's readers prune by.
+        """
+        if not isinstance(self._destination, PostgresDestination):
+            rows = self._source.count(run.selection)
+            return rows, 1, self._in_order(run, size)
+        pieces = self._source.pieces(run.selection, plan.piece_pages(size), run.conflicts)
+        batches = list(plan.cut(pieces, size, BATCH_BYTES))
+        return sum(p.rows for p in pieces), len(batches), iter(batches)
+
+    def _in_order(self, run: Run, size: int) -> Iterator[Range]:
+        after: Bound | None = None
+        while (found := self._source.next_bound(run.selection, after, size, run.conflicts)) is not None:
+            yield Between(after, found[0])
+            after = found[0]
+
+    def _pass(self, run: Run, ranges: Iterator[Range], batches: int) -> None:
+        """Hands `ranges` out until none is left: to workers in threads of their own where there is enough for them."""
+        run.hand_out(ranges)
+        with ExitStack() as stack:
+            pairs = self._pairs(stack, min(self._pace.workers, batches // 2))
+            if len(pairs) < 2:  # noqa: PLR2004 - one needs no thread
+                self._worker(run, self._source, self._destination, self._beat).work()
+                return
+            pool = stack.enter_context(ThreadPoolExecutor(len(pairs), "mover"))
+            workers = [self._worker(run, *pair, _nothing) for pair in pairs]
+            self._watch(run, [pool.submit(worker.work) for worker in workers])
+
+    def _pairs(self, stack: ExitStack, wanted: int) -> list[Pair]:
+        """Up to `wanted` pairs of connections: a server that gives no more is asked for no more."""
+        pairs: list[Pair] = []
+        while self._open_pair is not None and wanted > 1 and len(pairs) < wanted:
             try:
-                self._delete(row, selection)
-            except (psycopg.Error, Failed):
-                # What the source will never let go (a trigger that raises) must not lie in both tiers for ever.
-                all(self._settle_if_possible(left.batch.id) for left in group[i:])
-                raise
-        return True
+                pairs.append(stack.enter_context(self._open_pair()))
+            except TierkeeperError as error:
+                _log.warning("fewer workers", workers=len(pairs), cause=error.cause)
+                break
+        return pairs
 
-    def _wait(self, batch_ids: Sequence[UUID]) -> str | None:
-        patience = self._pace.longest_reader_seconds + self._pace.patience_seconds
-        until, pause = self._clock.monotonic() + patience, 0.01
-        while (cause := self._destination.settled_for_readers(batch_ids)) is not None:
-            if self._clock.monotonic() > until or self._stop() is not None:
-                return cause
-            self._clock.sleep(pause)
-            pause = min(pause * 2, 0.5)
-        return None
-
-    def _delete(self, row: LedgerRow, selection: Selection) -> None:
-        extent = row.extent
-        if extent is None:
-            raise Failed(f"batch {row.batch.id}", "it was never copied", "Run the same command again")
+    def _watch(self, run: Run, working: list[Future[None]]) -> None:
+        """Keeps the lease until every worker has come to its safe end, then raises the first error that one of them met."""
         try:
-            self._source.delete(row.batch, extent, selection.shape.key)
-        except Changed:
-            settle(self._source, self._destination, row.batch.id)
-            self._changed += 1
-            return
-        except Fenced:
-            settle(self._source, self._destination, row.batch.id)
-            return
-        reach(Point.DELETED)
-        self._destination.finish(row.batch.id)
-        self._outcome.batches += 1
-        self._outcome.rows += extent.rows
-        self._outcome.bytes += row.bytes
-        self._outcome.moved.append(row.batch.id)
+            pending = set(working)
+            while pending:
+                _, pending = wait(pending, timeout=1, return_when=FIRST_EXCEPTION)
+                self._beat()
+        except BaseException as error:
+            run.end(f"interrupted: {type(error).__name__}")
+            raise
+        for future in working:
+            future.result()
+
+    def _worker(self, run: Run, source: Source, destination: Destination, beat: Callable[[], None]) -> Worker:
+        def report() -> None:
+            name = f"{run.selection.shape.name}: {source.tier} to {destination.tier}"
+            self._progress(name, run.copied_rows, self._total)
+
+        return Worker(run, source, destination, clock=self._clock, report=report, beat=beat)
+
+
+def _nothing() -> None:
+    """A worker's beat where another thread keeps the lease."""

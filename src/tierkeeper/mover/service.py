@@ -1,7 +1,7 @@
 """One table, one hop: turns a request and a policy into a run, or into a plan that changes nothing."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -11,7 +11,7 @@ import psycopg
 
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import UsageError
-from tierkeeper.kernel.limits import BATCH_ROWS, GROUP_BATCHES, SEGMENT_ROWS
+from tierkeeper.kernel.limits import BATCH_ROWS, SEGMENT_ROWS
 from tierkeeper.kernel.policy import TablePolicy, Tier
 from tierkeeper.kernel.ports import Audit, Destination, Progress, Stop
 from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult
@@ -21,8 +21,9 @@ from tierkeeper.mover import fitness, mirror, plan
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Selection
-from tierkeeper.mover.runner import Mover, Outcome, Pace
+from tierkeeper.mover.runner import Mover
 from tierkeeper.mover.source import Source
+from tierkeeper.mover.worker import Outcome, Pace
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.link import Connection, Link, translated
 
@@ -167,6 +168,17 @@ class MoveService:
             destination = PostgresDestination(conn, "main", "core", self._bounds.longest_reader_seconds)
             return self._mover(request, source, destination, Lease(conn, name)).run(selection)
 
+    @contextmanager
+    def _pair(self, request: Request) -> Iterator[tuple[Source, PostgresDestination]]:
+        """Connections to both tiers of a move between servers."""
+        here, there = self._links[request.source], self._links[request.destination]
+        with closing(here.connect("mover")) as source, closing(there.connect("mover")) as destination:
+            longest = self._bounds.longest_reader_seconds
+            yield (
+                Source(here, source, request.source),
+                PostgresDestination(destination, request.destination, request.source, longest),
+            )
+
     def _refuse_unfit(self, request: Request, source: Source) -> None:
         source.refuse_unfit(request.table)
         if request.destination == "main":
@@ -196,13 +208,14 @@ class MoveService:
             stop=self._stop,
             refresh_parents=self.refresh_mirrors,
             rests=lambda: arrivals.rests(request.table, longest) if arrivals else None,
+            open_pair=None if request.destination == "archive" else lambda: self._pair(request),
         )
 
     def _pace(self, request: Request) -> Pace:
         longest = self._bounds.longest_reader_seconds
         if request.destination == "archive":
-            return Pace(self._bounds.segment_rows, 1, longest, request.limit)
-        return Pace(self._bounds.batch_rows, GROUP_BATCHES, longest, request.limit)
+            return Pace(self._bounds.segment_rows, longest, request.limit, group=1, workers=1)
+        return Pace(self._bounds.batch_rows, longest, request.limit)
 
     def _policy(self, request: Request) -> TablePolicy:
         """The table's policy. Raises UsageError for a hop, a table or a condition that cannot be."""

@@ -17,10 +17,11 @@ from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import fitness, model
-from tierkeeper.mover.model import Bound, Selection
+from tierkeeper.mover.model import Bound, Piece, Selection
 from tierkeeper.postgres.arrow import snapshot_reader
-from tierkeeper.postgres.copy import Row, rows_out
+from tierkeeper.postgres.copy import Block, rows_out
 from tierkeeper.postgres.link import Connection, Link, transaction
+from tierkeeper.postgres.shapes import columns_now
 from tierkeeper.postgres.statements import load
 
 if TYPE_CHECKING:
@@ -54,14 +55,14 @@ class Snapshot:
     batch: Batch
     extent: Extent
 
-    def copy(self, columns: Sequence[str], *, binary: bool) -> Generator[Row]:
+    def copy(self, columns: Sequence[str], *, binary: bool) -> Generator[Block]:
         query = sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(
             model.names(columns), model.qualified(self.shape.name), _text(self.batch.predicate)
         )
-        with closing(rows_out(self.cursor, query + sql.SQL(" (FORMAT binary)") if binary else query)) as rows:
-            yield from islice(rows, self.extent.rows // 2)
+        with closing(rows_out(self.cursor, query + sql.SQL(" (FORMAT binary)") if binary else query)) as blocks:
+            yield from islice(blocks, 1)
             reach(Point.SOURCE_READ)
-            yield from rows
+            yield from blocks
 
     @contextmanager
     def arrow(self, projection: Sequence[tuple[str, str]], order_by: Sequence[str]) -> Iterator["pa.RecordBatchReader"]:
@@ -136,6 +137,25 @@ class Source:
         with transaction(self.conn, read_only=True) as cur:
             return _one(cur.execute(query), int)
 
+    def pieces(self, selection: Selection, step: int, conflicts: Sequence[Bound]) -> list[Piece]:
+        """Where in the heap the selection's rows lie, in pieces of `step` pages, those without any left out.
+
+        Reads the table once, whatever indexes it has.
+        """
+        name = selection.shape.name
+        regclass = model.regclass(name)
+        with transaction(self.conn, read_only=True) as cur:
+            toastable = [r[0] for r in cur.execute(_SQL["toastable"].format(regclass=regclass))]
+            sizes = [sql.SQL("coalesce(sum(pg_column_size({})), 0)").format(sql.Identifier(c)) for c in toastable]
+            query = _SQL["pieces"].format(
+                step=sql.Literal(step),
+                regclass=regclass,
+                toasted=sql.SQL("({})").format(sql.SQL(" + ").join([sql.SQL("0"), *sizes])),
+                table=model.qualified(name),
+                eligible=selection.eligible(None, conflicts),
+            )
+            return [Piece(page, page + step, rows, size_bytes) for page, rows, size_bytes in cur.execute(query)]
+
     def next_bound(
         self, selection: Selection, after: Bound | None, limit: int, conflicts: Sequence[Bound]
     ) -> tuple[Bound, int] | None:
@@ -165,28 +185,31 @@ class Source:
     @contextmanager
     def snapshot(self, batch: Batch, shape: TableShape) -> Iterator[Snapshot]:
         """S1. Raises Resting where rows of the table have only just arrived here, NotNow where its columns were altered."""
+        name = batch.table
+        query = _SQL["extent"].format(
+            fingerprint=model.FINGERPRINT,
+            age=sql.Identifier(batch.age),
+            table=model.qualified(shape.name),
+            regclass=model.regclass(shape.name),
+            schema=sql.Literal(name.schema),
+            name=sql.Literal(name.name),
+            predicate=_text(batch.predicate),
+        )
         with transaction(self.conn, isolation="repeatable read", read_only=True) as cur:
-            # In this very snapshot: a row seen here whose batch is not forgotten here must not move on.
-            arriving = cur.execute(_SQL["arriving"], {"schema": batch.table.schema, "table": batch.table.name}).fetchone()
-            if arriving and arriving[0]:
-                raise Resting(f"resting: {arriving[0]} batches arrived in {self.tier} within the longest reader's time")
-            query = _SQL["extent"].format(
-                fingerprint=model.fingerprint(shape.key),
-                age=sql.Identifier(batch.age),
-                table=model.qualified(shape.name),
-                predicate=_text(batch.predicate),
-            )
             found = cur.execute(query).fetchone()
             assert found is not None  # noqa: S101 - an aggregate gives one row
-            columns = _columns_now(cur, shape.name)
-            if [name for name, _ in columns] != [c.name for c in shape.columns]:
+            rows, versions, min_age, max_age, filenode, arriving = found
+            if arriving:  # in this very snapshot: a row seen here whose batch is not forgotten here must not move on
+                raise Resting(f"resting: {arriving} batches arrived in {self.tier} within the longest reader's time")
+            columns = columns_now(cur, shape.name)
+            if [column for column, _ in columns] != [c.name for c in shape.columns]:
                 raise NotNow(
                     f"{shape.name} ({self.tier})", "its columns were altered during the run", "Run the same command again"
                 )
-            fingerprint = model.with_columns(str(found[1]), columns)
-            yield Snapshot(self.link, cur, shape, batch, Extent(int(found[0]), fingerprint, found[2], found[3]))
+            fingerprint = model.whole_fingerprint(versions, filenode, columns)
+            yield Snapshot(self.link, cur, shape, batch, Extent(rows, fingerprint, min_age, max_age))
 
-    def delete(self, batch: Batch, extent: Extent, key: Sequence[str]) -> None:
+    def delete(self, batch: Batch, extent: Extent) -> None:
         """S2. Raises Changed where a row or the table is not as S1 read it, Fenced where the marker is no longer open, Failed
         where a trigger keeps rows; all change nothing.
 
@@ -194,9 +217,9 @@ class Source:
         """
         query = _SQL["delete"].format(
             table=model.qualified(batch.table),
+            regclass=model.regclass(batch.table),
             predicate=_text(batch.predicate),
-            fingerprinted=model.fingerprinted(key),
-            fingerprint=model.fingerprint(key),
+            fingerprint=model.FINGERPRINT,
         )
         try:
             with transaction(self.conn, isolation="repeatable read") as cur:
@@ -208,8 +231,9 @@ class Source:
                     )
                 taken = cur.execute(query).fetchone()
                 assert taken is not None  # noqa: S101 - an aggregate gives one row
-                fingerprint = model.with_columns(str(taken[1]), _columns_now(cur, batch.table))
-                if (int(taken[0]), fingerprint) != (extent.rows, extent.fingerprint):
+                rows, versions, filenode = taken
+                fingerprint = model.whole_fingerprint(versions, filenode, columns_now(cur, batch.table))
+                if (rows, fingerprint) != (extent.rows, extent.fingerprint):
                     self._refuse_kept(cur, batch)
                     raise Changed
                 reach(Point.DELETE_BEFORE_COMMIT)
@@ -263,15 +287,6 @@ class Source:
         with transaction(self.conn) as cur:
             cur.execute(_SQL["markers_drop"], {"batches": list(batch_ids), "destination": destination})
         reach(Point.MARKER_DROPPED)
-
-
-def _columns_now(cur: psycopg.Cursor, table: TableName) -> list[tuple[str, int]]:
-    """The table's columns and their types' object ids, as they are now that `cur`'s transaction holds a lock on it.
-
-    A look into the catalog would show them as of the transaction's snapshot, and the rows are read as they are now.
-    """
-    described = cur.execute(_SQL["columns_now"].format(table=model.qualified(table))).description or ()
-    return [(column.name, column.type_code) for column in described]
 
 
 def _text(condition: str) -> sql.SQL:

@@ -1,10 +1,10 @@
-"""COPY at the speed of libpq: rows out one by one, blocks in.
+"""COPY at the speed of libpq: rows out by the block, blocks in.
 
 psycopg's own reader asks the event loop for each row, which costs more than reading it. This one takes what libpq has
 buffered directly and asks psycopg only to wait for more.
 """
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 
 import psycopg
 from psycopg import errors, pq, sql
@@ -12,40 +12,46 @@ from psycopg import errors, pq, sql
 from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
 
 Row = bytes | bytearray | memoryview
+Block = Sequence[Row]
+"""Whole rows as COPY sends them; the header of binary COPY rides with the first row, its trailer comes as a row of its own."""
 
 
-def rows_out(cur: psycopg.Cursor, query: sql.Composed) -> Generator[Row]:
-    """The rows of a `COPY … TO STDOUT`, one a block; a binary header rides with the first, its trailer comes alone.
+def rows_out(cur: psycopg.Cursor, query: sql.Composed) -> Generator[Block]:
+    """The rows of a `COPY … TO STDOUT`, in blocks of about `COPY_BLOCK_BYTES`: memory is bounded by one block and one row.
 
     Close it when you stop early: that cancels the COPY and leaves the connection usable.
     """
     pgconn = cur.connection.pgconn
+    take = pgconn.get_copy_data
     with cur.copy(query) as copy:
+        block: list[Row] = []
+        held_bytes = 0
         while True:
-            size, data = pgconn.get_copy_data(1)
+            size, row = take(1)
             if size > 0:
-                yield data
+                block.append(row)
             elif size == 0:  # nothing is buffered
                 waited = copy.read()
-                if not waited:
-                    return
-                yield waited
+                size = len(waited)
+                if not size:
+                    break
+                block.append(waited)
             else:
                 _end(pgconn)
-                return
-
-
-def rows_in(cur: psycopg.Cursor, query: sql.Composed, rows: Iterable[Row]) -> None:
-    """Sends `rows` to a `COPY … FROM STDIN` in large blocks."""
-    with cur.copy(query) as copy:
-        block, held_bytes = [], 0
-        for row in rows:
-            block.append(row)
-            held_bytes += len(row)
+                break
+            held_bytes += size
             if held_bytes >= COPY_BLOCK_BYTES:
-                copy.write(b"".join(block))
+                yield block
                 block, held_bytes = [], 0
-        copy.write(b"".join(block))
+        if block:
+            yield block
+
+
+def rows_in(cur: psycopg.Cursor, query: sql.Composed, blocks: Iterable[Block]) -> None:
+    """Sends the rows of `blocks` to a `COPY … FROM STDIN`."""
+    with cur.copy(query) as copy:
+        for block in blocks:
+            copy.write(b"".join(block))
 
 
 def _end(pgconn: pq.abc.PGconn) -> None:

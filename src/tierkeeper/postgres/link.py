@@ -8,15 +8,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal, LiteralString
+from typing import Final, Literal
 from urllib.parse import quote, unquote, urlencode
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, sql
 from psycopg.pq import TransactionStatus
 
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
@@ -134,6 +134,23 @@ def is_loopback(host: str) -> bool:
     return all(one(unquote(h).strip("[]")) for h in host.split(","))
 
 
+@cache
+def _begin(isolation: Isolation, read_only: bool, mover: bool, lock_seconds: float) -> sql.Composed:
+    """BEGIN with the settings of every transaction of ours, as one message: on a slow link each round trip counts."""
+    local = {**PINNED, "row_security": "off", "lock_timeout": f"{lock_seconds}s", "search_path": "pg_catalog"}
+    if not read_only:
+        local["synchronous_commit"] = "on"
+    begin = sql.SQL("BEGIN ISOLATION LEVEL {} {}").format(
+        sql.SQL("REPEATABLE READ" if isolation == "repeatable read" else "READ COMMITTED"),
+        sql.SQL("READ ONLY" if read_only else "READ WRITE"),
+    )
+    settings = [sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(k), sql.Literal(v)) for k, v in local.items()]
+    if mover:
+        key = sql.SQL(", ").join(map(sql.Literal, MOVER_LOCK))
+        settings.append(sql.SQL("SELECT pg_advisory_xact_lock_shared({})").format(key))
+    return sql.SQL("; ").join([begin, *settings])
+
+
 @contextmanager
 def transaction(
     conn: Connection, *, isolation: Isolation = "read committed", read_only: bool = False
@@ -143,22 +160,10 @@ def transaction(
     A write is durable when this returns: `synchronous_commit` is on, whatever the server's default. A read-only one may be
     ended early by its body with COMMIT. One on a connection made for the purpose `mover` shares MOVER_LOCK.
     """
-    local = {**PINNED, "row_security": "off", "lock_timeout": f"{LOCK_SECONDS}s", "search_path": "pg_catalog"}
-    if not read_only:
-        local["synchronous_commit"] = "on"
-    begin: LiteralString = (
-        "BEGIN ISOLATION LEVEL REPEATABLE READ" if isolation == "repeatable read" else "BEGIN ISOLATION LEVEL READ COMMITTED"
-    )
-    mode: LiteralString = " READ ONLY" if read_only else " READ WRITE"
-    settings = "SELECT " + ", ".join(["set_config(%s, %s, true)"] * len(local))
-    values: list[str | int] = [x for kv in local.items() for x in kv]
-    if conn.info.get_parameters().get("application_name", "").startswith(_MOVER):
-        settings += ", pg_advisory_xact_lock_shared(%s::int4, %s::int4)"
-        values += MOVER_LOCK
+    mover = conn.info.get_parameters().get("application_name", "").startswith(_MOVER)
     with conn.cursor() as cur:
-        cur.execute(begin + mode)
         try:
-            cur.execute(settings.encode(), values)
+            cur.execute(_begin(isolation, read_only, mover, LOCK_SECONDS))
             yield cur
         except BaseException:
             if not conn.closed:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import psycopg
+from psycopg import sql
 
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.tables import Column, TableName, TableShape
@@ -83,6 +84,15 @@ def exists(conn: Connection, name: TableName) -> bool:
     """Whether a relation of exactly that name is there, of whatever kind."""
     with catalog(conn) as cur:
         return cur.execute(_SQL["relation"], {"schema": name.schema, "name": name.name}).fetchone() is not None
+
+
+def columns_now(cur: psycopg.Cursor[Any], name: TableName) -> list[tuple[str, int]]:
+    """The table's columns and their types' object ids, as they are now that `cur`'s transaction holds a lock on it.
+
+    A look into the catalog would show them as of the transaction's snapshot, and the rows are read as they are now.
+    """
+    query = sql.SQL("SELECT * FROM ONLY {} LIMIT 0").format(sql.Identifier(name.schema, name.name))
+    return [(column.name, column.type_code) for column in cur.execute(query).description or ()]
 
 
 def publications_and_slots(conn: Connection, name: TableName) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Selection
-from tierkeeper.mover.runner import Mover, Pace
+from tierkeeper.mover.runner import Mover
 from tierkeeper.mover.source import Source
+from tierkeeper.mover.worker import Pace
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.statements import load
@@ -79,7 +80,7 @@ def mover(pair: Pair) -> Iterator[Callable[..., Mover]]:
             Source(pair.tiers.core, source, "core"),
             PostgresDestination(destination, "main", "core", longest_reader_seconds),
             Lease(destination, "test"),
-            pace=Pace(batch_rows, 4, longest_reader_seconds, limit, patience_seconds=0.1),
+            pace=Pace(batch_rows, longest_reader_seconds, limit, patience_seconds=0.1),
             clock=SystemClock(),
             progress=lambda *_: None,
             stop=lambda: None,

@@ -21,8 +21,9 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Selection
-from tierkeeper.mover.runner import Mover, Outcome, Pace
+from tierkeeper.mover.runner import Mover
 from tierkeeper.mover.source import Source
+from tierkeeper.mover.worker import Outcome, Pace
 from tierkeeper.postgres import link as link_module
 from tierkeeper.postgres.link import Link
 from tierkeeper.query.runner import FastDoor
@@ -49,7 +50,7 @@ def run(core: Link, main: Link, selection: Selection, name: str = "its own", lon
             Source(core, source, "core"),
             PostgresDestination(destination, "main", "core", longest_reader_seconds),
             Lease(destination, name),
-            pace=Pace(300, 2, longest_reader_seconds, patience_seconds=0.3),
+            pace=Pace(300, longest_reader_seconds, group=2, patience_seconds=0.3),
             clock=SystemClock(),
             progress=lambda *_: None,
             stop=lambda: None,

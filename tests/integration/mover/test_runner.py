@@ -23,7 +23,7 @@ def test_moves_what_is_old_and_nothing_else(pair: Any, mover: Callable[..., Move
 
     assert pair.everywhere() == before
     assert [r[0] for r in pair.rows(pair.core)] == [5001, 5002, 5003, 5004]
-    assert (outcome.rows, outcome.batches, outcome.stopped_because) == (1_000, 10, "complete")
+    assert (outcome.rows, outcome.batches, outcome.stopped_because) == (1_000, 8, "complete")
 
 
 def test_a_second_run_moves_nothing(mover: Callable[..., Mover], selection: Callable[..., Selection]) -> None:

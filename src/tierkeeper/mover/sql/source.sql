@@ -21,25 +21,41 @@ DELETE FROM tierkeeper.marker
 WHERE batch = ANY (%(batches)s) AND state IN ('moved', 'aborted') AND destination = %(destination)s
   AND (state = 'aborted' OR seq < (SELECT max(seq) FROM tierkeeper.marker WHERE destination = %(destination)s AND state = 'moved'))
 
--- name: arriving
-SELECT count(*) FROM tierkeeper.ledger
-WHERE schema_name = %(schema)s AND table_name = %(table)s AND state IN ('copied', 'done')
-
 -- name: extent
 -- Ages before the year 1 are no dates in Python; a filter on age only saves time, so there it is left out.
 SELECT count(*), {fingerprint}::text,
        CASE WHEN min({age}) >= '0001-01-02' THEN min({age})::timestamptz END,
-       CASE WHEN max({age}) >= '0001-01-02' THEN max({age})::timestamptz END
+       CASE WHEN max({age}) >= '0001-01-02' THEN max({age})::timestamptz END,
+       pg_relation_filenode({regclass}::regclass)::bigint,
+       (SELECT count(*) FROM tierkeeper.ledger
+        WHERE schema_name = {schema} AND table_name = {name} AND state IN ('copied', 'done'))
 FROM ONLY {table} WHERE {predicate}
+
+-- name: pieces
+-- The heap in pieces of {step} pages: for each that holds rows of the selection its first page, their number and their bytes.
+SELECT piece.page, found.rows, {step} * block.bytes + found.toasted_bytes
+FROM (SELECT current_setting('block_size')::bigint) AS block (bytes)
+CROSS JOIN LATERAL generate_series(0, pg_relation_size({regclass}::regclass) / block.bytes - 1, {step}) AS piece (page)
+CROSS JOIN LATERAL (
+    SELECT count(*), {toasted}::bigint
+    FROM ONLY {table}
+    WHERE ctid >= ('(' || piece.page || ',0)')::tid AND ctid < ('(' || piece.page + {step} || ',0)')::tid AND {eligible}
+) AS found (rows, toasted_bytes)
+WHERE found.rows > 0
+ORDER BY piece.page
+
+-- name: toastable
+SELECT a.attname::text
+FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+WHERE c.oid = {regclass}::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attlen = -1 AND a.attstorage IN ('e', 'x')
+  AND c.reltoastrelid <> 0 AND pg_relation_size(c.reltoastrelid) > 0
+ORDER BY a.attnum
 
 -- name: next_bound
 -- No column is given a name here: one of the key's may have it.
 SELECT {columns}, count(*) OVER ()
 FROM (SELECT {names} FROM ONLY {table} WHERE {eligible} ORDER BY {order} LIMIT {limit}) AS page
 ORDER BY {backwards} LIMIT 1
-
--- name: columns_now
-SELECT * FROM ONLY {table} LIMIT 0
 
 -- name: left
 SELECT count(*) FROM ONLY {table} WHERE {predicate}
@@ -58,5 +74,5 @@ SELECT given.key::text FROM unnest({keys}::jsonb[]) AS given (key)
 WHERE EXISTS (SELECT FROM ONLY {table} AS t WHERE {same})
 
 -- name: delete
-WITH gone AS (DELETE FROM ONLY {table} WHERE {predicate} RETURNING {fingerprinted})
-SELECT count(*), {fingerprint}::text FROM gone
+WITH gone AS (DELETE FROM ONLY {table} WHERE {predicate} RETURNING ctid, xmin)
+SELECT count(*), {fingerprint}::text, pg_relation_filenode({regclass}::regclass)::bigint FROM gone

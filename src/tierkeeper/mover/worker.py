@@ -1,0 +1,306 @@
+"""Takes batches from a source to a destination, step by durable step (design section 4), over one pair of connections.
+
+Several workers share a `Run` and take disjoint ranges from it: while one compares a copy, another reads and a third deletes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from threading import RLock
+from uuid import UUID, uuid4
+
+import psycopg
+import structlog
+
+from tierkeeper.kernel.clock import Clock
+from tierkeeper.kernel.errors import Failed, Fenced, TierkeeperError, UsageError
+from tierkeeper.kernel.faults import Point, reach
+from tierkeeper.kernel.limits import CONFLICTS_PER_TABLE, GROUP_BATCHES, WAIT_EXTRA_SECONDS, WORKERS
+from tierkeeper.kernel.ports import Batch, Destination, LedgerRow, Stop
+from tierkeeper.mover.destination import KeyTaken, ParentMissing, PostgresDestination
+from tierkeeper.mover.model import Bound, Range, Selection
+from tierkeeper.mover.recovery import settle
+from tierkeeper.mover.source import Changed, Resting, Source
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much at a time: `group` batches share one wait, which lasts as long as a reader may, and `patience_seconds`."""
+
+    batch_rows: int
+    longest_reader_seconds: float
+    limit: int | None = None
+    group: int = GROUP_BATCHES
+    workers: int = WORKERS
+    patience_seconds: float = WAIT_EXTRA_SECONDS
+
+
+@dataclass
+class Outcome:
+    """What a run did. `stopped_because` is `complete` unless something is left that another run would move."""
+
+    batches: int = 0
+    rows: int = 0
+    bytes: int = 0
+    recovered: int = 0
+    stopped_because: str = "complete"
+    conflicts: list[str] = field(default_factory=list)
+    moved: list[UUID] = field(default_factory=list)
+
+
+class Run:
+    """What the workers of one run share. Each method is one step under one lock."""
+
+    def __init__(self, selection: Selection, pace: Pace, stop: Stop, refresh_parents: Callable[[], None]) -> None:
+        self.selection = selection
+        self.pace = pace
+        self.stop = stop
+        self.outcome = Outcome()
+        self.changed = 0
+        self.copied_rows = 0
+        self.ended = False
+        self._refresh_parents = refresh_parents
+        self._conflicts: list[Bound] = []
+        self._ranges: Iterator[Range] = iter(())
+        self._lock = RLock()  # a range is looked up under it, and asks for the conflicts
+
+    def hand_out(self, ranges: Iterator[Range]) -> None:
+        """From now on `take` gives these."""
+        with self._lock:
+            self._ranges = ranges
+            self.changed = 0
+
+    def take(self) -> Range | None:
+        """The next range; None when none is left or the run must end, with the reason noted."""
+        with self._lock:
+            if self.ended:
+                return None
+            reason = self.stop()
+            if reason is not None:
+                self._end(reason)
+                return None
+            return next(self._ranges, None)
+
+    def end(self, reason: str) -> None:
+        """No worker begins another batch. The first reason is the one to tell."""
+        with self._lock:
+            self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        if not self.ended:
+            self.ended = True
+            self.outcome.stopped_because = reason
+
+    def note_changed(self) -> None:
+        with self._lock:
+            self.changed += 1
+
+    def note_copied(self, rows: int) -> None:
+        with self._lock:
+            self.copied_rows += rows
+
+    def note_moved(self, row: LedgerRow, rows: int) -> None:
+        with self._lock:
+            self.outcome.batches += 1
+            self.outcome.rows += rows
+            self.outcome.bytes += row.bytes
+            self.outcome.moved.append(row.batch.id)
+
+    @property
+    def conflicts(self) -> list[Bound]:
+        """Keys that are left where they are."""
+        with self._lock:
+            return list(self._conflicts)
+
+    def add_conflicts(self, keys: Sequence[Bound]) -> int:
+        """Leaves `keys` where they are from now on; returns how many of them are new. Raises UsageError for too many."""
+        with self._lock:
+            known = set(self._conflicts)
+            fresh = [k for k in keys if k not in known]
+            self._conflicts += fresh
+            if len(self._conflicts) > CONFLICTS_PER_TABLE:
+                raise UsageError(
+                    f"{self.selection.shape.name} (main)",
+                    f"more than {CONFLICTS_PER_TABLE} keys are in core and in main",
+                    "Find out which side is right and delete the other's rows",
+                )
+            return len(fresh)
+
+    def refresh_parents(self) -> None:
+        """Brings the mirrored tables up to date, one worker at a time."""
+        with self._lock:
+            self._refresh_parents()
+
+
+class Worker:
+    """One pair of connections at work.
+
+    Keeps I1 to I5: rows leave the source only in `Source.delete`, after `Destination.copy` has made them durable and compared
+    them, and after every reader that could miss them there has ended.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        source: Source,
+        destination: Destination,
+        *,
+        clock: Clock,
+        report: Callable[[], None],
+        beat: Callable[[], None],
+    ) -> None:
+        self._run = run
+        self._source = source
+        self._destination = destination
+        self._clock = clock
+        self._report = report
+        self._beat = beat
+
+    def work(self) -> None:
+        """Moves ranges of the run until none is left. An error ends the run for every worker, and is raised."""
+        try:
+            while not self._run.ended:
+                group = self._copy_group()
+                if not group or not self.release(group):
+                    return
+        except Resting as resting:
+            self._run.end(str(resting))
+        except BaseException as error:
+            self._run.end(f"failed: {error}")
+            raise
+
+    def _copy_group(self) -> list[LedgerRow]:
+        """Up to a group of batches, each `copied`. Those before one that fails are left to the next run, proven as they are."""
+        group: list[LedgerRow] = []
+        while len(group) < self._run.pace.group:
+            self._beat()
+            taken = self._run.take()
+            if taken is None:
+                break
+            try:
+                row = self._copy(taken)
+            except Resting as resting:
+                self._run.end(str(resting))
+                break
+            self._report()
+            if row is not None:
+                group.append(row)
+        return group
+
+    def _copy(self, taken: Range) -> LedgerRow | None:
+        """One batch up to `copied`: intent, S1, copy. Anything that goes wrong undoes it before it is told."""
+        selection = self._run.selection
+        for refreshed in (False, True):
+            batch = self._batch(taken)
+            row = self._destination.open(batch)
+            reach(Point.LEDGER_OPEN)
+            try:
+                self._source.open_marker(row, self._destination.tier)
+                reach(Point.MARKER_OPEN)
+                with self._source.snapshot(batch, selection.shape) as snapshot:
+                    copied = self._destination.copy(batch, snapshot) if snapshot.extent.rows else None
+                if copied is None:
+                    settle(self._source, self._destination, batch.id)
+                    return None
+                self._run.note_copied(snapshot.extent.rows)
+                return LedgerRow(batch, row.seq, "copied", copied.extent, copied.bytes)
+            except KeyTaken as error:
+                if self._note_conflicts(batch, error.constraint):
+                    return self._copy(taken)
+                self._run.note_changed()
+                return None
+            except ParentMissing as error:
+                settle(self._source, self._destination, batch.id)
+                if refreshed:
+                    raise Failed(
+                        f"{selection.shape.name} ({self._destination.tier})",
+                        "rows refer to others that are not there",
+                        'Add the table they refer to with mode = "mirror", or move it first',
+                    ) from error
+                self._run.refresh_parents()
+            except Exception:
+                self._settle_if_possible(batch.id)
+                raise
+        return None
+
+    def _settle_if_possible(self, batch_id: UUID) -> bool:
+        """On the way out with an error: that one is told, and what cannot be settled now the next run settles."""
+        try:
+            settle(self._source, self._destination, batch_id)
+        except (psycopg.Error, TierkeeperError) as error:
+            _log.warning("batch left for the next run", batch=str(batch_id), cause=type(error).__name__)
+            return False
+        return True
+
+    def _note_conflicts(self, batch: Batch, constraint: str) -> bool:
+        """A key that is in both tiers stays in both, noted; Core's row counts. The batch goes on without it.
+
+        False: a neighbour's copy in flight has a key of this batch, since the row's age was changed between the two reads or
+        another run is at work. One of the two will be undone, so the batch waits for the next pass.
+        """
+        shape = self._run.selection.shape
+        place = f"{shape.name} ({self._destination.tier})"
+        try:
+            if not isinstance(self._destination, PostgresDestination):
+                raise Failed(place, "a key is there already", "Look at the destination")
+            with self._source.snapshot(batch, shape) as snapshot:
+                taken, in_flight = self._destination.taken_keys(batch, snapshot)
+        finally:
+            settle(self._source, self._destination, batch.id)
+        added = self._run.add_conflicts(taken)
+        if not added and not in_flight:
+            raise Failed(
+                place,
+                f"the unique constraint {constraint} refuses rows whose key is not there",
+                "Drop it there, or delete the rows there that have the same values",
+            )
+        return not in_flight
+
+    def _batch(self, taken: Range) -> Batch:
+        selection = self._run.selection
+        predicate = selection.within(taken, self._run.conflicts).as_string(self._source.conn)
+        return Batch(uuid4(), self._source.tier, selection.shape.name, selection.age, selection.cutoff, predicate)
+
+    def release(self, group: Sequence[LedgerRow]) -> bool:
+        """Waits for old readers, deletes at the source, says done. False: it waited too long and a later run goes on here."""
+        if not group:
+            return True
+        waited_for = self._wait([row.batch.id for row in group])
+        if waited_for is not None:
+            self._run.end(self._run.stop() or f"waiting for {waited_for}")
+            return False
+        reach(Point.WAITED)
+        for i, row in enumerate(group):
+            self._beat()
+            try:
+                self._delete(row)
+            except (psycopg.Error, Failed):
+                # What the source will never let go (a trigger that raises) must not lie in both tiers for ever.
+                all(self._settle_if_possible(left.batch.id) for left in group[i:])
+                raise
+        return True
+
+    def _wait(self, batch_ids: Sequence[UUID]) -> str | None:
+        pace = self._run.pace
+        until, pause = self._clock.monotonic() + pace.longest_reader_seconds + pace.patience_seconds, 0.01
+        while (cause := self._destination.settled_for_readers(batch_ids)) is not None:
+            if self._clock.monotonic() > until or self._run.stop() is not None:
+                return cause
+            self._clock.sleep(pause)
+            pause = min(pause * 2, 0.5)
+        return None
+
+    def _delete(self, row: LedgerRow) -> None:
+        extent = row.extent
+        if extent is None:
+            raise Failed(f"batch {row.batch.id}", "it was never copied", "Run the same command again")
+        try:
+            self._source.delete(row.batch, extent)
+        except (Changed, Fenced):
+            settle(self._source, self._destination, row.batch.id)
+            self._run.note_changed()
+            return
+        reach(Point.DELETED)
+        self._destination.finish(row.batch.id)
+        self._run.note_moved(row, extent.rows)
