@@ -134,7 +134,8 @@ def test_sigterm_ends_at_a_safe_point(make_tiers: Callable[..., Tiers], *, readi
                 outcome = keeper.move(EVENTS, "core", "main", before=until)
         finally:
             faults.disarm()
-    assert (outcome.stopped_because, outcome.rows) == ("stopped", 0 if reading else 100)
+    assert outcome.stopped_because == "stopped"
+    assert outcome.rows == 0 if reading else 0 < outcome.rows < 720
     assert exit_code(outcome) is Exit.NOT_NOW
     assert answer(keeper) == (2000, 2_001_000)
     assert keeper_of(tiers).move(EVENTS, "core", "main", before=until).stopped_because == "complete"
