@@ -123,7 +123,7 @@ def _fits_csv(kind: "pa.DataType") -> bool:
 
 
 def _texts(column: "pa.ChunkedArray") -> list[str | None]:
-    return [None if value is None else values.as_text(value) for value in column.to_pylist()]
+    return [None if value is None else values.as_text(value) for value in values.plain(column)]
 
 
 def table(answer: "pa.Table") -> Table:

@@ -61,6 +61,15 @@ def as_text(value: Any) -> str:  # noqa: PLR0911 - a table of types
     return str(value)
 
 
+def plain(column: "pa.Array | pa.ChunkedArray") -> list[Any]:
+    """Its values for Python; a `real` is the number with the fewest digits that means it (0.1), as Postgres prints it."""
+    import pyarrow as pa
+
+    if not pa.types.is_float32(column.type):
+        return list(column.to_pylist())
+    return [None if text is None else float(text) for text in column.cast(pa.string()).to_pylist()]
+
+
 def records(answer: "pa.Table") -> Iterator[str]:
     """A JSON document in pieces: a list of objects, one for each row. Raises UsageError where two columns have one name."""
     names = answer.column_names
@@ -71,8 +80,8 @@ def records(answer: "pa.Table") -> Iterator[str]:
         )
     before = "["
     for batch in answer.to_batches():
-        for row in batch.to_pylist():
-            yield before + as_json(row)
+        for row in zip(*map(plain, batch.columns), strict=True):
+            yield before + as_json(dict(zip(names, row, strict=True)))
             before = ",\n "
     yield "[]" if before == "[" else "]"
 

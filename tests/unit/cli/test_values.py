@@ -52,3 +52,13 @@ def test_two_columns_of_one_name_are_no_object() -> None:
 
 def test_control_characters_are_spelled_out() -> None:
     assert values.visible("a\x1b[2Jb\x9bc\nd\te") == "a\\x1b[2Jb\\x9bc\nd\te"
+
+
+def test_a_real_is_printed_with_the_digits_that_it_has() -> None:
+    answer = pa.table(
+        {"r": pa.array([0.1, None, float("nan"), 3.4028235e38, -0.0], pa.float32()), "d": [0.1, 0.2, 0.3, 0.4, 0.5]}
+    )
+    assert "".join(values.records(answer)) == (
+        '[{"r": 0.1, "d": 0.1},\n {"r": null, "d": 0.2},\n {"r": "NaN", "d": 0.3},\n {"r": 3.4028235e+38, "d": 0.4},'
+        '\n {"r": -0.0, "d": 0.5}]'
+    )
