@@ -1,5 +1,6 @@
 """One run of the quota manager. It asks `plan` and drives the mover through a port; the mover itself guards the rows."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -211,16 +212,21 @@ class QuotaManager:
         """
         begin = {size.policy.name: size for size in self._sizes(source)}
         may_leave = {name: int(size.rows * EARLY_SHARE) for name, size in begin.items()}
+        at_once = {name: math.ceil(rows / EARLY_ROUNDS) for name, rows in may_leave.items()}
         for _ in range(EARLY_ROUNDS):
             if self._stop() is not None:
                 return
             used = self._used()[source]
             held = sum(size for (tier, _), size in self._unreturned.items() if tier == source)
-            sizes = [size for size in self._sizes(source) if may_leave.get(size.policy.name)]
+            # A table that keeps its deleted rows' space has room for new ones: more that leave it would lower nothing.
+            giving = [name for name, rows in may_leave.items() if rows and not self._unreturned.get((source, name))]
+            sizes = [size for size in self._sizes(source) if size.policy.name in giving]
             moved = 0
             while not moved and (wanted := self._wanted(source, used - held, sizes)) is not None:
                 policy, rows = wanted
-                moved = self._leave_early(report, policy, source, destination, min(rows, may_leave[policy.name]))
+                moved = self._leave_early(
+                    report, policy, source, destination, min(rows, may_leave[policy.name], at_once[policy.name])
+                )
                 sizes = [size for size in sizes if size.policy.name != policy.name]
             if not moved or wanted is None:
                 return

@@ -18,6 +18,8 @@ from tierkeeper.kernel.errors import Exit, Faults, TierkeeperError, UsageError
 from tierkeeper.kernel.results import QuotaResult
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.link import Connection, Link
+from tierkeeper.quotas import runner
+from tierkeeper.tiers.usage import measure
 
 LOGS = {"name": "public.logs", "age": "at", "core": "100 years"}
 OLD_LOGS = {**LOGS, "core": "30 days"}
@@ -127,9 +129,10 @@ def test_space_that_does_not_come_back_is_no_reason_to_move_more(house: House) -
     assert moved > 0
     assert early(second) == 0
     assert "holds a lock on it" in told(second)
-    house.keeper(LOGS, core="16MB").quota()
+    third = house.keeper(LOGS, core="16MB").quota()
     assert house.size() < 0.85 * 16_000_000
-    assert len(house.ids(house.main)) == moved
+    assert len(house.ids(house.main)) == moved + early(third) < 15_000
+    assert sorted(house.ids(house.core) + house.ids(house.main)) == list(range(1, 20_001))
 
 
 def test_an_old_snapshot_is_named_and_nothing_is_rewritten_for_it(house: House) -> None:
@@ -249,3 +252,13 @@ def test_a_full_main_sends_to_the_archive_early_and_gives_its_space_back(house: 
     assert used < 0.85 * 16_000_000
     assert {r.tier for r in result.reclaimed} == {"main"}
     assert "tail compaction" in {r.method for r in result.reclaimed}
+
+
+def test_a_size_that_never_falls_empties_no_table(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something else fills the server: a quarter of the rows shows it, and the others stay."""
+    house.make("logs")
+    monkeypatch.setattr(runner, "measure", lambda conn, profile: replace(measure(conn, profile), used_bytes=15_900_000))
+    result = house.keeper(LOGS, core="16MB").quota()
+    assert early(result) == 5_000
+    assert "they do not seem to be what fills it" in told(result)
+    assert house.ids(house.core) == list(range(5_001, 20_001))
