@@ -33,6 +33,10 @@ POINTS: dict[Tier, tuple[Point, ...]] = {
         Point.OBJECT_BEFORE_RENAME, Point.SEGMENT_PUT, Point.MANIFEST_PUT, Point.COPY_BEFORE_COMMIT, Point.COPIED, Point.WAITED,
         Point.DELETE_BEFORE_COMMIT, Point.DELETED, Point.DONE, Point.COMMIT_PUT, Point.FORGOTTEN,
     ),
+    "core": (
+        Point.LEASED, Point.LEDGER_OPEN, Point.MARKER_OPEN, Point.SOURCE_READ, Point.COPY_BEFORE_COMMIT, Point.COPIED,
+        Point.WAITED, Point.DELETE_BEFORE_COMMIT, Point.DELETED, Point.DONE, Point.FORGOTTEN,
+    ),
 }  # fmt: skip
 """Where every run of a hop comes by; `Point.MARKER_DROPPED` only one that finds an old marker."""
 

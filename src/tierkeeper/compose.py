@@ -34,6 +34,7 @@ from tierkeeper.kernel.units import Age
 from tierkeeper.mover.service import Bounds, MoveService, Request
 from tierkeeper.objectstore.directory import DirectoryStore
 from tierkeeper.postgres.link import Link, translated
+from tierkeeper.quotas.room import Room
 from tierkeeper.quotas.runner import QuotaManager, Thresholds
 from tierkeeper.security.audit import PostgresAudit
 from tierkeeper.setup import checks, runner, status
@@ -238,6 +239,7 @@ class Keeper:
             stop=self._stop,
             prepare=self._prepare,
             archive=self._archive_destination,
+            room=Room(self._tiers["core"], self._settings.quotas.start_at),
         )
 
     def _archive_destination(self) -> AbstractContextManager[Destination]:
@@ -280,15 +282,18 @@ class Keeper:
             raise UsageError("archive key", cause, remedy)
         return KeyRing.create(self._config_dir, self._environment)[1]
 
-    def _prepare(self, policy: TablePolicy, tiers: frozenset[Tier], *, apply: bool) -> SetupResult:
+    def _prepare(self, policy: TablePolicy, source: Tier, destination: Tier, *, apply: bool) -> SetupResult:
         mirrors = tuple(p for p in self._policies if p.mode == "mirror")
-        return self._set_up((*mirrors, policy), tiers, apply=apply)
+        upward = (source, destination) == ("main", "core")
+        return self._set_up((*mirrors, policy), frozenset((source, destination)), apply=apply, upward=upward)
 
-    def _set_up(self, policies: tuple[TablePolicy, ...], names: frozenset[Tier], *, apply: bool) -> SetupResult:
+    def _set_up(
+        self, policies: tuple[TablePolicy, ...], names: frozenset[Tier], *, apply: bool, upward: bool = False
+    ) -> SetupResult:
         links = {str(n): link for n, link in self.links.items() if n in names}
         key_present = self._key_present if "archive" in names else True
         schema = self.archive.schema if "archive" in names else {}
-        planned = runner.plan(links, policies, schema, key_present=key_present)
+        planned = runner.plan(links, policies, schema, key_present=key_present, upward=upward)
         if apply:
             return runner.apply(planned, links, self._audit, self._make_key)
         return SetupResult(applied=False, steps=list(planned.steps), notes=list(planned.notes))

@@ -39,10 +39,9 @@ class World:
         return processes.command([*arguments, "--config", str(self.config), "--json"], self.tiers.environment, die_at=die_at)
 
     def move(self, destination: str, die_at: Point | None = None) -> Ended:
-        source = {"main": "core", "archive": "main"}[destination]
-        return self.command(
-            "move", "public.events", "--from", source, "--to", destination, "--before", "2024-02-20", die_at=die_at
-        )
+        source = {"main": "core", "archive": "main", "core": "main"}[destination]
+        which = ("--where", "id % 7 = 0") if destination == "core" else ("--before", "2024-02-20")
+        return self.command("move", "public.events", "--from", source, "--to", destination, *which, die_at=die_at)
 
     def online(self) -> dict[str, "Counter[Row]"]:
         found = {}
@@ -103,10 +102,11 @@ def check_nothing_lost(world: World, original: "Counter[Row]") -> None:
 def check_as_undisturbed(world: World, original: "Counter[Row]", destination: str) -> None:
     """I5: each row once, in the tier where an undisturbed run would have put it."""
     online, archived = world.online(), world.archived()
-    old = Counter({row: n for row, n in original.items() if row[1] < "2024-02-20"})
+    back = destination == "core"
+    old = Counter({r: n for r, n in original.items() if r[1] < "2024-02-20" and not (back and r[0] % 7 == 0)})
     assert online["core"] == original - old
     below = {"main": online["main"], "archive": archived}
-    assert below[destination] == old
+    assert below["main" if back else destination] == old
     assert sum((online["core"], online["main"], archived), Counter()) == original
 
 
@@ -137,11 +137,25 @@ def test_killed_on_the_way_to_the_archive(world: World, point: Point) -> None:
     assert json.loads(world.command("archive", "verify").stdout)["ok"] is True
 
 
+@pytest.mark.parametrize("point", POINTS["core"])
+def test_killed_on_the_way_back_to_core(world: World, point: Point) -> None:
+    original = world.online()["core"]
+    assert world.move("main").returncode == 0
+    rest(world)
+    killed = world.move("core", die_at=point)
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    check_nothing_lost(world, original)
+    again = world.move("core")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert json.loads(again.stdout)["stopped_because"] == "complete"
+    check_as_undisturbed(world, original, "core")
+
+
 @pytest.mark.parametrize("point", IN_RECOVERY)
-@pytest.mark.parametrize("destination", ["main", "archive"])
+@pytest.mark.parametrize("destination", ["main", "archive", "core"])
 def test_killed_during_recovery(world: World, point: Point, destination: str) -> None:
     original = world.online()["core"]
-    if destination == "archive":
+    if destination != "main":
         assert world.move("main").returncode == 0
         rest(world)
     assert world.move(destination, die_at=Point.MARKER_OPEN).returncode == -signal.SIGKILL

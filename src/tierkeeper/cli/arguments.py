@@ -29,17 +29,18 @@ def age(text: str | None, option: str) -> Age | None:
 
 
 def hop(from_: Tier, to: Tier) -> None:
-    """Rows move one tier down at a time. Raises UsageError for anything else."""
-    if (from_, to) in (("core", "main"), ("main", "archive")):
+    """Rows move one tier down at a time, and from Main back to Core. Raises UsageError for anything else."""
+    if (from_, to) in (("core", "main"), ("main", "archive"), ("main", "core")):
         return
     if from_ == to:
-        raise UsageError("--to", f"the rows are in {from_} already", "Name the tier below it: core -> main -> archive")
+        raise UsageError("--to", f"the rows are in {from_} already", "Name the tier next to it: core -> main -> archive")
     if (from_, to) == ("core", "archive"):
         raise UsageError(
             "--to", "rows reach the archive through Main", "Move them with --to main first, then --from main --to archive"
         )
-    remedy = "Bring archived rows back with 'tierkeeper archive restore'" if from_ == "archive" else "Use --from core --to main"
-    raise UsageError("--to", f"rows move down, not from {from_} to {to}", remedy)
+    raise UsageError(
+        "--to", f"rows do not move from {from_} to {to}", "Bring archived rows back with 'tierkeeper archive restore'"
+    )
 
 
 def cutoff(before: str | None, older_than: str | None) -> tuple[datetime | None, Age | None]:

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
         *,
         table: Annotated[str, typer.Argument(metavar="TABLE", help='As SQL names it: flights, public.flights, "Odd"."Name".')],
         from_: Annotated[Tier, typer.Option("--from", help="Where the rows are.")],
-        to: Annotated[Tier, typer.Option("--to", help="Where they go: one tier down.")],
+        to: Annotated[Tier, typer.Option("--to", help="Where they go: one tier down, or from main back to core.")],
         before: Annotated[
             str | None, typer.Option(metavar="T", help="Rows older than this instant (it is excluded); UTC if it has no zone.")
         ] = None,
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--dry-run", help="Show what would move and what would be made first; change nothing.")
         ] = False,
     ) -> None:
-        """Move old rows of a table one tier down, verified.
+        """Move old rows of a table one tier down, or rows that you name from main back to core, verified.
 
         Ctrl-C ends at the next safe point; the next run goes on from there.
         """

@@ -146,6 +146,23 @@ class Progress(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Arrivals:
+    """Rows that are to come to Core: how many, and what each column's values take as they are stored."""
+
+    table: TableName
+    rows: int
+    column_bytes: Mapping[str, int]
+
+
+class Room(Protocol):
+    """Core's quota, as the mover needs it before rows go up."""
+
+    def __call__(self, arrivals: Arrivals) -> str:
+        """What Core would use with `arrivals`, in words. Raises Failed, with the figures, where that is too much (I9)."""
+        ...
+
+
 Stop = Callable[[], str | None]
 """Asked between batches: None to go on, else why the run must end (SIGTERM, a time limit)."""
 

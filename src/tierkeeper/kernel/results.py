@@ -97,7 +97,9 @@ class MoveResult(Result):
     to: str
     batches: int
     rows: int
-    bytes: int = Field(description="of the copied rows on the wire (Core -> Main) or of the stored segments (Main -> Archive)")
+    bytes: int = Field(
+        description="of the copied rows on the wire (between Core and Main) or of the stored segments (Main -> Archive)"
+    )
     seconds: float
     stopped_because: str = Field(description="complete, row limit, resting, waiting for a reader, stopped, ...")
     cutoff: datetime | None = None
@@ -117,7 +119,10 @@ class MovePlan(Result):
     rows: int
     batches: int
     setup: list[SetupStep] = Field(description="what is missing at the destination and would be made first")
-    notes: list[str] = Field(default=[], description="triggers, publications and whatever else would see the deletes")
+    notes: list[str] = Field(
+        default=[],
+        description="triggers, publications and whatever else would see the deletes; on the way up what Core would use, too",
+    )
     dry_run: bool = True
 
 

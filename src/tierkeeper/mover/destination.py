@@ -1,6 +1,5 @@
 """A Postgres tier that rows arrive in: the ledger's side of a batch."""
 
-import json
 from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
@@ -60,6 +59,10 @@ class PostgresDestination:
         self._conn = conn
         self._targets: dict[TableName, Target] = {}
         self._older: dict[tuple[UUID, ...], tuple[set[tuple[int, str]], str]] = {}
+
+    @property
+    def conn(self) -> Connection:
+        return self._conn
 
     def open(self, batch: Batch) -> LedgerRow:
         with transaction(self._conn) as cur:
@@ -180,9 +183,9 @@ class PostgresDestination:
             cur.execute(_SQL["conflict_over"], {**name, "seconds": self._longest_reader_seconds})
 
     def taken_keys(self, batch: Batch, snapshot: SourceSnapshot) -> tuple[list[Bound], bool]:
-        """Keys of the batch that are here already, in the text form and order of the table's key; they are noted as conflicts.
+        """Keys of the batch that are here already, in the text form and order of the table's key.
 
-        Not so keys of a copy in flight, which is not the row yet and may be undone: whether there are such is the second value.
+        Without those of a copy in flight, which is not the row yet and may be undone: whether there are such is the second value.
         """
         key = snapshot.shape.key
         staging = sql.Identifier("tierkeeper_keys")
@@ -203,8 +206,6 @@ class PostgresDestination:
             )
             found = cur.execute(query).fetchall()
             taken = [tuple(map(str, key)) for in_flight, *key in found if not in_flight]
-            name = {"schema": batch.table.schema, "table": batch.table.name}
-            cur.executemany(_SQL["conflict_note"], [{**name, "key": json.dumps(k)} for k in taken])
         return taken, len(taken) < len(found)
 
     def settled_for_readers(self, batch_ids: Sequence[UUID]) -> str | None:
@@ -284,15 +285,22 @@ class PostgresDestination:
             return [r[0] for r in cur.execute(_SQL["ledger_droppable"], bounds)]
 
     def rests(self, table: TableName, longest_reader_seconds: float) -> str | None:
+        if not self._arriving(table):
+            return None
         self.forget(longest_reader_seconds, [])
-        with transaction(self._conn, read_only=True) as cur:
-            states = cur.execute(_SQL["ledger_resting"], {"schema": table.schema, "table": table.name}).fetchall()
+        states = self._arriving(table)
         if not states:
             return None
         in_flight = sum(n for state, n in states if state != "done")
         if in_flight:
             return f"resting: {in_flight} {'batch' if in_flight == 1 else 'batches'} on the way to {self.tier}"
         return f"resting: rows that came to {self.tier} stay for {longest_reader_seconds:g} s (query.timeout)"
+
+    def _arriving(self, table: TableName) -> list[tuple[str, int]]:
+        """How many batches of `table` are in which state, of those that are not over."""
+        with transaction(self._conn, read_only=True) as cur:
+            rows = cur.execute(_SQL["ledger_resting"], {"schema": table.schema, "table": table.name}).fetchall()
+        return [(str(state), int(n)) for state, n in rows]
 
     def knows(self, batch_id: UUID) -> LedgerState | None:
         with transaction(self._conn, read_only=True) as cur:

@@ -75,7 +75,8 @@ def arrival_notes(seen: Surroundings, tier: str) -> list[str]:
              for t in seen.insert_triggers]  # fmt: skip
     notes += [f"trigger {t} at {tier} fires when a copy is taken back" for t in seen.delete_triggers]
     notes += [f"rule {r} at {tier} does not see rows that arrive" for r in seen.insert_rules]
-    notes += [f"the sequence of column {c} at {tier} may hand out values that history has" for c in seen.counted]
+    if tier != "core":  # where the sequence is at home
+        notes += [f"the sequence of column {c} at {tier} may hand out values that history has" for c in seen.counted]
     return notes
 
 

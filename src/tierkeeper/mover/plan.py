@@ -60,11 +60,19 @@ def smaller(rows: int) -> int | None:
 
 def check_hop(source: Tier, destination: Tier) -> None:
     """Raises UsageError unless rows can go from `source` to `destination`."""
-    if (source, destination) not in (("core", "main"), ("main", "archive")):
-        remedy = "Move down one tier: --from core --to main, or --from main --to archive"
-        if (source, destination) == ("archive", "main"):
+    if (source, destination) not in (("core", "main"), ("main", "archive"), ("main", "core")):
+        remedy = "Move one tier: --from core --to main, --from main --to archive, or back up with --from main --to core"
+        if source == "archive":
             remedy = "Bring rows back with: tierkeeper archive restore"
         raise UsageError(f"--from {source} --to {destination}", "rows do not move this way", remedy)
+
+
+def check_chosen(source: Tier, destination: Tier, *, chosen: bool) -> None:
+    """Raises UsageError where rows are to go up and nothing says which: a policy says what leaves a tier, not what comes back."""
+    if (source, destination) == ("main", "core") and not chosen:
+        cause = "nothing says which rows are to come back, and all of them together would fill core again"
+        remedy = 'Name them: --where "…", --before or --older-than; all of them: --where true'
+        raise UsageError("--from main --to core", cause, remedy)
 
 
 def check_condition(where: str | None) -> None:

@@ -61,3 +61,17 @@ def clear(source: Source, destination: Destination, longest_reader_seconds: floa
     """Forgets at the destination what no reader can mistake any more; then, a longest reader later, drops its marker."""
     markers = source.settled_markers(destination.tier)
     source.drop_markers(destination.forget(longest_reader_seconds, list(markers)), destination.tier)
+
+
+def arrivals_rest(source: Source, destination: Destination, table: TableName, longest_reader_seconds: float) -> str | None:
+    """Why rows of `table` may not leave `destination` yet, for those that come to it from `source`; None if they may.
+
+    What an interrupted run in that direction left is settled first: nobody may ask for it again, and rows that wait for it
+    would rest for ever. The caller holds the lease of both directions.
+    """
+    if source.settled_markers(destination.tier):
+        refuse_restored(source, destination)
+        clear(source, destination, longest_reader_seconds)
+    for row in destination.unsettled(table):
+        settle(source, destination, row.batch.id)
+    return destination.rests(table, longest_reader_seconds)

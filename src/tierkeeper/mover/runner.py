@@ -15,7 +15,7 @@ from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.limits import BATCH_BYTES, LEASE_RENEW_SECONDS, PASSES
 from tierkeeper.kernel.ports import Destination, Progress, Stop
-from tierkeeper.mover import plan
+from tierkeeper.mover import conflicts, plan
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Between, Bound, Range, Selection
@@ -85,12 +85,12 @@ class Mover:
     def _known_conflicts(self, run: Run) -> None:
         """On the way to Main those that the application has ended are dropped; on the way from Main the others stay behind.
 
-        In the archive nobody could tell them from Core's rows.
+        In the archive nobody could tell them from Core's rows, and in Core there is no place for two.
         """
-        if isinstance(self._destination, PostgresDestination):
+        if isinstance(self._destination, PostgresDestination) and self._destination.tier == "main":
             self._destination.drop_resolved(self._source, run.selection.shape)
         else:
-            run.add_conflicts(self._source.conflicts(run.selection.shape.name))
+            run.add_conflicts(conflicts.noted(self._source.conn, run.selection.shape.name))
 
     def _give_back(self) -> None:
         try:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 from uuid import UUID
 
@@ -13,11 +14,11 @@ from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.limits import BATCH_ROWS, SEGMENT_ROWS
 from tierkeeper.kernel.policy import TablePolicy, Tier
-from tierkeeper.kernel.ports import Audit, Destination, Progress, Stop
+from tierkeeper.kernel.ports import Arrivals, Audit, Destination, Progress, Room, Stop
 from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.kernel.units import Age
-from tierkeeper.mover import fitness, mirror, plan
+from tierkeeper.mover import fitness, mirror, plan, recovery
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Selection
@@ -31,8 +32,8 @@ from tierkeeper.postgres.link import Connection, Link, translated
 class Prepare(Protocol):
     """The setup, as the mover needs it."""
 
-    def __call__(self, policy: TablePolicy, tiers: frozenset[Tier], *, apply: bool) -> SetupResult:
-        """What `tiers` lack for moving the table of `policy` between them; with `apply` it is made."""
+    def __call__(self, policy: TablePolicy, source: Tier, destination: Tier, *, apply: bool) -> SetupResult:
+        """What the two tiers lack for moving the table of `policy` from one to the other; with `apply` it is made."""
         ...
 
 
@@ -42,7 +43,7 @@ OpenDestination = Callable[[], AbstractContextManager[Destination]]
 
 @dataclass(frozen=True)
 class Request:
-    """What to move. Without `before` and `older_than` the policy's age for the source tier counts."""
+    """What to move. Without `before` and `older_than` the policy's age for the source tier counts, on the way up any age."""
 
     table: TableName
     source: Tier
@@ -51,6 +52,11 @@ class Request:
     older_than: Age | None = None
     where: str | None = None
     limit: int | None = None
+
+    @property
+    def upward(self) -> bool:
+        """Whether rows go back to the tier that they came from."""
+        return self.destination == "core"
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class MoveService:
         stop: Stop,
         prepare: Prepare,
         archive: OpenDestination,
+        room: Room,
     ) -> None:
         self._links = links
         self._policies = policies
@@ -87,6 +94,7 @@ class MoveService:
         self._stop = stop
         self._prepare = prepare
         self._archive = archive
+        self._room = room
 
     def plan(self, request: Request) -> MovePlan:
         """What `move` would do now. Changes nothing."""
@@ -97,6 +105,8 @@ class MoveService:
             self._refuse_unfit(request, source)
             rows = source.count(selection)
             notes = _notes(selection.shape, shapes.publications_and_slots(conn, request.table)) + self._around(request, conn)
+            if request.upward:
+                notes += self._returning(request, policy, source, selection)
         if request.limit is not None:
             rows = min(rows, request.limit)
         size = self._pace(request).batch_rows
@@ -107,7 +117,7 @@ class MoveService:
             cutoff=selection.cutoff,
             rows=rows,
             batches=-(-rows // size),
-            setup=self._prepare(policy, frozenset((request.source, request.destination)), apply=False).steps,
+            setup=self._prepare(policy, request.source, request.destination, apply=False).steps,
             notes=notes,
         )
 
@@ -120,7 +130,8 @@ class MoveService:
             selection = self._selection(request, policy, source)
             self._refuse_unfit(request, source)
             detail = {"from": request.source, "to": request.destination, "cutoff": selection.cutoff, "where": request.where}
-            prepared = self._prepare(policy, frozenset((request.source, request.destination)), apply=True)
+            notes = self._returning(request, policy, source, selection) if request.upward else []
+            notes += self._prepare(policy, request.source, request.destination, apply=True).notes
             with self._audit.action("move", str(request.table), detail) as note:
                 outcome = self._run(request, source, selection)
                 note(rows=outcome.rows, batches=outcome.moved, stopped_because=outcome.stopped_because)
@@ -136,7 +147,7 @@ class MoveService:
             cutoff=selection.cutoff,
             recovered=outcome.recovered,
             conflicts=outcome.conflicts,
-            notes=prepared.notes,
+            notes=notes,
             batch_ids=[str(b) for b in outcome.moved],
         )
 
@@ -159,14 +170,23 @@ class MoveService:
             note(rows=mirror.refresh(core, main, tables))
 
     def _run(self, request: Request, source: Source, selection: Selection) -> Outcome:
-        name = f"{request.table} {request.source} -> {request.destination}"
+        longest = self._bounds.longest_reader_seconds
         if request.destination == "archive":
+            came = PostgresDestination(source.conn, "main", "core", longest)
+            lease = Lease(source.conn, f"{request.table} main -> archive")
             with self._archive() as destination:
-                return self._mover(request, source, destination, Lease(source.conn, name)).run(selection)
-        self.refresh_mirrors()
-        with closing(self._links["main"].connect("mover")) as conn:
-            destination = PostgresDestination(conn, "main", "core", self._bounds.longest_reader_seconds)
-            return self._mover(request, source, destination, Lease(conn, name)).run(selection)
+                rests = partial(came.rests, request.table, longest)
+                return self._mover(request, source, destination, lease, rests).run(selection)
+        if not request.upward:
+            self.refresh_mirrors()
+        with closing(self._links[request.destination].connect("mover")) as conn:
+            there = PostgresDestination(conn, request.destination, request.source, longest)
+            # One run at a time, whichever way: what the other way left is settled by whoever comes first.
+            lease = Lease(source.conn if request.upward else conn, f"{request.table} core <-> main")
+            back = Source(self._links[request.destination], conn, request.destination)
+            came = PostgresDestination(source.conn, request.source, request.destination, longest)
+            rests = partial(recovery.arrivals_rest, back, came, request.table, longest)
+            return self._mover(request, source, there, lease, rests).run(selection)
 
     @contextmanager
     def _pair(self, request: Request) -> Iterator[tuple[Source, PostgresDestination]]:
@@ -181,23 +201,33 @@ class MoveService:
 
     def _refuse_unfit(self, request: Request, source: Source) -> None:
         source.refuse_unfit(request.table)
-        if request.destination == "main":
-            with closing(self._links["main"].connect("mover")) as conn:
-                PostgresDestination(conn, "main", "core", self._bounds.longest_reader_seconds).refuse_unfit(request.table)
+        if request.destination != "archive":
+            with closing(self._links[request.destination].connect("mover")) as conn:
+                longest = self._bounds.longest_reader_seconds
+                PostgresDestination(conn, request.destination, request.source, longest).refuse_unfit(request.table)
 
     def _around(self, request: Request, source: Connection) -> list[str]:
         """What else happens at either end of the hop."""
         leaves = fitness.look(source, request.table)
         notes = fitness.departure_notes(leaves, request.source) if leaves else []
-        if request.destination == "main":
-            with closing(self._links["main"].connect("mover")) as conn:
+        if request.destination != "archive":
+            with closing(self._links[request.destination].connect("mover")) as conn:
                 arrives = fitness.look(conn, request.table)
-            notes += fitness.arrival_notes(arrives, "main") if arrives else []
+            notes += fitness.arrival_notes(arrives, request.destination) if arrives else []
         return notes
 
-    def _mover(self, request: Request, source: Source, destination: Destination, lease: Lease) -> Mover:
-        longest = self._bounds.longest_reader_seconds
-        arrivals = PostgresDestination(source.conn, source.tier, "core", longest) if source.tier == "main" else None
+    def _returning(self, request: Request, policy: TablePolicy, source: Source, selection: Selection) -> list[str]:
+        """What to know of rows that go back to Core. Raises where they would fill it (I9) or could not leave it again."""
+        notes = [self._room(Arrivals(request.table, *source.weigh(selection, request.limit)))]
+        with translated(f"{request.table} (core)"), closing(self._links["core"].connect("mover")) as conn:
+            _refuse_referenced(shapes.read(conn, request.table, tier="core"))
+        if policy.core is not None:
+            notes.append(f"rows older than {policy.core} leave core again by policy, once they have rested there")
+        return notes
+
+    def _mover(
+        self, request: Request, source: Source, destination: Destination, lease: Lease, rests: Callable[[], str | None]
+    ) -> Mover:
         return Mover(
             source,
             destination,
@@ -206,8 +236,8 @@ class MoveService:
             clock=self._clock,
             progress=self._progress,
             stop=self._stop,
-            refresh_parents=self.refresh_mirrors,
-            rests=lambda: arrivals.rests(request.table, longest) if arrivals else None,
+            refresh_parents=_nothing if request.upward else self.refresh_mirrors,
+            rests=rests,
             open_pair=None if request.destination == "archive" else lambda: self._pair(request),
         )
 
@@ -221,6 +251,8 @@ class MoveService:
         """The table's policy. Raises UsageError for a hop, a table or a condition that cannot be."""
         plan.check_hop(request.source, request.destination)
         plan.check_condition(request.where)
+        chosen = (request.where, request.before, request.older_than) != (None, None, None)
+        plan.check_chosen(request.source, request.destination, chosen=chosen)
         policy = next((p for p in self._policies if p.name == request.table), None)
         if policy is None:
             raise UsageError(
@@ -241,14 +273,10 @@ class MoveService:
         if policy.age is None:
             raise UsageError(f"{place}.age", "no column says how old a row is", 'Name one: age = "created_at"')
         shapes.check_age_column(shape, policy.age)
-        if shape.referenced_by:
-            raise UsageError(
-                place,
-                f"other rows refer to this table ({'; '.join(shape.referenced_by)}), so its own cannot leave without them",
-                "Take the table out of the policy, or drop the foreign key",
-            )
-        older_than = request.older_than or (policy.core if request.source == "core" else policy.main)
-        cutoff = request.before
+        _refuse_referenced(shape)
+        by_policy = {"core": policy.core, "main": policy.main}.get(request.source) if not request.upward else None
+        older_than = request.older_than or by_policy
+        cutoff = request.before or (self._clock.now(source.now) if request.upward and older_than is None else None)
         if cutoff is None and older_than is not None:
             cutoff = older_than.before(self._clock.now(source.now))
         if cutoff is None:
@@ -271,6 +299,20 @@ def _try_condition(source: Source, selection: Selection) -> None:
         if (error.sqlstate or "").startswith(("42", "22")):
             raise UsageError("--where", (error.diag.message_primary or "it cannot be read"), "Correct the condition") from error
         raise
+
+
+def _refuse_referenced(shape: TableShape) -> None:
+    """Raises UsageError where rows cannot leave a tier because others there refer to them."""
+    if shape.referenced_by:
+        raise UsageError(
+            f"tables.{shape.name}",
+            f"other rows refer to this table ({'; '.join(shape.referenced_by)}), so its own cannot leave without them",
+            "Take the table out of the policy, or drop the foreign key",
+        )
+
+
+def _nothing() -> None:
+    """The rows that others refer to are at home where these go."""
 
 
 def _notes(shape: TableShape, listeners: tuple[str, ...]) -> list[str]:

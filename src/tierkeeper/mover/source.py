@@ -115,12 +115,6 @@ class Source:
         if unfit:
             raise unfit
 
-    def conflicts(self, table: TableName) -> list[Bound]:
-        """Keys that are noted in this tier as being in the one above, too."""
-        with transaction(self.conn, read_only=True) as cur:
-            rows = cur.execute(_SQL["conflicts"], {"schema": table.schema, "table": table.name}).fetchall()
-        return [tuple(map(str, r[0])) for r in rows]
-
     def keys_here(self, shape: TableShape, keys: Sequence[str]) -> list[str]:
         """Those of `keys` (JSON arrays of the key's text forms) that have a row here now."""
         query = _SQL["keys_here"].format(
@@ -155,6 +149,22 @@ class Source:
                 eligible=selection.eligible(None, conflicts),
             )
             return [Piece(page, page + step, rows, size_bytes) for page, rows, size_bytes in cur.execute(query)]
+
+    def weigh(self, selection: Selection, limit: int | None) -> tuple[int, dict[str, int]]:
+        """The number of the selection's first `limit` rows, and what each column's values take as they are stored."""
+        columns = [c.name for c in selection.shape.columns]
+        query = _SQL["weigh"].format(
+            sizes=sql.SQL(", ").join(sql.SQL("coalesce(sum(pg_column_size({})), 0)").format(sql.Identifier(c)) for c in columns),
+            names=model.names(columns),
+            table=model.qualified(selection.shape.name),
+            eligible=selection.eligible(None),
+            first=sql.SQL("")
+            if limit is None
+            else sql.SQL("ORDER BY {} LIMIT {}").format(model.names(selection.order), sql.Literal(limit)),
+        )
+        with transaction(self.conn, read_only=True) as cur:
+            rows, *sizes = cur.execute(query).fetchone() or (0,)
+        return int(rows), dict(zip(columns, map(int, sizes), strict=False))
 
     def next_bound(
         self, selection: Selection, after: Bound | None, limit: int, conflicts: Sequence[Bound]

@@ -16,6 +16,7 @@ from tierkeeper.kernel.errors import Failed, Fenced, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import CONFLICTS_PER_TABLE, GROUP_BATCHES, WAIT_EXTRA_SECONDS, WORKERS
 from tierkeeper.kernel.ports import Batch, Destination, LedgerRow, Stop
+from tierkeeper.mover import conflicts
 from tierkeeper.mover.destination import KeyTaken, ParentMissing, PostgresDestination
 from tierkeeper.mover.model import Bound, Range, Selection
 from tierkeeper.mover.recovery import settle
@@ -213,10 +214,11 @@ class Worker:
             except ParentMissing as error:
                 settle(self._source, self._destination, batch.id)
                 if refreshed:
+                    remedy = 'Add the table they refer to with mode = "mirror", or move it first'
                     raise Failed(
                         f"{selection.shape.name} ({self._destination.tier})",
                         "rows refer to others that are not there",
-                        'Add the table they refer to with mode = "mirror", or move it first',
+                        remedy if self._destination.tier == "main" else "Put the rows that they refer to there first",
                     ) from error
                 self._run.refresh_parents()
             except Exception:
@@ -246,6 +248,8 @@ class Worker:
                 raise Failed(place, "a key is there already", "Look at the destination")
             with self._source.snapshot(batch, shape) as snapshot:
                 taken, in_flight = self._destination.taken_keys(batch, snapshot)
+            main = self._source.conn if self._source.tier == "main" else self._destination.conn
+            conflicts.note(main, shape.name, taken)
         finally:
             settle(self._source, self._destination, batch.id)
         added = self._run.add_conflicts(taken)

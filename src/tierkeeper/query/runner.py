@@ -3,7 +3,7 @@
 It takes snapshots in the order of `docs/internals/query.md` and never gives a part of an answer. It changes nothing anywhere.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -45,11 +45,17 @@ class _Snapshots:
     core_cursor: psycopg.Cursor
     core: str = ""
     main: str | None = None
-    excluded: dict[TableName, list[str]] = field(default_factory=dict)  # transactions at Main whose rows do not count
+    excluded: dict[tuple[str, TableName], list[str]] = field(default_factory=dict)  # transactions whose rows do not count
     conflicts: dict[TableName, tuple[tuple[str, ...], list[str]]] = field(default_factory=dict)  # key columns, keys at Main
     main_columns: Mapping[TableName, Mapping[str, str]] = field(default_factory=dict)
     segments: dict[TableName, list[ScanSegment]] = field(default_factory=dict)
     archive_fault: TierkeeperError | None = None  # what a segment's reader raised; DuckDB would tell it in its own words
+
+    def leave_out(self, tier: str, arrivals: Sequence[tuple[Any, ...]], moved: Collection[object]) -> None:
+        """Batches that came to `tier` and are not forgotten there count only if their source's snapshot says `moved`."""
+        for batch, schema, table, xid in arrivals:
+            if batch not in moved:
+                self.excluded.setdefault((tier, TableName(schema, table)), []).append(str(xid))
 
 
 class FastDoor:
@@ -57,7 +63,8 @@ class FastDoor:
 
     I2: each row is seen exactly once, also in the middle of a move and after a crash. Snapshots are taken in the order Core,
     Main, catalog, each one's markers read before the next tier's transaction begins; a row at a destination counts if its batch
-    is forgotten there or its marker was `moved` in the source's snapshot. A tier that is away is NotNow, never a partial answer.
+    is forgotten there or its marker was `moved` in the source's snapshot. Core's transaction stays open until the end: a move up
+    sees by it that a reader is left who lacks the copy. A tier that is away is NotNow, never a partial answer.
     """
 
     def __init__(
@@ -187,14 +194,14 @@ class FastDoor:
         taken = _Snapshots(core)
         tables = sorted({s.table for s in made.scans if s.age is not None})
         moved_from_core = self._moved(core)
+        at_core_arrived = core.execute(_SQL["in_flight"]).fetchall()
         taken.core = _exported(core)
         if main is None or self._main is None:
             return taken
         at_main = stack.enter_context(self._reading(main, self._main))
-        for batch, schema, table, xid in at_main.execute(_SQL["in_flight"]).fetchall():
-            if batch not in moved_from_core:
-                taken.excluded.setdefault(TableName(schema, table), []).append(str(xid))
+        taken.leave_out("main", at_main.execute(_SQL["in_flight"]).fetchall(), moved_from_core)
         moved_from_main = self._moved(at_main)
+        taken.leave_out("core", at_core_arrived, moved_from_main)  # what is on its way up is still Main's row
         taken.main = _exported(at_main)
         taken.main_columns = _columns(at_main, tables)
         self._note_conflicts(at_main, core, taken, tables)
@@ -237,7 +244,7 @@ class FastDoor:
 
     def _scan_texts(self, scan: Scan, snapshots: _Snapshots) -> list[tuple[str, str]]:
         """The SELECT for each Postgres tier that may hold rows of `scan`."""
-        texts = [("core", scan_sql(scan))]
+        texts = [("core", scan_sql(scan, snapshots.excluded.get(("core", scan.table), [])))]
         if scan.age is None or snapshots.main is None or scan.table not in snapshots.main_columns:
             return texts
         have = snapshots.main_columns[scan.table]
@@ -249,7 +256,7 @@ class FastDoor:
                     "Alter it in Main to what it is in Core",
                 )
         key, keys = snapshots.conflicts.get(scan.table, ((), []))
-        return [*texts, ("main", scan_sql(scan, snapshots.excluded.get(scan.table, []), keys, key))]
+        return [*texts, ("main", scan_sql(scan, snapshots.excluded.get(("main", scan.table), []), keys, key))]
 
     def _streams(self, scan: Scan, snapshots: _Snapshots) -> Iterator[tuple[ExitStack, "pa.RecordBatchReader"]]:
         """The scan's rows at each tier, one stream after the other; each stack holds a stream's connection."""

@@ -1,6 +1,7 @@
 """What to do about a tier's size. Pure: figures in, decisions out."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -20,6 +21,9 @@ ROUND_SHARE: Final = 1 / 8  # of the table, emptied between two VACUUMs: what fa
 PACKING: Final = 1.04  # the free space map finds no place for the last few rows: pages are never packed quite full
 REWRITE_BYTES_PER_SECOND: Final = 20_000_000  # a modest hosted disk: how long a rewrite's lock lasts is told, not promised
 CHUNK_BYTES_TOAST: Final = 2048  # four chunks fill a TOAST page
+HEAP_ROW_BYTES: Final = 36  # a row's header (24), its pointer (4), and what alignment costs
+INDEX_ROW_BYTES: Final = 20  # an index entry's header (8), its pointer (4), and what alignment costs
+INDEX_FILL: Final = 0.7  # how full pages of a B-tree are whose keys do not come in order
 
 
 class Method(StrEnum):
@@ -223,3 +227,18 @@ def early_rows(used_bytes: int, quota_bytes: int, *, start_at: float, stop_at: f
         return 0
     over = used_bytes - stop_at * quota_bytes
     return min(table_rows, int(over / (table_bytes / table_rows)) + 1)
+
+
+def arriving_bytes(rows: int, column_bytes: Mapping[str, int], indexes: Sequence[Sequence[str]]) -> int:
+    """What `rows` will take in a table, `indexes` (the columns of each) included; `column_bytes` is each column's sum."""
+    heap = rows * HEAP_ROW_BYTES + sum(column_bytes.values())
+    keys = sum(rows * INDEX_ROW_BYTES + sum(column_bytes.get(c, 0) for c in columns) for columns in indexes)
+    return int(heap + keys / INDEX_FILL)
+
+
+def rows_that_fit(used_bytes: int, quota_bytes: int, start_at: float, rows: int, arriving: int) -> int:
+    """How many of `rows`, which take `arriving` bytes together, leave a tier below `start_at` of its quota."""
+    room = start_at * quota_bytes - used_bytes
+    if arriving < room:
+        return rows
+    return max(int(room / (arriving / rows)) - 1, 0) if rows else 0

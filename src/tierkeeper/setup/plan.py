@@ -29,11 +29,14 @@ _RELATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "main": (*_EVERYWHERE, "audit", "lease"),
     "archive": _EVERYWHERE,
 }
-_FUNCTIONS: Final[Mapping[str, tuple[str, ...]]] = {"main": ("refuse_copy_in_flight",)}
+_GUARD_FUNCTION: Final = "refuse_copy_in_flight"
 
 
-def own_steps(tier: str, seen: OwnSchema, more: Mapping[str, str]) -> list[SetupStep]:
-    """What the schema `tierkeeper` of `tier` lacks; `more` maps further relations in it to their statements."""
+def own_steps(tier: str, seen: OwnSchema, more: Mapping[str, str], *, upward: bool = False) -> list[SetupStep]:
+    """What the schema `tierkeeper` of `tier` lacks; `more` maps further relations in it to their statements.
+
+    Rows that go `upward` arrive in Core, where the application must not write to copies in flight either.
+    """
     wanted = {name: _OWN[name].as_string(None) for name in _RELATIONS[tier]} | dict(more)
     steps = []
     if not seen.there:
@@ -41,10 +44,9 @@ def own_steps(tier: str, seen: OwnSchema, more: Mapping[str, str]) -> list[Setup
     for name, text in wanted.items():
         if name not in seen.relations:
             steps.append(SetupStep(tier=tier, action=f"create tierkeeper.{name}", sql=text))
-    for name in _FUNCTIONS.get(tier, ()):
-        text = _OWN[name].as_string(None)
-        if seen.functions.get(name) != _body(text):
-            steps.append(SetupStep(tier=tier, action=f"create function tierkeeper.{name}", sql=text))
+    guard = _OWN[_GUARD_FUNCTION].as_string(None)
+    if (tier == "main" or (upward and tier == "core")) and seen.functions.get(_GUARD_FUNCTION) != _body(guard):
+        steps.append(SetupStep(tier=tier, action=f"create function tierkeeper.{_GUARD_FUNCTION}", sql=guard))
     if tier not in seen.roles:
         insert = sql.SQL("INSERT INTO tierkeeper.tier (role) VALUES ({})").format(tier).as_string(None)
         steps.append(SetupStep(tier=tier, action=f"write down that this is {tier}", sql=insert))
@@ -77,11 +79,23 @@ def table_steps(
         if fk.name not in there.foreign_keys:
             text = _foreign_key(name, fk, may_have_rows=there.shape is not None)
             steps.append(SetupStep(tier=tier, action=f"add foreign key {fk.name} from {name} to {fk.parent}", sql=text))
+    return [*steps, *guard_steps(tier, name, there)]
+
+
+def guard_steps(tier: str, name: TableName, there: DestinationTable) -> Iterator[SetupStep]:
+    """The triggers that keep an application from writing to a copy in flight, as far as `tier` lacks them."""
     for trigger, statement, what in ((ROW_GUARD, "row_guard", "rows"), (TRUNCATE_GUARD, "truncate_guard", "table")):
         if trigger not in there.guards:
             text = _SQL[statement].format(trigger=sql.Identifier(trigger), table=_table(name)).as_string(None)
-            steps.append(SetupStep(tier=tier, action=f"guard the {what} of {name} while a copy is in flight", sql=text))
-    return steps
+            yield SetupStep(tier=tier, action=f"guard the {what} of {name} while a copy is in flight", sql=text)
+
+
+def return_steps(tier: str, source: TableShape, there: DestinationTable) -> list[SetupStep]:
+    """What `tier`, the table's home, lacks to take rows back. Raises UsageError (several: Faults) where they do not fit."""
+    found = differences(tier, source, there)
+    if found:
+        raise found[0] if len(found) == 1 else Faults(found)
+    return list(guard_steps(tier, source.name, there))
 
 
 def wanted_foreign_keys(foreign_keys: Iterable[ForeignKey], parents: Mapping[TableName, TableShape]) -> Iterator[ForeignKey]:

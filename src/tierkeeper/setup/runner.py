@@ -24,18 +24,23 @@ from tierkeeper.tiers.usage import measure, refusal
 
 
 def plan(
-    tiers: Mapping[str, Link], policies: Collection[TablePolicy], archive_schema: Mapping[str, str], *, key_present: bool
+    tiers: Mapping[str, Link],
+    policies: Collection[TablePolicy],
+    archive_schema: Mapping[str, str],
+    *,
+    key_present: bool,
+    upward: bool = False,
 ) -> SetupPlan:
     """What is missing at `tiers` (core, main, archive: the catalog; the uppermost first) for `policies`.
 
-    The first of `tiers` only gives rows away; the others must take writes. `archive_schema` maps a relation of the catalog's
-    schema `tierkeeper` to the statement that makes it. Raises NotNow for a tier that is away or read-only, UsageError for what
-    cannot be set up; several faults: Faults.
+    The first of `tiers` only gives rows away, unless rows are to go `upward` to it; the others must take writes.
+    `archive_schema` maps a relation of the catalog's schema `tierkeeper` to the statement that makes it. Raises NotNow for a tier
+    that is away or read-only, UsageError for what cannot be set up; several faults: Faults.
     """
     uppermost = next(iter(tiers), None)
 
     def look(tier: str, conn: Connection) -> tuple[identity.Identity, OwnSchema]:
-        refused = refusal(measure(conn, SELF_HOSTED), f"tiers.{tier}", gives_only=tier == uppermost)
+        refused = refusal(measure(conn, SELF_HOSTED), f"tiers.{tier}", gives_only=tier == uppermost and not upward)
         if refused is not None:
             raise refused
         return identity.read(conn), observe.own_schema(conn)
@@ -46,10 +51,11 @@ def plan(
         raise Faults(faults)
     steps: list[SetupStep] = []
     for tier, (_, own) in seen.items():
-        steps += decide.own_steps(tier, own, archive_schema if tier == "archive" else {})
+        more = archive_schema if tier == "archive" else {}
+        steps += decide.own_steps(tier, own, more, upward=upward)
     if policies and "core" in tiers and "main" in tiers:
         with closing(tiers["core"].connect("setup")) as core, closing(tiers["main"].connect("setup")) as main:
-            steps += _all_tables(core, main, policies)
+            steps += _returning(core, main, policies) if upward else _all_tables(core, main, policies)
     if not key_present:
         steps.append(SetupStep(tier="archive", action=decide.KEY_ACTION))
     return SetupPlan(decide.once(steps))
@@ -121,6 +127,16 @@ def apply_steps(conn: Connection, steps: Iterable[SetupStep]) -> None:
             with translated(f"{place}: {step.action}"):
                 # A step's SQL was composed by `plan`, identifiers quoted, before it was shown to the user.
                 cur.execute(step.sql.encode())
+
+
+def _returning(core: Connection, main: Connection, policies: Collection[TablePolicy]) -> list[SetupStep]:
+    """What Core lacks to take rows back: nothing but the guards. Its tables are the application's."""
+    steps: list[SetupStep] = []
+    for policy in policies:
+        if policy.mode == "move":
+            shape = shapes.read(main, policy.name, tier="main")
+            steps += decide.return_steps("core", shape, observe.destination_table(core, policy.name, tier="core"))
+    return steps
 
 
 def _all_tables(core: Connection, main: Connection, policies: Collection[TablePolicy]) -> list[SetupStep]:

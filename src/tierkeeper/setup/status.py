@@ -117,7 +117,7 @@ def _table_status(policy: TablePolicy, seen: Mapping[str, _Seen], archived: Mapp
     def rows(tier: str) -> int | None:
         return seen[tier].rows[policy.name] if tier in seen else None
 
-    ledgers = [s.in_flight.get(policy.name, 0) for tier, s in seen.items() if tier in ("main", "archive")]
+    ledgers = [s.in_flight.get(policy.name, 0) for s in seen.values()]
     return TableStatus(
         mode=policy.mode,
         core_rows_estimate=rows("core"),

@@ -10,7 +10,7 @@ from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.policy import TIERS, Tier
 
 
-def test_rows_move_one_tier_down_at_a_time() -> None:
+def test_rows_move_one_tier_down_at_a_time_or_back_to_core() -> None:
     allowed = []
     for from_ in TIERS:
         for to in TIERS:
@@ -20,7 +20,7 @@ def test_rows_move_one_tier_down_at_a_time() -> None:
                 assert error.remedy
             else:
                 allowed.append((from_, to))
-    expected: list[tuple[Tier, Tier]] = [("core", "main"), ("main", "archive")]
+    expected: list[tuple[Tier, Tier]] = [("core", "main"), ("main", "core"), ("main", "archive")]
     assert allowed == expected
 
 

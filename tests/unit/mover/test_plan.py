@@ -8,7 +8,7 @@ from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.limits import BATCH_ROWS_MIN
 from tierkeeper.kernel.tables import Column, TableName, TableShape
 from tierkeeper.mover.model import travels_as_binary
-from tierkeeper.mover.plan import Verdict, check_condition, check_hop, smaller, verdict
+from tierkeeper.mover.plan import Verdict, check_chosen, check_condition, check_hop, smaller, verdict
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,20 @@ def test_a_condition_is_taken(where: str) -> None:
     check_condition(where)
 
 
-def test_rows_move_down_one_tier() -> None:
+def test_rows_move_down_one_tier_and_from_main_back_to_core() -> None:
     check_hop("core", "main")
     check_hop("main", "archive")
-    for hop in (("core", "archive"), ("main", "core"), ("archive", "main"), ("core", "core")):
+    check_hop("main", "core")
+    for hop in (("core", "archive"), ("archive", "main"), ("archive", "core"), ("core", "core")):
         with pytest.raises(UsageError):
             check_hop(*hop)
+
+
+def test_on_the_way_up_the_rows_are_named() -> None:
+    check_chosen("main", "core", chosen=True)
+    check_chosen("core", "main", chosen=False)
+    with pytest.raises(UsageError, match="nothing says which rows"):
+        check_chosen("main", "core", chosen=False)
 
 
 def test_what_is_local_or_differs_travels_as_text() -> None:

@@ -11,11 +11,13 @@ from tierkeeper.quotas.plan import (
     Index,
     Method,
     Room,
+    arriving_bytes,
     compacted_pages,
     early_rows,
     for_index,
     for_table,
     next_round,
+    rows_that_fit,
 )
 
 MB = 10**6
@@ -163,3 +165,18 @@ def test_early_rows_bring_the_tier_down() -> None:
     assert early_rows(400 * MB, 500 * MB, start_at=0.85, stop_at=0.7, table_bytes=400 * MB, table_rows=4_000_000) == 0
     assert early_rows(490 * MB, 500 * MB, start_at=0.85, stop_at=0.7, table_bytes=10 * MB, table_rows=100) == 100
     assert early_rows(490 * MB, 500 * MB, start_at=0.85, stop_at=0.7, table_bytes=0, table_rows=0) == 0
+
+
+def test_what_arrives_counts_its_indexes() -> None:
+    bare = arriving_bytes(1_000, {"id": 8_000, "body": 50_000}, [])
+    assert 58_000 < bare < arriving_bytes(1_000, {"id": 8_000, "body": 50_000}, [["id"], []])
+    assert arriving_bytes(0, {}, [["id"]]) == 0
+
+
+@given(st.integers(0, 600 * MB), st.integers(1, 10**6), st.integers(1, 10**9))
+def test_as_many_rows_fit_as_leave_the_tier_below_its_mark(used: int, rows: int, arriving: int) -> None:
+    """I9: a tier that is above the mark takes none."""
+    fit = rows_that_fit(used, 500 * MB, 0.85, rows, arriving)
+    assert 0 <= fit <= rows
+    assert fit == 0 or used + fit * arriving / rows < 425 * MB
+    assert fit == rows or used + arriving >= 425 * MB

@@ -81,11 +81,6 @@ DELETE FROM ONLY {table} WHERE xmin = {xid} AND {near}
 SELECT EXISTS (SELECT FROM tierkeeper.ledger AS l WHERE l.state = 'copied' AND l.copy_xid::xid = t.xmin), {keys}
 FROM {staging} AS s JOIN ONLY {table} AS t ON {same}
 
--- name: conflict_note
-INSERT INTO tierkeeper.conflict (schema_name, table_name, key)
-VALUES (%(schema)s, %(table)s, %(key)s::jsonb)
-ON CONFLICT (schema_name, table_name, key) DO UPDATE SET core_gone_at = NULL WHERE conflict.core_gone_at IS NOT NULL
-
 -- name: conflict_noted
 SELECT key::text FROM tierkeeper.conflict WHERE schema_name = {schema} AND table_name = {name}
 

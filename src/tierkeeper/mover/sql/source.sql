@@ -57,6 +57,10 @@ SELECT {columns}, count(*) OVER ()
 FROM (SELECT {names} FROM ONLY {table} WHERE {eligible} ORDER BY {order} LIMIT {limit}) AS page
 ORDER BY {backwards} LIMIT 1
 
+-- name: weigh
+SELECT count(*), {sizes}
+FROM (SELECT {names} FROM ONLY {table} WHERE {eligible} {first}) AS page
+
 -- name: left
 SELECT count(*) FROM ONLY {table} WHERE {predicate}
 
@@ -65,9 +69,6 @@ SELECT pg_is_in_recovery(),
        has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'DELETE')
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND c.relname = %(table)s
-
--- name: conflicts
-SELECT key FROM tierkeeper.conflict WHERE schema_name = %(schema)s AND table_name = %(table)s ORDER BY key
 
 -- name: keys_here
 SELECT given.key::text FROM unnest({keys}::jsonb[]) AS given (key)

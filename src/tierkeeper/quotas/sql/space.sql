@@ -141,3 +141,15 @@ FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('tierkeeper', 'pg_catalog', 'information_schema', 'pg_toast')
 ORDER BY 3 DESC, 1, 2
 LIMIT 20
+
+-- name: index_columns
+-- The columns of each index; an expression has none.
+SELECT ARRAY(
+         SELECT a.attname::text
+         FROM unnest(i.indkey::smallint[]) AS k (attnum)
+         JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+       )
+FROM pg_index AS i
+JOIN pg_class AS c ON c.oid = i.indrelid
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = %(table)s

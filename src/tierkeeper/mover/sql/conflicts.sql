@@ -1,0 +1,7 @@
+-- name: conflicts
+SELECT key FROM tierkeeper.conflict WHERE schema_name = %(schema)s AND table_name = %(table)s ORDER BY key
+
+-- name: conflict_note
+INSERT INTO tierkeeper.conflict (schema_name, table_name, key)
+VALUES (%(schema)s, %(table)s, %(key)s::jsonb)
+ON CONFLICT (schema_name, table_name, key) DO UPDATE SET core_gone_at = NULL WHERE conflict.core_gone_at IS NOT NULL
