@@ -79,6 +79,25 @@ def test_a_column_added_between_read_and_delete_keeps_the_rows(
     assert outcome.rows == (0 if added else 1_000)
 
 
+def test_an_update_that_stays_in_its_page_is_not_lost(pair: Any, mover: Moves, selection: Selects, once: Any) -> None:
+    """I4: the new version lies in the batch's own pages, so that their number of rows says nothing.
+
+    I1: the copy is taken back, and nothing with it that was at Main before, though its age lies among the batch's.
+    """
+    pair.main.execute("INSERT INTO public.events VALUES (5000, '2024-01-03', 'always at Main')")
+    pair.core.execute("ALTER TABLE public.events SET (fillfactor = 50)")
+    pair.core.execute("VACUUM FULL public.events")
+    once(Point.WAITED, lambda: pair.core.execute("UPDATE public.events SET body = 'new' WHERE id = 50"))
+    for _ in range(2):
+        outcome = mover(batch_rows=100).run(selection())
+    assert outcome.stopped_because == "complete"
+    assert pair.rows(pair.core) == []
+    assert {r[0]: r[2] for r in pair.rows(pair.main)} == {
+        **{i: "new" if i == 50 else f"body {i}" for i in range(1, 1_001)},
+        5000: "always at Main",
+    }
+
+
 def test_a_row_whose_age_changes_under_the_run_is_no_conflict(pair: Any, mover: Moves, selection: Selects, once: Any) -> None:
     """I5: its key is in the batch that read it before and in the one that reads it after; the tiers have it once."""
     once(Point.COPIED, lambda: pair.core.execute("UPDATE public.events SET at = at + interval '7 days' WHERE id = 50"))
