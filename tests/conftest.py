@@ -122,12 +122,15 @@ def make_tiers(cluster: EmbeddedPostgres, new_database: Callable[[str, str], str
 
 @pytest.fixture
 def supabase_free(server_folder: Path) -> Iterator[Hosted]:
-    """A hosted free tier scaled down: 60 MB, a log of 48 MB, the pooler, an owner who is no superuser."""
+    """A hosted free tier scaled down: 60 MB, the pooler, an owner who is no superuser.
+
+    Its log may grow to 1 GB before the server checkpoints by itself: it, and nobody else, minds the disk.
+    """
     if PGBOUNCER is None:
         pytest.skip("PgBouncer is not installed: apt-get install pgbouncer")
     settings = {
-        "max_wal_size": "48MB", "min_wal_size": "32MB", "full_page_writes": "on", "max_connections": "60",
-        "checkpoint_timeout": "10min", "autovacuum": "off", "shared_buffers": "64MB",
+        "max_wal_size": "1GB", "full_page_writes": "on", "max_connections": "60",
+        "checkpoint_timeout": "10min", "autovacuum": "off", "shared_buffers": "64MB", "wal_level": "logical",
     }  # fmt: skip
     with Hosted.start(server_folder / f"hosted-{next(_numbers)}", quota_bytes=60_000_000, settings=settings) as hosted:
         yield hosted

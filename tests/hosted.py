@@ -102,6 +102,11 @@ class Hosted:
         password = secrets.token_urlsafe(12)
         with ExitStack() as stack:
             server = stack.enter_context(EmbeddedPostgres.start(folder / "data", durable=False, settings=settings))
+            server.stop()  # a log in files of 1 MB: as fine beside this small a quota as 16 MB are beside a real one
+            find_runtime().run("pg_resetwal", "--wal-segsize=1", "-D", str(server.data_dir))
+            with (server.data_dir / "postgresql.conf").open("a") as conf:
+                conf.write("min_wal_size = '2MB'\n")
+            server.restart()
             admin = stack.enter_context(closing(server.link("admin").connect("provider")))
             admin.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(ROLE), sql.Literal(password)))
             _create(admin, DATABASE)
@@ -125,11 +130,37 @@ class Hosted:
 
     def used_bytes(self) -> int:
         """All databases together, as the provider counts them."""
-        return int(_scalar(self.admin, "SELECT sum(pg_database_size(oid))::bigint FROM pg_database"))
+        return int(str(_scalar(self.admin, "SELECT sum(pg_database_size(oid))::bigint FROM pg_database")))
 
     def wal_bytes(self) -> int:
         """What the folder of the write-ahead log takes on disk."""
         return _folder_bytes(self.server.data_dir / "pg_wal")
+
+    def written_bytes(self) -> int:
+        """How much was ever written to the log."""
+        return int(str(_scalar(self.admin, _WRITTEN)))
+
+    @contextlib.contextmanager
+    def late_checkpoints(self) -> Iterator[None]:
+        """Plays a checkpointer that comes as late as can be: when for a while nobody has written any more."""
+        ended = threading.Event()
+
+        def checkpoint() -> None:
+            with closing(self.server.link("admin").connect("provider")) as conn:
+                seen = 0
+                while not ended.wait(0.3):
+                    written = int(str(_scalar(conn, _WRITTEN)))
+                    if written == seen:
+                        conn.execute("CHECKPOINT")
+                    seen = written
+
+        thread = threading.Thread(target=checkpoint, name="checkpoints")
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def read_only(self, on: bool) -> None:
         """What the provider does: a default of the database, for sessions that begin from now on."""
@@ -163,7 +194,7 @@ class Hosted:
         with closing(self.server.link("admin").connect("provider")) as conn:
             on = False
             while not self._ended.wait(_SWITCH_SECONDS):
-                used = int(_scalar(conn, "SELECT sum(pg_database_size(oid))::bigint FROM pg_database"))
+                used = _used(conn)
                 self.peaks.used = max(self.peaks.used, used)
                 if used > self.quota_bytes and not on:
                     on = True
@@ -178,6 +209,7 @@ class Hosted:
             self.peaks.looks += 1
 
 
+_WRITTEN = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"
 _LEFT = """
 SELECT 'setting ' || name || '=' || setting FROM pg_settings
 WHERE source = 'session' AND name <> ALL (%(tracked)s)
@@ -229,6 +261,10 @@ def _scalar(conn: Connection, query: str) -> object:
     row = conn.execute(query.encode()).fetchone()
     assert row is not None
     return row[0]
+
+
+def _used(conn: Connection) -> int:
+    return int(str(_scalar(conn, "SELECT sum(pg_database_size(oid))::bigint FROM pg_database")))
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -230,7 +230,7 @@ class Keeper:
     @cached_property
     def _mover(self) -> MoveService:
         return MoveService(
-            self.links,
+            self._tiers,
             self._policies,
             bounds=self._bounds,
             audit=self._audit,
@@ -334,10 +334,10 @@ class _Moves:
     def move(
         self, table: TableName, source: Tier, destination: Tier, *, before: datetime | None = None, limit: int | None = None
     ) -> MoveResult:
-        return self._service.move(Request(table, source, destination, before, limit=limit))
+        return self._service.move(Request(table, source, destination, before, limit=limit, as_room_allows=True))
 
     def plan(self, table: TableName, source: Tier, destination: Tier) -> MovePlan:
-        return self._service.plan(Request(table, source, destination))
+        return self._service.plan(Request(table, source, destination, as_room_allows=True))
 
 
 def _profile(name: str | None, tier: Tier) -> profile.Profile:

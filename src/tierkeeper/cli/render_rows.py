@@ -62,12 +62,30 @@ def _plan(result: r.MovePlan) -> Iterator[RenderableType]:
     yield Text.assemble((visible(result.table), "bold"), f"  {result.from_} → {result.to}")
     yield pairs(
         ("older than", instant(result.cutoff)),
-        ("would move", cell(f"{plural(result.rows, 'row')} in {plural(result.batches, 'batch')}")),
+        ("would move", cell(f"{plural(result.rows, 'row')} in {plural(result.batches, 'batch')}, {_about(result.bytes)}")),
+        ("would write", cell(_writes(result))),
+        ("would take", cell(f"about {result.seconds:g} s")),
     )
+    for lock in result.locks:
+        yield Text.assemble(("lock  ", "blue"), visible(lock))
     for step in result.setup:
         yield Text.assemble(("first  ", "blue"), f"{visible(step.tier)}: {visible(step.action)}")
     yield from notes(result.notes)
     yield Text("Nothing was changed (dry run).")
+
+
+def _about(size_bytes: int) -> str:
+    return f"about {format_bytes(size_bytes)}"
+
+
+def _writes(plan: r.MovePlan) -> str:
+    """What the move costs beside the rows themselves."""
+    said = f"{_about(plan.wal_bytes)} of log at {plan.from_}"
+    if plan.scratch_bytes:
+        said += f" and {_about(plan.scratch_bytes)} of temporary files"
+    if plan.destination_bytes is not None and plan.destination_wal_bytes is not None:
+        said += f"; {_about(plan.destination_wal_bytes)} of log at {plan.to}, which grows by {_about(plan.destination_bytes)}"
+    return said
 
 
 @render.register(list)

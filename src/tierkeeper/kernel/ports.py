@@ -166,6 +166,10 @@ class Room(Protocol):
 Stop = Callable[[], str | None]
 """Asked between batches: None to go on, else why the run must end (SIGTERM, a time limit)."""
 
+Throttle = Callable[[], str | None]
+"""Asked once before each batch, from any thread: None to go on, else why the run must end (a tier has no room for another
+batch). It may wait for room first. I9."""
+
 
 @dataclass(frozen=True)
 class ScanSegment:

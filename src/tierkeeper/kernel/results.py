@@ -118,6 +118,13 @@ class MovePlan(Result):
     cutoff: datetime
     rows: int
     batches: int
+    bytes: int = Field(default=0, description="about what the rows take at the source, without indexes")
+    wal_bytes: int = Field(default=0, description="about what the source would write to its log; right within a factor of two")
+    scratch_bytes: int = Field(default=0, description="temporary files at the source, for a moment")
+    destination_bytes: int | None = Field(default=None, description="about what Main would grow by; null for the archive")
+    destination_wal_bytes: int | None = Field(default=None, description="about what Main would write to its log")
+    seconds: float = Field(default=0, description="about how long it would take")
+    locks: list[str] = Field(default=[], description="which locks it would hold, and for how long")
     setup: list[SetupStep] = Field(description="what is missing at the destination and would be made first")
     notes: list[str] = Field(
         default=[],

@@ -14,7 +14,7 @@ import structlog
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.limits import BATCH_BYTES, LEASE_RENEW_SECONDS, PASSES
-from tierkeeper.kernel.ports import Destination, Progress, Stop
+from tierkeeper.kernel.ports import Destination, Progress, Stop, Throttle
 from tierkeeper.mover import conflicts, plan
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.lease import Lease
@@ -47,6 +47,7 @@ class Mover:
         refresh_parents: Callable[[], None],
         rests: Callable[[], str | None],
         open_pair: Callable[[], AbstractContextManager[Pair]] | None = None,
+        throttle: Throttle = lambda: None,
     ) -> None:
         self._source = source
         self._destination = destination
@@ -58,13 +59,14 @@ class Mover:
         self._refresh_parents = refresh_parents
         self._rests = rests
         self._open_pair = open_pair
+        self._throttle = throttle
         self._total: int | None = None
         self._renewed_at = clock.monotonic()
 
     def run(self, selection: Selection) -> Outcome:
         """Moves what `selection` holds. Raises the errors of its parts; whatever it leaves, the next run settles."""
         self._lease.take()
-        run = Run(selection, self._pace, self._stop, self._refresh_parents)
+        run = Run(selection, self._pace, self._stop, self._refresh_parents, self._throttle)
         try:
             refuse_restored(self._source, self._destination)
             self._known_conflicts(run)

@@ -1,8 +1,8 @@
 """One table, one hop: turns a request and a policy into a run, or into a plan that changes nothing."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Protocol
@@ -12,21 +12,23 @@ import psycopg
 
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import UsageError
-from tierkeeper.kernel.limits import BATCH_ROWS, SEGMENT_ROWS
+from tierkeeper.kernel.limits import BATCH_ROWS, BATCH_ROWS_MIN, SEGMENT_ROWS
 from tierkeeper.kernel.policy import TablePolicy, Tier
-from tierkeeper.kernel.ports import Arrivals, Audit, Destination, Progress, Room, Stop
+from tierkeeper.kernel.ports import Arrivals, Audit, Destination, Progress, Room, Stop, Throttle
 from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.kernel.units import Age
-from tierkeeper.mover import fitness, mirror, plan, recovery
+from tierkeeper.mover import budget, fitness, mirror, plan, recovery
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Selection
+from tierkeeper.mover.pacing import Pacer, Weighed, weigh
 from tierkeeper.mover.runner import Mover
 from tierkeeper.mover.source import Source
 from tierkeeper.mover.worker import Outcome, Pace
 from tierkeeper.postgres import shapes
-from tierkeeper.postgres.link import Connection, Link, translated
+from tierkeeper.postgres.link import Connection, translated
+from tierkeeper.tiers.tier import Tier as TierFacts
 
 
 class Prepare(Protocol):
@@ -43,7 +45,10 @@ OpenDestination = Callable[[], AbstractContextManager[Destination]]
 
 @dataclass(frozen=True)
 class Request:
-    """What to move. Without `before` and `older_than` the policy's age for the source tier counts, on the way up any age."""
+    """What to move. Without `before` and `older_than` the policy's age for the source tier counts, on the way up any age.
+
+    Where the destination has no room for all of it, `as_room_allows` moves the oldest rows that fit; else it is refused.
+    """
 
     table: TableName
     source: Tier
@@ -52,6 +57,7 @@ class Request:
     older_than: Age | None = None
     where: str | None = None
     limit: int | None = None
+    as_room_allows: bool = False
 
     @property
     def upward(self) -> bool:
@@ -69,11 +75,11 @@ class Bounds:
 
 
 class MoveService:
-    """Moves rows on request. I7: under an audit record; I10: every check that can refuse comes before the first change."""
+    """Moves rows on request. I7: under an audit record; I9, I10: every check that can refuse comes before the first change."""
 
     def __init__(
         self,
-        links: Mapping[Tier, Link],
+        tiers: Mapping[Tier, TierFacts],
         policies: tuple[TablePolicy, ...],
         *,
         bounds: Bounds,
@@ -85,7 +91,8 @@ class MoveService:
         archive: OpenDestination,
         room: Room,
     ) -> None:
-        self._links = links
+        self._tiers = tiers
+        self._links = {name: tier.link for name, tier in tiers.items()}
         self._policies = policies
         self._bounds = bounds
         self._audit = audit
@@ -103,20 +110,28 @@ class MoveService:
             source = Source(self._links[request.source], conn, request.source)
             selection = self._selection(request, policy, source)
             self._refuse_unfit(request, source)
-            rows = source.count(selection)
+            weighed = self._weigh(request, source, selection)
             notes = _notes(selection.shape, shapes.publications_and_slots(conn, request.table)) + self._around(request, conn)
             if request.upward:
                 notes += self._returning(request, policy, source, selection)
-        if request.limit is not None:
-            rows = min(rows, request.limit)
-        size = self._pace(request).batch_rows
+        if weighed.refusal is not None:
+            notes.append(f"it would be refused now: {weighed.refusal}")
+        source_cost, destination_cost = weighed.costs[0], weighed.costs[1] if len(weighed.costs) > 1 else None
+        size_bytes = int(weighed.rows * weighed.table.row_bytes)
         return MovePlan(
             table=str(request.table),
             from_=request.source,
             to=request.destination,
             cutoff=selection.cutoff,
-            rows=rows,
-            batches=-(-rows // size),
+            rows=weighed.rows,
+            batches=-(-weighed.rows // weighed.batch_rows),
+            bytes=size_bytes,
+            wal_bytes=source_cost.wal_bytes,
+            scratch_bytes=source_cost.scratch_bytes,
+            destination_bytes=destination_cost and destination_cost.growth_bytes,
+            destination_wal_bytes=destination_cost and destination_cost.wal_bytes,
+            seconds=budget.seconds(weighed.rows, size_bytes, self._bounds.longest_reader_seconds),
+            locks=_locks(request) if weighed.rows else [],
             setup=self._prepare(policy, request.source, request.destination, apply=False).steps,
             notes=notes,
         )
@@ -129,11 +144,16 @@ class MoveService:
             source = Source(self._links[request.source], conn, request.source)
             selection = self._selection(request, policy, source)
             self._refuse_unfit(request, source)
-            detail = {"from": request.source, "to": request.destination, "cutoff": selection.cutoff, "where": request.where}
+            weighed = self._weigh(request, source, selection)
             notes = self._returning(request, policy, source, selection) if request.upward else []
+            if weighed.refusal is not None:
+                raise weighed.refusal
+            detail = {"from": request.source, "to": request.destination, "cutoff": selection.cutoff, "where": request.where}
             notes += self._prepare(policy, request.source, request.destination, apply=True).notes
             with self._audit.action("move", str(request.table), detail) as note:
-                outcome = self._run(request, source, selection)
+                outcome = self._run(request, source, selection, weighed)
+                if weighed.limit != request.limit and outcome.stopped_because == "row limit":
+                    outcome.stopped_because = f"no room at {request.destination} for more"
                 note(rows=outcome.rows, batches=outcome.moved, stopped_because=outcome.stopped_because)
         return MoveResult(
             table=str(request.table),
@@ -169,24 +189,48 @@ class MoveService:
         ):
             note(rows=mirror.refresh(core, main, tables))
 
-    def _run(self, request: Request, source: Source, selection: Selection) -> Outcome:
+    def _run(self, request: Request, source: Source, selection: Selection, weighed: Weighed) -> Outcome:
         longest = self._bounds.longest_reader_seconds
         if request.destination == "archive":
             came = PostgresDestination(source.conn, "main", "core", longest)
             lease = Lease(source.conn, f"{request.table} main -> archive")
-            with self._archive() as destination:
+            with self._archive() as destination, self._throttle(request, weighed) as throttle:
                 rests = partial(came.rests, request.table, longest)
-                return self._mover(request, source, destination, lease, rests).run(selection)
+                return self._mover(request, source, destination, lease, rests, weighed=weighed, throttle=throttle).run(selection)
         if not request.upward:
             self.refresh_mirrors()
-        with closing(self._links[request.destination].connect("mover")) as conn:
+        with closing(self._links[request.destination].connect("mover")) as conn, self._throttle(request, weighed) as throttle:
             there = PostgresDestination(conn, request.destination, request.source, longest)
             # One run at a time, whichever way: what the other way left is settled by whoever comes first.
             lease = Lease(source.conn if request.upward else conn, f"{request.table} core <-> main")
             back = Source(self._links[request.destination], conn, request.destination)
             came = PostgresDestination(source.conn, request.source, request.destination, longest)
             rests = partial(recovery.arrivals_rest, back, came, request.table, longest)
-            return self._mover(request, source, there, lease, rests).run(selection)
+            return self._mover(request, source, there, lease, rests, weighed=weighed, throttle=throttle).run(selection)
+
+    @contextmanager
+    def _postgres(self, request: Request) -> Iterator[list[tuple[TierFacts, Connection]]]:
+        """The tiers of a move that are Postgres, the source first, each with a connection for looking at its server."""
+        names = [t for t in (request.source, request.destination) if t != "archive"]
+        with ExitStack() as stack:
+            yield [(self._tiers[n], stack.enter_context(closing(self._links[n].connect("budget")))) for n in names]
+
+    def _weigh(self, request: Request, source: Source, selection: Selection) -> Weighed:
+        rows, pace = source.count(selection), self._pace(request)
+        if request.limit is not None:
+            rows = min(rows, request.limit)
+        with self._postgres(request) as tiers:
+            weighed = weigh(tiers, selection, rows, batch_rows=pace.batch_rows, in_flight=pace.in_flight)
+            fits = weighed.fitting_rows
+            if request.as_room_allows and BATCH_ROWS_MIN <= fits < rows:
+                fewer = weigh(tiers, selection, fits, batch_rows=pace.batch_rows, in_flight=pace.in_flight)
+                return replace(fewer, limit=fits)
+        return replace(weighed, limit=request.limit)
+
+    @contextmanager
+    def _throttle(self, request: Request, weighed: Weighed) -> Iterator[Throttle]:
+        with self._postgres(request) as tiers:
+            yield Pacer(tiers, weighed, self._pace(request), clock=self._clock, stop=self._stop)
 
     @contextmanager
     def _pair(self, request: Request) -> Iterator[tuple[Source, PostgresDestination]]:
@@ -226,19 +270,28 @@ class MoveService:
         return notes
 
     def _mover(
-        self, request: Request, source: Source, destination: Destination, lease: Lease, rests: Callable[[], str | None]
+        self,
+        request: Request,
+        source: Source,
+        destination: Destination,
+        lease: Lease,
+        rests: Callable[[], str | None],
+        *,
+        weighed: Weighed,
+        throttle: Throttle,
     ) -> Mover:
         return Mover(
             source,
             destination,
             lease,
-            pace=self._pace(request),
+            pace=replace(self._pace(request), batch_rows=weighed.batch_rows, limit=weighed.limit),
             clock=self._clock,
             progress=self._progress,
             stop=self._stop,
             refresh_parents=_nothing if request.upward else self.refresh_mirrors,
             rests=rests,
             open_pair=None if request.destination == "archive" else lambda: self._pair(request),
+            throttle=throttle,
         )
 
     def _pace(self, request: Request) -> Pace:
@@ -311,10 +364,20 @@ def _refuse_referenced(shape: TableShape) -> None:
         )
 
 
-def _nothing() -> None:
-    """The rows that others refer to are at home where these go."""
+def _locks(request: Request) -> list[str]:
+    """What others have to wait for while rows move: no lock is held longer than one batch takes."""
+    locks = [f"{request.source}: ROW EXCLUSIVE on {request.table}, and its rows of one batch while that is deleted"]
+    if request.destination != "archive":
+        locks.append(
+            f"{request.destination}: ROW EXCLUSIVE on {request.table}, and the copied rows until their batch is forgotten"
+        )
+    return locks
 
 
 def _notes(shape: TableShape, listeners: tuple[str, ...]) -> list[str]:
     notes = [f"{t} fires on each row that is deleted" for t in shape.delete_triggers]
     return notes + [f"the deletes will be seen by {who}" for who in listeners]
+
+
+def _nothing() -> None:
+    """The rows that others refer to are at home where these go."""

@@ -15,7 +15,7 @@ from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Failed, Fenced, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import CONFLICTS_PER_TABLE, GROUP_BATCHES, WAIT_EXTRA_SECONDS, WORKERS
-from tierkeeper.kernel.ports import Batch, Destination, LedgerRow, Stop
+from tierkeeper.kernel.ports import Batch, Destination, LedgerRow, Stop, Throttle
 from tierkeeper.mover import conflicts
 from tierkeeper.mover.destination import KeyTaken, ParentMissing, PostgresDestination
 from tierkeeper.mover.model import Bound, Range, Selection
@@ -36,6 +36,11 @@ class Pace:
     workers: int = WORKERS
     patience_seconds: float = WAIT_EXTRA_SECONDS
 
+    @property
+    def in_flight(self) -> int:
+        """How many batches may lie between their intent and their delete at once."""
+        return self.group * self.workers
+
 
 @dataclass
 class Outcome:
@@ -53,7 +58,14 @@ class Outcome:
 class Run:
     """What the workers of one run share. Each method is one step under one lock."""
 
-    def __init__(self, selection: Selection, pace: Pace, stop: Stop, refresh_parents: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        selection: Selection,
+        pace: Pace,
+        stop: Stop,
+        refresh_parents: Callable[[], None],
+        throttle: Throttle = lambda: None,
+    ) -> None:
         self.selection = selection
         self.pace = pace
         self.stop = stop
@@ -62,6 +74,7 @@ class Run:
         self.copied_rows = 0
         self.ended = False
         self._refresh_parents = refresh_parents
+        self._throttle = throttle
         self._conflicts: list[Bound] = []
         self._ranges: Iterator[Range] = iter(())
         self._lock = RLock()  # a range is looked up under it, and asks for the conflicts
@@ -73,11 +86,12 @@ class Run:
             self.changed = 0
 
     def take(self) -> Range | None:
-        """The next range; None when none is left or the run must end, with the reason noted."""
+        """The next range; None when none is left or the run must end, with the reason noted. It may wait for room first."""
+        full = None if self.ended else self._throttle()  # not under the lock: the others go on with what they have begun
         with self._lock:
             if self.ended:
                 return None
-            reason = self.stop()
+            reason = self.stop() or full
             if reason is not None:
                 self._end(reason)
                 return None

@@ -1,0 +1,203 @@
+"""Measures what `budget` decides by, and holds a run back where a server's log or a tier's quota has no room for a batch.
+
+It only reads, but for a CHECKPOINT where the role may ask for one.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from psycopg import sql
+
+from tierkeeper.kernel.clock import Clock
+from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.limits import PACE_LOOK_SECONDS, PACE_SECONDS, SAMPLE_PAGES, SAMPLE_ROWS
+from tierkeeper.kernel.ports import Stop
+from tierkeeper.mover import budget, model
+from tierkeeper.mover.budget import Cost, Server, Slot, Table
+from tierkeeper.mover.model import Selection
+from tierkeeper.mover.worker import Pace
+from tierkeeper.postgres.link import Connection, transaction, translated
+from tierkeeper.postgres.statements import load
+from tierkeeper.tiers.tier import Tier
+from tierkeeper.tiers.usage import measure
+
+_SQL = load("tierkeeper.mover", "budget.sql")
+_IDENTITIES = {"f": "full", "n": "nothing"}
+
+
+def server(conn: Connection, tier: Tier, assumed_redo: int | None = None) -> Server:
+    """The server of `tier` now, as a plain role may see it.
+
+    Where it may not read the last checkpoint's position this is `assumed_redo`: else half of the log is taken to be in use.
+    """
+    used_bytes = measure(conn, tier.profile).used_bytes
+    with transaction(conn, read_only=True) as cur:
+        row = cur.execute(_SQL["server"]).fetchone()
+        assert row is not None  # noqa: S101 - one row whatever the server
+        lsn, max_wal, segment, images, hints, logical, cap, archives, archived, control, checkpoint = row
+        slots = [Slot(str(n), bool(a), int(at)) for n, a, at in cur.execute(_SQL["slots"])]
+        redo = cur.execute(_SQL["redo"]).fetchone() if control else None
+    if assumed_redo is None:
+        assumed_redo = max(int(lsn) - int(max_wal) // 2, 0)
+    return Server(
+        place=f"tiers.{tier.name}",
+        used_bytes=used_bytes,
+        quota_bytes=tier.quota_bytes,
+        disk_bytes=budget.disk_bytes(tier.quota_bytes, counts_server=tier.profile.counts == "server"),
+        max_wal_bytes=int(max_wal),
+        segment_bytes=int(segment),
+        lsn=int(lsn),
+        redo_lsn=int(redo[0]) if redo else assumed_redo,
+        redo_known=redo is not None,
+        slots=tuple(slots),
+        slot_cap_bytes=None if cap is None else int(cap),
+        archived_lsn=budget.archived_lsn(archived, int(segment), int(lsn)) if archives else None,
+        full_page_writes=images,
+        hints_logged=hints,
+        logical=logical,
+        may_checkpoint=checkpoint,
+    )
+
+
+def table(conn: Connection, selection: Selection, rows: int) -> Table:
+    """The table of `selection`, `rows` of which would move; their sizes are those of a sample."""
+    name, shape = selection.shape.name, selection.shape
+    with transaction(conn, read_only=True) as cur:
+        found = cur.execute(
+            _SQL["table"], {"schema": name.schema, "table": name.name, "age": selection.age}
+        ).fetchone()  # fmt: skip
+        heap, toast, index, indexes, estimate, identity, correlation = found or (0, 0, 0, 1, 0, "d", 1.0)
+        percent = min(100.0, 100.0 * SAMPLE_PAGES * budget.PAGE_BYTES / max(heap, 1))
+        sample = cur.execute(
+            _SQL["sample"].format(
+                columns=_sizes([c.name for c in shape.columns]),
+                key=_sizes(shape.key),
+                table=model.qualified(name),
+                sample=sql.SQL("TABLESAMPLE SYSTEM ({})").format(percent),
+                eligible=selection.eligible(None),
+                limit=sql.Literal(SAMPLE_ROWS),
+            )
+        ).fetchone() or (None, None)
+    total = max(int(estimate), rows)
+    return Table(
+        rows=total,
+        heap_bytes=int(heap),
+        toast_bytes=int(toast),
+        index_bytes=int(index),
+        indexes=int(indexes),
+        row_bytes=float(sample[0] or (heap + toast) / max(total, 1)),
+        key_bytes=float(sample[1] or 16.0),
+        scatter=1.0 - float(correlation) ** 2,
+        identity=_IDENTITIES.get(str(identity), "default"),  # type: ignore[arg-type]
+    )
+
+
+def _sizes(columns: Sequence[str]) -> sql.Composed:
+    """SQL for the bytes that `columns` take as they are stored, large values compressed and out of line included."""
+    return sql.SQL(" + ").join(sql.SQL("coalesce(pg_column_size({}), 0)").format(sql.Identifier(c)) for c in columns)
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A move before its first write: what it would cost each tier, and in batches of which size. `servers` has the source first.
+
+    `limit` is how many rows may move: as many as were asked for, or as there is room for.
+    """
+
+    rows: int
+    batch_rows: int
+    table: Table
+    servers: tuple[Server, ...]
+    costs: tuple[Cost, ...]
+    limit: int | None = None
+
+    @property
+    def refusal(self) -> TierkeeperError | None:
+        """Why it must not begin."""
+        pairs = zip(self.servers, self.costs, strict=True)
+        return next((e for s, c in pairs if (e := budget.refusal(s, c, self.rows)) is not None), None)
+
+    @property
+    def fitting_rows(self) -> int:
+        """How many of its rows every tier has room for."""
+        return min(budget.fitting_rows(s, c, self.rows) for s, c in zip(self.servers, self.costs, strict=True))
+
+
+def weigh(
+    tiers: Sequence[tuple[Tier, Connection]], selection: Selection, rows: int, *, batch_rows: int, in_flight: int
+) -> Weighed:
+    """Weighs moving `rows` of `selection` from the first of `tiers` to the second, if there is one: the archive grows elsewhere.
+
+    On the way to the archive each batch is sorted whole. Changes nothing.
+    """
+    table_ = table(tiers[0][1], selection, rows)
+    servers = tuple(server(conn, tier) for tier, conn in tiers)
+
+    def costs(size: int) -> tuple[Cost, ...]:
+        batches = -(-rows // size)
+        leaving = budget.delete_cost(table_, servers[0], rows, batches=batches, sorted_rows=size if len(tiers) == 1 else 0)
+        return leaving, *(budget.copy_cost(table_, there, rows, batches=batches) for there in servers[1:])
+
+    size = budget.batch_rows(batch_rows, rows, list(zip(servers, costs(batch_rows), strict=True)), in_flight=in_flight)
+    return Weighed(rows, size, table_, servers, costs(size))
+
+
+@dataclass
+class Side:
+    """One tier of a run: what a batch costs it, and all that may be in flight at once with the next one (`reserve`)."""
+
+    tier: Tier
+    conn: Connection
+    batch: Cost
+    reserve: Cost
+    allowed: int = field(default=0, init=False)
+    assumed_redo: int | None = field(default=None, init=False)
+
+
+class Pacer:
+    """Implements `kernel.ports.Throttle`. Keeps I9: a batch begins only where the log and growth of all that is in flight fit.
+
+    It looks again when half of what fitted is used up, and waits no longer than PACE_SECONDS: then the run ends, and a later
+    one goes on. Safe to call from several threads.
+    """
+
+    def __init__(
+        self, tiers: Sequence[tuple[Tier, Connection]], weighed: Weighed, pace: Pace, *, clock: Clock, stop: Stop
+    ) -> None:
+        """`tiers` as they were weighed, with connections of its own."""
+        share = weighed.batch_rows / max(weighed.rows, weighed.batch_rows)
+        self._sides = [
+            Side(tier, conn, budget.part(cost, share), budget.part(cost, share, pace.in_flight, pace.workers))
+            for (tier, conn), cost in zip(tiers, weighed.costs, strict=True)
+        ]
+        self._clock = clock
+        self._stop = stop
+        self._lock = threading.Lock()
+
+    def __call__(self) -> str | None:
+        with self._lock:
+            return next((reason for side in self._sides if (reason := self._wait(side)) is not None), None)
+
+    def _wait(self, side: Side) -> str | None:
+        if side.allowed > 0:
+            side.allowed -= 1
+            return None
+        until, asked = self._clock.monotonic() + PACE_SECONDS, False
+        while True:
+            with translated(f"tiers.{side.tier.name}"):
+                now = server(side.conn, side.tier, side.assumed_redo)
+                side.assumed_redo = now.redo_lsn
+                reason = budget.pause(now, side.reserve)
+                if reason is None:
+                    side.allowed = budget.batches_allowed(now, side.batch, side.reserve)
+                    return None
+                if now.may_checkpoint and not asked:
+                    side.conn.execute("CHECKPOINT")
+                    asked = True
+                    continue
+            if budget.full(now, side.reserve) or not now.redo_known or self._clock.monotonic() > until:
+                return reason
+            if (told := self._stop()) is not None:
+                return told
+            self._clock.sleep(PACE_LOOK_SECONDS)
