@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from tierkeeper.config import Settings
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock, SystemClock
-from tierkeeper.kernel.errors import Faults, NotNow, UsageError
+from tierkeeper.kernel.errors import Faults, NotNow, TierkeeperError, UsageError, each
 from tierkeeper.kernel.limits import BATCH_ROWS, SEGMENT_ROWS
 from tierkeeper.kernel.policy import TablePolicy, Tier
 from tierkeeper.kernel.ports import Destination, Progress, Stop
@@ -28,6 +28,7 @@ from tierkeeper.kernel.results import (
     SetupResult,
     StatusResult,
     VerifyResult,
+    told,
 )
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
@@ -164,10 +165,22 @@ class Keeper:
         return manager.run(dry_run=dry_run)
 
     def archive_run(self, table: TableName | None = None, before: datetime | None = None) -> ArchiveRunResult:
-        """Main -> Archive, by policy or up to `before`; every table of the policy unless one is named."""
-        runs = [self.move(name, "main", "archive", before=before) for name in self._archived(table, before)]
+        """Main -> Archive, by policy or up to `before`; every table of the policy unless one is named.
+
+        A table that must wait does not keep the others; raises its error where no other went on.
+        """
+        runs: list[MoveResult] = []
+        waiting: list[TierkeeperError] = []
+        for name in self._archived(table, before):
+            try:
+                runs.append(self.move(name, "main", "archive", before=before))
+            except TierkeeperError as error:
+                waiting.append(error)
+        if waiting and not runs:
+            raise waiting[0] if len(waiting) == 1 else Faults(each(waiting))
         batches = [b for run in runs for b in run.batch_ids]
-        return ArchiveRunResult(runs=runs, segments=self.archive.segments_of(batches) if batches else [])
+        segments = self.archive.segments_of(batches) if batches else []
+        return ArchiveRunResult(runs=runs, segments=segments, errors=told(waiting))
 
     def plan_archive(self, table: TableName | None = None, before: datetime | None = None) -> list[MovePlan]:
         """What `archive_run` would do. Changes nothing."""
@@ -285,18 +298,30 @@ class Keeper:
     def _prepare(self, policy: TablePolicy, source: Tier, destination: Tier, *, apply: bool) -> SetupResult:
         mirrors = tuple(p for p in self._policies if p.mode == "mirror")
         upward = (source, destination) == ("main", "core")
-        return self._set_up((*mirrors, policy), frozenset((source, destination)), apply=apply, upward=upward)
+        return self._set_up((*mirrors, policy), frozenset((source, destination)), apply=apply, upward=upward, needed=policy.name)
 
     def _set_up(
-        self, policies: tuple[TablePolicy, ...], names: frozenset[Tier], *, apply: bool, upward: bool = False
+        self,
+        policies: tuple[TablePolicy, ...],
+        names: frozenset[Tier],
+        *,
+        apply: bool,
+        upward: bool = False,
+        needed: TableName | None = None,
     ) -> SetupResult:
+        """Raises where every table must wait, or the `needed` one; else those that wait are told in the result."""
         links = {str(n): link for n, link in self.links.items() if n in names}
         key_present = self._key_present if "archive" in names else True
         schema = self.archive.schema if "archive" in names else {}
         planned = runner.plan(links, policies, schema, key_present=key_present, upward=upward)
+        _refuse_waiting(planned.waiting, needed, len(policies))
         if apply:
-            return runner.apply(planned, links, self._audit, self._make_key)
-        return SetupResult(applied=False, steps=list(planned.steps), notes=list(planned.notes))
+            done = runner.apply(planned, links, self._audit, self._make_key)
+        else:
+            shown = SetupResult(applied=False, steps=list(planned.steps), notes=list(planned.notes))
+            done = runner.Applied(shown, planned.waiting)
+        _refuse_waiting(done.waiting, needed, len(policies))
+        return done.result.model_copy(update={"waiting": [str(t) for t in done.waiting], "errors": told(done.waiting.values())})
 
     def _archived(self, table: TableName | None, before: datetime | None) -> list[TableName]:
         """The tables to archive: the one that is named, else those of the policy that have reached Main."""
@@ -338,6 +363,14 @@ class _Moves:
 
     def plan(self, table: TableName, source: Tier, destination: Tier) -> MovePlan:
         return self._service.plan(Request(table, source, destination, as_room_allows=True))
+
+
+def _refuse_waiting(waiting: Mapping[TableName, TierkeeperError], needed: TableName | None, tables: int) -> None:
+    if needed is not None and needed in waiting:
+        raise waiting[needed]
+    if waiting and len(waiting) == tables:
+        errors = each(waiting.values())
+        raise errors[0] if len(errors) == 1 else Faults(errors)
 
 
 def _profile(name: str | None, tier: Tier) -> profile.Profile:

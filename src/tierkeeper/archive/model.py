@@ -147,7 +147,12 @@ class Contents:
         return hashlib.sha256(rfc8785.dumps([columns, list(self.shape.key)])).hexdigest()
 
     def to_json(self) -> bytes:
-        shape = {"schema": self.shape.name.schema, "table": self.shape.name.name, "key": list(self.shape.key)}
+        shape: dict[str, str | int | list[str]] = {
+            "schema": self.shape.name.schema,
+            "table": self.shape.name.name,
+            "key": list(self.shape.key),
+            "oid": self.shape.oid,
+        }
         return rfc8785.dumps(
             {
                 "format": _FILE_FORMAT,
@@ -172,7 +177,9 @@ class Contents:
                     place, f"it has format {d['format']!r}, version {d['version']!r}", "Use a tierkeeper that reads this version"
                 )
             columns = tuple(Column(**c) for c in d["columns"])
-            shape = TableShape(TableName(d["schema"], d["table"]), columns, tuple(d["key"]), ddl=tuple(d["ddl"]))
+            shape = TableShape(
+                TableName(d["schema"], d["table"]), columns, tuple(d["key"]), ddl=tuple(d["ddl"]), oid=d.get("oid", 0)
+            )
             return cls(UUID(d["segment"]), shape, d["age"], d["age_is_native"], d["settings"])
         except (KeyError, TypeError, ValueError) as error:
             raise Failed(place, "its description cannot be read", "Run `tierkeeper archive verify`") from error

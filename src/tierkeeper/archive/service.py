@@ -4,6 +4,7 @@ import builtins
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from tierkeeper.archive.catalog import SCHEMA, Catalog, rows_by_table, scan_segm
 from tierkeeper.archive.destination import ArchiveDestination
 from tierkeeper.archive.model import Segment
 from tierkeeper.archive.reading import SegmentReader
+from tierkeeper.archive.segment import OpenSegment
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.ports import ScanSegment
 from tierkeeper.kernel.results import RestoreResult, SegmentDetail, SegmentResult, VerifyResult
-from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.objectstore.port import Store
 from tierkeeper.postgres.link import Connection, Link
 
@@ -162,16 +164,30 @@ class ArchiveScan:
         """See `SegmentScan.segments`."""
         return scan_segments(catalog_cursor, table)
 
-    def read(
-        self, segment_id: str, columns: Sequence[str], min_age: datetime | None, max_age: datetime | None
-    ) -> Iterator[pa.RecordBatch]:
-        """See `SegmentScan.read`."""
+    @contextmanager
+    def open(self, segment_id: str) -> Iterator["ScannedSegment"]:
+        """See `SegmentScan.open`."""
         found = self._catalog.segments(segment_id=UUID(segment_id), states=("copied", "sealed", "undone"))
         if not found:
             raise _unknown(segment_id)
-        until = None if max_age is None or max_age >= _LAST_INSTANT else max_age + timedelta(microseconds=1)
         with self._reader.open(found[0]) as content:
-            yield from content.batches(min_age, until, columns)
+            yield ScannedSegment(content)
+
+
+@dataclass(frozen=True)
+class ScannedSegment:
+    """Implements `kernel.ports.SegmentContent`."""
+
+    content: OpenSegment
+
+    @property
+    def shape(self) -> TableShape:
+        return self.content.contents.shape
+
+    def batches(self, columns: Sequence[str], min_age: datetime | None, max_age: datetime | None) -> Iterator[pa.RecordBatch]:
+        """See `SegmentContent.batches`."""
+        until = None if max_age is None or max_age >= _LAST_INSTANT else max_age + timedelta(microseconds=1)
+        return self.content.batches(min_age, until, columns)
 
 
 def _id(segment: str | None) -> UUID | None:

@@ -70,6 +70,13 @@ def notes(lines: Sequence[str], style: str = "yellow") -> Iterator[RenderableTyp
         yield Text.assemble(("note  ", style), visible(line).replace("\n", "\n      "))
 
 
+def waits(errors: Sequence[r.ErrorResult]) -> Iterator[RenderableType]:
+    """What had to wait, each with what to do about it."""
+    for error in errors:
+        yield bad(f"{error.place}: {error.cause}")
+        yield Text.assemble("  ", (visible(error.remedy), "green"))
+
+
 def good(text: str) -> Text:
     """The closing line of something that went well."""
     return Text.assemble(("✓ ", "bold green"), visible(text))
@@ -115,8 +122,10 @@ def _setup(result: r.SetupResult) -> Iterator[RenderableType]:
             indented = "\n".join(" " * 9 + line for line in visible(step.sql).splitlines())
             yield Text(indented, "dim")
     yield from notes(result.notes)
+    yield from waits(result.errors)
     if not result.steps:
-        yield good("Nothing is missing")
+        if not result.errors:
+            yield good("Nothing is missing")
     elif result.applied:
         yield good(f"{plural(len(result.steps), 'step')} done")
     else:
@@ -199,9 +208,7 @@ def _quota(result: r.QuotaResult) -> Iterator[RenderableType]:
             )
         yield space
     yield from notes(result.notes)
-    for error in result.errors:
-        yield bad(f"{error.place}: {error.cause}")
-        yield Text.assemble("  ", (visible(error.remedy), "green"))
+    yield from waits(result.errors)
     if result.dry_run:
         yield Text("Nothing was changed (dry run).")
     elif not result.errors:

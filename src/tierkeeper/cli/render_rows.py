@@ -19,6 +19,7 @@ from tierkeeper.cli.render import (
     plural,
     render,
     size,
+    waits,
 )
 from tierkeeper.cli.values import visible
 from tierkeeper.kernel import results as r
@@ -123,6 +124,7 @@ def _archive_run(result: r.ArchiveRunResult) -> Iterator[RenderableType]:
     yield moves_table(result.runs)
     for run in result.runs:
         yield from notes([f"{run.table}: {note}" for note in run.notes])
+    yield from waits(result.errors)
     rows = sum(m.rows for m in result.runs)
     yield good(f"{plural(rows, 'row')} archived in {plural(len(result.segments), 'segment')}")
 

@@ -3,7 +3,7 @@
 Drivers' errors are translated into these at the edge (`postgres`, `objectstore`, `crypto`); nothing here knows a driver.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
 
@@ -43,6 +43,10 @@ class NotNow(TierkeeperError):  # noqa: N818 - it reads as what it says: not a f
     exit_code = Exit.NOT_NOW
 
 
+class InFlight(NotNow):
+    """Copies that are in flight, or not forgotten yet, keep a table from being altered; settling them makes room."""
+
+
 class Failed(TierkeeperError):  # noqa: N818 - as NotNow
     """The work failed or found something wrong."""
 
@@ -62,3 +66,9 @@ class Faults(TierkeeperError):  # noqa: N818 - as NotNow
         self.errors = tuple(errors)
         codes = {e.exit_code for e in errors}
         self.exit_code = next(c for c in (Exit.USAGE, Exit.FAILED, Exit.NOT_NOW) if c in codes)
+
+
+def each(errors: Iterable[TierkeeperError]) -> list[TierkeeperError]:
+    """`errors` with those that were found together one by one, each once."""
+    found = [one for error in errors for one in (error.errors if isinstance(error, Faults) else (error,))]
+    return list({(e.place, e.cause): e for e in found}.values())

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Point(StrEnum):
-    """Every durable step of a move, just before and after its commit."""
+    """Every durable step of a setup and a move, just before and after its commit."""
 
     LEASED = "leased"
     LEDGER_OPEN = "ledger-open"  # the ledger row is open at the destination
@@ -25,6 +25,8 @@ class Point(StrEnum):
     COMPACT_BEFORE_COMMIT = "compact-before-commit"  # rows of the tail were written anew in front, not committed
     COMPACTED = "compacted"
     REINDEXED = "reindexed"
+    TABLE_ALTERED = "table-altered"  # Main follows a table of Core's, not committed
+    TABLE_SET_UP = "table-set-up"  # a table's steps are durable
     MIRRORED = "mirrored"  # a block of a mirror table was upserted, not committed
     SEGMENT_WRITTEN = "segment-written"  # the encrypted file is complete on local disk
     SEGMENT_PUT = "segment-put"  # the store has acknowledged the segment

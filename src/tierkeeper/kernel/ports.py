@@ -181,21 +181,31 @@ class ScanSegment:
     rows: int
     min_age: datetime | None
     max_age: datetime | None
+    age: str = ""  # the column that the ages are of; empty: not known
+
+
+class SegmentContent(Protocol):
+    """An open segment: what its table was like when it was written, and its rows."""
+
+    @property
+    def shape(self) -> TableShape: ...
+
+    def batches(self, columns: Sequence[str], min_age: datetime | None, max_age: datetime | None) -> Iterator[pa.RecordBatch]:
+        """Its rows with just `columns`; rows whose age lies outside of [min_age, max_age] (None: open) may be left out.
+
+        Integers, floats, booleans, text and a finite age come natively, all other types as Postgres's text under the
+        pinned settings. Raises Failed where it is damaged.
+        """
+        ...
 
 
 class SegmentScan(Protocol):
-    """How `query` reads the archive: which segments a catalog snapshot has, and their rows."""
+    """How `query` reads the archive: which segments a catalog snapshot has, and what is in them."""
 
     def segments(self, catalog_cursor: Any, table: TableName) -> list[ScanSegment]:
         """The segments of `table` in the snapshot of the transaction that `catalog_cursor` (psycopg) is in."""
         ...
 
-    def read(
-        self, segment_id: str, columns: Sequence[str], min_age: datetime | None, max_age: datetime | None
-    ) -> Iterator[pa.RecordBatch]:
-        """The segment's rows with just `columns`; rows whose age lies outside of [min_age, max_age] (None: open) may be left out.
-
-        Integers, floats, booleans, text and a finite age come natively, all other types as Postgres's text under the
-        pinned settings. Raises Failed for a segment that is missing or damaged, or that lacks a column.
-        """
+    def open(self, segment_id: str) -> AbstractContextManager[SegmentContent]:
+        """The segment for reading. Raises Failed for one that is missing or damaged."""
         ...

@@ -3,9 +3,12 @@
 Units are in the names (`_bytes`, `seconds`); instants are ISO 8601 in UTC.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from tierkeeper.kernel.errors import TierkeeperError, each
 
 
 class Result(BaseModel):
@@ -20,6 +23,11 @@ class ErrorResult(Result):
     place: str
     cause: str
     remedy: str
+
+
+def told(errors: Iterable[TierkeeperError]) -> list[ErrorResult]:
+    """`errors` as results, those that were found together one by one."""
+    return [ErrorResult(place=e.place, cause=e.cause, remedy=e.remedy) for e in each(errors)]
 
 
 class ErrorDocument(Result):
@@ -49,6 +57,7 @@ class SetupStep(Result):
     tier: str
     action: str
     sql: str = ""
+    table: str = Field(default="", description="the table that it is for; the steps of one table are made together, or not")
 
 
 class SetupResult(Result):
@@ -57,6 +66,8 @@ class SetupResult(Result):
     applied: bool
     steps: list[SetupStep]
     notes: list[str] = Field(default=[])
+    waiting: list[str] = Field(default=[], description="tables for which nothing was done; the others went on")
+    errors: list[ErrorResult] = Field(default=[], description="why they wait")
 
 
 class TierStatus(Result):
@@ -138,6 +149,7 @@ class ArchiveRunResult(Result):
 
     runs: list[MoveResult]
     segments: list[str] = Field(default=[], description="ids of the segments written")
+    errors: list[ErrorResult] = Field(default=[], description="tables that had to wait; the others went on")
 
 
 class SegmentResult(Result):

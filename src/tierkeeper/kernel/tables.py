@@ -62,6 +62,9 @@ class Column:
     not_null: bool = False
     collation: str | None = None  # as `pg_collation` names it, quoted and qualified; None for the type's default
     generated: bool = False
+    number: int = field(
+        default=0, compare=False
+    )  # its `attnum`, which a rename keeps and no other column ever gets; 0: not known
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,28 @@ class TableShape:
     ddl: tuple[str, ...] = field(default=(), compare=False)
     as_text: frozenset[str] = field(default=frozenset(), compare=False)
     key_operators: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    oid: int = field(default=0, compare=False)  # tells this table from a later one of the same name; 0: not known
 
     def column(self, name: str) -> Column | None:
+        return next((c for c in self.columns if c.name == name), None)
+
+
+@dataclass(frozen=True)
+class FollowedColumn:
+    """A column of Core's table as Main followed it last; `former` are names that it had before, there and in older segments."""
+
+    number: int
+    name: str
+    type: str
+    former: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What Core's table looked like when Main was last brought in step with it: `relation` is its object id there."""
+
+    relation: int
+    columns: tuple[FollowedColumn, ...]
+
+    def column(self, name: str) -> FollowedColumn | None:
         return next((c for c in self.columns if c.name == name), None)

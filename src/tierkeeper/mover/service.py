@@ -1,6 +1,6 @@
 """One table, one hop: turns a request and a policy into a run, or into a plan that changes nothing."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 
 from tierkeeper.kernel.clock import Clock
-from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.errors import InFlight, UsageError
 from tierkeeper.kernel.limits import BATCH_ROWS, BATCH_ROWS_MIN, SEGMENT_ROWS
 from tierkeeper.kernel.policy import TablePolicy, Tier
 from tierkeeper.kernel.ports import Arrivals, Audit, Destination, Progress, Room, Stop, Throttle
@@ -149,9 +149,10 @@ class MoveService:
             if weighed.refusal is not None:
                 raise weighed.refusal
             detail = {"from": request.source, "to": request.destination, "cutoff": selection.cutoff, "where": request.where}
-            notes += self._prepare(policy, request.source, request.destination, apply=True).notes
+            prepared = self._prepared(request, policy, source, selection, weighed)
+            notes += [*prepared.notes, *(f"{e.place}: {e.cause}. {e.remedy}" for e in prepared.errors)]
             with self._audit.action("move", str(request.table), detail) as note:
-                outcome = self._run(request, source, selection, weighed)
+                outcome = self._run(request, source, selection, weighed, prepared.waiting)
                 if weighed.limit != request.limit and outcome.stopped_because == "row limit":
                     outcome.stopped_because = f"no room at {request.destination} for more"
                 note(rows=outcome.rows, batches=outcome.moved, stopped_because=outcome.stopped_because)
@@ -176,9 +177,25 @@ class MoveService:
         with translated(f"tiers.{source}"), closing(self._links[source].connect("mover")) as conn:
             return Source(self._links[source], conn, source).marker(batch_id)
 
-    def refresh_mirrors(self) -> None:
-        """Brings the mirrored tables at Main up to date with Core."""
-        tables = [p.name for p in self._policies if p.mode == "mirror"]
+    def _prepared(
+        self, request: Request, policy: TablePolicy, source: Source, selection: Selection, weighed: Weighed
+    ) -> SetupResult:
+        """The setup, made. Where copies in flight keep the table from being altered they are settled, and no new ones made."""
+        try:
+            return self._prepare(policy, request.source, request.destination, apply=True)
+        except InFlight:
+            with self._audit.action("settle", str(request.table), {"from": request.source, "to": request.destination}) as note:
+                outcome = self._run(request, source, selection, replace(weighed, limit=0), self._mirrors)
+                note(recovered=outcome.recovered)
+            return self._prepare(policy, request.source, request.destination, apply=True)
+
+    @property
+    def _mirrors(self) -> frozenset[str]:
+        return frozenset(str(p.name) for p in self._policies if p.mode == "mirror")
+
+    def refresh_mirrors(self, waiting: Collection[str] = ()) -> None:
+        """Brings the mirrored tables at Main up to date with Core, but for those `waiting`, which Main does not follow."""
+        tables = [p.name for p in self._policies if p.mode == "mirror" and str(p.name) not in waiting]
         if not tables:
             return
         with (
@@ -189,7 +206,7 @@ class MoveService:
         ):
             note(rows=mirror.refresh(core, main, tables))
 
-    def _run(self, request: Request, source: Source, selection: Selection, weighed: Weighed) -> Outcome:
+    def _run(self, request: Request, source: Source, selection: Selection, weighed: Weighed, waiting: Collection[str]) -> Outcome:
         longest = self._bounds.longest_reader_seconds
         if request.destination == "archive":
             came = PostgresDestination(source.conn, "main", "core", longest)
@@ -198,7 +215,7 @@ class MoveService:
                 rests = partial(came.rests, request.table, longest)
                 return self._mover(request, source, destination, lease, rests, weighed=weighed, throttle=throttle).run(selection)
         if not request.upward:
-            self.refresh_mirrors()
+            self.refresh_mirrors(waiting)
         with closing(self._links[request.destination].connect("mover")) as conn, self._throttle(request, weighed) as throttle:
             there = PostgresDestination(conn, request.destination, request.source, longest)
             # One run at a time, whichever way: what the other way left is settled by whoever comes first.
@@ -206,7 +223,8 @@ class MoveService:
             back = Source(self._links[request.destination], conn, request.destination)
             came = PostgresDestination(source.conn, request.source, request.destination, longest)
             rests = partial(recovery.arrivals_rest, back, came, request.table, longest)
-            return self._mover(request, source, there, lease, rests, weighed=weighed, throttle=throttle).run(selection)
+            mover = self._mover(request, source, there, lease, rests, weighed=weighed, throttle=throttle, waiting=waiting)
+            return mover.run(selection)
 
     @contextmanager
     def _postgres(self, request: Request) -> Iterator[list[tuple[TierFacts, Connection]]]:
@@ -279,6 +297,7 @@ class MoveService:
         *,
         weighed: Weighed,
         throttle: Throttle,
+        waiting: Collection[str] = (),
     ) -> Mover:
         return Mover(
             source,
@@ -288,7 +307,7 @@ class MoveService:
             clock=self._clock,
             progress=self._progress,
             stop=self._stop,
-            refresh_parents=_nothing if request.upward else self.refresh_mirrors,
+            refresh_parents=_nothing if request.upward else lambda: self.refresh_mirrors(waiting),
             rests=rests,
             open_pair=None if request.destination == "archive" else lambda: self._pair(request),
             throttle=throttle,

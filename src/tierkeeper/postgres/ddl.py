@@ -80,6 +80,7 @@ class SchemaObject:
     labels: tuple[str, ...] = ()  # of an enum, in their order
     column: str | None = None
     meaning: str = ""
+    checks: tuple[str, ...] | None = None  # of a domain: its constraints with their names; None for all else
 
 
 def create_statements(conn: Connection, shape: TableShape, new_name: TableName | None = None) -> tuple[str, ...]:
@@ -202,7 +203,8 @@ def _with_parts(t: PgType, types: Mapping[int, PgType], done: set[int], place: s
         yield from _with_parts(types[part], types, done, place)
     statement = _type_statement(t, place)
     if statement is not None:
-        yield SchemaObject("type", t.schema, t.name, _unless_there(statement), tuple(t.labels), meaning=t.meaning)
+        checks = (*t.checks, *(("NOT NULL",) if t.not_null else ())) if t.kind == "d" else None
+        yield SchemaObject("type", t.schema, t.name, _unless_there(statement), tuple(t.labels), meaning=t.meaning, checks=checks)
 
 
 def _type_statement(t: PgType, place: str) -> str | None:

@@ -201,6 +201,7 @@ _BY_STATE: Final[Mapping[str, tuple[type[TierkeeperError], str]]] = MappingProxy
         "23": (Failed, "Drop that constraint there, or leave those rows out with --where; they stay where they are"),
         "P0": (Failed, "A trigger there refuses it: change it, or leave those rows out with --where; they stay where they are"),
         "53": (NotNow, "Give the server room (disk, memory or connections), then run again"),
+        "55006": (NotNow, "Something is at work there: run again when it is through"),
         "55P03": (NotNow, "Something holds a lock: run again when it is through"),
         "57": (NotNow, "Run again when the server is back"),
         "08": (NotNow, "Run again when the server can be reached"),

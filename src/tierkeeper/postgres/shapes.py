@@ -74,6 +74,7 @@ def _read(conn: Connection, name: TableName) -> TableShape:
                 for schema, table, conname, action in cur.execute(_SQL["referenced_by"], {"table": oid})
             ),
             delete_triggers=tuple(str(r[0]) for r in cur.execute(_SQL["delete_triggers"], {"table": oid})),
+            oid=oid,
         )
         used = {r[5] for r in rows if r[5] is not None}.union(*(t.collations for t in types.values()))
         made = ddl.read_collations(cur, used)
@@ -195,7 +196,7 @@ def _key(cur: psycopg.Cursor[Any], name: TableName, oid: int) -> tuple[tuple[str
 
 
 def _column(row: tuple[Any, ...], types: Mapping[int, PgType]) -> Column:
-    name, type_, type_oid, not_null, collation, _, generated = row
+    name, type_, type_oid, not_null, collation, _, generated, number = row
     base = _base(type_oid, types)
     is_array = base.kind == "b" and base.category == "A"
     return Column(
@@ -209,6 +210,7 @@ def _column(row: tuple[Any, ...], types: Mapping[int, PgType]) -> Column:
         not_null=not_null,
         collation=collation,
         generated=generated,
+        number=number,
     )
 
 

@@ -83,14 +83,17 @@ def read_facts(cur: psycopg.Cursor, statement: Statement) -> Facts:
     row = cur.execute(_SQL["database"]).fetchone()
     utf8, bytewise = (bool(row[0]), bool(row[1] and row[0])) if row is not None else (False, False)
     found: dict[TableName, list[ColumnFacts]] = {}
-    for schema, table, name, declared, base, modifier, by_bytes, deterministic in cur.execute(
+    oids: dict[TableName, int] = {}
+    for schema, table, name, declared, base, modifier, by_bytes, deterministic, number, oid in cur.execute(
         _SQL["columns"], {**_wanted(statement.tables), "bytewise": bytewise}
     ):
         kind = (_type(base, modifier, by_bytes=by_bytes and utf8) if deterministic else None) or PgType(
             "opaque", declared=declared
         )
-        found.setdefault(TableName(schema, table), []).append(ColumnFacts(name, declared, kind))
-    return Facts({n: TableFacts(n, tuple(c)) for n, c in found.items()}, _constants(cur, statement.constants), bytewise, utf8)
+        found.setdefault(TableName(schema, table), []).append(ColumnFacts(name, declared, kind, number))
+        oids[TableName(schema, table)] = oid
+    tables = {n: TableFacts(n, tuple(c), oid=oids[n]) for n, c in found.items()}
+    return Facts(tables, _constants(cur, statement.constants), bytewise, utf8)
 
 
 def _type(base: str | None, modifier: int, *, by_bytes: bool) -> PgType | None:

@@ -103,15 +103,17 @@ class ColumnFacts:
     name: str
     declared: str
     type: PgType
+    number: int = 0  # which a rename keeps
 
 
 @dataclass(frozen=True)
 class TableFacts:
-    """A relation as Core's snapshot has it. `over` names managed tables that it is a view of."""
+    """A relation as Core's snapshot has it. `over` names managed tables that it is a view of; `oid` is its object id."""
 
     name: TableName
     columns: tuple[ColumnFacts, ...]
     over: tuple[TableName, ...] = ()
+    oid: int = 0
 
     def column(self, name: str) -> ColumnFacts | None:
         return next((c for c in self.columns if c.name == name), None)
@@ -179,6 +181,7 @@ class Scan:
     predicate: tuple[str, ...]
     age: str | None
     ages: AgeRange
+    oid: int = 0  # of the table in Core
 
 
 @dataclass(frozen=True)

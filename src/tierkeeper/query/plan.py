@@ -66,7 +66,7 @@ def _scan(reference: Reference, duck: str, policies: Mapping[TableName, TablePol
         if one.column == age:
             ages = ages.within(one.ages)
     columns = tuple((f"c{i}", facts.columns[i]) for i in used)
-    return Scan(reference.relation, facts.name, columns, tuple(dict.fromkeys(c.sql for c in found)), age, ages)
+    return Scan(reference.relation, facts.name, columns, tuple(dict.fromkeys(c.sql for c in found)), age, ages, facts.oid)
 
 
 def condition(node: exp.Expr, scope: Scope, relation: str) -> Condition | None:

@@ -15,12 +15,13 @@ from psycopg import sql
 
 from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.policy import TablePolicy
-from tierkeeper.kernel.ports import ScanSegment, SegmentScan
-from tierkeeper.kernel.tables import TableName
-from tierkeeper.postgres import shapes
+from tierkeeper.kernel.ports import ScanSegment, SegmentContent, SegmentScan
+from tierkeeper.kernel.tables import Followed, TableName, TableShape
+from tierkeeper.postgres import followed, shapes
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
 from tierkeeper.postgres.statements import load
 from tierkeeper.query import core as at_core
+from tierkeeper.query.history import ages_of, check_in_step, choose
 from tierkeeper.query.model import PLACE, Facts, Plan, Scan, refuse
 from tierkeeper.query.plan import managed_tables, plan
 from tierkeeper.query.scans import scan_sql, snapshot_stream
@@ -47,7 +48,9 @@ class _Snapshots:
     main: str | None = None
     excluded: dict[tuple[str, TableName], list[str]] = field(default_factory=dict)  # transactions whose rows do not count
     conflicts: dict[TableName, tuple[tuple[str, ...], list[str]]] = field(default_factory=dict)  # key columns, keys at Main
-    main_columns: Mapping[TableName, Mapping[str, str]] = field(default_factory=dict)
+    main_tables: dict[TableName, TableShape] = field(default_factory=dict)  # without those that Main does not have
+    main_types: dict[TableName, dict[str, str]] = field(default_factory=dict)  # by column, as Core's snapshot shows them
+    followed: Mapping[TableName, Followed] = field(default_factory=dict)
     segments: dict[TableName, list[ScanSegment]] = field(default_factory=dict)
     archive_fault: TierkeeperError | None = None  # what a segment's reader raised; DuckDB would tell it in its own words
 
@@ -122,7 +125,7 @@ class FastDoor:
             for scan in made.scans:
                 lines += [f"{tier}: {text}" for tier, text in self._scan_texts(scan, snapshots)]
                 counted = snapshots.segments.get(scan.table, []) if scan.age else []
-                touched = [s for s in counted if scan.ages.meets(s.min_age, s.max_age)]
+                touched = [s for s in counted if _may_match(s, scan, snapshots)]
                 lines += [f"archive: segment {s.id} of {scan.table}, {s.rows} rows" for s in touched]
                 lines += [f"archive: {len(counted) - len(touched)} segments of {scan.table} cannot match"] if scan.age else []
             return [*lines, f"then DuckDB: {made.duck}"]
@@ -193,6 +196,7 @@ class FastDoor:
     ) -> _Snapshots:
         taken = _Snapshots(core)
         tables = sorted({s.table for s in made.scans if s.age is not None})
+        _refuse_rewritten(core, tables, self._core)
         moved_from_core = self._moved(core)
         at_core_arrived = core.execute(_SQL["in_flight"]).fetchall()
         taken.core = _exported(core)
@@ -203,7 +207,7 @@ class FastDoor:
         moved_from_main = self._moved(at_main)
         taken.leave_out("core", at_core_arrived, moved_from_main)  # what is on its way up is still Main's row
         taken.main = _exported(at_main)
-        taken.main_columns = _columns(at_main, tables)
+        _lock_at_main(at_main, tables, self._main, taken)
         self._note_conflicts(at_main, core, taken, tables)
         if catalog is None or self._catalog is None or self._archive is None:
             return taken
@@ -245,16 +249,9 @@ class FastDoor:
     def _scan_texts(self, scan: Scan, snapshots: _Snapshots) -> list[tuple[str, str]]:
         """The SELECT for each Postgres tier that may hold rows of `scan`."""
         texts = [("core", scan_sql(scan, snapshots.excluded.get(("core", scan.table), [])))]
-        if scan.age is None or snapshots.main is None or scan.table not in snapshots.main_columns:
+        if scan.age is None or snapshots.main is None or scan.table not in snapshots.main_tables:
             return texts
-        have = snapshots.main_columns[scan.table]
-        for _, column in scan.columns:
-            if have.get(column.name) != column.declared:
-                raise UsageError(
-                    f"tiers.main {scan.table}.{column.name}",
-                    f"it is {have.get(column.name, 'missing')} in Main and {column.declared} in Core",
-                    "Alter it in Main to what it is in Core",
-                )
+        check_in_step(scan, snapshots.main_types[scan.table], snapshots.followed.get(scan.table))
         key, keys = snapshots.conflicts.get(scan.table, ((), []))
         return [*texts, ("main", scan_sql(scan, snapshots.excluded.get(("main", scan.table), []), keys, key))]
 
@@ -269,19 +266,19 @@ class FastDoor:
             if link is not None and snapshot is not None:
                 held = ExitStack()
                 yield held, held.enter_context(snapshot_stream(link, snapshot, text, self._timeout_seconds))
-        counted = [s for s in snapshots.segments.get(scan.table, []) if scan.ages.meets(s.min_age, s.max_age)] if scan.age else []
+        counted = [s for s in snapshots.segments.get(scan.table, []) if _may_match(s, scan, snapshots)] if scan.age else []
         if counted:
             yield ExitStack(), pa.RecordBatchReader.from_batches(wire_schema(scan), self._archived(scan, counted, snapshots))
 
     def _archived(self, scan: Scan, segments: Sequence[ScanSegment], snapshots: _Snapshots) -> Iterator[Any]:
         from tierkeeper.query.values import from_archive
 
-        columns = [c.name for _, c in scan.columns] or [str(scan.age)]
         if self._archive is None:
             return
         try:
             for segment in segments:
-                yield from from_archive(self._archive.read(segment.id, columns, scan.ages.low, scan.ages.high), scan)
+                with self._archive.open(segment.id) as content:
+                    yield from from_archive(_as_today(content, segment, scan, snapshots), scan)
         except TierkeeperError as error:
             snapshots.archive_fault = error
             raise
@@ -328,13 +325,48 @@ def _exported(cur: psycopg.Cursor) -> str:
     return str(row[0]) if row is not None else ""
 
 
-def _columns(cur: psycopg.Cursor, tables: Sequence[TableName]) -> Mapping[TableName, Mapping[str, str]]:
-    """The columns of `tables` at Main and their types; a table that this snapshot does not have holds no rows."""
-    found: dict[TableName, dict[str, str]] = {}
-    wanted = {"schemas": [t.schema for t in tables], "names": [t.name for t in tables], "bytewise": False}
-    for schema, table, name, declared, *_ in cur.execute(_SQL["columns"], wanted):
-        found.setdefault(TableName(str(schema), str(table)), {})[str(name)] = str(declared)
-    return found
+def _lock_at_main(cur: psycopg.Cursor, tables: Sequence[TableName], link: Link, taken: _Snapshots) -> None:
+    """Keeps the tables as this snapshot has them, and reads their columns; one that it does not have holds no rows.
+
+    I2: what a rewrite wrote, a snapshot from before it does not see: to it the table would be empty.
+    """
+    there = [n for n in tables if shapes.exists(cur.connection, n)]
+    for name in there:
+        cur.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(name.schema, name.name)))
+    _refuse_rewritten(cur, there, link)
+    wanted = {"schemas": [t.schema for t in there], "names": [t.name for t in there], "bytewise": False}
+    for schema, table, name, declared, *_ in cur.execute(_SQL["columns"], wanted).fetchall():
+        taken.main_types.setdefault(TableName(str(schema), str(table)), {})[str(name)] = str(declared)
+    cur.execute("SELECT set_config('search_path', 'pg_catalog', true)")  # so that types have their schema, as in segments
+    taken.main_tables = {name: shapes.read(cur.connection, name, tier="main") for name in there}
+    taken.followed = followed.read(cur, there)
+
+
+def _refuse_rewritten(cur: psycopg.Cursor, tables: Sequence[TableName], link: Link) -> None:
+    """Raises NotNow where one of `tables`, which are locked, was rewritten since the snapshot was taken."""
+    wanted = {"schemas": [t.schema for t in tables], "names": [t.name for t in tables]}
+    for schema, table in cur.execute(_SQL["rewritten"], wanted).fetchall():
+        cause = f"{TableName(str(schema), str(table))} was rewritten just when it was to be read"
+        raise NotNow(f"tiers.{link.tier}", cause, "Ask again")
+
+
+def _may_match(segment: ScanSegment, scan: Scan, snapshots: _Snapshots) -> bool:
+    ours = ages_of(scan, segment.age, snapshots.followed.get(scan.table))
+    return not ours or scan.ages.meets(segment.min_age, segment.max_age)
+
+
+def _as_today(content: SegmentContent, segment: ScanSegment, scan: Scan, snapshots: _Snapshots) -> Iterator[Any]:
+    """A segment's rows with the columns of `scan` as they are called and typed today."""
+    from tierkeeper.query.values import converted
+
+    known, main = snapshots.followed.get(scan.table), snapshots.main_tables.get(scan.table)
+    wanted = [c.name for _, c in scan.columns]
+    place = f"segment {segment.id} of {scan.table}"
+    chosen = [choose(name, content.shape, main or content.shape, known, place) for name in wanted]
+    read = list(dict.fromkeys(c.column for c in chosen if c.column is not None)) or [content.shape.key[0]]
+    low, high = (scan.ages.low, scan.ages.high) if ages_of(scan, segment.age, known) else (None, None)
+    for batch in content.batches(read, low, high):
+        yield converted(batch, wanted, chosen) if wanted else batch
 
 
 @contextmanager

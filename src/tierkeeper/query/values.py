@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tierkeeper.kernel.errors import Failed
+from tierkeeper.postgres.retyped import retyped
+from tierkeeper.query.history import Chosen
 from tierkeeper.query.model import MAX_DIGITS, QUOTIENT_SCALE, ColumnFacts, Output, Scan
 
 _ARROW: Final = {
@@ -40,6 +42,14 @@ def from_archive(batches: Iterable[pa.RecordBatch], scan: Scan) -> Iterator[pa.R
             continue
         arrays = [_wired(batch.column(column.name), column, scan) for _, column in scan.columns]
         yield pa.record_batch(arrays, schema=schema)
+
+
+def converted(batch: pa.RecordBatch, wanted: Sequence[str], chosen: Sequence[Chosen]) -> pa.RecordBatch:
+    """A segment's rows under today's names; NULL where the segment is older than the column."""
+    arrays = [
+        retyped(batch.column(c.column), c.how) if c.column is not None else pa.nulls(batch.num_rows, pa.string()) for c in chosen
+    ]
+    return pa.RecordBatch.from_arrays(arrays, names=list(wanted))
 
 
 def _wired(array: pa.Array, column: ColumnFacts, scan: Scan) -> pa.Array:

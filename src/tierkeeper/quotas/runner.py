@@ -12,7 +12,7 @@ from tierkeeper.kernel.errors import Failed, TierkeeperError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.policy import Tier as TierName
 from tierkeeper.kernel.ports import Audit, Stop
-from tierkeeper.kernel.results import ErrorResult, MovePlan, MoveResult, QuotaResult, QuotaTier, Reclaim
+from tierkeeper.kernel.results import ErrorResult, MovePlan, MoveResult, QuotaResult, QuotaTier, Reclaim, told
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import format_bytes
 from tierkeeper.postgres.link import translated
@@ -323,6 +323,4 @@ def _told(report: _Report) -> Iterator[None]:
     try:
         yield
     except TierkeeperError as error:
-        told = ErrorResult(place=error.place, cause=error.cause, remedy=error.remedy)
-        if told not in report.errors:
-            report.errors.append(told)
+        report.errors += [one for one in told([error]) if one not in report.errors]

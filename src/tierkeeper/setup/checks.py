@@ -7,15 +7,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
+from tierkeeper.kernel.errors import Faults, InFlight, TierkeeperError, UsageError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.results import CheckItem
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import format_bytes
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.link import Connection
-from tierkeeper.setup import observe
-from tierkeeper.setup import plan as decide
+from tierkeeper.setup import drift, observe
 from tierkeeper.setup.model import DestinationTable, SourceTable
 from tierkeeper.tiers import identity
 from tierkeeper.tiers.ask import ask_all
@@ -160,9 +159,12 @@ def _judge_drift(report: Report, policy: TablePolicy, core: _Seen, main: _Seen) 
     if isinstance(there, TierkeeperError):
         report.errors.append(there)
     elif isinstance(source, SourceTable):
-        faults = decide.differences("main", source.shape, there)
-        report.errors += faults
+        found = drift.between("main", source, there)
+        report.errors += [e for e in found.faults if not isinstance(e, InFlight)]
         if there.shape is None:
             report.notes.append(f"table {policy.name} is not in Main yet: tierkeeper setup --apply or the first move makes it")
-        elif not faults:
+        elif found.steps:
+            actions = "; ".join(s.action for s in found.steps)
+            report.notes.append(f"table {policy.name} changed in Core, and Main follows with the next move or setup: {actions}")
+        elif not found.faults:
             report.checks.append(CheckItem(place=f"table {policy.name}", finding="the same in Main"))

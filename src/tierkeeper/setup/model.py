@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.results import SetupStep
-from tierkeeper.kernel.tables import TableName, TableShape
+from tierkeeper.kernel.tables import Followed, TableName, TableShape
 from tierkeeper.postgres.ddl import SchemaObject
 
 
@@ -31,11 +32,15 @@ class ForeignKey:
 
 @dataclass(frozen=True)
 class SourceTable:
-    """A table where its rows come from, with what it needs elsewhere; the last of `objects` is the table."""
+    """A table where its rows come from, with what it needs elsewhere; the last of `objects` is the table.
+
+    `present_values` are the values, as text, that rows older than a column have in it since it was added.
+    """
 
     shape: TableShape
     objects: tuple[SchemaObject, ...]
     foreign_keys: tuple[ForeignKey, ...] = ()
+    present_values: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class DestinationTable:
 
     `index_leads` are the columns that a whole B-tree index begins with. `meanings` says what its types are that bear the names of
     needed ones; `available` are the extensions that can be made there (None: nobody asked).
+    `checks` are a domain's constraints by name, `in_flight` the table's batches that a reader or undo may still look for there,
+    `followed` is what Core's table was like last.
     """
 
     shape: TableShape | None
@@ -54,11 +61,19 @@ class DestinationTable:
     foreign_keys: frozenset[str] = frozenset()
     meanings: Mapping[tuple[str, str], str] = field(default_factory=dict)
     available: frozenset[str] | None = None
+    checks: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
+    size_bytes: int = 0
+    in_flight: int = 0
+    followed: Followed | None = None
 
 
 @dataclass(frozen=True)
 class SetupPlan:
-    """Everything that is missing, in the order of its making. An empty plan means that nothing is."""
+    """Everything that is missing, in the order of its making. An empty plan means that nothing is.
+
+    `waiting` are the tables for which nothing is done, each with its reason; they do not keep the others.
+    """
 
     steps: tuple[SetupStep, ...]
     notes: tuple[str, ...] = ()
+    waiting: Mapping[TableName, TierkeeperError] = field(default_factory=dict)

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Sequence
 
-from tierkeeper.kernel.tables import TableName
-from tierkeeper.postgres import ddl, shapes
+from tierkeeper.kernel.tables import Followed, TableName
+from tierkeeper.postgres import ddl, followed, shapes
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.ddl import SchemaObject
 from tierkeeper.postgres.link import Connection
@@ -27,7 +27,22 @@ def own_schema(conn: Connection) -> OwnSchema:
 def source_table(conn: Connection, name: TableName) -> SourceTable:
     """The table that rows come from. Raises UsageError as `shapes.read` does."""
     shape = shapes.read(conn, name, tier="core")
-    return SourceTable(shape, ddl.objects(conn, shape), foreign_keys(conn, name))
+    with catalog(conn) as cur:
+        values = {str(r[0]): str(r[1]) for r in cur.execute(_SQL["present_values"], {"table": shape.oid})}
+    return SourceTable(shape, ddl.objects(conn, shape), foreign_keys(conn, name), values)
+
+
+def called_now(conn: Connection, oid: int) -> TableName | None:
+    """The name of the table with that object id; None where there is none."""
+    with catalog(conn) as cur:
+        row = cur.execute(_SQL["called_now"], {"table": oid}).fetchone()
+    return TableName(*row) if row else None
+
+
+def followed_table(conn: Connection, name: TableName) -> Followed | None:
+    """What Core's table `name` looked like when the tier that `conn` leads to was last brought in step with it."""
+    with catalog(conn) as cur:
+        return followed.read(cur, [name]).get(name)
 
 
 def destination_table(conn: Connection, name: TableName, needs: Sequence[SchemaObject] = (), *, tier: str) -> DestinationTable:
@@ -41,15 +56,22 @@ def destination_table(conn: Connection, name: TableName, needs: Sequence[SchemaO
         available = frozenset(r[0] for r in cur.execute(_SQL["available"]))
         leads = frozenset(r[0] for r in cur.execute(_SQL["index_leads"], params))
         guards = frozenset(r[0] for r in cur.execute(_SQL["guards"], params))
+        own = {r[0] for r in cur.execute(_SQL["own_relations"])}
+        in_flight = cur.execute(_SQL["in_flight"], params).fetchone() if "ledger" in own else (0,)
+        size = cur.execute(_SQL["size"], {"table": shape.oid}).fetchone() if shape else (0,)
     return DestinationTable(
         shape=shape,
-        present=frozenset((kind, schema, thing) for kind, schema, thing, _ in present),
-        labels={(schema, thing): tuple(labels) for kind, schema, thing, labels in present if kind == "type"},
+        present=frozenset((kind, schema, thing) for kind, schema, thing, *_ in present),
+        labels={(schema, thing): tuple(labels) for kind, schema, thing, labels, _ in present if kind == "type"},
+        checks={(schema, thing): dict(map(reversed, checks)) for kind, schema, thing, _, checks in present if kind == "type"},
         index_leads=leads,
         guards=guards,
         foreign_keys=frozenset(fk.name for fk in foreign_keys(conn, name)),
         meanings=ddl.meanings(conn, needs),
         available=available,
+        size_bytes=size[0] if size else 0,
+        in_flight=in_flight[0] if in_flight else 0,
+        followed=followed_table(conn, name),
     )
 
 

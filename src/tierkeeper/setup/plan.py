@@ -4,6 +4,7 @@ Each step is there only because the thing it makes is missing, so that a second 
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from psycopg import sql
@@ -11,9 +12,10 @@ from psycopg import sql
 from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.results import SetupStep
-from tierkeeper.kernel.tables import Column, TableName, TableShape
+from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.postgres.ddl import SchemaObject
 from tierkeeper.postgres.statements import load
+from tierkeeper.setup import drift
 from tierkeeper.setup.model import DestinationTable, ForeignKey, OwnSchema, SourceTable
 
 ROW_GUARD: Final = "tierkeeper_copy_in_flight"
@@ -26,10 +28,11 @@ _SQL = load("tierkeeper.setup", "setup.sql")
 _EVERYWHERE: Final = ("tier", "marker", "ledger", "ledger_in_flight", "conflict")
 _RELATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "core": _EVERYWHERE,
-    "main": (*_EVERYWHERE, "audit", "lease"),
+    "main": (*_EVERYWHERE, "audit", "lease", "followed"),
     "archive": _EVERYWHERE,
 }
 _GUARD_FUNCTION: Final = "refuse_copy_in_flight"
+_QUIET_FUNCTION: Final = "require_quiet"
 
 
 def own_steps(tier: str, seen: OwnSchema, more: Mapping[str, str], *, upward: bool = False) -> list[SetupStep]:
@@ -44,9 +47,11 @@ def own_steps(tier: str, seen: OwnSchema, more: Mapping[str, str], *, upward: bo
     for name, text in wanted.items():
         if name not in seen.relations:
             steps.append(SetupStep(tier=tier, action=f"create tierkeeper.{name}", sql=text))
-    guard = _OWN[_GUARD_FUNCTION].as_string(None)
-    if (tier == "main" or (upward and tier == "core")) and seen.functions.get(_GUARD_FUNCTION) != _body(guard):
-        steps.append(SetupStep(tier=tier, action=f"create function tierkeeper.{_GUARD_FUNCTION}", sql=guard))
+    functions = {"main": (_GUARD_FUNCTION, _QUIET_FUNCTION), "core": (_GUARD_FUNCTION,) if upward else ()}.get(tier, ())
+    for name in functions:
+        text = _OWN[name].as_string(None)
+        if seen.functions.get(name) != _body(text):
+            steps.append(SetupStep(tier=tier, action=f"create function tierkeeper.{name}", sql=text))
     if tier not in seen.roles:
         insert = sql.SQL("INSERT INTO tierkeeper.tier (role) VALUES ({})").format(tier).as_string(None)
         steps.append(SetupStep(tier=tier, action=f"write down that this is {tier}", sql=insert))
@@ -63,15 +68,29 @@ def table_steps(
 ) -> list[SetupStep]:
     """What `tier` lacks to take the rows of `policy`; `parents` are the mirrored tables that its foreign keys may point at.
 
-    Raises UsageError (several: Faults) where the table is there but differs.
+    Raises UsageError or NotNow (several: Faults) where the table is there and cannot follow by itself.
     """
-    found = differences(tier, source.shape, there) + type_differences(tier, source, there)
+    followed = drift.between(tier, source, there)
+    found = [*followed.faults, *type_differences(tier, source, there)]
     if found:
         raise found[0] if len(found) == 1 else Faults(found)
+    shared = [s for thing in source.objects if thing.kind != "table" for s in _object_steps(tier, thing, there)]
+    steps = list(followed.steps)
+    if there.shape is None and source.objects:
+        action = f"create table {source.shape.name}"
+        steps.append(SetupStep(tier=tier, action=action, sql=source.objects[-1].sql))
+    if policy.mode == "move":
+        steps += _moving_steps(tier, policy, source, replace(there, index_leads=followed.now(there.index_leads)), parents)
+    steps += drift.remember(tier, source.shape, there.followed)
+    return [*shared, *(s.model_copy(update={"table": str(source.shape.name)}) for s in steps)]
+
+
+def _moving_steps(
+    tier: str, policy: TablePolicy, source: SourceTable, there: DestinationTable, parents: Mapping[TableName, TableShape]
+) -> list[SetupStep]:
+    """What the rows' age, their parents and the copies in flight ask for."""
     name = source.shape.name
-    steps = [s for thing in source.objects for s in _object_steps(tier, thing, there)]
-    if policy.mode != "move":
-        return steps
+    steps: list[SetupStep] = []
     if policy.age is not None and policy.age not in _leads(source.shape, there):
         index = sql.SQL("CREATE INDEX ON {} ({})").format(_table(name), sql.Identifier(policy.age)).as_string(None)
         steps.append(SetupStep(tier=tier, action=f"create an index on {name} that begins with its age", sql=index))
@@ -92,7 +111,7 @@ def guard_steps(tier: str, name: TableName, there: DestinationTable) -> Iterator
 
 def return_steps(tier: str, source: TableShape, there: DestinationTable) -> list[SetupStep]:
     """What `tier`, the table's home, lacks to take rows back. Raises UsageError (several: Faults) where they do not fit."""
-    found = differences(tier, source, there)
+    found = drift.unlike(tier, source, there)
     if found:
         raise found[0] if len(found) == 1 else Faults(found)
     return list(guard_steps(tier, source.name, there))
@@ -104,26 +123,6 @@ def wanted_foreign_keys(foreign_keys: Iterable[ForeignKey], parents: Mapping[Tab
         parent = parents.get(fk.parent)
         if parent is not None and set(parent.key) == set(fk.parent_columns):
             yield fk
-
-
-def differences(tier: str, source: TableShape, there: DestinationTable) -> list[TierkeeperError]:
-    """Why rows of `source` would not fit the table that `tier` has already; the order of columns may differ."""
-    if there.shape is None:
-        return []
-    place = f"tiers.{tier}, table {source.name}"
-    found: list[TierkeeperError] = []
-    for column in source.columns:
-        found += _column_differences(place, source.name, column, there.shape.column(column.name))
-    alter = f"ALTER TABLE {source.name}"
-    for extra in there.shape.columns:
-        if extra.not_null and not extra.generated and source.column(extra.name) is None:
-            remedy = f"There: {alter} ALTER {_quoted(extra.name)} DROP NOT NULL"
-            found.append(UsageError(place, f"the column {extra.name!r} is NOT NULL and the rows have no such column", remedy))
-    if set(source.key) != set(there.shape.key):
-        ours, theirs = ", ".join(source.key), ", ".join(there.shape.key)
-        remedy = f"There: {alter} drop its primary key, ADD PRIMARY KEY ({', '.join(map(_quoted, source.key))})"
-        found.append(UsageError(place, f"the key is ({theirs}), and ({ours}) where the rows come from", remedy))
-    return found
 
 
 def type_differences(tier: str, source: SourceTable, there: DestinationTable) -> list[TierkeeperError]:
@@ -156,28 +155,7 @@ def once(steps: Iterable[SetupStep]) -> tuple[SetupStep, ...]:
     return tuple({(s.tier, s.action, s.sql): s for s in steps}.values())
 
 
-def _column_differences(place: str, table: TableName, ours: Column, theirs: Column | None) -> list[TierkeeperError]:
-    name = _quoted(ours.name)
-    if theirs is None:
-        remedy = f"There: ALTER TABLE {table} ADD COLUMN {name} {ours.type}"
-        return [UsageError(place, f"it lacks the column {ours.name!r} of type {ours.type}", remedy)]
-    if theirs.type != ours.type:
-        cause = f"the column {ours.name!r} is of type {theirs.type}, and {ours.type} where the rows come from"
-        return [UsageError(place, cause, f"Give both the same type; there: ALTER TABLE {table} ALTER {name} TYPE {ours.type}")]
-    if theirs.generated:
-        cause = f"the column {ours.name!r} is generated, so that its values could not be kept"
-        return [UsageError(place, cause, f"There: ALTER TABLE {table} ALTER {name} DROP EXPRESSION")]
-    if theirs.not_null and not ours.not_null:
-        cause = f"the column {ours.name!r} is NOT NULL, and may be NULL where the rows come from"
-        return [UsageError(place, cause, f"There: ALTER TABLE {table} ALTER {name} DROP NOT NULL")]
-    return []
-
-
 def _object_steps(tier: str, thing: SchemaObject, there: DestinationTable) -> Iterator[SetupStep]:
-    if thing.kind == "table":
-        if there.shape is None:
-            yield SetupStep(tier=tier, action=f"create table {TableName(thing.schema, thing.name)}", sql=thing.sql)
-        return
     shown = thing.name if thing.kind in ("schema", "extension") else str(TableName(thing.schema, thing.name))
     if (thing.kind, thing.schema, thing.name) not in there.present:
         elsewhere = [s for kind, s, name in there.present if kind == thing.kind == "extension" and name == thing.name]
@@ -189,13 +167,29 @@ def _object_steps(tier: str, thing: SchemaObject, there: DestinationTable) -> It
             )
         yield SetupStep(tier=tier, action=f"create {thing.kind} {shown}", sql=thing.sql)
         return
+    yield from _looser_domain(tier, thing, there.checks.get((thing.schema, thing.name), {}))
     have = there.labels.get((thing.schema, thing.name), ())
+    if (others := [x for x in have if x not in thing.labels]) and (new := [x for x in thing.labels if x not in have]):
+        cause = (
+            f"the type {shown} has the value {others[0]!r} here and {new[0]!r} where the rows come from: it may have been renamed"
+        )
+        remedy = f"There: ALTER TYPE {shown} RENAME VALUE '{others[0]}' TO …, or ADD VALUE what is new"
+        raise UsageError(f"tiers.{tier}", cause, remedy)
     for i, label in enumerate(thing.labels):
         if label not in have:
             text = sql.SQL("ALTER TYPE {} ADD VALUE IF NOT EXISTS {}").format(sql.Identifier(thing.schema, thing.name), label)
             if i > 0:
                 text += sql.SQL(" AFTER {}").format(thing.labels[i - 1])
             yield SetupStep(tier=tier, action=f"add the value {label!r} to {shown}", sql=text.as_string(None))
+
+
+def _looser_domain(tier: str, thing: SchemaObject, have: Mapping[str, str]) -> Iterator[SetupStep]:
+    """Drops what Core's domain does not ask for, or not any more; new rules are Core's to keep, and old rows may break them."""
+    shown = TableName(thing.schema, thing.name)
+    for check in set(have) - set(thing.checks) if thing.checks is not None else ():
+        change = f"DROP CONSTRAINT {have[check]}" if have[check] else "DROP NOT NULL"
+        text = f"ALTER DOMAIN {sql.Identifier(thing.schema, thing.name).as_string(None)} {change}"
+        yield SetupStep(tier=tier, action=f"take {check!r} from {shown}, as in Core", sql=text)
 
 
 def _foreign_key(table: TableName, fk: ForeignKey, *, may_have_rows: bool) -> str:

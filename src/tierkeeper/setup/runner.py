@@ -6,21 +6,31 @@ audit itself.
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 
 from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
+from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.ports import Audit
 from tierkeeper.kernel.results import SetupResult, SetupStep
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
-from tierkeeper.setup import observe
+from tierkeeper.setup import drift, observe
 from tierkeeper.setup import plan as decide
-from tierkeeper.setup.model import OwnSchema, SetupPlan
+from tierkeeper.setup.model import OwnSchema, SetupPlan, SourceTable
 from tierkeeper.tiers import identity
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.profile import SELF_HOSTED
 from tierkeeper.tiers.usage import measure, refusal
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was done, and why which tables wait."""
+
+    result: SetupResult
+    waiting: Mapping[TableName, TierkeeperError]
 
 
 def plan(
@@ -34,8 +44,9 @@ def plan(
     """What is missing at `tiers` (core, main, archive: the catalog; the uppermost first) for `policies`.
 
     The first of `tiers` only gives rows away, unless rows are to go `upward` to it; the others must take writes.
-    `archive_schema` maps a relation of the catalog's schema `tierkeeper` to the statement that makes it. Raises NotNow for a tier
-    that is away or read-only, UsageError for what cannot be set up; several faults: Faults.
+    `archive_schema` maps a relation of the catalog's schema `tierkeeper` to the statement that makes it. A table that cannot be
+    set up, or must wait, is in the plan's `waiting`. Raises NotNow for a tier that is away or read-only, UsageError for addresses
+    that are mixed up; several faults: Faults.
     """
     uppermost = next(iter(tiers), None)
 
@@ -53,38 +64,65 @@ def plan(
     for tier, (_, own) in seen.items():
         more = archive_schema if tier == "archive" else {}
         steps += decide.own_steps(tier, own, more, upward=upward)
+    waiting: dict[TableName, TierkeeperError] = {}
     if policies and "core" in tiers and "main" in tiers:
         with closing(tiers["core"].connect("setup")) as core, closing(tiers["main"].connect("setup")) as main:
-            steps += _returning(core, main, policies) if upward else _all_tables(core, main, policies)
+            if upward:
+                steps += _returning(core, main, policies)
+            else:
+                of_tables, waiting = _all_tables(core, main, policies)
+                steps += of_tables
     if not key_present:
         steps.append(SetupStep(tier="archive", action=decide.KEY_ACTION))
-    return SetupPlan(decide.once(steps))
+    return SetupPlan(decide.once(steps), waiting=waiting)
 
 
-def apply(planned: SetupPlan, tiers: Mapping[str, Link], audit: Audit, make_key: Callable[[], str] | None = None) -> SetupResult:
-    """Does what `planned` says, each tier in one transaction; `make_key` makes the archive's key and says where it lies.
+def apply(planned: SetupPlan, tiers: Mapping[str, Link], audit: Audit, make_key: Callable[[], str] | None = None) -> Applied:
+    """Does what `planned` says, each table's steps in one transaction; `make_key` makes the archive's key and says where it lies.
 
-    A rerun of `plan` after a failure finds what is still missing. Raises as the servers do, translated.
+    I7: the audit holds each statement before it runs. A table whose steps fail joins the waiting ones, and the others go on;
+    a rerun of `plan` finds what is still missing. Raises as the servers do, translated, where tierkeeper's own parts fail.
     """
     result = SetupResult(applied=True, steps=list(planned.steps), notes=list(planned.notes))
+    waiting = dict(planned.waiting)
     if not planned.steps:
-        return result
+        return Applied(result, waiting)
     own = [s for s in planned.steps if s.tier == "main" and decide.makes_own_relation(s)]
     with ExitStack() as open_now:
         conns = {t: open_now.enter_context(closing(tiers[t].connect("setup"))) for t in tiers}
         if own:
             apply_steps(conns["main"], own)
-        detail = {"steps": [f"{s.tier}: {s.action}" for s in planned.steps]}
+        detail = {"steps": [f"{s.tier}: {s.action}" for s in planned.steps], "sql": [s.sql for s in planned.steps if s.table]}
         with audit.action("setup", "tiers", detail) as outcome:
             for tier, conn in conns.items():
-                apply_steps(conn, [s for s in planned.steps if s.tier == tier and s not in own])
+                mine = [s for s in planned.steps if s.tier == tier and s not in own]
+                apply_steps(conn, [s for s in mine if not s.table])
+                failed = _apply_tables(conn, mine, waiting)
+                result.steps[:] = [s for s in result.steps if s not in failed]
             if any(s.action == decide.KEY_ACTION for s in planned.steps):
                 if make_key is None:
                     cause = "it is missing and cannot be made here"
                     raise UsageError("archive key", cause, "Set TIERKEEPER_KEY to the archive's key")
                 result.notes.append(make_key())
-            outcome(steps=len(planned.steps))
-    return result
+            outcome(steps=len(result.steps), waiting=sorted(map(str, waiting)))
+    return Applied(result, waiting)
+
+
+def _apply_tables(conn: Connection, steps: Iterable[SetupStep], waiting: dict[TableName, TierkeeperError]) -> list[SetupStep]:
+    """Makes each table's steps, or none of them: then the table is `waiting` with the reason. Returns the steps not made."""
+    tables: dict[str, list[SetupStep]] = {}
+    for step in steps:
+        if step.table:
+            tables.setdefault(step.table, []).append(step)
+    failed: list[SetupStep] = []
+    for table, theirs in tables.items():
+        try:
+            apply_steps(conn, theirs)
+            reach(Point.TABLE_SET_UP)
+        except TierkeeperError as error:
+            waiting[TableName.parse(table, "table")] = error
+            failed += theirs
+    return failed
 
 
 def missing_own(conn: Connection, tier: str, more: Mapping[str, str] | None = None) -> tuple[SetupStep, ...]:
@@ -103,7 +141,7 @@ def missing_for(
     The mirrored tables among `mirrors` that it references come first. Raises UsageError (several: Faults) where the table is
     missing at the source, has no key or no such age, or differs at the destination.
     """
-    table = observe.source_table(source, policy.name)
+    table = _source_table(source, destination, policy.name, tier)
     if policy.age is not None:
         shapes.check_age_column(table.shape, policy.age)
     steps: list[SetupStep] = []
@@ -127,6 +165,8 @@ def apply_steps(conn: Connection, steps: Iterable[SetupStep]) -> None:
             with translated(f"{place}: {step.action}"):
                 # A step's SQL was composed by `plan`, identifiers quoted, before it was shown to the user.
                 cur.execute(step.sql.encode())
+        if statements[-1].table:
+            reach(Point.TABLE_ALTERED)
 
 
 def _returning(core: Connection, main: Connection, policies: Collection[TablePolicy]) -> list[SetupStep]:
@@ -134,22 +174,32 @@ def _returning(core: Connection, main: Connection, policies: Collection[TablePol
     steps: list[SetupStep] = []
     for policy in policies:
         if policy.mode == "move":
+            table = observe.source_table(core, policy.name)
+            drift.refuse_behind(table, observe.destination_table(main, policy.name, table.objects, tier="main"))
             shape = shapes.read(main, policy.name, tier="main")
             steps += decide.return_steps("core", shape, observe.destination_table(core, policy.name, tier="core"))
     return steps
 
 
-def _all_tables(core: Connection, main: Connection, policies: Collection[TablePolicy]) -> list[SetupStep]:
+def _all_tables(
+    core: Connection, main: Connection, policies: Collection[TablePolicy]
+) -> tuple[list[SetupStep], dict[TableName, TierkeeperError]]:
+    """The steps of the tables that can be followed, and why the others wait."""
     mirrors = {p.name for p in policies if p.mode == "mirror"}
     steps: list[SetupStep] = []
-    faults: list[TierkeeperError] = []
+    waiting: dict[TableName, TierkeeperError] = {}
     for policy in sorted(policies, key=lambda p: p.mode != "mirror"):
         try:
             steps += missing_for(core, main, policy, mirrors)
-        except Faults as error:
-            faults += error.errors
         except TierkeeperError as error:
-            faults.append(error)
-    if faults:
-        raise faults[0] if len(faults) == 1 else Faults(faults)
-    return steps
+            waiting[policy.name] = error
+    return steps, waiting
+
+
+def _source_table(source: Connection, destination: Connection, name: TableName, tier: str) -> SourceTable:
+    """The table at the source. Raises UsageError, which tells what became of it where `tier` followed it before."""
+    try:
+        return observe.source_table(source, name)
+    except UsageError as error:
+        known = None if shapes.exists(source, name) else observe.followed_table(destination, name)
+        raise drift.gone(tier, name, known, observe.called_now(source, known.relation) if known else None, error) from error

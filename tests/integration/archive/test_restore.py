@@ -157,7 +157,8 @@ def test_names_with_dots_and_quotes_come_back(bench: Bench) -> None:
     assert bench.archive.restore(TableName("public", "T.x"), to='"B.x"', target=bench.tiers.main).rows == 2
     assert bench.rows('TABLE "B.x" EXCEPT TABLE "T.x"') == []
     (segment,) = bench.archive.segments()
-    (batch,) = bench.archive.scan().read(str(segment.id), ["a", "%s"], None, None)
+    with bench.archive.scan().open(str(segment.id)) as content:
+        (batch,) = content.batches(["a", "%s"], None, None)
     assert batch.to_pylist() == [{"a": 1, "%s": "y"}, {"a": 3, "%s": ""}]
 
 

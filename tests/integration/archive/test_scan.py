@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -34,18 +35,23 @@ def test_columns_and_ages_are_pushed_down_and_both_ends_are_included(small: Benc
     segment = small.archive.segments()[0]
     scan = small.archive.scan()
     low, high = datetime(2013, 2, 1, tzinfo=UTC), datetime(2013, 3, 1, tzinfo=UTC)
-    batches = list(scan.read(str(segment.id), ["what", "id"], low, high))
+
+    def read(columns: list[str], low: datetime | None = None, high: datetime | None = None) -> list[Any]:
+        with scan.open(str(segment.id)) as content:
+            return list(content.batches(columns, low, high))
+
+    batches = read(["what", "id"], low, high)
     assert [b.schema.names for b in batches] == [["what", "id"]]
     assert batches[0].to_pylist() == [{"what": None, "id": 2}, {"what": "", "id": 3}]
-    everything = list(scan.read(str(segment.id), ["id"], None, None))
+    everything = read(["id"])
     assert sum(b.num_rows for b in everything) == 4
     last = datetime.max.replace(tzinfo=UTC)
-    assert sum(b.num_rows for b in scan.read(str(segment.id), ["id"], None, last)) == 4
+    assert sum(b.num_rows for b in read(["id"], None, last)) == 4
     with pytest.raises(Failed, match="no column 'later'"):
-        list(scan.read(str(segment.id), ["later"], None, None))
+        read(["later"])
     (small.tiers.store / segment.object_key).unlink()
     with pytest.raises(Failed, match="does not hold"):
-        list(scan.read(str(segment.id), ["id"], None, None))
+        read(["id"])
 
 
 def test_rows_are_counted_once_they_are_sealed(small: Bench) -> None:

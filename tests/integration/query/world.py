@@ -2,8 +2,8 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,7 +13,8 @@ import pyarrow as pa
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.ports import ScanSegment
-from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.tables import TableName, TableShape
+from tierkeeper.postgres import shapes
 from tierkeeper.postgres.link import PINNED, Connection, Link
 from tierkeeper.postgres.statements import load
 from tierkeeper.query.runner import FastDoor
@@ -57,6 +58,7 @@ class MemoryArchive:
 
     held: dict[str, tuple[ScanSegment, pa.Table]] = field(default_factory=dict)
     reads: list[str] = field(default_factory=list)
+    shape: TableShape = field(default_factory=lambda: TableShape(READINGS, (), ()))
 
     def add(self, table: pa.Table, state: str = "forgotten") -> ScanSegment:
         ages = [v for v in table.column("at").to_pylist() if v is not None]
@@ -69,12 +71,22 @@ class MemoryArchive:
         catalog_cursor.execute("SELECT 1")
         return [s for s, _ in self.held.values()]
 
-    def read(
-        self, segment_id: str, columns: Sequence[str], min_age: datetime | None, max_age: datetime | None
-    ) -> Iterator[pa.RecordBatch]:
-        del min_age, max_age  # a reader may be given more than it asked for
+    @contextmanager
+    def open(self, segment_id: str) -> Iterator["MemorySegment"]:
         self.reads.append(segment_id)
-        yield from self.held[segment_id][1].select(list(columns)).to_batches(max_chunksize=16)
+        yield MemorySegment(self.held[segment_id][1], self.shape)
+
+
+@dataclass(frozen=True)
+class MemorySegment:
+    """A segment as one of a version that wrote no columns' numbers down."""
+
+    rows: pa.Table
+    shape: TableShape
+
+    def batches(self, columns: Sequence[str], min_age: datetime | None, max_age: datetime | None) -> Iterator[pa.RecordBatch]:
+        del min_age, max_age  # a reader may be given more than it asked for
+        yield from self.rows.select(list(columns)).to_batches(max_chunksize=16)
 
 
 @dataclass
@@ -143,6 +155,7 @@ def build(cluster: EmbeddedPostgres, name: str, count: int = 300) -> World:
             conn.execute("INSERT INTO elsewhere VALUES (1, 'one'), (2, NULL)")
             conn.execute("ANALYZE")
             if tier == "oracle":
+                archive.shape = replace(shapes.read(conn, READINGS), oid=0)
                 archive.add(archived(conn, f"id < {third // 2}"))
                 archive.add(archived(conn, f"id >= {third // 2} AND id < {third}"))
     return World(**links, archive=archive)

@@ -57,7 +57,7 @@ def test_every_fault_is_found_at_once(house: House) -> None:
         CREATE TABLE public.keyless (at date);
         CREATE TABLE public.odd (id int PRIMARY KEY, at int);
     """)
-    house.main.execute("CREATE TABLE public.events (id int PRIMARY KEY, at timestamptz, kind text, body text)")
+    house.main.execute("CREATE TABLE public.events (id text PRIMARY KEY, at timestamptz, kind text, body text)")
 
     def full() -> str:
         raise UsageError("store", "the disk is full", "Make room")
@@ -68,7 +68,7 @@ def test_every_fault_is_found_at_once(house: House) -> None:
     assert len(found) == 6
     for part in (
         "table public.events: the foreign key child_event_fkey of public.child (ON DELETE NO ACTION) points at it",
-        "tiers.main, table public.events: the column 'id' is of type integer, and bigint where the rows come from",
+        "tiers.main, table public.events: the column 'id' is of type text, and bigint where the rows come from",
         "tiers.core, table public.keyless: it has neither",
         "table public.odd: the age column 'at' is of type integer",
         "tiers.core, table public.missing: it does not exist",

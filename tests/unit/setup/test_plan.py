@@ -49,6 +49,7 @@ def test_a_mirrored_table_gets_no_guard_and_no_age_index() -> None:
         "create schema public",
         "create extension citext",
         "create table public.t",
+        "write down the columns of public.t as Core has them",
     ]
 
 

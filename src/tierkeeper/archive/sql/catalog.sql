@@ -93,7 +93,7 @@ WHERE state = 'sealed' AND committed_at IS NULL
 ORDER BY position
 
 -- name: scan_segments
-SELECT s.id::text, s.batch, l.state, s.rows, s.min_age, s.max_age
+SELECT s.id::text, s.batch, l.state, s.rows, s.min_age, s.max_age, s.age
 FROM tierkeeper.segment AS s
 JOIN tierkeeper.ledger AS l ON l.batch = s.batch
 WHERE s.schema_name = %(schema)s AND s.table_name = %(table)s AND s.state <> 'undone'

@@ -77,6 +77,39 @@ CREATE TABLE IF NOT EXISTS tierkeeper.lease (
     expires_at timestamptz NOT NULL
 )
 
+-- name: followed
+CREATE TABLE IF NOT EXISTS tierkeeper.followed (
+    schema_name text     NOT NULL,
+    table_name  text     NOT NULL,
+    relation    oid      NOT NULL,
+    number      smallint NOT NULL,
+    column_name text     NOT NULL,
+    type        text     NOT NULL,
+    former      text[]   NOT NULL DEFAULT '{}',
+    PRIMARY KEY (schema_name, table_name, number)
+)
+
+-- name: require_quiet
+CREATE OR REPLACE FUNCTION tierkeeper.require_quiet(schema_name text, table_name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $guard$
+BEGIN
+    -- Copies are known by the transaction that wrote them, and their batch by its columns' names: a rewrite or a rename under a
+    -- copy would hide it. The lock comes first and stays: a mover that opens its batch after the look cannot copy before the end.
+    EXECUTE format('LOCK TABLE %I.%I IN ACCESS EXCLUSIVE MODE', $1, $2);
+    IF EXISTS (
+        SELECT FROM tierkeeper.ledger AS l
+        WHERE l.schema_name = $1 AND l.table_name = $2
+          AND (l.state IN ('open', 'copied')
+               OR (l.state = 'done' AND l.settled_at > clock_timestamp() - make_interval(secs => l.reader_seconds)))
+    ) THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'object_in_use',
+            MESSAGE = format('%I.%I cannot be altered now: copies there are in flight, or too young for their readers', $1, $2);
+    END IF;
+END
+$guard$
+
 -- name: refuse_copy_in_flight
 CREATE OR REPLACE FUNCTION tierkeeper.refuse_copy_in_flight() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

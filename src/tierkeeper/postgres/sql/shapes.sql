@@ -23,7 +23,8 @@ SELECT a.attname::text,
        a.attnotnull,
        CASE WHEN a.attcollation <> t.typcollation THEN quote_ident(n.nspname) || '.' || quote_ident(l.collname) END,
        l.oid::bigint,
-       a.attgenerated <> ''
+       a.attgenerated <> '',
+       a.attnum::int
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_collation l ON l.oid = a.attcollation

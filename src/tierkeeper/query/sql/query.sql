@@ -9,7 +9,9 @@ SELECT n.nspname::text,
          CASE WHEN l.collprovider = 'd' THEN %(bytewise)s::bool
               ELSE l.collprovider::text = 'b' OR (l.collprovider = 'c' AND to_jsonb(l) ->> 'collcollate' ~ '^(C|POSIX|C\.UTF-?8)$')
          END, false),
-       coalesce(l.collisdeterministic, true)
+       coalesce(l.collisdeterministic, true),
+       a.attnum::int,
+       c.oid::bigint
 FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS wanted (schema, name)
 JOIN pg_namespace n ON n.nspname = wanted.schema
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -28,6 +30,14 @@ CROSS JOIN LATERAL (
 JOIN pg_type t ON t.oid = b.type
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
 ORDER BY 1, 2, a.attnum
+
+-- name: rewritten
+-- The catalog as of the transaction's snapshot beside the catalog as it is: what a rewrite wrote, older snapshots do not see.
+SELECT n.nspname::text, c.relname::text
+FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS wanted (schema, name)
+JOIN pg_namespace n ON n.nspname = wanted.schema
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name
+WHERE c.relfilenode <> 0 AND pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode::oid
 
 -- name: reached
 WITH RECURSIVE reached (root, oid) AS (

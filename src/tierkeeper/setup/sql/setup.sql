@@ -14,22 +14,28 @@ WHERE n.nspname = 'tierkeeper'
 SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'tierkeeper')
 
 -- name: present
-SELECT 'schema', '', nspname::text, NULL::text[]
+SELECT 'schema', '', nspname::text, NULL::text[], NULL::text[]
 FROM pg_namespace
 WHERE nspname::text = ANY (%(names)s::text[])
 UNION ALL
-SELECT 'extension', n.nspname::text, e.extname::text, NULL
+SELECT 'extension', n.nspname::text, e.extname::text, NULL, NULL
 FROM pg_extension e
 JOIN pg_namespace n ON n.oid = e.extnamespace
 WHERE e.extname::text = ANY (%(names)s::text[])
 UNION ALL
-SELECT 'collation', n.nspname::text, l.collname::text, NULL
+SELECT 'collation', n.nspname::text, l.collname::text, NULL, NULL
 FROM pg_collation l
 JOIN pg_namespace n ON n.oid = l.collnamespace
 WHERE l.collname::text = ANY (%(names)s::text[])
 UNION ALL
 SELECT 'type', n.nspname::text, t.typname::text,
-       ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder)
+       ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder),
+       ARRAY(
+         SELECT ARRAY[quote_ident(c.conname), 'CONSTRAINT ' || quote_ident(c.conname) || ' ' || pg_get_constraintdef(c.oid)]
+         FROM pg_constraint c
+         WHERE c.contypid = t.oid AND c.contype = 'c'
+         ORDER BY c.conname
+       ) || CASE WHEN t.typnotnull THEN ARRAY[['', 'NOT NULL']] ELSE ARRAY[]::text[] END
 FROM pg_type t
 JOIN pg_namespace n ON n.oid = t.typnamespace
 WHERE t.typname::text = ANY (%(names)s::text[])
@@ -78,6 +84,28 @@ JOIN pg_class p ON p.oid = f.confrelid
 JOIN pg_namespace pn ON pn.oid = p.relnamespace
 WHERE f.contype = 'f' AND n.nspname = %(schema)s::text AND c.relname = %(name)s::text
 ORDER BY f.conname
+
+-- name: present_values
+-- What rows that are older than a column have in it, as Postgres keeps it: the default's value when the column was added.
+SELECT a.attname::text, (a.attmissingval::text::text[])[1]
+FROM pg_attribute a
+WHERE a.attrelid = %(table)s::oid AND a.attnum > 0 AND NOT a.attisdropped AND a.atthasmissing
+
+-- name: called_now
+SELECT n.nspname::text, c.relname::text
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = %(table)s::oid AND c.relkind = 'r'
+
+-- name: in_flight
+SELECT count(*)
+FROM tierkeeper.ledger
+WHERE schema_name = %(schema)s::text AND table_name = %(name)s::text
+  AND (state IN ('open', 'copied')
+       OR (state = 'done' AND settled_at > clock_timestamp() - make_interval(secs => reader_seconds)))
+
+-- name: size
+SELECT pg_total_relation_size(%(table)s::oid)
 
 -- name: row_guard
 -- ALWAYS: also against a session_replication_role of replica, under which a subscription writes, and a restore that says so.
