@@ -29,7 +29,7 @@ from tierkeeper.archive.segment import row_groups
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
-from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.postgres import ddl, shapes
 from tierkeeper.postgres.link import Link, transaction, translated
 
@@ -72,10 +72,26 @@ def select(reader: SegmentReader, segments: Sequence[Segment], since: datetime |
     for other in {s.schema_hash: s for s in wanted if s.schema_hash != newest.schema_hash}.values():
         theirs = _contents(reader, other)
         if replace(theirs, age_is_native=False).schema_hash != replace(contents, age_is_native=False).schema_hash:
-            cause = f"its columns changed between segment {other.id} and segment {newest.id}"
+            what = _difference(theirs.shape, contents.shape)
+            cause = f"its columns changed between segment {other.id} and segment {newest.id}: {what}"
             raise UsageError(f"table {newest.table}", cause, "Restore them one by one with --segment")
         contents = replace(contents, age_is_native=False)
     return Selection(reader, wanted, contents, arrow_schema(contents.carried), since, until)
+
+
+def _difference(old: TableShape, new: TableShape) -> str:
+    """The first thing in which the columns of two segments differ, in words."""
+    for column in new.columns:
+        before = old.column(column.name)
+        renamed = next((c for c in old.columns if old.oid == new.oid != 0 and c.number == column.number != 0), before)
+        if renamed is not None and renamed.name != column.name:
+            return f"its column {renamed.name!r} is called {column.name!r} since"
+        if before is None:
+            return f"its column {column.name!r} came later"
+        if before.type != column.type:
+            return f"its column {column.name!r} of type {before.type} is of type {column.type} since"
+    gone = next((c.name for c in old.columns if new.column(c.name) is None), None)
+    return f"its column {gone!r} is gone since" if gone is not None else "its collations or its key"
 
 
 def _contents(reader: SegmentReader, segment: Segment) -> Contents:

@@ -180,6 +180,8 @@ def _object_steps(tier: str, thing: SchemaObject, there: DestinationTable) -> It
             text = sql.SQL("ALTER TYPE {} ADD VALUE IF NOT EXISTS {}").format(sql.Identifier(thing.schema, thing.name), label)
             if i > 0:
                 text += sql.SQL(" AFTER {}").format(thing.labels[i - 1])
+            elif have:
+                text += sql.SQL(" BEFORE {}").format(have[0])  # without a place it would come last
             yield SetupStep(tier=tier, action=f"add the value {label!r} to {shown}", sql=text.as_string(None))
 
 

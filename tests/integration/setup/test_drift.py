@@ -120,7 +120,7 @@ FOLLOWED = {
                 ["let 'name'", "let 'gone'"]),
     "widened": (
         "ALTER TABLE {0} ALTER id TYPE bigint, ALTER name TYPE text, ALTER small TYPE int, ALTER f TYPE float8,"
-        " ALTER price TYPE numeric(12,4), ALTER at TYPE timestamptz, ALTER code TYPE char(6)", "name, small, f, price",
+        " ALTER price TYPE numeric(12,4), ALTER at TYPE timestamptz, ALTER code TYPE char(6)", "name, small, price",
         ["lock public.", "widen"],
     ),
     "renamed": ("ALTER TABLE {0} RENAME name TO title", "title", ["lock public.", "rename column 'name'"]),
