@@ -96,11 +96,24 @@ def test_a_namesake_that_means_something_else_is_refused(hop: Hop) -> None:
 
 
 NARROWER = (
-    ("numeric", "numeric(5, 1)"), ("numeric(9, 2)", "numeric(9, 1)"), ("varchar(9)", "varchar(3)"), ("text", "char(4)"),
-    ("float8", "float4"), ("timestamptz", "timestamptz(0)"), ("timestamptz", "timestamp"), ("time", "time(0)"),
-    ("interval", "interval day"), ("json", "jsonb"), ("bit varying(9)", "bit(9)"), ("numeric[]", "numeric(5, 1)[]"),
-    ("int8", "int4"),
+    ("numeric(9, 2)", "numeric(9, 1)"), ("timestamptz", "timestamp"), ("interval", "interval day"), ("json", "jsonb"),
+    ("bit varying(9)", "bit(9)"), ("numeric[]", "numeric(5, 1)[]"), ("varchar(9)", "text"), ("char(4)", "varchar(3)"),
 )  # fmt: skip
+WIDENED = (
+    ("numeric", "numeric(5, 1)"), ("varchar(9)", "varchar(3)"), ("text", "char(4)"), ("float8", "float4"),
+    ("timestamptz", "timestamptz(0)"), ("time", "time(0)"), ("int8", "int4"),
+)  # fmt: skip
+
+
+def test_a_column_at_main_that_would_cut_values_is_widened_where_that_loses_nothing(hop: Hop) -> None:
+    for conn, which in ((hop.core, 0), (hop.main, 1)):
+        columns = ", ".join(f'"col {i}" {pair[which]}' for i, pair in enumerate(WIDENED))
+        conn.execute(f"CREATE TABLE t (id int4 PRIMARY KEY, at date NOT NULL, {columns})".encode())
+    row = "(1, '2024-01-01', 1.25, 'longer', 'blanks  ', 0.1, '2024-01-01 00:00:00.5+00', '00:00:00.5', 1 << 40)"
+    hop.core.execute(f"INSERT INTO t VALUES {row.replace('1 << 40', '1099511627776')}".encode())
+    wanted = hop.core.execute("SELECT t::text FROM t").fetchall()
+    hop.move()
+    assert hop.main.execute("SELECT t::text FROM t").fetchall() == wanted
 
 
 def test_a_column_at_main_that_would_cut_values_is_refused(hop: Hop) -> None:
