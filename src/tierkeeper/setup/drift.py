@@ -79,9 +79,14 @@ def between(tier: str, source: SourceTable, there: DestinationTable) -> Drift:
 
 def unlike(tier: str, source: TableShape, there: DestinationTable) -> list[TierkeeperError]:
     """Why rows of `source` do not fit the table that `tier` has, which is the application's and follows nothing."""
-    found = between(tier, SourceTable(source, ()), there)
-    place = f"tiers.{tier}, table {source.name}"
-    return [*found.faults, *(UsageError(place, f"rows fit only once it were to {s.action}", _UNALIKE) for s in found.steps)]
+    place, have = f"tiers.{tier}, table {source.name}", there.shape
+    lacking = [c for c in source.columns if have is not None and have.column(c.name) is None]
+    found = between(tier, SourceTable(replace(source, columns=tuple(c for c in source.columns if c not in lacking)), ()), there)
+    return [
+        *(UsageError(place, f"it lacks the column {c.name!r} of type {c.type}", _UNALIKE) for c in lacking),
+        *found.faults,
+        *(UsageError(place, f"rows would fit only after a step there: {s.action}", _UNALIKE) for s in found.steps),
+    ]
 
 
 def refuse_behind(source: SourceTable, main: DestinationTable) -> None:
