@@ -185,13 +185,9 @@ class MoveService:
             return self._prepare(policy, request.source, request.destination, apply=True)
         except InFlight:
             with self._audit.action("settle", str(request.table), {"from": request.source, "to": request.destination}) as note:
-                outcome = self._run(request, source, selection, replace(weighed, limit=0), self._mirrors)
+                outcome = self._run(request, source, selection, replace(weighed, limit=0), [str(p.name) for p in self._policies])
                 note(recovered=outcome.recovered)
             return self._prepare(policy, request.source, request.destination, apply=True)
-
-    @property
-    def _mirrors(self) -> frozenset[str]:
-        return frozenset(str(p.name) for p in self._policies if p.mode == "mirror")
 
     def refresh_mirrors(self, waiting: Collection[str] = ()) -> None:
         """Brings the mirrored tables at Main up to date with Core, but for those `waiting`, which Main does not follow."""
