@@ -1,9 +1,10 @@
 """COPY at the speed of libpq: rows out by the block, blocks in.
 
-psycopg's own reader asks the event loop for each row, which costs more than reading it. This one takes what libpq has
-buffered directly and asks psycopg only to wait for more.
+psycopg's own reader asks the event loop for each row, which costs more than reading it. This one asks libpq itself, and the
+system only when libpq has nothing buffered.
 """
 
+import select
 from collections.abc import Generator, Iterable, Sequence
 
 import psycopg
@@ -22,27 +23,26 @@ def rows_out(cur: psycopg.Cursor, query: sql.Composed) -> Generator[Block]:
     Close it when you stop early: that cancels the COPY and leaves the connection usable.
     """
     pgconn = cur.connection.pgconn
-    take = pgconn.get_copy_data
-    with cur.copy(query) as copy:
+    take, consume = pgconn.get_copy_data, pgconn.consume_input
+    readable = select.poll()
+    readable.register(pgconn.socket, select.POLLIN)
+    with cur.copy(query):
         block: list[Row] = []
         held_bytes = 0
         while True:
             size, row = take(1)
             if size > 0:
                 block.append(row)
+                held_bytes += size
+                if held_bytes >= COPY_BLOCK_BYTES:
+                    yield block
+                    block, held_bytes = [], 0
             elif size == 0:  # nothing is buffered
-                waited = copy.read()
-                size = len(waited)
-                if not size:
-                    break
-                block.append(waited)
+                readable.poll()
+                consume()
             else:
                 _end(pgconn)
                 break
-            held_bytes += size
-            if held_bytes >= COPY_BLOCK_BYTES:
-                yield block
-                block, held_bytes = [], 0
         if block:
             yield block
 
