@@ -120,6 +120,14 @@ class MoveResult(Result):
     batch_ids: list[str] = Field(default=[], description="as the destination's ledger and the audit name them")
 
 
+class Stays(Result):
+    """Rows that a move leaves where they are."""
+
+    reason: str
+    rows: int
+    keys: list[str] = Field(default=[], description="of the rows, where they are few")
+
+
 class MovePlan(Result):
     """`move --dry-run`: what would happen. Nothing was changed."""
 
@@ -141,6 +149,7 @@ class MovePlan(Result):
         default=[],
         description="triggers, publications and whatever else would see the deletes; on the way up what Core would use, too",
     )
+    stays: list[Stays] | None = Field(default=None, description="with --explain: which rows stay, and why")
     dry_run: bool = True
 
 

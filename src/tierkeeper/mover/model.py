@@ -71,15 +71,21 @@ class Selection:
         """(age, key…): the order in which batches are cut."""
         return (self.age, *(k for k in self.shape.key if k != self.age))
 
+    @property
+    def old(self) -> sql.Composed:
+        """SQL that holds for rows older than the cutoff, infinitely old ones too."""
+        return sql.SQL("{} < {}").format(sql.Identifier(self.age), self._instant())
+
+    @property
+    def condition(self) -> sql.Composed:
+        """The user's condition, which plan.check_condition has looked at; true if there is none."""
+        return sql.SQL("{}\n").format(sql.SQL("true" if self.where is None else self.where))
+
     def eligible(self, after: Bound | None, conflicts: Sequence[Bound] = ()) -> sql.Composed:
         """SQL that holds for the selected rows behind `after`; `conflicts` are keys (in key order) to leave where they are."""
-        age = sql.Identifier(self.age)
-        parts: list[sql.Composable] = [
-            sql.SQL("isfinite({})").format(age),
-            sql.SQL("{} < {}").format(age, self._instant()),
-        ]
+        parts: list[sql.Composable] = [sql.SQL("isfinite({})").format(sql.Identifier(self.age)), self.old]
         if self.where is not None:
-            parts.append(sql.SQL("({}\n)").format(sql.SQL(self.where)))  # checked by plan.check_condition
+            parts.append(sql.SQL("({})").format(self.condition))
         if after is not None:
             parts.append(self._compare(">", after))
         if self.upto is not None:

@@ -20,6 +20,7 @@ from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.kernel.units import Age
 from tierkeeper.mover import budget, fitness, mirror, plan, recovery
 from tierkeeper.mover.destination import PostgresDestination
+from tierkeeper.mover.explain import stays as explain_stays
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Selection
 from tierkeeper.mover.pacing import Pacer, Weighed, weigh
@@ -103,8 +104,8 @@ class MoveService:
         self._archive = archive
         self._room = room
 
-    def plan(self, request: Request) -> MovePlan:
-        """What `move` would do now. Changes nothing."""
+    def plan(self, request: Request, *, explain: bool = False) -> MovePlan:
+        """What `move` would do now; `explain` says which rows it would leave, and why. Changes nothing."""
         policy = self._policy(request)
         with translated(str(request.table)), closing(self._links[request.source].connect("mover")) as conn:
             source = Source(self._links[request.source], conn, request.source)
@@ -114,6 +115,10 @@ class MoveService:
             notes = _notes(selection.shape, shapes.publications_and_slots(conn, request.table)) + self._around(request, conn)
             if request.upward:
                 notes += self._returning(request, policy, source, selection)
+            stays = None
+            if explain:
+                with closing(self._links["main"].connect("mover")) as main:
+                    stays = explain_stays(source, main, selection, self._bounds.longest_reader_seconds)
         if weighed.refusal is not None:
             notes.append(f"it would be refused now: {weighed.refusal}")
         source_cost, destination_cost = weighed.costs[0], weighed.costs[1] if len(weighed.costs) > 1 else None
@@ -134,6 +139,7 @@ class MoveService:
             locks=_locks(request) if weighed.rows else [],
             setup=self._prepare(policy, request.source, request.destination, apply=False).steps,
             notes=notes,
+            stays=stays,
         )
 
     def move(self, request: Request) -> MoveResult:
@@ -165,6 +171,7 @@ class MoveService:
             bytes=outcome.bytes,
             seconds=round(self._clock.monotonic() - began, 3),
             stopped_because=outcome.stopped_because,
+            rows_left=outcome.rows_left,
             cutoff=selection.cutoff,
             recovered=outcome.recovered,
             conflicts=outcome.conflicts,

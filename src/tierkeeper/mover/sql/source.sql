@@ -77,3 +77,16 @@ WHERE EXISTS (SELECT FROM ONLY {table} AS t WHERE {same})
 -- name: delete
 WITH gone AS (DELETE FROM ONLY {table} WHERE {predicate} RETURNING ctid, xmin)
 SELECT count(*), {fingerprint}::text, pg_relation_filenode({regclass}::regclass)::bigint FROM gone
+
+-- name: stays
+-- Each row is counted once, by the first reason that holds.
+SELECT count(*) FILTER (WHERE {age} IS NULL),
+       count(*) FILTER (WHERE NOT isfinite({age})),
+       count(*) FILTER (WHERE isfinite({age}) AND NOT {old}),
+       count(*) FILTER (WHERE isfinite({age}) AND {old} AND ({condition}) IS NOT TRUE)
+FROM ONLY {table}
+
+-- name: resting_rows
+SELECT coalesce(sum(rows), 0)::bigint FROM tierkeeper.ledger
+WHERE schema_name = %(schema)s AND table_name = %(table)s
+  AND (state = 'copied' OR (state = 'done' AND settled_at > clock_timestamp() - make_interval(secs => greatest(%(seconds)s, reader_seconds))))
