@@ -136,9 +136,10 @@ class Keeper:
         older_than: Age | None = None,
         where: str | None = None,
         limit: int | None = None,
+        explain: bool = False,
     ) -> MovePlan:
-        """What `move` would do. Changes nothing."""
-        return self._mover.plan(Request(table, from_, to, before, older_than, where, limit))
+        """What `move` would do; `explain` says which rows it would leave, and why. Changes nothing."""
+        return self._mover.plan(Request(table, from_, to, before, older_than, where, limit), explain=explain)
 
     def quota(self, dry_run: bool = False, *, allow_rewrite: bool = False) -> QuotaResult:
         """The quota manager's run. Raises UsageError, before anything moves, where the tiers are not who they should be.

@@ -1,5 +1,6 @@
 """`tierkeeper move`."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -30,6 +31,9 @@ def register(app: typer.Typer) -> None:
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="Show what would move and what would be made first; change nothing.")
         ] = False,
+        explain: Annotated[
+            bool, typer.Option("--explain", help="As --dry-run, and say which rows would stay where they are, and why.")
+        ] = False,
     ) -> None:
         """Move old rows of a table one tier down, or rows that you name from main back to core, verified.
 
@@ -39,5 +43,5 @@ def register(app: typer.Typer) -> None:
         arguments.hop(from_, to)
         instant, age = arguments.cutoff(before, older_than)
         with session.keeper(stoppable=True) as keeper:
-            run = keeper.plan_move if dry_run else keeper.move
+            run = partial(keeper.plan_move, explain=explain) if dry_run or explain else keeper.move
             session.show(run(name, from_, to, before=instant, older_than=age, where=where, limit=limit))

@@ -47,6 +47,7 @@ def _move(result: r.MoveResult) -> Iterator[RenderableType]:
         ("moved", cell(f"{plural(result.rows, 'row')} in {plural(result.batches, 'batch')}, {format_bytes(result.bytes)}")),
         ("took", cell(f"{result.seconds:.1f} s{speed}")),
         ("ended because", cell(result.stopped_because, "green" if result.stopped_because == "complete" else "yellow")),
+        *([("left", cell(plural(result.rows_left, "row")))] if result.rows_left else []),
     )
     if result.rows and result.from_ == "core":
         yield from notes(["the deleted rows' space stays Core's until it is given back: 'tierkeeper quota' does that"], "blue")
@@ -71,6 +72,9 @@ def _plan(result: r.MovePlan) -> Iterator[RenderableType]:
         yield Text.assemble(("lock  ", "blue"), visible(lock))
     for step in result.setup:
         yield Text.assemble(("first  ", "blue"), f"{visible(step.tier)}: {visible(step.action)}")
+    for stays in result.stays or []:
+        keys = f" ({visible(', '.join(stays.keys))})" if stays.keys else ""
+        yield Text.assemble(("stays  ", "yellow"), f"{plural(stays.rows, 'row')}: {visible(stays.reason)}{keys}")
     yield from notes(result.notes)
     yield Text("Nothing was changed (dry run).")
 

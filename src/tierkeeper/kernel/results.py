@@ -113,6 +113,7 @@ class MoveResult(Result):
     )
     seconds: float
     stopped_because: str = Field(description="complete, row limit, resting, waiting for a reader, stopped, ...")
+    rows_left: int = Field(default=0, description="rows that fit and were not moved, where the run ended before it was complete")
     cutoff: datetime | None = None
     recovered: int = Field(default=0, description="batches of an interrupted run that were settled first")
     conflicts: list[str] = Field(default=[], description="keys that are in both tiers and stay so")

@@ -79,6 +79,8 @@ class Mover:
                 else:
                     run.end(resting)
             clear(self._source, self._destination, self._pace.longest_reader_seconds)
+            if run.ended:
+                run.outcome.rows_left = self._source.count(selection)
         finally:
             self._give_back()
         run.outcome.conflicts = [", ".join(c) for c in run.conflicts]

@@ -44,12 +44,13 @@ class Pace:
 
 @dataclass
 class Outcome:
-    """What a run did. `stopped_because` is `complete` unless something is left that another run would move."""
+    """What a run did. `stopped_because` is `complete` unless something is left that another run would move: `rows_left`."""
 
     batches: int = 0
     rows: int = 0
     bytes: int = 0
     recovered: int = 0
+    rows_left: int = 0
     stopped_because: str = "complete"
     conflicts: list[str] = field(default_factory=list)
     moved: list[UUID] = field(default_factory=list)
