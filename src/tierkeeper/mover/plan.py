@@ -3,9 +3,6 @@
 from collections.abc import Iterable, Iterator
 from enum import Enum, auto
 
-import sqlglot
-from sqlglot.errors import SqlglotError
-
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.limits import BATCH_ROWS_MIN, PIECE_PAGES, ROWS_PER_PAGE
 from tierkeeper.kernel.policy import Tier
@@ -79,6 +76,10 @@ def check_condition(where: str | None) -> None:
     """Raises UsageError unless `where` is one SQL condition, whole and with nothing behind it."""
     if where is None:
         return
+    # A run without a condition, which most are, does not wait for the parser to load.
+    import sqlglot
+    from sqlglot.errors import SqlglotError
+
     try:
         statements = sqlglot.parse(f"SELECT 1 FROM t WHERE ({where}\n)", dialect="postgres")  # noqa: S608 - parsed, never sent
         sqlglot.condition(where, dialect="postgres")
