@@ -22,7 +22,7 @@ from tierkeeper.archive.reading import check_content
 from tierkeeper.archive.segment import DATA_KEY_BYTES, Written
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
-from tierkeeper.kernel.errors import Failed, Fenced, TierkeeperError
+from tierkeeper.kernel.errors import Failed, Fenced, NotNow, TierkeeperError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, LedgerRow, LedgerState, SourceSnapshot
@@ -264,7 +264,7 @@ def _age_is_native(snapshot: SourceSnapshot) -> bool:
 
 
 def _read(reader: pa.RecordBatchReader, schema: pa.Schema, place: str) -> Iterator[pa.RecordBatch]:
-    """The source's batches under `schema`. Raises Failed where the stream breaks or has other types than the shape promised."""
+    """The source's batches under `schema`. Raises NotNow where the stream breaks, Failed for other types."""
     if reader.schema.names != schema.names or reader.schema.types != schema.types:
         difference = next(
             (f"{a} for {b}" for a, b in zip(reader.schema, schema, strict=False) if a.type != b.type), "other columns"
@@ -276,5 +276,6 @@ def _read(reader: pa.RecordBatchReader, schema: pa.Schema, place: str) -> Iterat
         except StopIteration:
             return
         except (pa.ArrowException, OSError) as error:
-            raise Failed(place, f"the source's rows stopped coming ({str(error).splitlines()[0]})", _REMEDY_SOURCE) from error
+            kind = NotNow if isinstance(error, OSError) else Failed  # the link or the server went away
+            raise kind(place, f"the source's rows stopped coming ({str(error).splitlines()[0]})", _REMEDY_SOURCE) from error
         yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)

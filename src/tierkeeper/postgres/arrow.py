@@ -2,21 +2,25 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
-from tierkeeper.kernel.errors import Failed
+from tierkeeper.kernel.errors import Failed, NotNow
 from tierkeeper.postgres.link import MOVER_LOCK, PINNED, Link
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_PASSES: Final = ("08", "40", "53", "57")
+"""Classes of SQLSTATE that pass by themselves: connection, rollback, resources, the operator's doing."""
 
 
 @contextmanager
 def snapshot_reader(link: Link, snapshot: str, query: str, *, purpose: str) -> Iterator["pa.RecordBatchReader"]:
     """The result of `query`, streamed, as of the exported `snapshot` and under the pinned settings.
 
-    The exporting transaction must stay open until this has entered. Raises Failed naming the tier.
+    The exporting transaction must stay open until this has entered. Raises, naming the tier, NotNow where the server or
+    the link to it went away, Failed for what the server refuses.
     """
     from adbc_driver_postgresql import dbapi
 
@@ -36,4 +40,6 @@ def snapshot_reader(link: Link, snapshot: str, query: str, *, purpose: str) -> I
                 yield reader
             conn.rollback()
     except dbapi.Error as error:
-        raise Failed(f"tiers.{link.tier} ({link.shown})", str(error).splitlines()[0], "Run the same command again") from error
+        state = (error.sqlstate or "").strip("\0")  # none: no server has answered
+        kind = Failed if state and state[:2] not in _PASSES else NotNow
+        raise kind(f"tiers.{link.tier} ({link.shown})", str(error).splitlines()[0], "Run the same command again") from error
