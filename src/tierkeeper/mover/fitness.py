@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from psycopg.rows import class_row
 
 from tierkeeper.kernel.errors import UsageError
-from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.postgres.link import Connection, transaction
 from tierkeeper.postgres.statements import load
 
@@ -83,3 +83,9 @@ def arrival_notes(seen: Surroundings, tier: str) -> list[str]:
 def departure_notes(seen: Surroundings, tier: str) -> list[str]:
     """What happens at `tier` besides, when rows leave it."""
     return [f"subscription {s} writes to {tier}: what it changes in rows that have left is lost" for s in seen.subscriptions]
+
+
+def delete_notes(shape: TableShape, listeners: tuple[str, ...]) -> list[str]:
+    """Who else sees the rows being deleted where they leave."""
+    notes = [f"{t} fires on each row that is deleted" for t in shape.delete_triggers]
+    return notes + [f"the deletes will be seen by {who}" for who in listeners]

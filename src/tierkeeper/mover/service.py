@@ -112,7 +112,9 @@ class MoveService:
             selection = self._selection(request, policy, source)
             self._refuse_unfit(request, source)
             weighed = self._weigh(request, source, selection)
-            notes = _notes(selection.shape, shapes.publications_and_slots(conn, request.table)) + self._around(request, conn)
+            notes = fitness.delete_notes(selection.shape, shapes.publications_and_slots(conn, request.table)) + self._around(
+                request, conn
+            )
             if request.upward:
                 notes += self._returning(request, policy, source, selection)
             stays = None
@@ -394,11 +396,6 @@ def _locks(request: Request) -> list[str]:
             f"{request.destination}: ROW EXCLUSIVE on {request.table}, and the copied rows until their batch is forgotten"
         )
     return locks
-
-
-def _notes(shape: TableShape, listeners: tuple[str, ...]) -> list[str]:
-    notes = [f"{t} fires on each row that is deleted" for t in shape.delete_triggers]
-    return notes + [f"the deletes will be seen by {who}" for who in listeners]
 
 
 def _nothing() -> None:
