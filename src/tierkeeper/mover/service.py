@@ -312,7 +312,8 @@ class MoveService:
             clock=self._clock,
             progress=self._progress,
             stop=self._stop,
-            refresh_parents=_nothing if request.upward else lambda: self.refresh_mirrors(waiting),
+            # What rows refer to is at home where they go up to.
+            refresh_parents=lambda: None if request.upward else self.refresh_mirrors(waiting),
             rests=rests,
             open_pair=None if request.destination == "archive" else lambda: self._pair(request),
             throttle=throttle,
@@ -396,7 +397,3 @@ def _locks(request: Request) -> list[str]:
             f"{request.destination}: ROW EXCLUSIVE on {request.table}, and the copied rows until their batch is forgotten"
         )
     return locks
-
-
-def _nothing() -> None:
-    """The rows that others refer to are at home where these go."""
