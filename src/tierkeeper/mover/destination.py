@@ -40,6 +40,10 @@ class ParentMissing(Exception):  # noqa: N818 - likewise
     """A row of the batch refers to one that the destination has not; nothing was changed."""
 
 
+class Contended(Exception):  # noqa: N818 - likewise
+    """Another session holds what a row of the batch needs there, a neighbour's copy for one; nothing was changed."""
+
+
 Target = tuple[TableShape, list[tuple[str, int]]]
 """A table at the destination, and its columns with their types' object ids."""
 
@@ -76,7 +80,7 @@ class PostgresDestination:
         return LedgerRow(batch, int(row[0]), "open", None, 0)
 
     def copy(self, batch: Batch, snapshot: SourceSnapshot) -> LedgerRow:
-        """Copies, reads back, compares, commits. Raises KeyTaken, ParentMissing, Fenced, or Failed on a difference."""
+        """Copies, reads back, compares, commits. Raises KeyTaken, ParentMissing, Contended, Fenced, or Failed on a difference."""
         target = self._target(batch.table)
         try:
             with transaction(self._conn) as cur:
@@ -86,6 +90,18 @@ class PostgresDestination:
             raise KeyTaken(str(error.diag.constraint_name)) from error
         except errors.ForeignKeyViolation as error:
             raise ParentMissing from error
+        except (errors.DeadlockDetected, errors.SerializationFailure) as error:
+            raise Contended from error
+        except errors.LockNotAvailable as error:
+            if not error.diag.context:  # the table's own lock, before the first row: no other batch would get it either
+                raise
+            raise Contended from error
+        except errors.ObjectInUse as error:
+            raise Failed(
+                f"{batch.table} ({self.tier})",
+                f"a trigger there writes to the rows that arrive ({error.diag.message_primary})",
+                "Drop or change it, or leave those rows out with --where; nothing was moved",
+            ) from error
         except (errors.IntegrityError, errors.DataError, errors.ProgrammingError, errors.RaiseException) as error:
             raise translate(error, f"{batch.table} ({self.tier})") from error
         reach(Point.COPIED)
@@ -185,7 +201,8 @@ class PostgresDestination:
     def taken_keys(self, batch: Batch, snapshot: SourceSnapshot) -> tuple[list[Bound], bool]:
         """Keys of the batch that are here already, in the text form and order of the table's key.
 
-        Without those of a copy in flight, which is not the row yet and may be undone: whether there are such is the second value.
+        Without those of a copy in flight, which is not the row yet and may be undone: whether one may be in the way is the
+        second value. Where no key of the batch is here, any may be: it had a value that is wanted once, or had the key until now.
         """
         key = snapshot.shape.key
         staging = sql.Identifier("tierkeeper_keys")
@@ -206,7 +223,8 @@ class PostgresDestination:
             )
             found = cur.execute(query).fetchall()
             taken = [tuple(map(str, key)) for in_flight, *key in found if not in_flight]
-        return taken, len(taken) < len(found)
+            any_copied = any(state == "copied" for state, _ in self._states(cur, batch.table))
+        return taken, len(taken) < len(found) if found else any_copied
 
     def settled_for_readers(self, batch_ids: Sequence[UUID]) -> str | None:
         """None once every snapshot here that is older than the copies has ended and standbys have flushed them.
@@ -299,7 +317,10 @@ class PostgresDestination:
     def _arriving(self, table: TableName) -> list[tuple[str, int]]:
         """How many batches of `table` are in which state, of those that are not over."""
         with transaction(self._conn, read_only=True) as cur:
-            rows = cur.execute(_SQL["ledger_resting"], {"schema": table.schema, "table": table.name}).fetchall()
+            return self._states(cur, table)
+
+    def _states(self, cur: psycopg.Cursor, table: TableName) -> list[tuple[str, int]]:
+        rows = cur.execute(_SQL["ledger_resting"], {"schema": table.schema, "table": table.name}).fetchall()
         return [(str(state), int(n)) for state, n in rows]
 
     def knows(self, batch_id: UUID) -> LedgerState | None:

@@ -17,7 +17,7 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import CONFLICTS_PER_TABLE, GROUP_BATCHES, WAIT_EXTRA_SECONDS, WORKERS
 from tierkeeper.kernel.ports import Batch, Destination, LedgerRow, Stop, Throttle
 from tierkeeper.mover import conflicts
-from tierkeeper.mover.destination import KeyTaken, ParentMissing, PostgresDestination
+from tierkeeper.mover.destination import Contended, KeyTaken, ParentMissing, PostgresDestination
 from tierkeeper.mover.model import Bound, Range, Selection
 from tierkeeper.mover.recovery import settle
 from tierkeeper.mover.source import Changed, Resting, Source
@@ -204,8 +204,11 @@ class Worker:
                 group.append(row)
         return group
 
-    def _copy(self, taken: Range) -> LedgerRow | None:
-        """One batch up to `copied`: intent, S1, copy. Anything that goes wrong undoes it before it is told."""
+    def _copy(self, taken: Range, *, looked: bool = False) -> LedgerRow | None:
+        """One batch up to `copied`: intent, S1, copy. Anything that goes wrong undoes it before it is told.
+
+        `looked`: a key was taken there the last time, and nothing was found that had it.
+        """
         selection = self._run.selection
         for refreshed in (False, True):
             batch = self._batch(taken)
@@ -222,8 +225,19 @@ class Worker:
                 self._run.note_copied(snapshot.extent.rows)
                 return LedgerRow(batch, row.seq, "copied", copied.extent, copied.bytes)
             except KeyTaken as error:
-                if self._note_conflicts(batch, error.constraint):
-                    return self._copy(taken)
+                left = self._note_conflicts(batch)
+                if left == 0 and looked:
+                    raise Failed(
+                        f"{selection.shape.name} ({self._destination.tier})",
+                        f"the unique constraint {error.constraint} refuses rows whose key is not there",
+                        "Drop it there, or delete the rows there that have the same values",
+                    ) from error
+                if left is not None:
+                    return self._copy(taken, looked=left == 0)
+                self._run.note_changed()
+                return None
+            except Contended:
+                settle(self._source, self._destination, batch.id)
                 self._run.note_changed()
                 return None
             except ParentMissing as error:
@@ -250,17 +264,16 @@ class Worker:
             return False
         return True
 
-    def _note_conflicts(self, batch: Batch, constraint: str) -> bool:
-        """A key that is in both tiers stays in both, noted; Core's row counts. The batch goes on without it.
+    def _note_conflicts(self, batch: Batch) -> int | None:
+        """A key that is in both tiers stays in both, noted; Core's row counts. Returns how many the batch goes on without.
 
-        False: a neighbour's copy in flight has a key of this batch, since the row's age was changed between the two reads or
+        None: a neighbour's copy in flight has a key or a value of this batch, since a row was changed between the two reads or
         another run is at work. One of the two will be undone, so the batch waits for the next pass.
         """
         shape = self._run.selection.shape
-        place = f"{shape.name} ({self._destination.tier})"
         try:
             if not isinstance(self._destination, PostgresDestination):
-                raise Failed(place, "a key is there already", "Look at the destination")
+                raise Failed(f"{shape.name} ({self._destination.tier})", "a key is there already", "Look at the destination")
             with self._source.snapshot(batch, shape) as snapshot:
                 taken, in_flight = self._destination.taken_keys(batch, snapshot)
             main = self._source.conn if self._source.tier == "main" else self._destination.conn
@@ -268,13 +281,7 @@ class Worker:
         finally:
             settle(self._source, self._destination, batch.id)
         added = self._run.add_conflicts(taken)
-        if not added and not in_flight:
-            raise Failed(
-                place,
-                f"the unique constraint {constraint} refuses rows whose key is not there",
-                "Drop it there, or delete the rows there that have the same values",
-            )
-        return not in_flight
+        return None if in_flight else added
 
     def _batch(self, taken: Range) -> Batch:
         selection = self._run.selection
