@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from uuid import UUID
 
+from tierkeeper.kernel.digest import RowDigest
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.tables import TableName, TableShape
 
@@ -64,9 +65,8 @@ class SourceSnapshot(Protocol):
     @property
     def extent(self) -> Extent: ...
 
-    def copy(self, columns: Sequence[str], *, binary: bool) -> Generator[Sequence[bytes | bytearray | memoryview]]:
-        """The batch's rows as COPY data, whole rows in blocks; a binary header rides with the first row, the trailer comes as a
-        row of its own. Close it when you stop early."""
+    def copy(self, columns: Sequence[str], *, binary: bool, digest: RowDigest | None = None) -> Generator[bytearray]:
+        """The batch's rows as COPY data, in blocks; `digest` has counted them in when it ends. Close it when you stop early."""
         ...
 
     def arrow(

@@ -9,13 +9,13 @@ from uuid import UUID
 import psycopg
 from psycopg import errors, sql
 
+from tierkeeper.kernel.digest import RowDigest
 from tierkeeper.kernel.errors import Failed, Fenced, NotNow, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, SourceSnapshot
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import fitness, model
-from tierkeeper.mover.digest import RowDigest
 from tierkeeper.mover.model import Bound
 from tierkeeper.mover.source import Source
 from tierkeeper.postgres import shapes
@@ -125,10 +125,10 @@ class PostgresDestination:
         columns = [c.name for c in snapshot.shape.columns]
         binary = model.travels_as_binary(snapshot.shape, target[0])
         options = sql.SQL("(FORMAT binary)") if binary else sql.SQL("")
-        sent, kept = RowDigest(binary), RowDigest(binary)
+        sent, kept = RowDigest(), RowDigest()
         into = sql.SQL("COPY {} ({}) FROM STDIN {}").format(model.qualified(batch.table), model.names(columns), options)
-        with closing(snapshot.copy(columns, binary=binary)) as rows:
-            rows_in(cur, into, sent.through(rows))
+        with closing(snapshot.copy(columns, binary=binary, digest=sent)) as blocks:
+            rows_in(cur, into, blocks)
         snapshot.close()
         if shapes.columns_now(cur, batch.table) != target[1]:
             raise NotNow(place, "its columns were altered during the run", "Run the same command again")
@@ -139,7 +139,7 @@ class PostgresDestination:
             near=_near(batch.age, extent),
             options=options,
         )
-        deque(kept.through(rows_out(cur, own)), maxlen=0)
+        deque(rows_out(cur, own, binary=binary, digest=kept), maxlen=0)
         if sent.rows != extent.rows:
             raise Failed(
                 place,

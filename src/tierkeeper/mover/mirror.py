@@ -56,7 +56,7 @@ def _refresh_one(source: Connection, destination: Connection, name: TableName) -
             )
             read = sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT").format(model.names(columns), model.qualified(name))
             write = sql.SQL("COPY {} ({}) FROM STDIN").format(staging, model.names(columns))
-            with closing(rows_out(out, read)) as blocks:
+            with closing(rows_out(out, read, binary=False)) as blocks:
                 rows_in(cur, write, blocks)
             rows = cur.rowcount
             cur.execute(_upsert(shape, staging))

@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg import errors, sql
 
+from tierkeeper.kernel.digest import RowDigest
 from tierkeeper.kernel.errors import Failed, Fenced, NotNow, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
@@ -19,7 +20,7 @@ from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import fitness, model
 from tierkeeper.mover.model import Bound, Piece, Selection
 from tierkeeper.postgres.arrow import snapshot_reader
-from tierkeeper.postgres.copy import Block, rows_out
+from tierkeeper.postgres.copy import rows_out
 from tierkeeper.postgres.link import Connection, Link, transaction
 from tierkeeper.postgres.shapes import columns_now
 from tierkeeper.postgres.statements import load
@@ -55,11 +56,12 @@ class Snapshot:
     batch: Batch
     extent: Extent
 
-    def copy(self, columns: Sequence[str], *, binary: bool) -> Generator[Block]:
+    def copy(self, columns: Sequence[str], *, binary: bool, digest: RowDigest | None = None) -> Generator[bytearray]:
         query = sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(
             model.names(columns), model.qualified(self.shape.name), _text(self.batch.predicate)
         )
-        with closing(rows_out(self.cursor, query + sql.SQL(" (FORMAT binary)") if binary else query)) as blocks:
+        query = query + sql.SQL(" (FORMAT binary)") if binary else query
+        with closing(rows_out(self.cursor, query, binary=binary, digest=digest)) as blocks:
             yield from islice(blocks, 1)
             reach(Point.SOURCE_READ)
             yield from blocks

@@ -1,57 +1,75 @@
 """COPY at the speed of libpq: rows out by the block, blocks in.
 
 psycopg's own reader asks the event loop for each row, which costs more than reading it. This one asks libpq itself, and the
-system only when libpq has nothing buffered.
+system only when libpq has nothing buffered. Rows are weighed one by one as they come: to keep them for later costs more than to
+copy them into a block.
 """
 
 import select
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 
 import psycopg
 from psycopg import errors, pq, sql
 
+from tierkeeper.kernel.digest import RowDigest, weigh
 from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
 
-Row = bytes | bytearray | memoryview
-Block = Sequence[Row]
-"""Whole rows as COPY sends them; the header of binary COPY rides with the first row, its trailer comes as a row of its own."""
+_HEADER_BYTES = 19  # of binary COPY: signature, flags, length of an extension that Postgres has never used
+_TRAILER = b"\xff\xff"  # of binary COPY: no row begins so, for no table has 65535 columns
 
 
-def rows_out(cur: psycopg.Cursor, query: sql.Composed) -> Generator[Block]:
-    """The rows of a `COPY … TO STDOUT`, in blocks of about `COPY_BLOCK_BYTES`: memory is bounded by one block and one row.
+def rows_out(cur: psycopg.Cursor, query: sql.Composed, *, binary: bool, digest: RowDigest | None = None) -> Generator[bytearray]:
+    """What a `COPY … TO STDOUT` says, in blocks of about `COPY_BLOCK_BYTES`: memory is bounded by one block and one row.
 
-    Close it when you stop early: that cancels the COPY and leaves the connection usable.
+    `digest` counts the rows in, without the header and the trailer of `binary`, and is whole when the generator has ended. Close
+    it when you stop early: that cancels the COPY and leaves the connection usable.
     """
     pgconn = cur.connection.pgconn
-    take, consume = pgconn.get_copy_data, pgconn.consume_input
-    readable = select.poll()
-    readable.register(pgconn.socket, select.POLLIN)
+    take = pgconn.get_copy_data
     with cur.copy(query):
-        block: list[Row] = []
-        held_bytes = 0
-        while True:
+        block, rows, total, size_bytes = bytearray(), 0, 0, 0
+        size, row = _take(pgconn)
+        if binary and size > 0:
+            rows, total, size_bytes = -1, -weigh(_TRAILER), -_HEADER_BYTES - len(_TRAILER)
+            total += weigh(row[_HEADER_BYTES:]) - weigh(row)
+            if size == _HEADER_BYTES:  # it came alone: there is no row
+                rows, total = rows - 1, total - weigh(b"")
+        while size > 0:
+            block += row
+            rows += 1
+            total += weigh(row)
+            if len(block) >= COPY_BLOCK_BYTES:
+                size_bytes += len(block)
+                yield block
+                block = bytearray()
             size, row = take(1)
-            if size > 0:
-                block.append(row)
-                held_bytes += size
-                if held_bytes >= COPY_BLOCK_BYTES:
-                    yield block
-                    block, held_bytes = [], 0
-            elif size == 0:  # nothing is buffered
-                readable.poll()
-                consume()
-            else:
-                _end(pgconn)
-                break
+            if size == 0:
+                size, row = _take(pgconn)
+        _end(pgconn)
+        size_bytes += len(block)
         if block:
             yield block
+        if digest is not None:
+            digest.add(rows, total, size_bytes)
 
 
-def rows_in(cur: psycopg.Cursor, query: sql.Composed, blocks: Iterable[Block]) -> None:
-    """Sends the rows of `blocks` to a `COPY … FROM STDIN`."""
+def rows_in(cur: psycopg.Cursor, query: sql.Composed, blocks: Iterable[bytearray]) -> None:
+    """Sends `blocks` to a `COPY … FROM STDIN`."""
     with cur.copy(query) as copy:
         for block in blocks:
-            copy.write(b"".join(block))
+            copy.write(block)
+
+
+def _take(pgconn: pq.abc.PGconn) -> tuple[int, memoryview]:
+    """The next row, waited for; at the end its size is negative."""
+    readable = select.poll()
+    readable.register(pgconn.socket, select.POLLIN)
+    while True:
+        pgconn.consume_input()  # more may have come since it was last asked: that is cheaper than to ask the system whether
+        found = pgconn.get_copy_data(1)
+        if found[0] != 0:
+            return found
+        readable.poll()
 
 
 def _end(pgconn: pq.abc.PGconn) -> None:
