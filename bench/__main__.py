@@ -1,15 +1,21 @@
-"""`python -m bench NAME [--json] [--rows N] [--runs N]`."""
+"""`python -m bench NAME [--json] [--rows N] [--runs N]`, and for the moves `--delay MS`, `--peer NAME`, `--scale N,N`."""
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
 
-from bench import archive_write, move
-from bench.common import Figures
+from bench import archive_write, many_tables, move
+from bench.common import Figures, Options
+from bench.peers import PEERS
 from tierkeeper.kernel.errors import TierkeeperError
 
-BENCHES: dict[str, Callable[[int, int], Figures]] = {"move": move.run, "archive-write": archive_write.run}
+BENCHES: dict[str, Callable[[Options], Figures]] = {
+    "move": move.run,
+    "move-scale": move.scale,
+    "archive-write": archive_write.run,
+    "many-tables": many_tables.run,
+}
 
 
 def main() -> int:
@@ -18,20 +24,32 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=3, help="of each side, taken in turn; the median counts")
+    parser.add_argument("--delay", type=float, default=0, metavar="MS", help="move: on the link to Core, each way")
+    parser.add_argument("--peer", choices=[*PEERS, move.ALL], default="pipe", help="move: what to compare with")
+    parser.add_argument("--scale", type=_sizes, default=[10**5, 10**6, 10**7], metavar="N,N", help="move-scale: rows")
+    parser.add_argument("--tables", type=int, default=1_000, help="many-tables: how many")
     given = parser.parse_args()
-    if given.rows < 1 or given.runs < 1:
-        parser.error("--rows and --runs must be at least 1")
+    if min(given.rows, given.runs, given.tables, *given.scale) < 1 or given.delay < 0:
+        parser.error("numbers of rows, runs and tables must be at least 1, and a delay cannot be negative")
+    options = Options(given.rows, given.runs, given.delay, given.peer, given.scale, given.tables)
     try:
-        figures = BENCHES[given.name](given.rows, given.runs)
+        figures = BENCHES[given.name](options)
     except TierkeeperError as error:
         print(error, file=sys.stderr)
         return int(error.exit_code)
     if given.json:
         print(json.dumps(figures.document()))
-    else:
-        print(f"{given.name}: {figures.ours:,.0f} {figures.unit}, {figures.peer_name}: {figures.peer:,.0f}; "
-              f"ratio {figures.ratio:.2f}, peak {figures.peak_mb:.0f} MB")  # fmt: skip
+        return 0
+    print(f"{given.name}: {figures.ours:,.0f} {figures.unit}, {figures.peer_name}: {figures.peer:,.0f}; "
+          f"ratio {figures.ratio:.2f}, peak {figures.peak_mb:.0f} MB")  # fmt: skip
+    for name, more in figures.more.items():
+        entries = more.items() if isinstance(more, dict) else enumerate(more) if isinstance(more, list) else [("", more)]
+        print(*(f"  {name} {key}: {value}" for key, value in entries), sep="\n")
     return 0
+
+
+def _sizes(text: str) -> list[int]:
+    return [int(size) for size in text.replace("_", "").split(",")]
 
 
 if __name__ == "__main__":

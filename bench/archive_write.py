@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pyrage
 
-from bench.common import Figures, bench, connection, fill, in_turn, program, timed
+from bench.common import Figures, Options, bench, connection, fill, in_turn, program, timed
 from tierkeeper.compose import open_keeper
 from tierkeeper.config import load
 from tierkeeper.kernel.ports import Batch
@@ -26,11 +26,12 @@ from tierkeeper.postgres import shapes
 _ROOT = Path(__file__).parents[1]
 
 
-def run(rows: int, runs: int) -> Figures:
+def run(options: Options) -> Figures:
     """Rows per second until the copy is proven, each side from the start of its process.
 
     The delete that follows is the move's and is measured there.
     """
+    rows = options.rows
     recipient = str(pyrage.x25519.Identity.generate().to_public())
     age, age_name = _age(recipient)
     figures = Figures("archive-write", "rows/s", f"pg_dump | zstd -3 | {age_name}, unverified")
@@ -53,7 +54,7 @@ def run(rows: int, runs: int) -> Figures:
             ran = timed(["/bin/bash", "-c", f"set -eo pipefail; {pipe}; sync {out}; rm {out}"], b.environment)
             figures.peer_runs.append(rows / ran.seconds)
 
-        in_turn(runs, ours, peer)
+        in_turn(options.runs, ours, peer)
     return figures
 
 

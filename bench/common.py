@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from bench.proxy import Proxy
 from tierkeeper.demo import flights
 from tierkeeper.demo.runtime import find_runtime, workspace
 from tierkeeper.demo.server import EmbeddedPostgres
@@ -23,9 +24,21 @@ from tierkeeper.postgres import shapes
 from tierkeeper.postgres.link import Connection
 
 
+@dataclass(frozen=True)
+class Options:
+    """What a run is asked for; each bench takes what concerns it."""
+
+    rows: int
+    runs: int
+    delay_ms: float
+    peer: str
+    sizes: Sequence[int]
+    tables: int
+
+
 @dataclass
 class Figures:
-    """Rows or bytes per second of both sides, the median of the runs; `peak_mb` is ours."""
+    """Rows or bytes per second of both sides, the median of the runs; `peak_mb` is ours, `more` stands beside these."""
 
     name: str
     unit: str
@@ -33,6 +46,7 @@ class Figures:
     ours_runs: list[float] = field(default_factory=list)
     peer_runs: list[float] = field(default_factory=list)
     peaks_mb: list[float] = field(default_factory=list)
+    more: dict[str, object] = field(default_factory=dict)
 
     @property
     def ours(self) -> float:
@@ -60,51 +74,63 @@ class Figures:
             "peak_mb": round(self.peak_mb, 1),
             "peer_name": self.peer_name,
             "runs": len(self.ours_runs),
+            **self.more,
         }
 
 
-@dataclass(frozen=True)
+EVENTS = '[[tables]]\nname = "public.events"\nage = "time_hour"\ncore = "30 days"\nmain = "60 days"'
+
+
+@dataclass
 class Bench:
-    """Three servers as a user has them, durable and with TLS, and a folder for everything else."""
+    """Three servers as a user has them, durable and with TLS, and a folder for everything else; maybe a slow link to Core."""
 
     core: EmbeddedPostgres
     main: EmbeddedPostgres
     catalog: EmbeddedPostgres
     folder: Path
+    proxy: Proxy | None = None
+
+    @property
+    def core_url(self) -> str:
+        """Where both sides find Core: through the proxy if there is one."""
+        return self.proxy.url(self.core.url()) if self.proxy else self.core.url()
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "tierkeeper.toml"
 
     @property
     def environment(self) -> dict[str, str]:
         return {"PATH": os.environ["PATH"], "HOME": str(self.folder), "LANG": "C.UTF-8"}
 
-    def configure(self) -> Path:
+    def configure(self, tables: str = EVENTS, *, apply: bool = True) -> Path:
         """Writes a tierkeeper.toml and applies the setup."""
         text = "\n".join(
-            f'[tiers.{name}]\n{key} = "{server.url()}"\nsslrootcert = "{server.ca_file}"\nquota = "100GB"'
-            for name, key, server in (
-                ("core", "url", self.core),
-                ("main", "url", self.main),
-                ("archive", "catalog", self.catalog),
+            f'[tiers.{name}]\n{key} = "{url}"\nsslrootcert = "{server.ca_file}"\nquota = "100GB"'
+            for name, key, server, url in (
+                ("core", "url", self.core, self.core_url),
+                ("main", "url", self.main, self.main.url()),
+                ("archive", "catalog", self.catalog, self.catalog.url()),
             )
         )
         store = self.folder / "store"
         store.mkdir()
-        config = self.folder / "tierkeeper.toml"
-        config.write_text(
-            f'{text}\nstore = "{store}"\n[[tables]]\nname = "public.events"\nage = "time_hour"\n'
-            'core = "30 days"\nmain = "60 days"\n[query]\ntimeout = "1 second"\n'
-        )
-        timed(["tierkeeper", "setup", "--apply", "--config", str(config)], self.environment)
-        return config
+        self.config.write_text(f'{text}\nstore = "{store}"\n{tables}\n[query]\ntimeout = "1 second"\n')
+        if apply:
+            timed(["tierkeeper", "setup", "--apply", "--config", str(self.config)], self.environment)
+        return self.config
 
 
 @contextmanager
 def bench() -> Iterator[Bench]:
     with workspace("tierkeeper-bench-") as folder:
-        servers = []
+        servers: list[EmbeddedPostgres] = []
         try:
             for name in ("core", "main", "catalog"):
                 servers.append(EmbeddedPostgres.start(folder / name, settings={"shared_buffers": "256MB", "max_wal_size": "4GB"}))
-            yield Bench(*servers, folder)
+            core, main, catalog = servers
+            yield Bench(core, main, catalog, folder)
         finally:
             for server in servers:
                 server.stop()
@@ -128,12 +154,15 @@ def fill(conn: Connection, rows: int) -> None:
     conn.execute("CHECKPOINT")
 
 
-def program(name: str) -> str:
-    """The path of one of Postgres's own programs, else of one on the PATH. Raises UsageError naming what is missing."""
+def program(name: str, package: str | None = None) -> str:
+    """The path of one of Postgres's own programs, else of one on the PATH.
+
+    Raises UsageError where it is missing, naming the package that has it (by default of the same name).
+    """
     own = find_runtime().bin_dir / name
     found = str(own) if own.exists() else shutil.which(name)
     if found is None:
-        raise UsageError("bench", f"{name} is not installed", f"Install it: apt-get install {name}")
+        raise UsageError("bench", f"{name} is not installed", f"Install it: apt-get install {package or name}")
     return found
 
 
@@ -168,11 +197,11 @@ def timed(command: Sequence[str], environment: Mapping[str, str]) -> Ran:
         return Ran(seconds, peak_kb * 1024 / 1e6, output.read())
 
 
-def in_turn(runs: int, ours: Callable[[], None], peer: Callable[[], None]) -> None:
-    """Takes both sides in turn, so that what the machine does meanwhile meets both."""
+def in_turn(runs: int, *sides: Callable[[], object]) -> None:
+    """Takes all sides in turn, so that what the machine does meanwhile meets each."""
     for _ in range(runs):
-        ours()
-        peer()
+        for side in sides:
+            side()
 
 
 def connection(server: EmbeddedPostgres) -> "closing[Connection]":
