@@ -59,6 +59,7 @@ class Catalog:
             cur.execute(_SQL["ledger_open"], {
                 "batch": batch.id, "source": batch.source, "schema": batch.table.schema, "table": batch.table.name,
                 "age": batch.age, "cutoff": batch.cutoff, "predicate": batch.predicate,
+                "part_schema": batch.part and batch.part.schema, "part_name": batch.part and batch.part.name,
             })  # fmt: skip
             row = cur.execute(_SQL["ledger_row"], {"batch": batch.id}).fetchone()
         if row is None or (found := _ledger_row(row)).state != "open":
@@ -198,9 +199,10 @@ def _named(table: TableName | None) -> Mapping[str, str | None]:
 
 
 def _ledger_row(row: tuple[Any, ...]) -> LedgerRow:
-    batch, source, schema, table, age, cutoff, predicate, seq, state, rows, fingerprint, min_age, max_age, size = row
+    batch, source, schema, table, age, cutoff, predicate, *part, seq, state, rows, fingerprint, min_age, max_age, size = row
+    where = None if part[1] is None else TableName(*part)
     return LedgerRow(
-        Batch(batch, source, TableName(schema, table), age, cutoff, predicate),
+        Batch(batch, source, TableName(schema, table), age, cutoff, predicate, where),
         int(seq),
         cast("LedgerState", state),
         Extent(rows, fingerprint, min_age, max_age) if fingerprint is not None else None,

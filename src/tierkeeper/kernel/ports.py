@@ -24,7 +24,10 @@ LedgerState = Literal["open", "copied", "done", "undone", "forgotten"]
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch as both of its tiers know it. `predicate` is SQL at the source that selects exactly its rows in any snapshot."""
+    """A batch as both of its tiers know it. `predicate` is SQL at the source that selects exactly its rows in any snapshot.
+
+    `part` is the partition or inheriting table where its rows lie there; None: `table` itself.
+    """
 
     id: UUID
     source: Tier
@@ -32,6 +35,12 @@ class Batch:
     age: str
     cutoff: datetime
     predicate: str
+    part: TableName | None = None
+
+    @property
+    def heap(self) -> TableName:
+        """The table at the source that has the rows themselves."""
+        return self.part or self.table
 
 
 @dataclass(frozen=True)

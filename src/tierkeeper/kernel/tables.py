@@ -68,12 +68,21 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A table that holds rows of another: a partition, one that inherits from it (with `more` columns), or the table itself."""
+
+    name: TableName
+    more: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class TableShape:
     """What the mover must know of a table: its columns in order and its key.
 
     `ddl` recreates it elsewhere (types first); `referenced_by` names foreign keys of other tables that point at it. `as_text` are
     the columns whose binary form means something else on another server, or that have none. `key_operators` are the key's
-    (equal, greater), one pair a column, where an extension made some of them; empty where Postgres's own serve.
+    (equal, greater), one pair a column, where an extension made some of them; empty where Postgres's own serve. `is_tree`: rows
+    of it lie in other tables, its partitions or those that inherit from it.
     """
 
     name: TableName
@@ -85,6 +94,7 @@ class TableShape:
     as_text: frozenset[str] = field(default=frozenset(), compare=False)
     key_operators: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     oid: int = field(default=0, compare=False)  # tells this table from a later one of the same name; 0: not known
+    is_tree: bool = field(default=False, compare=False)
 
     def column(self, name: str) -> Column | None:
         return next((c for c in self.columns if c.name == name), None)

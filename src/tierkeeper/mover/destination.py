@@ -10,7 +10,7 @@ import psycopg
 from psycopg import errors, sql
 
 from tierkeeper.kernel.digest import RowDigest
-from tierkeeper.kernel.errors import Failed, Fenced, NotNow, UsageError
+from tierkeeper.kernel.errors import Failed, Fenced, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, SourceSnapshot
@@ -73,6 +73,7 @@ class PostgresDestination:
             row = cur.execute(_SQL["ledger_open"], {
                 "batch": batch.id, "source": batch.source, "schema": batch.table.schema, "table": batch.table.name,
                 "age": batch.age, "cutoff": batch.cutoff, "predicate": batch.predicate,
+                "part_schema": batch.part and batch.part.schema, "part_name": batch.part and batch.part.name,
                 "reader_seconds": self._longest_reader_seconds,
             }).fetchone()  # fmt: skip
         if row is None:
@@ -102,6 +103,8 @@ class PostgresDestination:
                 f"a trigger there writes to the rows that arrive ({error.diag.message_primary})",
                 "Drop or change it, or leave those rows out with --where; nothing was moved",
             ) from error
+        except errors.CheckViolation as error:
+            raise _no_partition(error, f"{batch.table} ({self.tier})") from error
         except (errors.IntegrityError, errors.DataError, errors.ProgrammingError, errors.RaiseException) as error:
             raise translate(error, f"{batch.table} ({self.tier})") from error
         reach(Point.COPIED)
@@ -329,6 +332,14 @@ class PostgresDestination:
         return cast("LedgerState", row[0]) if row else None
 
 
+def _no_partition(error: errors.CheckViolation, place: str) -> TierkeeperError:
+    """A partitioned table that has no place for a row says so as a check does, but names no constraint."""
+    if error.diag.constraint_name is not None:
+        return translate(error, place)
+    wanted = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
+    return Failed(place, f"it has no partition for some of the rows{wanted}", "Add it there, or a DEFAULT partition")
+
+
 def _near(age: str, extent: Extent) -> sql.Composable:
     """A condition that finds the batch's own rows faster, and excludes none of them."""
     if extent.min_age is None or extent.max_age is None:
@@ -337,9 +348,10 @@ def _near(age: str, extent: Extent) -> sql.Composable:
 
 
 def _ledger_row(row: tuple[Any, ...]) -> LedgerRow:
-    batch, source, schema, table, age, cutoff, predicate, seq, state, rows, fingerprint, min_age, max_age, size = row
+    batch, source, schema, table, age, cutoff, predicate, *part, seq, state, rows, fingerprint, min_age, max_age, size = row
+    where = None if part[1] is None else TableName(*part)
     return LedgerRow(
-        Batch(batch, source, TableName(schema, table), age, cutoff, predicate),
+        Batch(batch, source, TableName(schema, table), age, cutoff, predicate, where),
         seq,
         state,
         Extent(rows, fingerprint, min_age, max_age) if state == "copied" else None,

@@ -19,7 +19,7 @@ def stays(source: Source, main: Connection, selection: Selection, longest_reader
     """
     name, cutoff = selection.shape.name, selection.cutoff.isoformat()
     query = _SQL["stays"].format(
-        age=sql.Identifier(selection.age), old=selection.old, condition=selection.condition, table=model.qualified(name)
+        age=sql.Identifier(selection.age), old=selection.old, condition=selection.condition, table=model.rows_of(selection.shape)
     )
     asked = {"schema": name.schema, "table": name.name, "seconds": longest_reader_seconds}
     with transaction(source.conn, isolation="repeatable read", read_only=True) as cur:

@@ -18,6 +18,11 @@ def qualified(name: TableName) -> sql.Identifier:
     return sql.Identifier(name.schema, name.name)
 
 
+def rows_of(shape: TableShape) -> sql.Composed:
+    """The table in FROM, with the tables below it where it has some."""
+    return sql.SQL("{}" if shape.is_tree else "ONLY {}").format(qualified(shape.name))
+
+
 def regclass(name: TableName) -> sql.Composed:
     """The table's name as a text that the server reads back as a name."""
     return sql.SQL("{}").format(sql.Literal(f"{_quoted(name.schema)}.{_quoted(name.name)}"))
@@ -39,6 +44,7 @@ class Piece:
     upto: int
     rows: int
     bytes: int
+    part: TableName | None = None
 
 
 @dataclass(frozen=True)
@@ -47,17 +53,19 @@ class Between:
 
     after: Bound | None
     upto: Bound
+    part: TableName | None = None
 
 
 Range = Piece | Between
-"""Where a batch's rows are, of those that a selection holds: by place in the heap or by age."""
+"""Where a batch's rows are, of those that a selection holds: by place in the heap or by age; `part` as a batch has it."""
 
 
 @dataclass(frozen=True)
 class Selection:
     """The rows of one table that a run may move: older than `cutoff`, with a finite age, and the user's own condition.
 
-    `upto` is the last (age, key…) that a limited run may take, so that it takes the oldest rows.
+    `upto` is the last (age, key…) that a limited run may take, so that it takes the oldest rows. `apart` are partitions and
+    inheriting tables that move by themselves.
     """
 
     shape: TableShape
@@ -65,6 +73,7 @@ class Selection:
     cutoff: datetime
     where: str | None = None
     upto: Bound | None = None
+    apart: frozenset[TableName] = frozenset()
 
     @property
     def order(self) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def table(conn: Connection, selection: Selection, rows: int) -> Table:
             _SQL["sample"].format(
                 columns=_sizes([c.name for c in shape.columns]),
                 key=_sizes(shape.key),
-                table=model.qualified(name),
+                table=model.rows_of(shape),
                 sample=sql.SQL("TABLESAMPLE SYSTEM ({})").format(percent),
                 eligible=selection.eligible(None),
                 limit=sql.Literal(SAMPLE_ROWS),

@@ -32,11 +32,12 @@ def verdict(ledger: LedgerState, marker: str | None) -> Verdict:
 
 
 def cut(pieces: Iterable[Piece], most_rows: int, most_bytes: int) -> Iterator[Piece]:
-    """Neighbouring pieces joined into batches, none above either bound unless a single piece is."""
+    """Neighbouring pieces of one heap joined into batches, none above either bound unless a single piece is."""
     held: Piece | None = None
     for piece in pieces:
-        if held is not None and held.rows + piece.rows <= most_rows and held.bytes + piece.bytes <= most_bytes:
-            held = Piece(held.first, piece.upto, held.rows + piece.rows, held.bytes + piece.bytes)
+        fits = held is not None and held.rows + piece.rows <= most_rows and held.bytes + piece.bytes <= most_bytes
+        if held is not None and fits and held.part == piece.part:
+            held = Piece(held.first, piece.upto, held.rows + piece.rows, held.bytes + piece.bytes, piece.part)
             continue
         if held is not None:
             yield held

@@ -158,10 +158,11 @@ class Mover:
         return sum(p.rows for p in pieces), len(batches), iter(batches)
 
     def _in_order(self, run: Run, size: int) -> Iterator[Range]:
-        after: Bound | None = None
-        while (found := self._source.next_bound(run.selection, after, size, run.conflicts)) is not None:
-            yield Between(after, found[0])
-            after = found[0]
+        for part in self._source.parts(run.selection):
+            after: Bound | None = None
+            while (found := self._source.next_bound(run.selection, after, size, run.conflicts, part)) is not None:
+                yield Between(after, found[0], part)
+                after = found[0]
 
     def _pass(self, run: Run, ranges: Iterator[Range], batches: int) -> None:
         """Hands `ranges` out until none is left: to workers in threads of their own where there is enough for them."""

@@ -110,7 +110,7 @@ class MoveService:
         with translated(str(request.table)), closing(self._links[request.source].connect("mover")) as conn:
             source = Source(self._links[request.source], conn, request.source)
             selection = self._selection(request, policy, source)
-            self._refuse_unfit(request, source)
+            self._refuse_unfit(request, source, selection)
             weighed = self._weigh(request, source, selection)
             notes = fitness.delete_notes(selection.shape, shapes.publications_and_slots(conn, request.table)) + self._around(
                 request, conn
@@ -151,7 +151,7 @@ class MoveService:
         with translated(str(request.table)), closing(self._links[request.source].connect("mover")) as conn:
             source = Source(self._links[request.source], conn, request.source)
             selection = self._selection(request, policy, source)
-            self._refuse_unfit(request, source)
+            self._refuse_unfit(request, source, selection)
             weighed = self._weigh(request, source, selection)
             notes = self._returning(request, policy, source, selection) if request.upward else []
             if weighed.refusal is not None:
@@ -266,8 +266,8 @@ class MoveService:
                 PostgresDestination(destination, request.destination, request.source, longest),
             )
 
-    def _refuse_unfit(self, request: Request, source: Source) -> None:
-        source.refuse_unfit(request.table)
+    def _refuse_unfit(self, request: Request, source: Source, selection: Selection) -> None:
+        source.refuse_unfit(selection)
         if request.destination != "archive":
             with closing(self._links[request.destination].connect("mover")) as conn:
                 longest = self._bounds.longest_reader_seconds
@@ -363,7 +363,8 @@ class MoveService:
                 f"nothing says when rows leave {request.source}",
                 f'Write {request.source} = "30 days", or give --older-than or --before',
             )
-        selection = Selection(shape, policy.age, cutoff, request.where)
+        apart = frozenset(p.name for p in self._policies) - {shape.name} if shape.is_tree else frozenset[TableName]()
+        selection = Selection(shape, policy.age, cutoff, request.where, apart=apart)
         if request.where is not None:
             _try_condition(source, selection)
         return selection

@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, LiteralString, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -16,13 +16,13 @@ from tierkeeper.kernel.errors import Failed, Fenced, NotNow, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow
-from tierkeeper.kernel.tables import TableName, TableShape
+from tierkeeper.kernel.tables import Part, TableName, TableShape
 from tierkeeper.mover import fitness, model
 from tierkeeper.mover.model import Bound, Piece, Selection
+from tierkeeper.postgres import shapes
 from tierkeeper.postgres.arrow import snapshot_reader
 from tierkeeper.postgres.copy import rows_out
 from tierkeeper.postgres.link import Connection, Link, transaction
-from tierkeeper.postgres.shapes import columns_now
 from tierkeeper.postgres.statements import load
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Snapshot:
 
     def copy(self, columns: Sequence[str], *, binary: bool, digest: RowDigest | None = None) -> Generator[bytearray]:
         query = sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(
-            model.names(columns), model.qualified(self.shape.name), _text(self.batch.predicate)
+            model.names(columns), model.qualified(self.batch.heap), _text(self.batch.predicate)
         )
         query = query + sql.SQL(" (FORMAT binary)") if binary else query
         with closing(rows_out(self.cursor, query, binary=binary, digest=digest)) as blocks:
@@ -70,7 +70,7 @@ class Snapshot:
     def arrow(self, projection: Sequence[tuple[str, str]], order_by: Sequence[str]) -> Iterator["pa.RecordBatchReader"]:
         columns = sql.SQL(", ").join(sql.SQL("{} AS {}").format(_text(e), sql.Identifier(name)) for name, e in projection)
         query = sql.SQL("SELECT {} FROM ONLY {} WHERE {} ORDER BY {}").format(
-            columns, model.qualified(self.shape.name), _text(self.batch.predicate), model.names(order_by)
+            columns, model.qualified(self.batch.heap), _text(self.batch.predicate), model.names(order_by)
         )
         exported = self.cursor.execute("SELECT pg_export_snapshot()").fetchone()
         assert exported is not None  # noqa: S101 - a function's SELECT gives one row
@@ -99,8 +99,30 @@ class Source:
         with transaction(self.conn, read_only=True) as cur:
             return _one(cur.execute("SELECT clock_timestamp()"), datetime)
 
-    def refuse_unfit(self, table: TableName) -> None:
-        """Raises UsageError where rows of `table` could not be taken away here, before anything is changed."""
+    def parts(self, selection: Selection) -> list[TableName | None]:
+        """Where the selection's rows lie now: as `Batch.part` names it, None for a table without others below it."""
+        if not selection.shape.is_tree:
+            return [None]
+        with transaction(self.conn, read_only=True) as cur:
+            return [part.name for part in self._fitting_parts(cur, selection)]
+
+    def _fitting_parts(self, cur: psycopg.Cursor, selection: Selection) -> Iterator[Part]:
+        """Raises UsageError for one with columns that the table does not have: they would be lost."""
+        for part in shapes.parts(cur, selection.shape.name, selection.apart):
+            if part.more:
+                raise UsageError(
+                    f"{selection.shape.name} ({self.tier})",
+                    f"{part.name} inherits from it and has columns of its own ({', '.join(part.more)})",
+                    f"Give {part.name} a [[tables]] entry of its own",
+                )
+            yield part
+
+    def refuse_unfit(self, selection: Selection) -> None:
+        """Raises UsageError where rows of the selection could not be taken away here, before anything is changed."""
+        for table in dict.fromkeys([selection.shape.name, *(p for p in self.parts(selection) if p is not None)]):
+            self._refuse_unfit(table)
+
+    def _refuse_unfit(self, table: TableName) -> None:
         with transaction(self.conn, read_only=True) as cur:
             row = cur.execute(_SQL["fitness"], {"schema": table.schema, "table": table.name}).fetchone()
         replica, allowed = row or (False, True)
@@ -120,25 +142,42 @@ class Source:
     def keys_here(self, shape: TableShape, keys: Sequence[str]) -> list[str]:
         """Those of `keys` (JSON arrays of the key's text forms) that have a row here now."""
         query = _SQL["keys_here"].format(
-            keys=sql.Literal(list(keys)), table=model.qualified(shape.name), same=model.same_key(shape, "given")
+            keys=sql.Literal(list(keys)), table=model.rows_of(shape), same=model.same_key(shape, "given")
         )
         with transaction(self.conn, read_only=True) as cur:
             return [str(r[0]) for r in cur.execute(query)]
 
     def count(self, selection: Selection) -> int:
         """How many rows the selection has now."""
-        query = sql.SQL("SELECT count(*) FROM ONLY {} WHERE {}").format(
-            model.qualified(selection.shape.name), selection.eligible(None)
-        )
         with transaction(self.conn, read_only=True) as cur:
+            query = sql.SQL("SELECT count(*) FROM {} WHERE {} AND {}").format(
+                model.rows_of(selection.shape), self._not_apart(cur, selection), selection.eligible(None)
+            )
             return _one(cur.execute(query), int)
 
-    def pieces(self, selection: Selection, step: int, conflicts: Sequence[Bound]) -> list[Piece]:
-        """Where in the heap the selection's rows lie, in pieces of `step` pages, those without any left out.
+    def _not_apart(self, cur: psycopg.Cursor, selection: Selection) -> sql.Composable:
+        """SQL that holds for rows that do not lie in a part which moves by itself."""
+        if not selection.apart:
+            return sql.SQL("true")
+        parts = [model.regclass(part.name) for part in shapes.parts(cur, selection.shape.name, selection.apart)]
+        return sql.SQL("tableoid = ANY (ARRAY[{}]::regclass[])").format(sql.SQL(", ").join(parts))
 
-        Reads the table once, whatever indexes it has.
+    def pieces(self, selection: Selection, step: int, conflicts: Sequence[Bound]) -> list[Piece]:
+        """Where in the heaps the selection's rows lie, in pieces of `step` pages, those without any left out.
+
+        Reads the table once, whatever indexes it has. A part that is gone meanwhile has none.
         """
-        name = selection.shape.name
+        found: list[Piece] = []
+        for part in self.parts(selection):
+            try:
+                found += self._pieces(selection, part, step, conflicts)
+            except errors.UndefinedTable:
+                if part is None:
+                    raise
+        return found
+
+    def _pieces(self, selection: Selection, part: TableName | None, step: int, conflicts: Sequence[Bound]) -> list[Piece]:
+        name = part or selection.shape.name
         regclass = model.regclass(name)
         with transaction(self.conn, read_only=True) as cur:
             toastable = [r[0] for r in cur.execute(_SQL["toastable"].format(regclass=regclass))]
@@ -150,39 +189,44 @@ class Source:
                 table=model.qualified(name),
                 eligible=selection.eligible(None, conflicts),
             )
-            return [Piece(page, page + step, rows, size_bytes) for page, rows, size_bytes in cur.execute(query)]
+            return [Piece(page, page + step, rows, size_bytes, part) for page, rows, size_bytes in cur.execute(query)]
 
     def weigh(self, selection: Selection, limit: int | None) -> tuple[int, dict[str, int]]:
         """The number of the selection's first `limit` rows, and what each column's values take as they are stored."""
         columns = [c.name for c in selection.shape.columns]
-        query = _SQL["weigh"].format(
-            sizes=sql.SQL(", ").join(sql.SQL("coalesce(sum(pg_column_size({})), 0)").format(sql.Identifier(c)) for c in columns),
-            names=model.names(columns),
-            table=model.qualified(selection.shape.name),
-            eligible=selection.eligible(None),
-            first=sql.SQL("")
-            if limit is None
-            else sql.SQL("ORDER BY {} LIMIT {}").format(model.names(selection.order), sql.Literal(limit)),
-        )
+        sizes = [sql.SQL("coalesce(sum(pg_column_size({})), 0)").format(sql.Identifier(c)) for c in columns]
+        first = sql.SQL("ORDER BY {} LIMIT {}").format(model.names(selection.order), sql.Literal(limit))
         with transaction(self.conn, read_only=True) as cur:
-            rows, *sizes = cur.execute(query).fetchone() or (0,)
-        return int(rows), dict(zip(columns, map(int, sizes), strict=False))
+            query = _SQL["weigh"].format(
+                sizes=sql.SQL(", ").join(sizes),
+                names=model.names(columns),
+                table=model.rows_of(selection.shape),
+                here=self._not_apart(cur, selection),
+                eligible=selection.eligible(None),
+                first=sql.SQL("") if limit is None else first,
+            )
+            rows, *weights = cur.execute(query).fetchone() or (0,)
+        return int(rows), dict(zip(columns, map(int, weights), strict=False))
 
     def next_bound(
-        self, selection: Selection, after: Bound | None, limit: int, conflicts: Sequence[Bound]
+        self, selection: Selection, after: Bound | None, limit: int, conflicts: Sequence[Bound], part: TableName | None = None
     ) -> tuple[Bound, int] | None:
-        """The last (age, key…) of the next `limit` rows behind `after`, with their number; None when no row is left."""
+        """The last (age, key…) of the next `limit` rows behind `after`, with their number; None when no row is left.
+
+        Of all the selection, or of one `part` of it.
+        """
         order = selection.order
-        query = _SQL["next_bound"].format(
-            columns=sql.SQL(", ").join(model.text_of(c, "page") for c in order),
-            names=model.names(order),
-            backwards=sql.SQL(", ").join(sql.SQL("page.{} DESC").format(sql.Identifier(c)) for c in order),
-            order=model.names(order),
-            table=model.qualified(selection.shape.name),
-            eligible=selection.eligible(after, conflicts),
-            limit=sql.Literal(limit),
-        )
         with transaction(self.conn, read_only=True) as cur:
+            query = _SQL["next_bound"].format(
+                columns=sql.SQL(", ").join(model.text_of(c, "page") for c in order),
+                names=model.names(order),
+                backwards=sql.SQL(", ").join(sql.SQL("page.{} DESC").format(sql.Identifier(c)) for c in order),
+                order=model.names(order),
+                table=sql.SQL("ONLY {}").format(model.qualified(part)) if part else model.rows_of(selection.shape),
+                here=sql.SQL("true") if part else self._not_apart(cur, selection),
+                eligible=selection.eligible(after, conflicts),
+                limit=sql.Literal(limit),
+            )
             row = cur.execute(query).fetchone()
         return (tuple(str(v) for v in row[:-1]), int(row[-1])) if row else None
 
@@ -196,25 +240,27 @@ class Source:
 
     @contextmanager
     def snapshot(self, batch: Batch, shape: TableShape) -> Iterator[Snapshot]:
-        """S1. Raises Resting where rows of the table have only just arrived here, NotNow where its columns were altered."""
+        """S1. Raises Resting where rows of the table have only just arrived here, NotNow where its columns were altered, Changed
+        where the batch's part is none of the table's any more.
+        """
         name = batch.table
         query = _SQL["extent"].format(
             fingerprint=model.FINGERPRINT,
             age=sql.Identifier(batch.age),
-            table=model.qualified(shape.name),
-            regclass=model.regclass(shape.name),
+            table=model.qualified(batch.heap),
+            regclass=model.regclass(batch.heap),
             schema=sql.Literal(name.schema),
             name=sql.Literal(name.name),
             predicate=_text(batch.predicate),
         )
-        with transaction(self.conn, isolation="repeatable read", read_only=True) as cur:
+        with self._transaction_over(batch, "ACCESS SHARE", read_only=True) as cur:
             found = cur.execute(query).fetchone()
             assert found is not None  # noqa: S101 - an aggregate gives one row
             rows, versions, min_age, max_age, filenode, arriving = found
             if arriving:  # in this very snapshot: a row seen here whose batch is not forgotten here must not move on
                 raise Resting(f"resting: {arriving} batches arrived in {self.tier} within the longest reader's time")
-            columns = columns_now(cur, shape.name)
-            if [column for column, _ in columns] != [c.name for c in shape.columns]:
+            columns = shapes.columns_now(cur, batch.heap)
+            if {column for column, _ in columns} != {c.name for c in shape.columns}:
                 raise NotNow(
                     f"{shape.name} ({self.tier})", "its columns were altered during the run", "Run the same command again"
                 )
@@ -228,13 +274,13 @@ class Source:
         The delete itself returns the versions that it took, so that no row can slip between the check and the deed.
         """
         query = _SQL["delete"].format(
-            table=model.qualified(batch.table),
-            regclass=model.regclass(batch.table),
+            table=model.qualified(batch.heap),
+            regclass=model.regclass(batch.heap),
             predicate=_text(batch.predicate),
             fingerprint=model.FINGERPRINT,
         )
         try:
-            with transaction(self.conn, isolation="repeatable read") as cur:
+            with self._transaction_over(batch, "ROW EXCLUSIVE", read_only=False) as cur:
                 if cur.execute(_SQL["marker_change"], {"batch": batch.id, "to": "moved"}).rowcount != 1:
                     raise Fenced(
                         f"{batch.table} ({self.tier})",
@@ -244,7 +290,7 @@ class Source:
                 taken = cur.execute(query).fetchone()
                 assert taken is not None  # noqa: S101 - an aggregate gives one row
                 rows, versions, filenode = taken
-                fingerprint = model.whole_fingerprint(versions, filenode, columns_now(cur, batch.table))
+                fingerprint = model.whole_fingerprint(versions, filenode, shapes.columns_now(cur, batch.heap))
                 if (rows, fingerprint) != (extent.rows, extent.fingerprint):
                     self._refuse_kept(cur, batch)
                     raise Changed
@@ -252,9 +298,30 @@ class Source:
         except _CHANGED as error:
             raise Changed from error
 
+    @contextmanager
+    def _transaction_over(self, batch: Batch, mode: LiteralString, *, read_only: bool) -> Iterator[psycopg.Cursor]:
+        """A REPEATABLE READ transaction that has the batch's part locked before its snapshot.
+
+        So the part stays one of the table's until it ends. Raises Changed where it is none any more.
+        """
+        lock = None
+        if batch.part is not None:
+            lock = sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(model.qualified(batch.part), sql.SQL(mode))
+        try:
+            with transaction(self.conn, isolation="repeatable read", read_only=read_only, lock=lock) as cur:
+                if batch.part is not None:
+                    names = {"part": model.regclass(batch.part), "table": model.regclass(batch.table)}
+                    if not _one(cur.execute(_SQL["is_part"].format(**names)), bool):
+                        raise Changed
+                yield cur
+        except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
+            if batch.part is None:
+                raise
+            raise Changed from error
+
     def _refuse_kept(self, cur: psycopg.Cursor, batch: Batch) -> None:
         """Raises Failed where rows are left that the delete just before was for: then no further try would take them either."""
-        query = _SQL["left"].format(table=model.qualified(batch.table), predicate=_text(batch.predicate))
+        query = _SQL["left"].format(table=model.qualified(batch.heap), predicate=_text(batch.predicate))
         left = _one(cur.execute(query), int)
         if left:
             raise Failed(

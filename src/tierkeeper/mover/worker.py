@@ -236,7 +236,7 @@ class Worker:
                     return self._copy(taken, looked=left == 0)
                 self._run.note_changed()
                 return None
-            except Contended:
+            except (Changed, Contended):
                 settle(self._source, self._destination, batch.id)
                 self._run.note_changed()
                 return None
@@ -278,6 +278,8 @@ class Worker:
                 taken, in_flight = self._destination.taken_keys(batch, snapshot)
             main = self._source.conn if self._source.tier == "main" else self._destination.conn
             conflicts.note(main, shape.name, taken)
+        except Changed:
+            return None
         finally:
             settle(self._source, self._destination, batch.id)
         added = self._run.add_conflicts(taken)
@@ -286,7 +288,7 @@ class Worker:
     def _batch(self, taken: Range) -> Batch:
         selection = self._run.selection
         predicate = selection.within(taken, self._run.conflicts).as_string(self._source.conn)
-        return Batch(uuid4(), self._source.tier, selection.shape.name, selection.age, selection.cutoff, predicate)
+        return Batch(uuid4(), self._source.tier, selection.shape.name, selection.age, selection.cutoff, predicate, taken.part)
 
     def release(self, group: Sequence[LedgerRow]) -> bool:
         """Waits for old readers, deletes at the source, says done. False: it waited too long and a later run goes on here."""

@@ -135,7 +135,7 @@ def is_loopback(host: str) -> bool:
 
 
 @cache
-def _begin(isolation: Isolation, read_only: bool, mover: bool, lock_seconds: float) -> sql.Composed:
+def _begin(isolation: Isolation, read_only: bool, lock_seconds: float) -> sql.Composed:
     """BEGIN with the settings of every transaction of ours, as one message: on a slow link each round trip counts."""
     local = {**PINNED, "row_security": "off", "lock_timeout": f"{lock_seconds}s", "search_path": "pg_catalog"}
     if not read_only:
@@ -145,25 +145,31 @@ def _begin(isolation: Isolation, read_only: bool, mover: bool, lock_seconds: flo
         sql.SQL("READ ONLY" if read_only else "READ WRITE"),
     )
     settings = [sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(k), sql.Literal(v)) for k, v in local.items()]
-    if mover:
-        key = sql.SQL(", ").join(map(sql.Literal, MOVER_LOCK))
-        settings.append(sql.SQL("SELECT pg_advisory_xact_lock_shared({})").format(key))
     return sql.SQL("; ").join([begin, *settings])
 
 
 @contextmanager
 def transaction(
-    conn: Connection, *, isolation: Isolation = "read committed", read_only: bool = False
+    conn: Connection,
+    *,
+    isolation: Isolation = "read committed",
+    read_only: bool = False,
+    lock: sql.Composable | None = None,
 ) -> Iterator[psycopg.Cursor]:
     """One transaction under the pinned settings. An explicit READ WRITE also works where a full tier's default is read-only.
 
     A write is durable when this returns: `synchronous_commit` is on, whatever the server's default. A read-only one may be
-    ended early by its body with COMMIT. One on a connection made for the purpose `mover` shares MOVER_LOCK.
+    ended early by its body with COMMIT. One on a connection made for the purpose `mover` shares MOVER_LOCK. `lock` is a LOCK
+    TABLE that comes before anything takes a snapshot: what the catalog says of the table in it then stays so.
     """
-    mover = conn.info.get_parameters().get("application_name", "").startswith(_MOVER)
+    first: list[sql.Composable] = [_begin(isolation, read_only, LOCK_SECONDS)]
+    if lock is not None:
+        first.append(lock)
+    if conn.info.get_parameters().get("application_name", "").startswith(_MOVER):
+        first.append(sql.SQL("SELECT pg_advisory_xact_lock_shared({}, {})").format(*MOVER_LOCK))
     with conn.cursor() as cur:
         try:
-            cur.execute(_begin(isolation, read_only, mover, LOCK_SECONDS))
+            cur.execute(sql.SQL("; ").join(first))
             yield cur
         except BaseException:
             if not conn.closed:

@@ -3,7 +3,7 @@
 It decides nothing about tiers. Types come out qualified, because it reads under the search path of `link.transaction`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from tierkeeper.kernel.errors import UsageError
-from tierkeeper.kernel.tables import Column, TableName, TableShape
+from tierkeeper.kernel.tables import Column, Part, TableName, TableShape
 from tierkeeper.postgres import ddl
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.ddl import PgType
@@ -44,10 +44,10 @@ _KINDS: Final[Mapping[str, str]] = {
 
 
 def read(conn: Connection, name: TableName, *, tier: str | None = None) -> TableShape:
-    """The shape of the ordinary table `name`, with its key and the DDL that recreates it.
+    """The shape of the table `name`, which may have partitions or children, with its key and the DDL that recreates it.
 
     Reads in the transaction that `conn` is in, else in one of its own. Raises UsageError, naming the table (and `tier`), if it
-    is missing, is no ordinary table, or has neither a primary key nor a unique index over NOT NULL columns.
+    is missing, is no table, has a foreign one below it, or has neither a primary key nor a unique index over NOT NULL columns.
     """
     try:
         return _read(conn, name)
@@ -58,7 +58,7 @@ def read(conn: Connection, name: TableName, *, tier: str | None = None) -> Table
 
 def _read(conn: Connection, name: TableName) -> TableShape:
     with catalog(conn) as cur:
-        oid = _ordinary(cur, name)
+        oid, tree, is_partitioned = _table(cur, name)
         rows = cur.execute(_SQL["columns"], {"table": oid}).fetchall()
         types = ddl.read_types(cur, [r[2] for r in rows])
         _refuse_values_that_cannot_be_read_back(name, rows, types)
@@ -71,10 +71,11 @@ def _read(conn: Connection, name: TableName) -> TableShape:
             as_text=frozenset(r[0] for r in rows if _binary_is_local(r[2], types)),
             referenced_by=tuple(
                 f"{conname} of {TableName(schema, table)} (ON DELETE {_ACTIONS[action]})"
-                for schema, table, conname, action in cur.execute(_SQL["referenced_by"], {"table": oid})
+                for schema, table, conname, action in cur.execute(_SQL["referenced_by"], {"tables": tree})
             ),
-            delete_triggers=tuple(str(r[0]) for r in cur.execute(_SQL["delete_triggers"], {"table": oid})),
+            delete_triggers=tuple(str(r[0]) for r in cur.execute(_SQL["delete_triggers"], {"tables": tree})),
             oid=oid,
+            is_tree=len(tree) > 1 or is_partitioned,
         )
         used = {r[5] for r in rows if r[5] is not None}.union(*(t.collations for t in types.values()))
         made = ddl.read_collations(cur, used)
@@ -85,6 +86,14 @@ def exists(conn: Connection, name: TableName) -> bool:
     """Whether a relation of exactly that name is there, of whatever kind."""
     with catalog(conn) as cur:
         return cur.execute(_SQL["relation"], {"schema": name.schema, "name": name.name}).fetchone() is not None
+
+
+def parts(cur: psycopg.Cursor[Any], name: TableName, apart: Collection[TableName] = ()) -> list[Part]:
+    """The tables that hold rows of `name`, itself included, without those of `apart` and what is below them."""
+    asked = {"schema": name.schema, "name": name.name}
+    left_out = {"apart_schemas": [a.schema for a in apart], "apart_names": [a.name for a in apart]}
+    rows = cur.execute(_SQL["parts"], {**asked, **left_out})
+    return [Part(TableName(schema, table), tuple(more)) for schema, table, more in rows]
 
 
 def columns_now(cur: psycopg.Cursor[Any], name: TableName) -> list[tuple[str, int]]:
@@ -130,8 +139,11 @@ def check_age_column(shape: TableShape, age: str) -> None:
         )
 
 
-def _ordinary(cur: psycopg.Cursor[Any], name: TableName) -> int:
-    """The table's oid. Raises UsageError unless it is an ordinary table of the user's."""
+def _table(cur: psycopg.Cursor[Any], name: TableName) -> tuple[int, list[int], bool]:
+    """The table's oid, the oids of all that holds rows of it, itself included, and whether it is partitioned.
+
+    Raises UsageError unless it is a table of the user's.
+    """
     place = f"table {name}"
     if name.schema in _OURS_OR_POSTGRES or name.schema.startswith("pg_"):
         raise UsageError(place, f"the schema {name.schema} is not yours to move", "Name a table of your own")
@@ -143,24 +155,19 @@ def _ordinary(cur: psycopg.Cursor[Any], name: TableName) -> int:
             "it does not exist in this database",
             f"Did you mean {TableName(near[0], near[1])}?" if near else "Correct the name; write it with its schema, as SQL does",
         )
-    oid, kind, has_children = row
-    if kind == "p":
-        raise UsageError(
-            place,
-            "it is partitioned, and this version moves plain tables only",
-            "Leave it out, or name its partitions one by one",
-        )
-    if kind != "r":
+    oid, kind, tree = row
+    if kind not in ("r", "p"):
         raise UsageError(
             place, f"it is {_KINDS.get(kind, 'no table')}, not an ordinary table", "Name the table that holds the rows"
         )
-    if has_children:
+    foreign = cur.execute(_SQL["foreign_parts"], {"tables": tree}).fetchone()
+    if foreign is not None:
         raise UsageError(
             place,
-            "other tables inherit from it, and this version moves plain tables only",
-            "Leave it out, or name the inheriting tables",
+            f"the foreign table {TableName(*foreign)} holds rows of it, which lie on another server",
+            "Detach it, or leave the table out",
         )
-    return int(oid)
+    return int(oid), tree, kind == "p"
 
 
 def _refuse_values_that_cannot_be_read_back(

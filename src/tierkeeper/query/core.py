@@ -3,7 +3,7 @@
 It runs inside a transaction that the runner has begun, and it never begins one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -50,16 +50,28 @@ def _unfit(error: psycopg.Error) -> UsageError:
     return UsageError(PLACE, cause, hint.rstrip(".") if hint else "Correct the statement; nothing was run")
 
 
-def views_over(cur: psycopg.Cursor, tables: Sequence[TableName]) -> dict[TableName, list[TableName]]:
-    """Which relations each of `tables` reads: a view's tables, a parent's children, over any number of steps."""
-    reached: dict[TableName, list[TableName]] = {}
-    for schema, name, to_schema, to_name in cur.execute(_SQL["reached"], _wanted(tables)):
-        reached.setdefault(TableName(schema, name), []).append(TableName(to_schema, to_name))
-    return reached
+Reached = tuple[frozenset[TableName], frozenset[TableName]]
+"""What a relation reads, and what these rows are part of."""
+
+
+def views_over(cur: psycopg.Cursor, tables: Collection[TableName]) -> dict[TableName, Reached]:
+    """Which relations each of `tables` reads, over any number of steps: a view's tables, a parent's children.
+
+    And which have the rows of these as their own: the table of a partition, the parent of a child.
+    """
+    found: dict[TableName, Reached] = {}
+    for schema, name, to_schema, to_name, is_above in cur.execute(_SQL["reached"], _wanted(tables)):
+        below, above = found.get(TableName(schema, name), (frozenset(), frozenset()))
+        other = {TableName(to_schema, to_name)}
+        found[TableName(schema, name)] = (below, above | other) if is_above else (below | other, above)
+    return found
 
 
 def relations(cur: psycopg.Cursor, statement: str) -> frozenset[TableName]:
-    """The relations that Postgres itself would read for `statement`; one that its planner proved needless is not among them."""
+    """The relations that Postgres itself would read for `statement`, and those whose partitions or children they are.
+
+    One that its planner proved needless is not among them.
+    """
     (explained,) = cur.execute(b"EXPLAIN (VERBOSE, FORMAT JSON) " + statement.encode()).fetchone() or ([],)
     found, waiting = set[TableName](), list(explained)
     while waiting:
@@ -70,7 +82,7 @@ def relations(cur: psycopg.Cursor, statement: str) -> frozenset[TableName]:
             waiting += node.values()
         elif isinstance(node, list):
             waiting += node
-    return frozenset(found)
+    return frozenset(found).union(*(above for _, above in views_over(cur, found).values()))
 
 
 def functions_that_read(cur: psycopg.Cursor, names: Sequence[str]) -> list[str]:
@@ -174,5 +186,5 @@ def named(outputs: Sequence[Output], described: Sequence[tuple[str, int]]) -> li
     return [Output(name, o.type) for o, (name, _) in zip(outputs, described, strict=True)]
 
 
-def _wanted(tables: Sequence[TableName]) -> dict[str, list[str]]:
+def _wanted(tables: Collection[TableName]) -> dict[str, list[str]]:
     return {"schemas": [t.schema for t in tables], "names": [t.name for t in tables]}

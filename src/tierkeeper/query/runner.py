@@ -163,11 +163,11 @@ class FastDoor:
             yield cur
 
     def _refuse_views(self, cur: psycopg.Cursor, parsed: Statement) -> None:
-        """A view over a managed table in Core would answer from Core's rows alone."""
+        """A view over a managed table in Core, or one of its partitions, would answer from Core's rows alone."""
         spread = {n for n, p in self._policies.items() if p.mode == "move" and p.age is not None}
-        for table, reached in at_core.views_over(cur, parsed.tables).items():
-            hidden = spread.intersection(reached)
-            if hidden and table not in spread:
+        for table, (reads, is_part_of) in at_core.views_over(cur, parsed.tables).items():
+            hidden = spread & (reads if table in spread else reads | is_part_of)
+            if hidden:
                 inner = ", ".join(str(t) for t in sorted(hidden))
                 raise refuse(str(table), f"it reads {inner}, whose rows are in several tiers", f"Ask {inner} itself")
 

@@ -49,15 +49,16 @@ class DestinationTable:
 
     `index_leads` are the columns that a whole B-tree index begins with. `meanings` says what its types are that bear the names of
     needed ones; `available` are the extensions that can be made there (None: nobody asked).
-    `checks` are a domain's constraints by name, `in_flight` the table's batches that a reader or undo may still look for there,
-    `followed` is what Core's table was like last.
+    `parts` are the tables that hold its rows. `checks` are a domain's constraints by name, `in_flight` the table's batches that a
+    reader or undo may still look for there, `followed` is what Core's table was like last.
     """
 
     shape: TableShape | None
     present: frozenset[tuple[str, str, str]] = frozenset()
     labels: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     index_leads: frozenset[str] = frozenset()
-    guards: frozenset[str] = frozenset()
+    guards: frozenset[tuple[TableName, str]] = frozenset()
+    parts: tuple[TableName, ...] = ()
     foreign_keys: frozenset[str] = frozenset()
     meanings: Mapping[tuple[str, str], str] = field(default_factory=dict)
     available: frozenset[str] | None = None

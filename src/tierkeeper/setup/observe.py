@@ -55,7 +55,9 @@ def destination_table(conn: Connection, name: TableName, needs: Sequence[SchemaO
         present = cur.execute(_SQL["present"], {"names": sorted({n.name for n in needs})}).fetchall()
         available = frozenset(r[0] for r in cur.execute(_SQL["available"]))
         leads = frozenset(r[0] for r in cur.execute(_SQL["index_leads"], params))
-        guards = frozenset(r[0] for r in cur.execute(_SQL["guards"], params))
+        parts = tuple(part.name for part in shapes.parts(cur, name))
+        held = {"schemas": [p.schema for p in (name, *parts)], "names": [p.name for p in (name, *parts)]}
+        guards = frozenset((TableName(s, t), trigger) for s, t, trigger in cur.execute(_SQL["guards"], held))
         own = {r[0] for r in cur.execute(_SQL["own_relations"])}
         in_flight = cur.execute(_SQL["in_flight"], params).fetchone() if "ledger" in own else (0,)
         size = cur.execute(_SQL["size"], {"table": shape.oid}).fetchone() if shape else (0,)
@@ -66,6 +68,7 @@ def destination_table(conn: Connection, name: TableName, needs: Sequence[SchemaO
         checks={(schema, thing): dict(map(reversed, checks)) for kind, schema, thing, _, checks in present if kind == "type"},
         index_leads=leads,
         guards=guards,
+        parts=parts,
         foreign_keys=frozenset(fk.name for fk in foreign_keys(conn, name)),
         meanings=ddl.meanings(conn, needs),
         available=available,

@@ -96,17 +96,22 @@ def _moving_steps(
         steps.append(SetupStep(tier=tier, action=f"create an index on {name} that begins with its age", sql=index))
     for fk in wanted_foreign_keys(source.foreign_keys, parents):
         if fk.name not in there.foreign_keys:
-            text = _foreign_key(name, fk, may_have_rows=there.shape is not None)
+            text = _foreign_key(name, fk, may_have_rows=there.shape is not None and not there.shape.is_tree)
             steps.append(SetupStep(tier=tier, action=f"add foreign key {fk.name} from {name} to {fk.parent}", sql=text))
     return [*steps, *guard_steps(tier, name, there)]
 
 
 def guard_steps(tier: str, name: TableName, there: DestinationTable) -> Iterator[SetupStep]:
-    """The triggers that keep an application from writing to a copy in flight, as far as `tier` lacks them."""
-    for trigger, statement, what in ((ROW_GUARD, "row_guard", "rows"), (TRUNCATE_GUARD, "truncate_guard", "table")):
-        if trigger not in there.guards:
-            text = _SQL[statement].format(trigger=sql.Identifier(trigger), table=_table(name)).as_string(None)
-            yield SetupStep(tier=tier, action=f"guard the {what} of {name} while a copy is in flight", sql=text)
+    """The triggers that keep an application from writing to a copy in flight, as far as `tier` lacks them.
+
+    A partition has the row trigger from its table, which gives it to each; what inherits has none from its parent.
+    """
+    for table in dict.fromkeys((name, *there.parts)):
+        is_partition = table != name and name not in there.parts
+        for trigger, statement, what in ((ROW_GUARD, "row_guard", "rows"), (TRUNCATE_GUARD, "truncate_guard", "table")):
+            if (table, trigger) not in there.guards and not (is_partition and trigger == ROW_GUARD):
+                text = _SQL[statement].format(trigger=sql.Identifier(trigger), table=_table(table)).as_string(None)
+                yield SetupStep(tier=tier, action=f"guard the {what} of {table} while a copy is in flight", sql=text)
 
 
 def return_steps(tier: str, source: TableShape, there: DestinationTable) -> list[SetupStep]:

@@ -199,14 +199,14 @@ def test_a_read_only_main_is_refused_and_a_read_only_core_rescued(pair: Any, mov
         PostgresDestination(conn, "main", "core", 1).refuse_unfit(EVENTS)
 
 
-def test_a_role_that_may_not_delete_is_refused_first(pair: Any) -> None:
+def test_a_role_that_may_not_delete_is_refused_first(pair: Any, selection: Selects) -> None:
     with closing(pair.tiers.core.connect("mover")) as conn:
         conn.execute("CREATE ROLE reader_only")
         try:
             conn.execute("GRANT SELECT ON public.events TO reader_only")
             conn.execute("SET ROLE reader_only")
             with pytest.raises(UsageError, match="GRANT SELECT, DELETE"):
-                Source(pair.tiers.core, conn, "core").refuse_unfit(EVENTS)
+                Source(pair.tiers.core, conn, "core").refuse_unfit(selection())
         finally:
             conn.execute("RESET ROLE")
             conn.execute("DROP OWNED BY reader_only")

@@ -135,9 +135,13 @@ def test_the_key(scratch: Connection, make: str, key: tuple[str, ...]) -> None:
         ("CREATE TABLE public.t (a int NOT NULL UNIQUE DEFERRABLE)", "neither a primary key"),
         ("CREATE TABLE public.t (a int NOT NULL); CREATE UNIQUE INDEX ON public.t (a) WHERE a > 0", "neither a primary key"),
         ("CREATE TABLE public.t (a int NOT NULL); CREATE UNIQUE INDEX ON public.t ((a + 1))", "neither a primary key"),
-        ("CREATE TABLE public.t (a int PRIMARY KEY) PARTITION BY RANGE (a)", "partitioned"),
+        ("CREATE TABLE public.t (a int) PARTITION BY RANGE (a)", "neither a primary key"),
         ("CREATE VIEW public.t AS SELECT 1 AS a", "a view"),
-        ("CREATE TABLE public.t (a int PRIMARY KEY); CREATE TABLE public.u () INHERITS (public.t)", "inherit"),
+        (
+            "CREATE TABLE public.t (a int PRIMARY KEY); CREATE FOREIGN DATA WRAPPER far;"
+            "CREATE SERVER far FOREIGN DATA WRAPPER far; CREATE FOREIGN TABLE public.u () INHERITS (public.t) SERVER far",
+            "foreign table public.u holds rows",
+        ),
         ("CREATE TABLE public.o (a int); CREATE TABLE public.t (a int PRIMARY KEY, o public.o)", "row type of another table"),
         ('CREATE TABLE public."T" (a int PRIMARY KEY)', "does not exist"),
     ],

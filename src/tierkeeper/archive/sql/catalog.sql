@@ -1,6 +1,8 @@
 -- name: ledger_open
-INSERT INTO tierkeeper.ledger (batch, source, schema_name, table_name, age, cutoff, predicate, state)
-VALUES (%(batch)s, %(source)s, %(schema)s, %(table)s, %(age)s, %(cutoff)s, %(predicate)s, 'open')
+INSERT INTO tierkeeper.ledger (batch, source, schema_name, table_name, age, cutoff, predicate, part_schema, part_name, state)
+VALUES (
+    %(batch)s, %(source)s, %(schema)s, %(table)s, %(age)s, %(cutoff)s, %(predicate)s, %(part_schema)s, %(part_name)s, 'open'
+)
 ON CONFLICT (batch) DO NOTHING
 
 -- name: ledger_copied
@@ -18,11 +20,13 @@ UPDATE tierkeeper.ledger SET state = 'undone', settled_at = clock_timestamp()
 WHERE batch = %(batch)s AND state IN ('open', 'copied')
 
 -- name: ledger_row
-SELECT batch, source, schema_name, table_name, age, cutoff, predicate, seq, state, rows, fingerprint, min_age, max_age, bytes
+SELECT batch, source, schema_name, table_name, age, cutoff, predicate, part_schema, part_name,
+       seq, state, rows, fingerprint, min_age, max_age, bytes
 FROM tierkeeper.ledger WHERE batch = %(batch)s
 
 -- name: ledger_unsettled
-SELECT batch, source, schema_name, table_name, age, cutoff, predicate, seq, state, rows, fingerprint, min_age, max_age, bytes
+SELECT batch, source, schema_name, table_name, age, cutoff, predicate, part_schema, part_name,
+       seq, state, rows, fingerprint, min_age, max_age, bytes
 FROM tierkeeper.ledger
 WHERE state IN ('open', 'copied')
   AND (%(table)s::text IS NULL OR (schema_name = %(schema)s AND table_name = %(table)s))

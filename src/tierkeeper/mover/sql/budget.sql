@@ -19,24 +19,33 @@ SELECT slot_name, active, restart_lsn - '0/0'::pg_lsn FROM pg_replication_slots
 WHERE restart_lsn IS NOT NULL AND wal_status IS DISTINCT FROM 'lost'
 
 -- name: table
-SELECT pg_relation_size(c.oid),
-       coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0),
-       pg_indexes_size(c.oid),
-       (SELECT count(*) FROM pg_index AS i WHERE i.indrelid = c.oid),
+-- With the partitions and the inheriting tables that hold its rows.
+WITH RECURSIVE tree (oid) AS (
+  SELECT c.oid
+  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE n.nspname = %(schema)s AND c.relname = %(table)s
+  UNION
+  SELECT i.inhrelid FROM tree JOIN pg_inherits AS i ON i.inhparent = tree.oid
+)
+SELECT coalesce(sum(pg_relation_size(c.oid)), 0)::bigint,
+       coalesce(sum(pg_total_relation_size(nullif(c.reltoastrelid, 0))), 0)::bigint,
+       coalesce(sum(pg_indexes_size(c.oid)), 0)::bigint,
+       coalesce(max((SELECT count(*) FROM pg_index AS i WHERE i.indrelid = c.oid)), 1),
        -- As the planner does: as many rows on a page as when they were last counted, on the pages that there are.
-       CASE WHEN c.reltuples > 0 AND c.relpages > 0
+       coalesce(sum(CASE WHEN c.reltuples > 0 AND c.relpages > 0
          THEN (c.reltuples / c.relpages * (pg_relation_size(c.oid) / current_setting('block_size')::int))::bigint
          ELSE greatest(pg_stat_get_live_tuples(c.oid), 0)
-       END,
-       c.relreplident,
-       coalesce((
+       END), 0)::bigint,
+       coalesce((array_agg(c.relreplident ORDER BY c.relreplident = 'f' DESC))[1], 'd'),
+       coalesce(avg(coalesce((
          SELECT abs(s.correlation) FROM pg_stats AS s
          WHERE s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = %(age)s AND NOT s.inherited
-       ), 1)::float8
-FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relname = %(table)s
+       ), 1)), 1)::float8
+FROM tree
+JOIN pg_class AS c ON c.oid = tree.oid AND c.relkind <> 'p'
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
 
 -- name: sample
 -- 28 bytes of header and line pointer, and 4 that alignment takes on average.
 SELECT avg(size)::float8, avg(key)::float8
-FROM (SELECT 32 + {columns} AS size, {key} AS key FROM ONLY {table} {sample} WHERE {eligible} LIMIT {limit}) AS sampled
+FROM (SELECT 32 + {columns} AS size, {key} AS key FROM {table} {sample} WHERE {eligible} LIMIT {limit}) AS sampled

@@ -1,6 +1,11 @@
 -- name: ledger_open
-INSERT INTO tierkeeper.ledger (batch, source, schema_name, table_name, age, cutoff, predicate, state, reader_seconds)
-VALUES (%(batch)s, %(source)s, %(schema)s, %(table)s, %(age)s, %(cutoff)s, %(predicate)s, 'open', %(reader_seconds)s)
+INSERT INTO tierkeeper.ledger (
+    batch, source, schema_name, table_name, age, cutoff, predicate, part_schema, part_name, state, reader_seconds
+)
+VALUES (
+    %(batch)s, %(source)s, %(schema)s, %(table)s, %(age)s, %(cutoff)s, %(predicate)s, %(part_schema)s, %(part_name)s,
+    'open', %(reader_seconds)s
+)
 RETURNING seq
 
 -- name: ledger_copied
@@ -24,7 +29,8 @@ RETURNING rows, copy_xid::xid, min_age, max_age, age, schema_name, table_name
 SELECT state FROM tierkeeper.ledger WHERE batch = %(batch)s
 
 -- name: ledger_unsettled
-SELECT batch, source, schema_name, table_name, age, cutoff, predicate, seq, state, rows, fingerprint, min_age, max_age, bytes
+SELECT batch, source, schema_name, table_name, age, cutoff, predicate, part_schema, part_name,
+       seq, state, rows, fingerprint, min_age, max_age, bytes
 FROM tierkeeper.ledger
 WHERE state IN ('open', 'copied') AND source = %(source)s
   AND (%(table)s::text IS NULL OR (schema_name = %(schema)s AND table_name = %(table)s))
@@ -71,22 +77,22 @@ SELECT count(*) FROM pg_stat_replication
 WHERE state IS NULL OR (state = 'streaming' AND (flush_lsn IS NULL OR flush_lsn < %(lsn)s::pg_lsn))
 
 -- name: own_rows
-COPY (SELECT {columns} FROM ONLY {table} WHERE xmin = pg_current_xact_id()::xid AND {near})
+COPY (SELECT {columns} FROM {table} WHERE xmin = pg_current_xact_id()::xid AND {near})
 TO STDOUT {options}
 
 -- name: undo_rows
-DELETE FROM ONLY {table} WHERE xmin = {xid} AND {near}
+DELETE FROM {table} WHERE xmin = {xid} AND {near}
 
 -- name: keys_taken
 SELECT EXISTS (SELECT FROM tierkeeper.ledger AS l WHERE l.state = 'copied' AND l.copy_xid::xid = t.xmin), {keys}
-FROM {staging} AS s JOIN ONLY {table} AS t ON {same}
+FROM {staging} AS s JOIN {table} AS t ON {same}
 
 -- name: conflict_noted
 SELECT key::text FROM tierkeeper.conflict WHERE schema_name = {schema} AND table_name = {name}
 
 -- name: conflict_here_gone
 DELETE FROM tierkeeper.conflict AS c
-WHERE schema_name = {schema} AND table_name = {name} AND NOT EXISTS (SELECT FROM ONLY {table} AS t WHERE {same})
+WHERE schema_name = {schema} AND table_name = {name} AND NOT EXISTS (SELECT FROM {table} AS t WHERE {same})
 
 -- name: conflict_core_gone
 UPDATE tierkeeper.conflict

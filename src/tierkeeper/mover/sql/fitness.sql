@@ -1,6 +1,8 @@
 -- name: facts
 -- What runs only for replication ('R') does not run for the mover; our own guards are there for it.
-SELECT c.relpersistence = 'p' AS durable,
+SELECT c.relpersistence = 'p' AND NOT EXISTS (
+         SELECT FROM pg_partition_tree(c.oid) AS t JOIN pg_class AS p ON p.oid = t.relid WHERE p.relpersistence <> 'p'
+       ) AS durable,
        row_security_active(c.oid) AS hidden_rows,
        ARRAY(
          SELECT quote_ident(r.rulename) FROM pg_rewrite r
@@ -23,7 +25,10 @@ SELECT c.relpersistence = 'p' AS durable,
        ARRAY(
          SELECT quote_ident(t.pubname)
          FROM pg_publication_tables t JOIN pg_publication p ON p.pubname = t.pubname
-         WHERE t.schemaname = n.nspname AND t.tablename = c.relname AND p.pubdelete
+         WHERE to_regclass(format('%%I.%%I', t.schemaname, t.tablename)) IN (
+             SELECT c.oid::regclass UNION ALL SELECT relid FROM pg_partition_ancestors(c.oid)
+           )
+           AND c.relkind = 'r' AND p.pubdelete
            AND c.relreplident <> 'f'
            AND NOT EXISTS (
              SELECT FROM pg_index i

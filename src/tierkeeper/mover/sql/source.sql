@@ -54,12 +54,12 @@ ORDER BY a.attnum
 -- name: next_bound
 -- No column is given a name here: one of the key's may have it.
 SELECT {columns}, count(*) OVER ()
-FROM (SELECT {names} FROM ONLY {table} WHERE {eligible} ORDER BY {order} LIMIT {limit}) AS page
+FROM (SELECT {names} FROM {table} WHERE {here} AND {eligible} ORDER BY {order} LIMIT {limit}) AS page
 ORDER BY {backwards} LIMIT 1
 
 -- name: weigh
 SELECT count(*), {sizes}
-FROM (SELECT {names} FROM ONLY {table} WHERE {eligible} {first}) AS page
+FROM (SELECT {names} FROM {table} WHERE {here} AND {eligible} {first}) AS page
 
 -- name: left
 SELECT count(*) FROM ONLY {table} WHERE {predicate}
@@ -72,7 +72,16 @@ WHERE n.nspname = %(schema)s AND c.relname = %(table)s
 
 -- name: keys_here
 SELECT given.key::text FROM unnest({keys}::jsonb[]) AS given (key)
-WHERE EXISTS (SELECT FROM ONLY {table} AS t WHERE {same})
+WHERE EXISTS (SELECT FROM {table} AS t WHERE {same})
+
+-- name: is_part
+-- Whether the one holds rows of the other. A partition that is being detached does no more.
+WITH RECURSIVE above (oid) AS (
+    SELECT {part}::regclass::oid
+    UNION
+    SELECT i.inhparent FROM above JOIN pg_inherits AS i ON i.inhrelid = above.oid AND NOT i.inhdetachpending
+)
+SELECT {table}::regclass::oid IN (SELECT oid FROM above)
 
 -- name: delete
 WITH gone AS (DELETE FROM ONLY {table} WHERE {predicate} RETURNING ctid, xmin)
@@ -84,7 +93,7 @@ SELECT count(*) FILTER (WHERE {age} IS NULL),
        count(*) FILTER (WHERE NOT isfinite({age})),
        count(*) FILTER (WHERE isfinite({age}) AND NOT {old}),
        count(*) FILTER (WHERE isfinite({age}) AND {old} AND ({condition}) IS NOT TRUE)
-FROM ONLY {table}
+FROM {table}
 
 -- name: resting_rows
 SELECT coalesce(sum(rows), 0)::bigint FROM tierkeeper.ledger

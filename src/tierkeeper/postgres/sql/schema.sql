@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS tierkeeper.ledger (
     age         text        NOT NULL,
     cutoff      timestamptz NOT NULL,
     predicate   text        NOT NULL,
+    part_schema text,
+    part_name   text,
     state       text        NOT NULL CHECK (state IN ('open', 'copied', 'done', 'undone', 'forgotten')),
     rows        bigint      NOT NULL DEFAULT 0,
     bytes       bigint      NOT NULL DEFAULT 0,
@@ -121,9 +123,19 @@ BEGIN
     -- done, a reader that began before may still hold the row's old place: until its time is over an update would show it twice.
     in_flight := EXISTS (
         SELECT FROM tierkeeper.ledger
-        WHERE schema_name = TG_TABLE_SCHEMA AND table_name = TG_TABLE_NAME
-          AND (state = 'copied' OR (state = 'done' AND settled_at > clock_timestamp() - make_interval(secs => reader_seconds)))
-          AND (TG_OP = 'TRUNCATE' OR copy_xid::xid = OLD.xmin)
+        WHERE (state = 'copied' OR (state = 'done' AND settled_at > clock_timestamp() - make_interval(secs => reader_seconds)))
+          AND CASE WHEN TG_OP = 'TRUNCATE' THEN (schema_name, table_name) IN (
+                -- The ledger names the table that was asked for; the trigger of a partition, its own.
+                WITH RECURSIVE above (oid) AS (
+                    SELECT TG_RELID
+                    UNION
+                    SELECT i.inhparent FROM above JOIN pg_inherits AS i ON i.inhrelid = above.oid
+                )
+                SELECT n.nspname, c.relname
+                FROM above JOIN pg_class AS c ON c.oid = above.oid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+              )
+              ELSE copy_xid::xid = OLD.xmin
+          END
     );
     IF in_flight AND coalesce(current_setting('tierkeeper.mover', true), '') <> 'on' THEN
         RAISE EXCEPTION USING

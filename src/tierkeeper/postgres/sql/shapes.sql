@@ -1,16 +1,68 @@
 -- name: relation
 SELECT c.oid::bigint,
        c.relkind::text,
-       EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)
+       ARRAY(
+         WITH RECURSIVE tree (oid) AS (
+           SELECT c.oid
+           UNION
+           SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid
+         )
+         SELECT oid::bigint FROM tree
+       )
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text
+
+-- name: parts
+-- The tables that hold rows of the given one, itself included, with the columns that they have besides its own. What is in
+-- `apart` is left out with all below it; a partition that is being detached is none any more.
+WITH RECURSIVE tree (oid) AS (
+  SELECT c.oid
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text
+  UNION
+  SELECT c.oid
+  FROM tree
+  JOIN pg_inherits i ON i.inhparent = tree.oid AND NOT i.inhdetachpending
+  JOIN pg_class c ON c.oid = i.inhrelid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE (n.nspname, c.relname) NOT IN (SELECT * FROM unnest(%(apart_schemas)s::name[], %(apart_names)s::name[]))
+)
+SELECT n.nspname::text,
+       c.relname::text,
+       ARRAY(
+         SELECT a.attname::text
+         FROM pg_attribute a
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+           AND a.attname NOT IN (
+             SELECT own.attname
+             FROM pg_attribute own
+             JOIN pg_class r ON r.oid = own.attrelid
+             JOIN pg_namespace rn ON rn.oid = r.relnamespace
+             WHERE rn.nspname = %(schema)s::text AND r.relname = %(name)s::text AND own.attnum > 0 AND NOT own.attisdropped
+           )
+         ORDER BY a.attnum
+       )
+FROM tree
+JOIN pg_class c ON c.oid = tree.oid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind <> 'p'
+ORDER BY 1, 2
+
+-- name: foreign_parts
+SELECT n.nspname::text, c.relname::text
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = ANY (%(tables)s::oid[]) AND c.relkind = 'f'
+ORDER BY 1, 2
+LIMIT 1
 
 -- name: similar
 SELECT n.nspname::text, c.relname::text
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r'
+WHERE c.relkind IN ('r', 'p')
   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tierkeeper')
   AND lower(c.relname) = lower(%(name)s::text)
 ORDER BY 1, 2
@@ -77,7 +129,7 @@ SELECT n.nspname::text, t.relname::text, c.conname::text, c.confdeltype::text
 FROM pg_constraint c
 JOIN pg_class t ON t.oid = c.conrelid
 JOIN pg_namespace n ON n.oid = t.relnamespace
-WHERE c.contype = 'f' AND c.confrelid = %(table)s::oid AND c.conparentid = 0
+WHERE c.contype = 'f' AND c.confrelid = ANY (%(tables)s::oid[]) AND c.conparentid = 0
 ORDER BY 1, 2, 3
 
 -- name: delete_triggers
@@ -86,11 +138,11 @@ SELECT 'trigger ' || quote_ident(t.tgname)
 FROM pg_trigger t
 JOIN pg_proc p ON p.oid = t.tgfoid
 WHERE p.pronamespace <> coalesce(to_regnamespace('tierkeeper'), 0)::oid
-  AND t.tgrelid = %(table)s::oid AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 8 <> 0
-UNION ALL
+  AND t.tgrelid = ANY (%(tables)s::oid[]) AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 8 <> 0
+UNION
 SELECT 'rule ' || quote_ident(r.rulename)
 FROM pg_rewrite r
-WHERE r.ev_class = %(table)s::oid AND r.ev_type = '4' AND r.ev_enabled IN ('O', 'A')
+WHERE r.ev_class = ANY (%(tables)s::oid[]) AND r.ev_type = '4' AND r.ev_enabled IN ('O', 'A')
 ORDER BY 1
 
 -- name: publications

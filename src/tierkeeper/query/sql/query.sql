@@ -33,10 +33,18 @@ ORDER BY 1, 2, a.attnum
 
 -- name: rewritten
 -- The catalog as of the transaction's snapshot beside the catalog as it is: what a rewrite wrote, older snapshots do not see.
+WITH RECURSIVE tree (oid) AS (
+  SELECT c.oid
+  FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS wanted (schema, name)
+  JOIN pg_namespace n ON n.nspname = wanted.schema
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name
+  UNION
+  SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid
+)
 SELECT n.nspname::text, c.relname::text
-FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS wanted (schema, name)
-JOIN pg_namespace n ON n.nspname = wanted.schema
-JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name
+FROM tree
+JOIN pg_class c ON c.oid = tree.oid
+JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relfilenode <> 0 AND pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode::oid
 
 -- name: reached
@@ -56,14 +64,21 @@ WITH RECURSIVE reached (root, oid) AS (
     UNION
     SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = r.oid
   ) AS further (oid)
+), above (root, oid) AS (
+  SELECT * FROM reached
+  UNION
+  SELECT a.root, i.inhparent FROM above a JOIN pg_inherits i ON i.inhrelid = a.oid
 )
-SELECT rn.nspname::text, rc.relname::text, n.nspname::text, c.relname::text
-FROM reached
-JOIN pg_class rc ON rc.oid = reached.root
+-- What is read through it, and what holds those rows as its own as well: a partition's table, which is told by `is_above`.
+SELECT rn.nspname::text, rc.relname::text, n.nspname::text, c.relname::text, NOT EXISTS (
+         SELECT FROM reached WHERE (reached.root, reached.oid) = (above.root, above.oid)
+       ) AS is_above
+FROM above
+JOIN pg_class rc ON rc.oid = above.root
 JOIN pg_namespace rn ON rn.oid = rc.relnamespace
-JOIN pg_class c ON c.oid = reached.oid
+JOIN pg_class c ON c.oid = above.oid
 JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE reached.root <> reached.oid
+WHERE above.root <> above.oid
 
 -- name: functions
 -- IMMUTABLE promises that no table is read; C is the language of extensions, which know nothing of the user's tables.

@@ -54,11 +54,12 @@ JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
 WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text AND i.indisvalid AND i.indpred IS NULL
 
 -- name: guards
-SELECT t.tgname::text
+SELECT n.nspname::text, c.relname::text, t.tgname::text
 FROM pg_trigger t
 JOIN pg_class c ON c.oid = t.tgrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text AND NOT t.tgisinternal AND t.tgenabled = 'A'
+WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[]))
+  AND NOT t.tgisinternal AND t.tgenabled = 'A'
 
 -- name: foreign_keys
 SELECT f.conname::text,
@@ -95,7 +96,7 @@ WHERE a.attrelid = %(table)s::oid AND a.attnum > 0 AND NOT a.attisdropped AND a.
 SELECT n.nspname::text, c.relname::text
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = %(table)s::oid AND c.relkind = 'r'
+WHERE c.oid = %(table)s::oid AND c.relkind IN ('r', 'p')
 
 -- name: in_flight
 SELECT count(*)
@@ -106,6 +107,7 @@ WHERE schema_name = %(schema)s::text AND table_name = %(name)s::text
 
 -- name: size
 SELECT pg_total_relation_size(%(table)s::oid)
+       + coalesce((SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree(%(table)s::oid) WHERE level > 0), 0)::bigint
 
 -- name: row_guard
 -- ALWAYS: also against a session_replication_role of replica, under which a subscription writes, and a restore that says so.
