@@ -333,3 +333,12 @@ def test_from_main_to_the_archive(hop: Hop) -> None:
     assert done.rows == 0
     assert done.stopped_because.startswith("resting")
     check_moved(hop, original)
+
+
+def test_quota_takes_a_partitioned_table_like_any_other(hop: Hop) -> None:
+    hop.core.execute((RANGES + ";" + FILL).encode())
+    hop.main.execute(RANGES.encode())
+    hop.keeper.setup(apply=True)
+    done = hop.keeper.quota()
+    assert (done.errors, done.moves[0].rows, rows(hop.core)) == ([], 3000, [])
+    assert hop.keeper.query("SELECT count(*) AS n FROM public.t")["n"][0].as_py() == 3000
