@@ -19,6 +19,11 @@ from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.statements import load
 
 _SQL = load("tierkeeper.postgres", "shapes.sql")
+_FIRST_UNPINNED_OID: Final = 10_000  # below it Postgres's sources assign the ids, by hand: they mean the same on every server
+_FIRST_USERS_OID: Final = 16_384  # below it is what initdb made
+_BUILT_IN: Final[dict[tuple[int, int], "PgType"]] = {}
+"""Types that come with Postgres, by the server's version and their id: reading them costs more than all else about a table."""
+
 _PROVIDERS: Final[Mapping[str, str]] = {"c": "libc", "i": "icu", "b": "builtin"}
 
 
@@ -147,8 +152,13 @@ def table_statement(name: TableName, columns: Sequence[Column], key: Sequence[st
 
 def read_types(cur: psycopg.Cursor[Any], oids: Collection[int]) -> dict[int, PgType]:
     """The types `oids` and all that they are made of, however deep, by oid."""
-    with cur.connection.cursor(row_factory=class_row(PgType)) as typed:
-        return {t.oid: t for t in typed.execute(_SQL["types"], {"types": sorted(oids)})}
+    version = cur.connection.info.server_version
+    found = {oid: _BUILT_IN[version, oid] for oid in oids if (version, oid) in _BUILT_IN}
+    if len(found) < len(set(oids)):
+        with cur.connection.cursor(row_factory=class_row(PgType)) as typed:
+            found = {t.oid: t for t in typed.execute(_SQL["types"], {"types": sorted(oids)})}
+        _BUILT_IN.update({(version, oid): t for oid, t in found.items() if oid < _FIRST_UNPINNED_OID and not t.parts})
+    return found
 
 
 def within(oid: int, types: Mapping[int, PgType]) -> Iterator[PgType]:
@@ -160,7 +170,8 @@ def within(oid: int, types: Mapping[int, PgType]) -> Iterator[PgType]:
 
 def read_collations(cur: psycopg.Cursor[Any], oids: set[int]) -> list[SchemaObject]:
     """Those of `oids` that somebody made: Postgres's own are everywhere."""
-    rows = cur.execute(_SQL["collations"], {"collations": sorted(oids)}).fetchall()
+    made = sorted(oid for oid in oids if oid >= _FIRST_USERS_OID)
+    rows = cur.execute(_SQL["collations"], {"collations": made}).fetchall() if made else []
     return [SchemaObject("collation", schema, name, _collation(schema, name, entry)) for schema, name, entry in rows]
 
 

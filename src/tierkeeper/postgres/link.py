@@ -21,6 +21,7 @@ from psycopg.pq import TransactionStatus
 
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.limits import CONNECT_SECONDS, LOCK_SECONDS
+from tierkeeper.postgres.keeping import dial
 
 Connection = psycopg.Connection[tuple[object, ...]]
 Isolation = Literal["read committed", "repeatable read"]
@@ -119,7 +120,7 @@ class Link:
             info = conninfo.make_conninfo(
                 "", **{**self.parameters, "application_name": f"tierkeeper {purpose}", "client_encoding": "UTF8"}
             )
-            return psycopg.connect(info, autocommit=True, prepare_threshold=None)
+            return dial(info)
 
 
 def is_loopback(host: str) -> bool:

@@ -13,6 +13,7 @@ from tierkeeper.kernel.results import CheckItem
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import format_bytes
 from tierkeeper.postgres import shapes
+from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.link import Connection
 from tierkeeper.setup import drift, observe
 from tierkeeper.setup.model import DestinationTable, SourceTable
@@ -54,7 +55,12 @@ def check(tiers: Mapping[str, Tier], policies: Collection[TablePolicy], store_pr
     """
     report = Report()
     links = {name: tier.link for name, tier in tiers.items()}
-    seen, away = ask_all(links, lambda name, conn: _look(name, conn, tiers[name], policies), "check")
+
+    def look(name: str, conn: Connection) -> _Seen:
+        with catalog(conn):  # one snapshot: a transaction costs more than the look at a table
+            return _look(name, conn, tiers[name], policies)
+
+    seen, away = ask_all(links, look, "check")
     for name in tiers:
         if name in away:
             error = away[name]

@@ -15,6 +15,7 @@ from tierkeeper.kernel.ports import Audit
 from tierkeeper.kernel.results import SetupResult, SetupStep
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres import shapes
+from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
 from tierkeeper.setup import drift, observe
 from tierkeeper.setup import plan as decide
@@ -66,7 +67,12 @@ def plan(
         steps += decide.own_steps(tier, own, more, upward=upward)
     waiting: dict[TableName, TierkeeperError] = {}
     if policies and "core" in tiers and "main" in tiers:
-        with closing(tiers["core"].connect("setup")) as core, closing(tiers["main"].connect("setup")) as main:
+        with (
+            closing(tiers["core"].connect("setup")) as core,
+            closing(tiers["main"].connect("setup")) as main,
+            catalog(core),  # one snapshot of each for all tables: a transaction costs more than a look
+            catalog(main),
+        ):
             if upward:
                 steps += _returning(core, main, policies)
             else:

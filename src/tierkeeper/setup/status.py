@@ -53,7 +53,8 @@ def status(
     archived: dict[TableName, int] = {}
 
     def look(name: str, conn: Connection) -> _Seen:
-        seen = _look(conn, tiers[name], policies)
+        with catalog(conn):  # one snapshot: a transaction costs more than the look at a table
+            seen = _look(conn, tiers[name], policies)
         if name == "archive" and seen.has_segments:
             archived.update(archive_rows(conn))
         return seen

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from contextvars import copy_context
 from typing import TypeVar
 
 from tierkeeper.kernel.errors import TierkeeperError
@@ -24,6 +25,7 @@ def ask_all(
             return error
 
     with ThreadPoolExecutor(max_workers=max(1, len(links))) as pool:
-        results = dict(zip(links, pool.map(one, links), strict=True))
+        asked = {name: pool.submit(copy_context().run, one, name) for name in links}
+        results = {name: answer.result() for name, answer in asked.items()}
     answers = {n: r for n, r in results.items() if not isinstance(r, TierkeeperError)}
     return answers, {n: r for n, r in results.items() if isinstance(r, TierkeeperError)}

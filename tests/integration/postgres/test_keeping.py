@@ -1,0 +1,54 @@
+"""Connections that are used again within one look."""
+
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from support import Tiers
+from tierkeeper.postgres.keeping import connections_kept
+from tierkeeper.postgres.link import Connection
+from tierkeeper.tiers.ask import ask_all
+
+
+def _pid(conn: Connection) -> int:
+    return conn.info.backend_pid
+
+
+def test_a_closed_connection_is_the_next_ones_of_its_purpose_until_the_block_ends(tiers: Tiers) -> None:
+    link = tiers.core
+    with connections_kept():
+        with closing(link.connect("setup")) as first:
+            pid = _pid(first)
+            with closing(link.connect("setup")) as beside:
+                pids = {pid, _pid(beside)}
+                assert len(pids) == 2, "one that is in use was given away"
+        with closing(link.connect("mover")) as other:
+            assert other.info.get_parameters()["application_name"] == "tierkeeper mover"
+        asked, _ = ask_all({"core": link}, lambda _, conn: _pid(conn), "setup")
+        assert asked["core"] in pids, "a thread of a look dials anew"
+    assert first.closed and beside.closed and other.closed
+    with closing(link.connect("setup")) as later:
+        assert _pid(later) not in pids
+    assert later.closed
+
+
+def test_a_connection_that_is_still_in_use_at_the_end_closes_when_its_user_is_done(tiers: Tiers) -> None:
+    with connections_kept():
+        kept = tiers.core.connect("setup")
+    assert kept.execute("SELECT 1").fetchone() == (1,)
+    kept.close()
+    assert kept.closed
+
+
+def test_what_is_in_a_transaction_or_broken_is_not_given_on(tiers: Tiers) -> None:
+    with connections_kept():
+        with closing(tiers.core.connect("setup")) as conn:
+            conn.execute("BEGIN")
+        assert conn.closed, "its transaction would have become the next one's"
+        with closing(tiers.core.connect("setup")) as broken, closing(tiers.core.connect("other")) as killer:
+            killer.execute("SELECT pg_terminate_backend(%s)", [_pid(broken)])
+            with pytest.raises(psycopg.OperationalError):
+                broken.execute("SELECT 1")
+        with closing(tiers.core.connect("setup")) as fresh:
+            assert fresh.execute("SELECT 1").fetchone() == (1,)
