@@ -38,13 +38,17 @@ def names(columns: Sequence[str]) -> sql.Composed:
 
 @dataclass(frozen=True)
 class Piece:
-    """Pages `first` to before `upto` of a heap, with how many rows of a selection lie there and how large they are."""
+    """Pages `first` to before `upto` of a heap, with how many rows of a selection lie there and how large they are.
+
+    `bytes` counts them as they are stored; `widest` is what one of them may have unpacked, at most.
+    """
 
     first: int
     upto: int
     rows: int
     bytes: int
     part: TableName | None = None
+    widest: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """What to do next: pure decisions of the move protocol, each named in design section 4."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum, auto
 
 from tierkeeper.kernel.errors import UsageError
-from tierkeeper.kernel.limits import BATCH_ROWS_MIN, PIECE_PAGES, ROWS_PER_PAGE
+from tierkeeper.kernel.limits import BATCH_ROWS_MIN, PIECE_PAGES, ROWS_PER_PAGE, WIDE_BYTES
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import LedgerState
 from tierkeeper.mover.model import Piece
@@ -37,7 +37,8 @@ def cut(pieces: Iterable[Piece], most_rows: int, most_bytes: int) -> Iterator[Pi
     for piece in pieces:
         fits = held is not None and held.rows + piece.rows <= most_rows and held.bytes + piece.bytes <= most_bytes
         if held is not None and fits and held.part == piece.part:
-            held = Piece(held.first, piece.upto, held.rows + piece.rows, held.bytes + piece.bytes, piece.part)
+            widest, size_bytes = max(held.widest, piece.widest), held.bytes + piece.bytes
+            held = Piece(held.first, piece.upto, held.rows + piece.rows, size_bytes, piece.part, widest)
             continue
         if held is not None:
             yield held
@@ -49,6 +50,13 @@ def cut(pieces: Iterable[Piece], most_rows: int, most_bytes: int) -> Iterator[Pi
 def piece_pages(batch_rows: int) -> int:
     """How many pages to count as one: few enough that batches come out at about their size."""
     return min(max(batch_rows // ROWS_PER_PAGE // 16, 1), PIECE_PAGES)
+
+
+def workers(wanted: int, batches: Sequence[Piece]) -> int:
+    """How many of `wanted` workers to take for `batches`: each needs work for a while, and holds a row of its own in memory."""
+    widest = max((b.widest for b in batches), default=0)
+    further = WIDE_BYTES // (3 * widest) if widest else wanted
+    return max(min(wanted, len(batches) // 2, 1 + further), 1)
 
 
 def smaller(rows: int) -> int | None:

@@ -114,11 +114,11 @@ class Mover:
         size = self._pace.batch_rows
         clean_passes = 0
         while clean_passes < PASSES and not run.ended:
-            self._total, batches, ranges = self._plan(run, size)
+            self._total, workers, ranges = self._plan(run, size)
             if not self._total:
                 break
             self._total += run.copied_rows
-            self._pass(run, ranges, batches)
+            self._pass(run, ranges, workers)
             if not run.changed:
                 clean_passes += 1
                 continue
@@ -145,7 +145,7 @@ class Mover:
         return self._source.next_bound(whole, found[0], 1, run.conflicts) is not None
 
     def _plan(self, run: Run, size: int) -> tuple[int, int, Iterator[Range]]:
-        """What is left: how many rows, in how many batches of about `size`, and where each batch's rows are.
+        """What is left: how many rows, for how many workers, and where the rows of each batch of about `size` are.
 
         For Postgres by place in the heap: that needs no index, and each range is read once from end to end. For the archive in
         the order of age, which a segment's readers prune by.
@@ -155,7 +155,7 @@ class Mover:
             return rows, 1, self._in_order(run, size)
         pieces = self._source.pieces(run.selection, plan.piece_pages(size), run.conflicts)
         batches = list(plan.cut(pieces, size, BATCH_BYTES))
-        return sum(p.rows for p in pieces), len(batches), iter(batches)
+        return sum(p.rows for p in pieces), plan.workers(self._pace.workers, batches), iter(batches)
 
     def _in_order(self, run: Run, size: int) -> Iterator[Range]:
         for part in self._source.parts(run.selection):
@@ -164,17 +164,17 @@ class Mover:
                 yield Between(after, found[0], part)
                 after = found[0]
 
-    def _pass(self, run: Run, ranges: Iterator[Range], batches: int) -> None:
+    def _pass(self, run: Run, ranges: Iterator[Range], workers: int) -> None:
         """Hands `ranges` out until none is left: to workers in threads of their own where there is enough for them."""
         run.hand_out(ranges)
         with ExitStack() as stack:
-            pairs = self._pairs(stack, min(self._pace.workers, batches // 2))
+            pairs = self._pairs(stack, workers)
             if len(pairs) < 2:  # noqa: PLR2004 - one needs no thread
                 self._worker(run, self._source, self._destination, self._beat).work()
                 return
             pool = stack.enter_context(ThreadPoolExecutor(len(pairs), "mover"))
-            workers = [self._worker(run, *pair, _nothing) for pair in pairs]
-            self._watch(run, [pool.submit(worker.work) for worker in workers])
+            working = [self._worker(run, *pair, _nothing) for pair in pairs]
+            self._watch(run, [pool.submit(worker.work) for worker in working])
 
     def _pairs(self, stack: ExitStack, wanted: int) -> list[Pair]:
         """Up to `wanted` pairs of connections: a server that gives no more is asked for no more."""

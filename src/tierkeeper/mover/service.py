@@ -18,7 +18,7 @@ from tierkeeper.kernel.ports import Arrivals, Audit, Destination, Progress, Room
 from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.kernel.units import Age
-from tierkeeper.mover import budget, fitness, mirror, plan, recovery
+from tierkeeper.mover import budget, fitness, mirror, plan, recovery, width
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.explain import stays as explain_stays
 from tierkeeper.mover.lease import Lease
@@ -239,9 +239,9 @@ class MoveService:
             yield [(self._tiers[n], stack.enter_context(closing(self._links[n].connect("budget")))) for n in names]
 
     def _weigh(self, request: Request, source: Source, selection: Selection) -> Weighed:
-        rows, pace = source.count(selection), self._pace(request)
-        if request.limit is not None:
-            rows = min(rows, request.limit)
+        width.refuse(source.conn, source.tier, selection, source.parts(selection))
+        pace, counted = self._pace(request), source.count(selection)
+        rows = counted if request.limit is None else min(counted, request.limit)
         with self._postgres(request) as tiers:
             weighed = weigh(tiers, selection, rows, batch_rows=pace.batch_rows, in_flight=pace.in_flight)
             fits = weighed.fitting_rows

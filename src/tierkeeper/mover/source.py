@@ -17,7 +17,7 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow
 from tierkeeper.kernel.tables import Part, TableName, TableShape
-from tierkeeper.mover import fitness, model
+from tierkeeper.mover import fitness, model, width
 from tierkeeper.mover.model import Bound, Piece, Selection
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.arrow import snapshot_reader
@@ -180,16 +180,17 @@ class Source:
         name = part or selection.shape.name
         regclass = model.regclass(name)
         with transaction(self.conn, read_only=True) as cur:
-            toastable = [r[0] for r in cur.execute(_SQL["toastable"].format(regclass=regclass))]
+            toastable, _ = width.toasted(cur, name)
             sizes = [sql.SQL("coalesce(sum(pg_column_size({})), 0)").format(sql.Identifier(c)) for c in toastable]
             query = _SQL["pieces"].format(
                 step=sql.Literal(step),
                 regclass=regclass,
                 toasted=sql.SQL("({})").format(sql.SQL(" + ").join([sql.SQL("0"), *sizes])),
+                widest=width.of(selection.shape, toastable).most,
                 table=model.qualified(name),
                 eligible=selection.eligible(None, conflicts),
             )
-            return [Piece(page, page + step, rows, size_bytes, part) for page, rows, size_bytes in cur.execute(query)]
+            return [Piece(page, page + step, rows, size_bytes, part, wide) for page, rows, size_bytes, wide in cur.execute(query)]
 
     def weigh(self, selection: Selection, limit: int | None) -> tuple[int, dict[str, int]]:
         """The number of the selection's first `limit` rows, and what each column's values take as they are stored."""

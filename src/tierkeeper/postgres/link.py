@@ -209,6 +209,7 @@ _BY_STATE: Final[Mapping[str, tuple[type[TierkeeperError], str]]] = MappingProxy
         "P0": (Failed, "A trigger there refuses it: change it, or leave those rows out with --where; they stay where they are"),
         "53": (NotNow, "Give the server room (disk, memory or connections), then run again"),
         "55006": (NotNow, "Something is at work there: run again when it is through"),
+        "54": (Failed, "A value is larger than Postgres can hand over: leave its row out with --where; it stays where it is"),
         "55P03": (NotNow, "Something holds a lock: run again when it is through"),
         "57": (NotNow, "Run again when the server is back"),
         "08": (NotNow, "Run again when the server can be reached"),

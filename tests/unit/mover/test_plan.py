@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.limits import BATCH_ROWS_MIN
 from tierkeeper.kernel.tables import Column, TableName, TableShape
-from tierkeeper.mover.model import travels_as_binary
-from tierkeeper.mover.plan import Verdict, check_chosen, check_condition, check_hop, smaller, verdict
+from tierkeeper.mover.model import Piece, travels_as_binary
+from tierkeeper.mover.plan import Verdict, check_chosen, check_condition, check_hop, cut, smaller, verdict, workers
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,15 @@ def test_what_is_local_or_differs_travels_as_text() -> None:
     assert travels_as_binary(shape, shape)
     assert not travels_as_binary(replace(shape, as_text=frozenset("c")), shape)
     assert not travels_as_binary(shape, replace(shape, columns=(Column("c", "bigint", "int8"),)))
+
+
+@pytest.mark.parametrize(
+    ("widest", "batches", "expected"),
+    [(0, 100, 4), (0, 5, 2), (0, 1, 1), (6_000_000, 100, 4), (10_000_000, 100, 3), (20_000_000, 100, 2), (20_000_001, 100, 1)],
+)
+def test_wide_rows_get_fewer_workers(widest: int, batches: int, expected: int) -> None:
+    """One wide row is enough, wherever it lies."""
+    pieces = [Piece(i, i + 1, 10, 1, widest=widest if i == batches // 2 else 0) for i in range(batches)]
+    assert workers(4, pieces) == expected
+    assert workers(4, list(cut(pieces, 10, 1))) == expected
+    assert max(p.widest for p in cut(pieces, 10**6, 10**6)) == widest

@@ -32,24 +32,18 @@ SELECT count(*), {fingerprint}::text,
 FROM ONLY {table} WHERE {predicate}
 
 -- name: pieces
--- The heap in pieces of {step} pages: for each that holds rows of the selection its first page, their number and their bytes.
-SELECT piece.page, found.rows, {step} * block.bytes + found.toasted_bytes
+-- The heap in pieces of {step} pages: for each that holds rows of the selection its first page, their number, their bytes
+-- and what the widest of them may have.
+SELECT piece.page, found.rows, {step} * block.bytes + found.toasted_bytes, found.widest
 FROM (SELECT current_setting('block_size')::bigint) AS block (bytes)
 CROSS JOIN LATERAL generate_series(0, pg_relation_size({regclass}::regclass) / block.bytes - 1, {step}) AS piece (page)
 CROSS JOIN LATERAL (
-    SELECT count(*), {toasted}::bigint
+    SELECT count(*), {toasted}::bigint, max({widest})
     FROM ONLY {table}
     WHERE ctid >= ('(' || piece.page || ',0)')::tid AND ctid < ('(' || piece.page + {step} || ',0)')::tid AND {eligible}
-) AS found (rows, toasted_bytes)
+) AS found (rows, toasted_bytes, widest)
 WHERE found.rows > 0
 ORDER BY piece.page
-
--- name: toastable
-SELECT a.attname::text
-FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
-WHERE c.oid = {regclass}::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attlen = -1 AND a.attstorage IN ('e', 'x')
-  AND c.reltoastrelid <> 0 AND pg_relation_size(c.reltoastrelid) > 0
-ORDER BY a.attnum
 
 -- name: next_bound
 -- No column is given a name here: one of the key's may have it.

@@ -1,0 +1,109 @@
+"""How wide a table's rows are once they travel, which compression and toast hide, and the refusal of those that cannot.
+
+It only reads. libpq hands over whole rows, so the widest one also says how many workers fit into memory.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import errors, sql
+
+from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.limits import ARRAY_RATIO, PACKED_RATIO, ROW_BYTES_MAX
+from tierkeeper.kernel.policy import Tier
+from tierkeeper.kernel.tables import TableName, TableShape
+from tierkeeper.mover import model
+from tierkeeper.mover.model import Selection
+from tierkeeper.postgres.link import Connection, transaction
+from tierkeeper.postgres.statements import load
+
+_SQL = load("tierkeeper.mover", "width.sql")
+_PAGE_BYTES = 32_768  # the largest that Postgres can be built with: what a row has in line
+_RAW_SIZES = frozenset({"text", "varchar", "bpchar", "bytea"})
+"""Types whose size Postgres knows without unpacking a value."""
+
+
+@dataclass(frozen=True)
+class Width:
+    """SQL for the bytes of a row's large columns: `sure` of those that need no look inside, `packed` of the others, times
+    PACKED_RATIO at most, `unpacked` of the same in the form that they travel in."""
+
+    sure: sql.Composed
+    packed: sql.Composed
+    unpacked: sql.Composed
+
+    @property
+    def most(self) -> sql.Composed:
+        """What a row may have at most; reads no value."""
+        return sql.SQL("({} + {} * {})").format(self.sure, sql.Literal(PACKED_RATIO), self.packed)
+
+
+def of(shape: TableShape, toasted: Sequence[str]) -> Width:
+    """The width of a row in its columns `toasted`."""
+    sure, packed, unpacked = (list[sql.Composable]([sql.SQL("0::bigint")]) for _ in range(3))
+    for column in (c for c in shape.columns if c.name in toasted):
+        name = sql.Identifier(column.name)
+        if column.base in _RAW_SIZES:
+            sure.append(sql.SQL("coalesce(octet_length({}), 0)").format(name))
+            continue
+        size = sql.SQL("coalesce(pg_column_size({}), 0)").format(name)
+        compressed = sql.SQL("pg_column_compression({}) IS NOT NULL").format(name)
+        text = sql.SQL("octet_length(concat({}))").format(name)
+        if column.element is not None:
+            spread = sql.SQL("CASE WHEN {} THEN {} ELSE {} * {} / {} + 1 END")
+            packed.append(spread.format(compressed, size, size, sql.Literal(ARRAY_RATIO), sql.Literal(PACKED_RATIO)))
+            binary = sql.SQL("0") if shape.as_text else sql.SQL("octet_length(array_send({}))").format(name)
+            unpacked.append(sql.SQL("coalesce(greatest({}, {}), 0)").format(text, binary))
+            continue
+        one = sql.SQL("CASE WHEN {} THEN {} ELSE 0 END")
+        sure.append(sql.SQL("CASE WHEN {} THEN 0 ELSE {} END").format(compressed, size))
+        packed.append(one.format(compressed, size))
+        unpacked.append(one.format(compressed, text))
+    plus = sql.SQL(" + ")
+    return Width(*(sql.SQL("({})").format(plus.join(parts)) for parts in (sure, packed, unpacked)))
+
+
+def toasted(cur: psycopg.Cursor, heap: TableName) -> tuple[list[str], int]:
+    """The columns of `heap` that may have values out of line, and how large all of these are as they are stored."""
+    rows = cur.execute(_SQL["toasted"].format(regclass=model.regclass(heap))).fetchall()
+    return [str(column) for column, _ in rows], int(rows[0][1]) if rows else 0
+
+
+def refuse(conn: Connection, tier: Tier, selection: Selection, parts: Sequence[TableName | None]) -> None:
+    """Raises UsageError, with the key, for a row above ROW_BYTES_MAX in one of `parts` (None: the table itself).
+
+    Only a heap with much out of line can have one. Values whose size Postgres does not know are unpacked there, of those
+    rows alone that could be so wide.
+    """
+    for part in parts:
+        try:
+            found = _too_wide(conn, selection, part or selection.shape.name)
+        except errors.UndefinedTable:
+            if part is None:
+                raise
+            continue  # it is gone meanwhile, and its rows with it
+        if found is not None:
+            *key, size_bytes = found
+            raise UsageError(
+                f"{selection.shape.name} ({tier})",
+                f"the row with the key {', '.join(key)} has {int(size_bytes) // 10**6} MB, and no row above "
+                f"{ROW_BYTES_MAX // 10**6} MB can be moved",
+                "Leave it out with --where, or make its values smaller",
+            )
+
+
+def _too_wide(conn: Connection, selection: Selection, heap: TableName) -> tuple[str, ...] | None:
+    """A row of `heap` that is too wide: its key, and how many bytes it has."""
+    with transaction(conn, read_only=True) as cur:
+        columns, toasted_bytes = toasted(cur, heap)
+        if (toasted_bytes + _PAGE_BYTES) * PACKED_RATIO <= ROW_BYTES_MAX:
+            return None
+        row = of(selection.shape, columns)
+        query = _SQL["too_wide"].format(
+            key=sql.SQL(", ").join(model.text_of(k, "t") for k in selection.shape.key), table=model.qualified(heap),
+            eligible=selection.eligible(None), limit=sql.Literal(ROW_BYTES_MAX),
+            most=row.most, sure=row.sure, unpacked=row.unpacked,
+        )  # fmt: skip
+        found = cur.execute(query).fetchone()
+    return tuple(map(str, found)) if found else None
