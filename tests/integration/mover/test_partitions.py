@@ -219,7 +219,7 @@ def test_a_row_without_a_partition_at_main_is_told(hop: Hop) -> None:
     hop.core.execute((RANGES + ";" + FILL).encode())
     hop.main.execute(RANGES.replace("CREATE TABLE public.t_rest PARTITION OF public.t DEFAULT", "SELECT 1").encode())
     original = rows(hop.core)
-    with pytest.raises(Failed, match=r"no partition for some of the rows.*\(at\) = \(2022-06-01") as error:
+    with pytest.raises(Failed, match=r"no partition for some of the rows.*\(at\) = \(202\d-") as error:
         hop.move()
     assert error.value.place == "public.t (main)"
     assert sorted({*rows(hop.core), *rows(hop.main)}) == original
