@@ -1,7 +1,7 @@
 """The only place that wires objects together: from settings to a keeper. It decides nothing and opens nothing by itself."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from datetime import datetime
 from functools import cached_property
@@ -32,7 +32,8 @@ from tierkeeper.kernel.results import (
 )
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
-from tierkeeper.mover.service import Bounds, MoveService, Request
+from tierkeeper.mover.request import Bounds, Request
+from tierkeeper.mover.service import MoveService
 from tierkeeper.objectstore.directory import DirectoryStore
 from tierkeeper.postgres.link import Link, translated
 from tierkeeper.quotas.room import Room
@@ -296,10 +297,12 @@ class Keeper:
             raise UsageError("archive key", cause, remedy)
         return KeyRing.create(self._config_dir, self._environment)[1]
 
-    def _prepare(self, policy: TablePolicy, source: Tier, destination: Tier, *, apply: bool) -> SetupResult:
+    def _prepare(self, policies: Sequence[TablePolicy], source: Tier, destination: Tier, *, apply: bool) -> SetupResult:
         mirrors = tuple(p for p in self._policies if p.mode == "mirror")
         upward = (source, destination) == ("main", "core")
-        return self._set_up((*mirrors, policy), frozenset((source, destination)), apply=apply, upward=upward, needed=policy.name)
+        needed = [p.name for p in policies]
+        names = frozenset((source, destination))
+        return self._set_up((*mirrors, *policies), names, apply=apply, upward=upward, needed=needed)
 
     def _set_up(
         self,
@@ -308,9 +311,9 @@ class Keeper:
         *,
         apply: bool,
         upward: bool = False,
-        needed: TableName | None = None,
+        needed: Collection[TableName] = (),
     ) -> SetupResult:
-        """Raises where every table must wait, or the `needed` one; else those that wait are told in the result."""
+        """Raises where every table must wait, or a `needed` one; else those that wait are told in the result."""
         links = {str(n): link for n, link in self.links.items() if n in names}
         key_present = self._key_present if "archive" in names else True
         schema = self.archive.schema if "archive" in names else {}
@@ -366,9 +369,10 @@ class _Moves:
         return self._service.plan(Request(table, source, destination, as_room_allows=True))
 
 
-def _refuse_waiting(waiting: Mapping[TableName, TierkeeperError], needed: TableName | None, tables: int) -> None:
-    if needed is not None and needed in waiting:
-        raise waiting[needed]
+def _refuse_waiting(waiting: Mapping[TableName, TierkeeperError], needed: Collection[TableName], tables: int) -> None:
+    for table in needed:
+        if table in waiting:
+            raise waiting[table]
     if waiting and len(waiting) == tables:
         errors = each(waiting.values())
         raise errors[0] if len(errors) == 1 else Faults(errors)

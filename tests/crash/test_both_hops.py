@@ -22,7 +22,7 @@ from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Stop
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.mover.service import Bounds
+from tierkeeper.mover.request import Bounds
 from tierkeeper.query.runner import FastDoor
 
 EVENTS = TableName("public", "events")

@@ -21,7 +21,8 @@ from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover.destination import PostgresDestination
-from tierkeeper.mover.service import Bounds, MoveService
+from tierkeeper.mover.request import Bounds
+from tierkeeper.mover.service import MoveService
 from tierkeeper.mover.worker import Pace
 from tierkeeper.postgres.link import Connection, Link
 from tierkeeper.query.runner import FastDoor

@@ -27,6 +27,7 @@ class Batch:
     """A batch as both of its tiers know it. `predicate` is SQL at the source that selects exactly its rows in any snapshot.
 
     `part` is the partition or inheriting table where its rows lie there; None: `table` itself.
+    `bundle` ties the batches of several tables, joined by foreign keys, that go together or not at all.
     """
 
     id: UUID
@@ -36,6 +37,7 @@ class Batch:
     cutoff: datetime
     predicate: str
     part: TableName | None = None
+    bundle: UUID | None = None
 
     @property
     def heap(self) -> TableName:

@@ -31,9 +31,10 @@ _SQL = load("tierkeeper.mover", "destination.sql")
 class KeyTaken(Exception):  # noqa: N818 - an answer for the runner, not an error
     """A key of the batch is at the destination already, or a value that `constraint` wants once; nothing was changed."""
 
-    def __init__(self, constraint: str) -> None:
+    def __init__(self, constraint: str, table: tuple[str, str]) -> None:
         super().__init__(constraint)
         self.constraint = constraint
+        self.table = table
 
 
 class ParentMissing(Exception):  # noqa: N818 - likewise
@@ -69,26 +70,42 @@ class PostgresDestination:
         return self._conn
 
     def open(self, batch: Batch) -> LedgerRow:
+        return self.open_all([batch])[0]
+
+    def open_all(self, batches: Sequence[Batch]) -> list[LedgerRow]:
+        """The ledger rows of a bundle, all of them or none; parents first, so that they can be undone children first."""
+        rows = []
         with transaction(self._conn) as cur:
-            row = cur.execute(_SQL["ledger_open"], {
-                "batch": batch.id, "source": batch.source, "schema": batch.table.schema, "table": batch.table.name,
-                "age": batch.age, "cutoff": batch.cutoff, "predicate": batch.predicate,
-                "part_schema": batch.part and batch.part.schema, "part_name": batch.part and batch.part.name,
-                "reader_seconds": self._longest_reader_seconds,
-            }).fetchone()  # fmt: skip
-        if row is None:
-            raise Failed(f"{batch.table} ({self.tier})", "the ledger took no row", "Run tierkeeper setup --apply")
-        return LedgerRow(batch, int(row[0]), "open", None, 0)
+            for batch in batches:
+                row = cur.execute(_SQL["ledger_open"], {
+                    "batch": batch.id, "source": batch.source, "schema": batch.table.schema, "table": batch.table.name,
+                    "age": batch.age, "cutoff": batch.cutoff, "predicate": batch.predicate,
+                    "part_schema": batch.part and batch.part.schema, "part_name": batch.part and batch.part.name,
+                    "reader_seconds": self._longest_reader_seconds,
+                }).fetchone()  # fmt: skip
+                if row is None:
+                    raise Failed(f"{batch.table} ({self.tier})", "the ledger took no row", "Run tierkeeper setup --apply")
+                if batch.bundle is not None:
+                    cur.execute(_SQL["bundle_note"], {"batch": batch.id, "bundle": batch.bundle})
+                rows.append(LedgerRow(batch, int(row[0]), "open", None, 0))
+        return rows
 
     def copy(self, batch: Batch, snapshot: SourceSnapshot) -> LedgerRow:
         """Copies, reads back, compares, commits. Raises KeyTaken, ParentMissing, Contended, Fenced, or Failed on a difference."""
-        target = self._target(batch.table)
+        del batch  # the snapshot has it
+        return self.copy_all([snapshot])[0]
+
+    def copy_all(self, snapshots: Sequence[SourceSnapshot]) -> list[LedgerRow]:
+        """`copy` of a bundle's batches in one transaction: parents and children become durable together."""
+        targets = [self._target(s.batch.table) for s in snapshots]
+        place = f"{', '.join(str(s.batch.table) for s in snapshots)} ({self.tier})"
         try:
             with transaction(self._conn) as cur:
-                digest = self._copy_in(cur, batch, snapshot, target)
+                digests = self._copy_in(cur, snapshots, targets)
                 reach(Point.COPY_BEFORE_COMMIT)
         except errors.UniqueViolation as error:
-            raise KeyTaken(str(error.diag.constraint_name)) from error
+            table = (str(error.diag.schema_name), str(error.diag.table_name))
+            raise KeyTaken(str(error.diag.constraint_name), table) from error
         except errors.ForeignKeyViolation as error:
             raise ParentMissing from error
         except (errors.DeadlockDetected, errors.SerializationFailure) as error:
@@ -99,16 +116,16 @@ class PostgresDestination:
             raise Contended from error
         except errors.ObjectInUse as error:
             raise Failed(
-                f"{batch.table} ({self.tier})",
+                place,
                 f"a trigger there writes to the rows that arrive ({error.diag.message_primary})",
                 "Drop or change it, or leave those rows out with --where; nothing was moved",
             ) from error
         except errors.CheckViolation as error:
-            raise _no_partition(error, f"{batch.table} ({self.tier})") from error
+            raise _no_partition(error, place) from error
         except (errors.IntegrityError, errors.DataError, errors.ProgrammingError, errors.RaiseException) as error:
-            raise translate(error, f"{batch.table} ({self.tier})") from error
+            raise translate(error, place) from error
         reach(Point.COPIED)
-        return LedgerRow(batch, 0, "copied", snapshot.extent, digest.size_bytes)
+        return [LedgerRow(s.batch, 0, "copied", s.extent, d.size_bytes) for s, d in zip(snapshots, digests, strict=True)]
 
     def _target(self, table: TableName) -> Target:
         """The table as it was when this run first looked; `_copy_in` proves that it still is."""
@@ -117,8 +134,17 @@ class PostgresDestination:
                 self._targets[table] = (shapes.read(self._conn, table), shapes.columns_now(cur, table))
         return self._targets[table]
 
-    def _copy_in(self, cur: psycopg.Cursor, batch: Batch, snapshot: SourceSnapshot, target: Target) -> RowDigest:
-        extent, place = snapshot.extent, f"{batch.table} ({self.tier})"
+    def _copy_in(self, cur: psycopg.Cursor, snapshots: Sequence[SourceSnapshot], targets: Sequence[Target]) -> list[RowDigest]:
+        if len(snapshots) > 1:
+            cur.execute("SET CONSTRAINTS ALL DEFERRED")  # tables may refer to each other in a circle
+        sent = [self._send(cur, s, t) for s, t in zip(snapshots, targets, strict=True)]
+        cur.execute("SET CONSTRAINTS ALL IMMEDIATE")  # what is deferred may still change or refuse a row: before the comparison
+        for snapshot, target, digest in zip(snapshots, targets, sent, strict=True):
+            self._prove(cur, snapshot, target, digest)
+        return sent
+
+    def _send(self, cur: psycopg.Cursor, snapshot: SourceSnapshot, target: Target) -> RowDigest:
+        batch, extent, place = snapshot.batch, snapshot.extent, self._place(snapshot.batch)
         changed = cur.execute(_SQL["ledger_copied"], {
             "batch": batch.id, "rows": extent.rows, "fingerprint": extent.fingerprint,
             "min_age": extent.min_age, "max_age": extent.max_age,
@@ -127,20 +153,27 @@ class PostgresDestination:
             raise Fenced(place, "another run has settled this batch", "Run the same command again")
         columns = [c.name for c in snapshot.shape.columns]
         binary = model.travels_as_binary(snapshot.shape, target[0])
-        options = sql.SQL("(FORMAT binary)") if binary else sql.SQL("")
-        sent, kept = RowDigest(), RowDigest()
-        into = sql.SQL("COPY {} ({}) FROM STDIN {}").format(model.qualified(batch.table), model.names(columns), options)
+        sent = RowDigest()
+        into = sql.SQL("COPY {} ({}) FROM STDIN {}").format(
+            model.qualified(batch.table), model.names(columns), model.copy_options(binary)
+        )
         with closing(snapshot.copy(columns, binary=binary, digest=sent)) as blocks:
             rows_in(cur, into, blocks)
         snapshot.close()
         if shapes.columns_now(cur, batch.table) != target[1]:
             raise NotNow(place, "its columns were altered during the run", "Run the same command again")
-        cur.execute("SET CONSTRAINTS ALL IMMEDIATE")  # what is deferred may still change or refuse a row: before the comparison
+        return sent
+
+    def _prove(self, cur: psycopg.Cursor, snapshot: SourceSnapshot, target: Target, sent: RowDigest) -> None:
+        """Reads the batch's own rows back. Raises Failed unless they are what was sent."""
+        batch, extent, place = snapshot.batch, snapshot.extent, self._place(snapshot.batch)
+        columns = [c.name for c in snapshot.shape.columns]
+        kept, binary = RowDigest(), model.travels_as_binary(snapshot.shape, target[0])
         own = _SQL["own_rows"].format(
             columns=model.names(columns),
             table=model.qualified(batch.table),
-            near=_near(batch.age, extent),
-            options=options,
+            near=model.near(batch.age, extent),
+            options=model.copy_options(binary),
         )
         deque(rows_out(cur, own, binary=binary, digest=kept), maxlen=0)
         if sent.rows != extent.rows:
@@ -156,7 +189,9 @@ class PostgresDestination:
                 "Look for a trigger or rule on the table there that changes rows; nothing was moved",
             )
         cur.execute(_SQL["ledger_proven"], {"batch": batch.id, "digest": sent.hex, "bytes": sent.size_bytes})
-        return sent
+
+    def _place(self, batch: Batch) -> str:
+        return f"{batch.table} ({self.tier})"
 
     def refuse_unfit(self, table: TableName) -> None:
         """Raises NotNow or UsageError where rows of `table` could not arrive here safely, before anything is changed.
@@ -257,8 +292,8 @@ class PostgresDestination:
 
     def finish(self, batch_id: UUID) -> None:
         with transaction(self._conn) as cur:
-            changed = cur.execute(_SQL["ledger_finish"], {"batch": batch_id}).rowcount
-        if changed != 1 and self.knows(batch_id) not in ("done", "forgotten"):
+            changed = cur.execute(_SQL["ledger_finish"], {"batches": self._family(cur, batch_id)}).rowcount
+        if not changed and self.knows(batch_id) not in ("done", "forgotten"):
             raise Failed(
                 f"ledger of {self.tier}",
                 f"batch {batch_id} was moved, but its ledger row does not say that it was copied",
@@ -268,27 +303,41 @@ class PostgresDestination:
 
     def undo(self, batch_id: UUID) -> None:
         with transaction(self._conn) as cur:
-            row = cur.execute(_SQL["ledger_undo"], {"batch": batch_id}).fetchone()
-            if row is None:
+            family = self._family(cur, batch_id)
+            if len(family) > 1:
+                cur.execute("SET CONSTRAINTS ALL DEFERRED")  # tables may refer to each other in a circle
+            undone = [self._undo_one(cur, one) for one in reversed(family)]
+            if not any(undone):
                 return
-            rows, xid, min_age, max_age, age, schema, table = row
-            if xid is not None:
-                cur.execute("SELECT set_config('tierkeeper.mover', 'on', true)")
-                extent = Extent(rows, "", min_age, max_age)
-                query = _SQL["undo_rows"].format(
-                    table=sql.Identifier(schema, table),
-                    xid=sql.SQL("{}::xid").format(sql.Literal(str(xid))),
-                    near=_near(age, extent),
-                )
-                gone = cur.execute(query).rowcount
-                if gone != rows:
-                    raise Failed(
-                        f"{TableName(schema, table)} ({self.tier})",
-                        f"batch {batch_id} left {rows} rows here, {gone} of them can still be told apart",
-                        "Stop moving and compare the tiers: this table was rewritten or put back from a backup",
-                    )
             reach(Point.UNDO_BEFORE_COMMIT)
         reach(Point.UNDONE)
+
+    def _undo_one(self, cur: psycopg.Cursor, batch_id: UUID) -> bool:
+        """Takes the rows of one batch away. False: it was settled before."""
+        row = cur.execute(_SQL["ledger_undo"], {"batch": batch_id}).fetchone()
+        if row is None:
+            return False
+        rows, xid, min_age, max_age, age, schema, table = row
+        if xid is not None:
+            cur.execute("SELECT set_config('tierkeeper.mover', 'on', true)")
+            extent = Extent(rows, "", min_age, max_age)
+            query = _SQL["undo_rows"].format(
+                table=sql.Identifier(schema, table),
+                xid=sql.SQL("{}::xid").format(sql.Literal(str(xid))),
+                near=model.near(age, extent),
+            )
+            gone = cur.execute(query).rowcount
+            if gone != rows:
+                raise Failed(
+                    f"{TableName(schema, table)} ({self.tier})",
+                    f"batch {batch_id} left {rows} rows here, {gone} of them can still be told apart",
+                    "Stop moving and compare the tiers: this table was rewritten or put back from a backup",
+                )
+        return True
+
+    def _family(self, cur: psycopg.Cursor, batch_id: UUID) -> list[UUID]:
+        """The batch with those that it is tied to: they end together, one way or the other."""
+        return [r[0] for r in cur.execute(_SQL["ledger_family"], {"batch": batch_id}).fetchall()]
 
     def unsettled(self, table: TableName | None = None) -> list[LedgerRow]:
         with transaction(self._conn, read_only=True) as cur:
@@ -340,18 +389,13 @@ def _no_partition(error: errors.CheckViolation, place: str) -> TierkeeperError:
     return Failed(place, f"it has no partition for some of the rows{wanted}", "Add it there, or a DEFAULT partition")
 
 
-def _near(age: str, extent: Extent) -> sql.Composable:
-    """A condition that finds the batch's own rows faster, and excludes none of them."""
-    if extent.min_age is None or extent.max_age is None:
-        return sql.SQL("true")
-    return sql.SQL("{} BETWEEN {} AND {}").format(sql.Identifier(age), sql.Literal(extent.min_age), sql.Literal(extent.max_age))
-
-
 def _ledger_row(row: tuple[Any, ...]) -> LedgerRow:
-    batch, source, schema, table, age, cutoff, predicate, *part, seq, state, rows, fingerprint, min_age, max_age, size = row
+    batch, source, schema, table, age, cutoff, predicate, *part, seq, state, rows, fingerprint, min_age, max_age, size, bundle = (
+        row
+    )
     where = None if part[1] is None else TableName(*part)
     return LedgerRow(
-        Batch(batch, source, TableName(schema, table), age, cutoff, predicate, where),
+        Batch(batch, source, TableName(schema, table), age, cutoff, predicate, where, bundle),
         seq,
         state,
         Extent(rows, fingerprint, min_age, max_age) if state == "copied" else None,

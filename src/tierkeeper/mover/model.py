@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from psycopg import sql
 from xxhash import xxh3_64_hexdigest
 
+from tierkeeper.kernel.ports import Extent
 from tierkeeper.kernel.tables import Column, TableName, TableShape
 
 Bound = tuple[str, ...]
@@ -104,7 +105,7 @@ class Selection:
         if self.upto is not None:
             parts.append(self._compare("<=", self.upto))
         if conflicts:
-            parts.append(self._none_of(conflicts))
+            parts.append(self.none_of(conflicts))
         return sql.SQL(" AND ").join(parts)
 
     def within(self, found: Range, conflicts: Sequence[Bound] = ()) -> sql.Composed:
@@ -114,7 +115,8 @@ class Selection:
         first, upto = sql.Literal(f"({found.first},0)"), sql.Literal(f"({found.upto},0)")
         return sql.SQL("ctid >= {}::tid AND ctid < {}::tid AND {}").format(first, upto, self.eligible(None, conflicts))
 
-    def _none_of(self, keys: Sequence[Bound]) -> sql.Composed:
+    def none_of(self, keys: Sequence[Bound]) -> sql.Composed:
+        """SQL that holds for rows with none of `keys`."""
         if self.shape.key_operators:
             columns = [(sql.Identifier(name), equal) for name, equal, _ in _operators(self.shape)]
             found = (zip(columns, self._literals(self.shape.key, k), strict=True) for k in keys)
@@ -202,3 +204,15 @@ def travels_as_binary(source: TableShape, destination: TableShape) -> bool:
     """Whether binary COPY says the same on both servers: it needs the very same types on both sides, and none that is local."""
     same = {(c.name, c.type) for c in destination.columns}
     return not source.as_text and all((c.name, c.type) in same for c in source.columns)
+
+
+def copy_options(binary: bool) -> sql.SQL:
+    """COPY's options."""
+    return sql.SQL("(FORMAT binary)") if binary else sql.SQL("")
+
+
+def near(age: str, extent: Extent) -> sql.Composable:
+    """A condition that finds the batch's own rows faster, and excludes none of them."""
+    if extent.min_age is None or extent.max_age is None:
+        return sql.SQL("true")
+    return sql.SQL("{} BETWEEN {} AND {}").format(sql.Identifier(age), sql.Literal(extent.min_age), sql.Literal(extent.max_age))

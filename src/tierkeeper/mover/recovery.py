@@ -30,7 +30,7 @@ def refuse_restored(source: Source, destination: Destination) -> None:
 
 
 def settle(source: Source, destination: Destination, batch_id: UUID) -> Verdict:
-    """Ends a batch one way or the other, whoever began it. Safe to call again."""
+    """Ends a batch, with all that are tied to it, one way or the other, whoever began it. Safe to call again."""
     marker = source.abort(batch_id)
     reach(Point.UNDO_ABORTED)
     if verdict("open", marker) is Verdict.FINISH:
@@ -40,16 +40,23 @@ def settle(source: Source, destination: Destination, batch_id: UUID) -> Verdict:
     return Verdict.UNDO
 
 
-def recover(source: Source, destination: Destination, table: TableName) -> tuple[int, list[LedgerRow]]:
-    """Settles `table`'s unsettled batches. Returns how many, and those copies that are proven and only await their delete."""
-    resumed, settled = [], 0
+def recover(source: Source, destination: Destination, table: TableName) -> tuple[int, list[list[LedgerRow]]]:
+    """Settles `table`'s unsettled batches, each with all that are tied to it.
+
+    Returns how many, and those copies that are proven and only await their delete, a bundle's together.
+    """
+    bundles: dict[UUID, list[LedgerRow]] = {}
     for row in destination.unsettled(table):
-        if verdict(row.state, source.marker(row.batch.id)) is Verdict.RESUME:
-            resumed.append(row)
+        bundles.setdefault(row.batch.bundle or row.batch.id, []).append(row)
+    resumed, settled = [], 0
+    for bundle in bundles.values():
+        # The rows of a bundle change their state in one transaction, and its markers too: the first speaks for all.
+        if verdict(bundle[0].state, source.marker(bundle[0].batch.id)) is Verdict.RESUME:
+            resumed.append(bundle)
         else:
-            settle(source, destination, row.batch.id)
-            settled += 1
-    known = {row.batch.id for row in resumed}
+            settle(source, destination, bundle[0].batch.id)
+            settled += len(bundle)
+    known = {row.batch.id for bundle in resumed for row in bundle}
     for batch_id in source.open_markers(table, destination.tier):
         # A mover that was paused between its ledger row and its marker, and undone meanwhile, opens a marker that leads nowhere.
         if batch_id not in known and destination.knows(batch_id) == "undone":

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from uuid import UUID
 
 import psycopg
 import structlog
@@ -14,12 +15,15 @@ import structlog
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.limits import BATCH_BYTES, LEASE_RENEW_SECONDS, PASSES
-from tierkeeper.kernel.ports import Destination, Progress, Stop, Throttle
+from tierkeeper.kernel.ports import Destination, LedgerRow, Progress, Stop, Throttle
+from tierkeeper.kernel.tables import TableShape
 from tierkeeper.mover import conflicts, plan
+from tierkeeper.mover.bundle import Bundler
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Between, Bound, Range, Selection
 from tierkeeper.mover.recovery import clear, recover, refuse_restored
+from tierkeeper.mover.references import Explorer
 from tierkeeper.mover.source import Source
 from tierkeeper.mover.worker import Outcome, Pace, Run, Worker
 
@@ -31,7 +35,8 @@ Pair = tuple[Source, Destination]
 class Mover:
     """One run. `source`, `destination` and `lease` are its own; `open_pair` gives further workers connections of theirs.
 
-    Without `open_pair`, and where there is little to move, it works by itself.
+    Without `open_pair`, and where there is little to move, it works by itself; so it does with an `explorer`, which finds the
+    rows of other tables that must go with the run's own.
     """
 
     def __init__(
@@ -48,7 +53,9 @@ class Mover:
         rests: Callable[[], str | None],
         open_pair: Callable[[], AbstractContextManager[Pair]] | None = None,
         throttle: Throttle = lambda: None,
+        explorer: Explorer | None = None,
     ) -> None:
+        self._explorer = explorer
         self._source = source
         self._destination = destination
         self._lease = lease
@@ -70,9 +77,7 @@ class Mover:
         try:
             refuse_restored(self._source, self._destination)
             self._known_conflicts(run)
-            settled, resumed = recover(self._source, self._destination, selection.shape.name)
-            run.outcome.recovered = settled + len(resumed)
-            if self._worker(run, self._source, self._destination, self._beat).release(resumed):
+            if self._worker(run, self._source, self._destination, self._beat).release(self._recover(run)):
                 resting = self._rests()
                 if resting is None:
                     self._move_all(run)
@@ -83,8 +88,25 @@ class Mover:
                 run.outcome.rows_left = self._source.count(selection)
         finally:
             self._give_back()
-        run.outcome.conflicts = [", ".join(c) for c in run.conflicts]
+        own = selection.shape.name
+        run.outcome.conflicts = [
+            ("" if table == own else f"{table}: ") + ", ".join(c) for table, keys in run.all_conflicts.items() for c in keys
+        ]
         return run.outcome
+
+    def _recover(self, run: Run) -> list[list[LedgerRow]]:
+        """Settles what earlier runs left of the table and of those that go with it; returns what only awaits its delete."""
+        resumed: dict[UUID, list[LedgerRow]] = {}
+        for shape in self._shapes(run.selection):
+            settled, found = recover(self._source, self._destination, shape.name)
+            run.outcome.recovered += settled
+            resumed |= {bundle[0].batch.id: bundle for bundle in found}
+        run.outcome.recovered += sum(map(len, resumed.values()))
+        return list(resumed.values())
+
+    def _shapes(self, selection: Selection) -> list[TableShape]:
+        """The run's table, and those whose rows may go with its own."""
+        return [selection.shape] if self._explorer is None else [s.shape for s in self._explorer.selections.values()]
 
     def _known_conflicts(self, run: Run) -> None:
         """On the way to Main those that the application has ended are dropped; on the way from Main the others stay behind.
@@ -92,9 +114,11 @@ class Mover:
         In the archive nobody could tell them from Core's rows, and in Core there is no place for two.
         """
         if isinstance(self._destination, PostgresDestination) and self._destination.tier == "main":
-            self._destination.drop_resolved(self._source, run.selection.shape)
+            for shape in self._shapes(run.selection):
+                self._destination.drop_resolved(self._source, shape)
         else:
-            run.add_conflicts(conflicts.noted(self._source.conn, run.selection.shape.name))
+            name = run.selection.shape.name
+            run.add_conflicts(name, conflicts.noted(self._source.conn, name))
 
     def _give_back(self) -> None:
         try:
@@ -110,6 +134,10 @@ class Mover:
 
     def _move_all(self, run: Run) -> None:
         """Passes over what is left: smaller batches after one in which writers changed rows under us, a few for late arrivals."""
+        if self._explorer is not None and isinstance(self._destination, PostgresDestination):
+            worker = self._worker(run, self._source, self._destination, self._beat)
+            Bundler(run, self._explorer, self._source, self._destination, worker).work()
+            return
         limited = self._limit(run)
         size = self._pace.batch_rows
         clean_passes = 0

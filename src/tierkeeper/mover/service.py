@@ -1,29 +1,28 @@
 """One table, one hop: turns a request and a policy into a run, or into a plan that changes nothing."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 from uuid import UUID
 
-import psycopg
-
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import InFlight, UsageError
-from tierkeeper.kernel.limits import BATCH_ROWS, BATCH_ROWS_MIN, SEGMENT_ROWS
+from tierkeeper.kernel.limits import BATCH_ROWS_MIN
 from tierkeeper.kernel.policy import TablePolicy, Tier
 from tierkeeper.kernel.ports import Arrivals, Audit, Destination, Progress, Room, Stop, Throttle
 from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult
-from tierkeeper.kernel.tables import TableName, TableShape
-from tierkeeper.kernel.units import Age
-from tierkeeper.mover import budget, fitness, mirror, plan, recovery, width
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.mover import budget, family, fitness, mirror, plan, recovery, width
+from tierkeeper.mover.bundle import survey
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.explain import stays as explain_stays
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Selection
 from tierkeeper.mover.pacing import Pacer, Weighed, weigh
+from tierkeeper.mover.references import Explorer
+from tierkeeper.mover.request import Bounds, Request
 from tierkeeper.mover.runner import Mover
 from tierkeeper.mover.source import Source
 from tierkeeper.mover.worker import Outcome, Pace
@@ -35,44 +34,13 @@ from tierkeeper.tiers.tier import Tier as TierFacts
 class Prepare(Protocol):
     """The setup, as the mover needs it."""
 
-    def __call__(self, policy: TablePolicy, source: Tier, destination: Tier, *, apply: bool) -> SetupResult:
-        """What the two tiers lack for moving the table of `policy` from one to the other; with `apply` it is made."""
+    def __call__(self, policies: Sequence[TablePolicy], source: Tier, destination: Tier, *, apply: bool) -> SetupResult:
+        """What the two tiers lack for moving the tables of `policies` from one to the other; with `apply` it is made."""
         ...
 
 
 OpenDestination = Callable[[], AbstractContextManager[Destination]]
 """The archive as a destination, opened for one run."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to move. Without `before` and `older_than` the policy's age for the source tier counts, on the way up any age.
-
-    Where the destination has no room for all of it, `as_room_allows` moves the oldest rows that fit; else it is refused.
-    """
-
-    table: TableName
-    source: Tier
-    destination: Tier
-    before: datetime | None = None
-    older_than: Age | None = None
-    where: str | None = None
-    limit: int | None = None
-    as_room_allows: bool = False
-
-    @property
-    def upward(self) -> bool:
-        """Whether rows go back to the tier that they came from."""
-        return self.destination == "core"
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Sizes of one run; `longest_reader_seconds` is `query.timeout`."""
-
-    longest_reader_seconds: float
-    batch_rows: int = BATCH_ROWS
-    segment_rows: int = SEGMENT_ROWS
 
 
 class MoveService:
@@ -110,11 +78,15 @@ class MoveService:
         with translated(str(request.table)), closing(self._links[request.source].connect("mover")) as conn:
             source = Source(self._links[request.source], conn, request.source)
             selection = self._selection(request, policy, source)
-            self._refuse_unfit(request, source, selection)
+            explorer = self._explorer(request, source, selection)
+            tables = family.tables_of(request.table, explorer)
+            self._refuse_unfit(request, source, selection, explorer)
             weighed = self._weigh(request, source, selection)
-            notes = fitness.delete_notes(selection.shape, shapes.publications_and_slots(conn, request.table)) + self._around(
-                request, conn
-            )
+            notes = [note for table in tables for note in self._around(request, conn, table)]
+            rows = weighed.rows
+            if explorer is not None:
+                rows, stay = survey(source, explorer, weighed.batch_rows)
+                notes += [f"rows of {', '.join(map(str, tables))} go together where foreign keys join them", *stay]
             if request.upward:
                 notes += self._returning(request, policy, source, selection)
             stays = None
@@ -130,7 +102,7 @@ class MoveService:
             from_=request.source,
             to=request.destination,
             cutoff=selection.cutoff,
-            rows=weighed.rows,
+            rows=rows,
             batches=-(-weighed.rows // weighed.batch_rows),
             bytes=size_bytes,
             wal_bytes=source_cost.wal_bytes,
@@ -139,7 +111,7 @@ class MoveService:
             destination_wal_bytes=destination_cost and destination_cost.wal_bytes,
             seconds=budget.seconds(weighed.rows, size_bytes, self._bounds.longest_reader_seconds),
             locks=_locks(request) if weighed.rows else [],
-            setup=self._prepare(policy, request.source, request.destination, apply=False).steps,
+            setup=self._prepare(self._of(tables), request.source, request.destination, apply=False).steps,
             notes=notes,
             stays=stays,
         )
@@ -151,16 +123,20 @@ class MoveService:
         with translated(str(request.table)), closing(self._links[request.source].connect("mover")) as conn:
             source = Source(self._links[request.source], conn, request.source)
             selection = self._selection(request, policy, source)
-            self._refuse_unfit(request, source, selection)
+            explorer = self._explorer(request, source, selection)
+            tables = family.tables_of(request.table, explorer)
+            self._refuse_unfit(request, source, selection, explorer)
             weighed = self._weigh(request, source, selection)
             notes = self._returning(request, policy, source, selection) if request.upward else []
             if weighed.refusal is not None:
                 raise weighed.refusal
             detail = {"from": request.source, "to": request.destination, "cutoff": selection.cutoff, "where": request.where}
-            prepared = self._prepared(request, policy, source, selection, weighed)
+            if explorer is not None:
+                detail["with"] = ", ".join(str(t) for t in tables if t != request.table)
+            prepared = self._prepared(request, source, selection, weighed, explorer=explorer)
             notes += [*prepared.notes, *(f"{e.place}: {e.cause}. {e.remedy}" for e in prepared.errors)]
             with self._audit.action("move", str(request.table), detail) as note:
-                outcome = self._run(request, source, selection, weighed, prepared.waiting)
+                outcome = self._run(request, source, selection, weighed, prepared.waiting, explorer=explorer)
                 if weighed.limit != request.limit and outcome.stopped_because == "row limit":
                     outcome.stopped_because = f"no room at {request.destination} for more"
                 note(rows=outcome.rows, batches=outcome.moved, stopped_because=outcome.stopped_because)
@@ -177,7 +153,7 @@ class MoveService:
             cutoff=selection.cutoff,
             recovered=outcome.recovered,
             conflicts=outcome.conflicts,
-            notes=notes,
+            notes=notes + outcome.notes,
             batch_ids=[str(b) for b in outcome.moved],
         )
 
@@ -187,16 +163,18 @@ class MoveService:
             return Source(self._links[source], conn, source).marker(batch_id)
 
     def _prepared(
-        self, request: Request, policy: TablePolicy, source: Source, selection: Selection, weighed: Weighed
+        self, request: Request, source: Source, selection: Selection, weighed: Weighed, *, explorer: Explorer | None
     ) -> SetupResult:
         """The setup, made. Where copies in flight keep the table from being altered they are settled, and no new ones made."""
+        policies = self._of(family.tables_of(request.table, explorer))
         try:
-            return self._prepare(policy, request.source, request.destination, apply=True)
+            return self._prepare(policies, request.source, request.destination, apply=True)
         except InFlight:
             with self._audit.action("settle", str(request.table), {"from": request.source, "to": request.destination}) as note:
-                outcome = self._run(request, source, selection, replace(weighed, limit=0), [str(p.name) for p in self._policies])
+                none, waiting = replace(weighed, limit=0), [str(p.name) for p in self._policies]
+                outcome = self._run(request, source, selection, none, waiting, explorer=explorer)
                 note(recovered=outcome.recovered)
-            return self._prepare(policy, request.source, request.destination, apply=True)
+            return self._prepare(policies, request.source, request.destination, apply=True)
 
     def refresh_mirrors(self, waiting: Collection[str] = ()) -> None:
         """Brings the mirrored tables at Main up to date with Core, but for those `waiting`, which Main does not follow."""
@@ -211,7 +189,16 @@ class MoveService:
         ):
             note(rows=mirror.refresh(core, main, tables))
 
-    def _run(self, request: Request, source: Source, selection: Selection, weighed: Weighed, waiting: Collection[str]) -> Outcome:
+    def _run(
+        self,
+        request: Request,
+        source: Source,
+        selection: Selection,
+        weighed: Weighed,
+        waiting: Collection[str],
+        *,
+        explorer: Explorer | None,
+    ) -> Outcome:
         longest = self._bounds.longest_reader_seconds
         if request.destination == "archive":
             came = PostgresDestination(source.conn, "main", "core", longest)
@@ -224,11 +211,18 @@ class MoveService:
         with closing(self._links[request.destination].connect("mover")) as conn, self._throttle(request, weighed) as throttle:
             there = PostgresDestination(conn, request.destination, request.source, longest)
             # One run at a time, whichever way: what the other way left is settled by whoever comes first.
-            lease = Lease(source.conn if request.upward else conn, f"{request.table} core <-> main")
+            tables = family.tables_of(request.table, explorer)
+            lease = Lease(source.conn if request.upward else conn, f"{min(tables)} core <-> main")
             back = Source(self._links[request.destination], conn, request.destination)
             came = PostgresDestination(source.conn, request.source, request.destination, longest)
-            rests = partial(recovery.arrivals_rest, back, came, request.table, longest)
-            mover = self._mover(request, source, there, lease, rests, weighed=weighed, throttle=throttle, waiting=waiting)
+
+            def rest() -> str | None:
+                found = (recovery.arrivals_rest(back, came, table, longest) for table in tables)
+                return next((why for why in found if why is not None), None)
+
+            mover = self._mover(
+                request, source, there, lease, rest, weighed=weighed, throttle=throttle, waiting=waiting, explorer=explorer
+            )
             return mover.run(selection)
 
     @contextmanager
@@ -266,20 +260,35 @@ class MoveService:
                 PostgresDestination(destination, request.destination, request.source, longest),
             )
 
-    def _refuse_unfit(self, request: Request, source: Source, selection: Selection) -> None:
-        source.refuse_unfit(selection)
+    def _refuse_unfit(self, request: Request, source: Source, selection: Selection, explorer: Explorer | None) -> None:
+        tables = family.tables_of(request.table, explorer)
+        for one in [selection] if explorer is None else explorer.selections.values():
+            source.refuse_unfit(one)
         if request.destination != "archive":
             with closing(self._links[request.destination].connect("mover")) as conn:
-                longest = self._bounds.longest_reader_seconds
-                PostgresDestination(conn, request.destination, request.source, longest).refuse_unfit(request.table)
+                there = PostgresDestination(conn, request.destination, request.source, self._bounds.longest_reader_seconds)
+                for table in tables:
+                    there.refuse_unfit(table)
+                if explorer is not None:
+                    family.refuse_rigid(explorer.family, conn, request.destination)
 
-    def _around(self, request: Request, source: Connection) -> list[str]:
-        """What else happens at either end of the hop."""
-        leaves = fitness.look(source, request.table)
-        notes = fitness.departure_notes(leaves, request.source) if leaves else []
+    def _explorer(self, request: Request, source: Source, selection: Selection) -> Explorer | None:
+        hop = (request.source, request.destination)
+        return family.explorer(source, selection, self._policies, hop, lambda: self._clock.now(source.now))
+
+    def _of(self, tables: Sequence[TableName]) -> list[TablePolicy]:
+        """The policies of `tables`."""
+        return [p for p in self._policies if p.name in tables]
+
+    def _around(self, request: Request, source: Connection, table: TableName) -> list[str]:
+        """What else happens to `table` at either end of the hop."""
+        shape = shapes.read(source, table, tier=request.source)
+        notes = fitness.delete_notes(shape, shapes.publications_and_slots(source, table))
+        leaves = fitness.look(source, table)
+        notes += fitness.departure_notes(leaves, request.source) if leaves else []
         if request.destination != "archive":
             with closing(self._links[request.destination].connect("mover")) as conn:
-                arrives = fitness.look(conn, request.table)
+                arrives = fitness.look(conn, table)
             notes += fitness.arrival_notes(arrives, request.destination) if arrives else []
         return notes
 
@@ -287,7 +296,7 @@ class MoveService:
         """What to know of rows that go back to Core. Raises where they would fill it (I9) or could not leave it again."""
         notes = [self._room(Arrivals(request.table, *source.weigh(selection, request.limit)))]
         with translated(f"{request.table} (core)"), closing(self._links["core"].connect("mover")) as conn:
-            _refuse_referenced(shapes.read(conn, request.table, tier="core"))
+            family.refuse_referenced(shapes.read(conn, request.table, tier="core"))
         if policy.core is not None:
             notes.append(f"rows older than {policy.core} leave core again by policy, once they have rested there")
         return notes
@@ -303,6 +312,7 @@ class MoveService:
         weighed: Weighed,
         throttle: Throttle,
         waiting: Collection[str] = (),
+        explorer: Explorer | None = None,
     ) -> Mover:
         return Mover(
             source,
@@ -317,6 +327,7 @@ class MoveService:
             rests=rests,
             open_pair=None if request.destination == "archive" else lambda: self._pair(request),
             throttle=throttle,
+            explorer=explorer,
         )
 
     def _pace(self, request: Request) -> Pace:
@@ -348,10 +359,9 @@ class MoveService:
         """The rows that are meant, with the cutoff frozen. Raises UsageError where the table cannot be moved."""
         place = f"tables.{request.table}"
         shape = shapes.read(source.conn, request.table, tier=request.source)
-        if policy.age is None:
-            raise UsageError(f"{place}.age", "no column says how old a row is", 'Name one: age = "created_at"')
-        shapes.check_age_column(shape, policy.age)
-        _refuse_referenced(shape)
+        age = family.age_of(policy, shape)
+        if shape.is_tree or (request.source, request.destination) != ("core", "main"):
+            family.refuse_referenced(shape)
         by_policy = {"core": policy.core, "main": policy.main}.get(request.source) if not request.upward else None
         older_than = request.older_than or by_policy
         cutoff = request.before or (self._clock.now(source.now) if request.upward and older_than is None else None)
@@ -364,30 +374,10 @@ class MoveService:
                 f'Write {request.source} = "30 days", or give --older-than or --before',
             )
         apart = frozenset(p.name for p in self._policies) - {shape.name} if shape.is_tree else frozenset[TableName]()
-        selection = Selection(shape, policy.age, cutoff, request.where, apart=apart)
+        selection = Selection(shape, age, cutoff, request.where, apart=apart)
         if request.where is not None:
-            _try_condition(source, selection)
+            family.try_condition(source, selection)
         return selection
-
-
-def _try_condition(source: Source, selection: Selection) -> None:
-    """Raises UsageError where the server cannot make sense of the user's condition, before anything is changed."""
-    try:
-        source.next_bound(selection, None, 1, [])
-    except psycopg.Error as error:
-        if (error.sqlstate or "").startswith(("42", "22")):
-            raise UsageError("--where", (error.diag.message_primary or "it cannot be read"), "Correct the condition") from error
-        raise
-
-
-def _refuse_referenced(shape: TableShape) -> None:
-    """Raises UsageError where rows cannot leave a tier because others there refer to them."""
-    if shape.referenced_by:
-        raise UsageError(
-            f"tables.{shape.name}",
-            f"other rows refer to this table ({'; '.join(shape.referenced_by)}), so its own cannot leave without them",
-            "Take the table out of the policy, or drop the foreign key",
-        )
 
 
 def _locks(request: Request) -> list[str]:

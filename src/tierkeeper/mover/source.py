@@ -17,7 +17,7 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow
 from tierkeeper.kernel.tables import Part, TableName, TableShape
-from tierkeeper.mover import fitness, model, width
+from tierkeeper.mover import fitness, model, references, width
 from tierkeeper.mover.model import Bound, Piece, Selection
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.arrow import snapshot_reader
@@ -35,6 +35,7 @@ _CHANGED = (
     errors.LockNotAvailable,
     errors.ObjectInUse,  # rows that have just arrived here, in the range of a batch that leaves: the guard keeps them
 )
+_REFERRED = (errors.ForeignKeyViolation, errors.RestrictViolation)  # a row that came since the proof refers to one that would go
 T = TypeVar("T")
 
 
@@ -55,6 +56,7 @@ class Snapshot:
     shape: TableShape
     batch: Batch
     extent: Extent
+    ends: bool = True
 
     def copy(self, columns: Sequence[str], *, binary: bool, digest: RowDigest | None = None) -> Generator[bytearray]:
         query = sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(
@@ -79,7 +81,8 @@ class Snapshot:
             yield reader
 
     def close(self) -> None:
-        self.cursor.execute("COMMIT")
+        if self.ends:
+            self.cursor.execute("COMMIT")
 
 
 class Source:
@@ -233,17 +236,29 @@ class Source:
 
     def open_marker(self, row: LedgerRow, destination: Tier) -> None:
         """The marker, open and durable. Nobody may delete the batch's rows before."""
+        self.open_marker_of([row], destination)
+
+    def open_marker_of(self, bundle: Sequence[LedgerRow], destination: Tier) -> None:
+        """The markers of a bundle, all of them or none: from here on they change together."""
         with transaction(self.conn) as cur:
-            cur.execute(_SQL["marker_open"], {
-                "batch": row.batch.id, "seq": row.seq, "destination": destination,
-                "schema": row.batch.table.schema, "table": row.batch.table.name,
-            })  # fmt: skip
+            for row in bundle:
+                cur.execute(_SQL["marker_open"], {
+                    "batch": row.batch.id, "seq": row.seq, "destination": destination,
+                    "schema": row.batch.table.schema, "table": row.batch.table.name,
+                })  # fmt: skip
+                if row.batch.bundle is not None:
+                    cur.execute(_SQL["bundle_note"], {"batch": row.batch.id, "bundle": row.batch.bundle})
 
     @contextmanager
     def snapshot(self, batch: Batch, shape: TableShape) -> Iterator[Snapshot]:
         """S1. Raises Resting where rows of the table have only just arrived here, NotNow where its columns were altered, Changed
         where the batch's part is none of the table's any more.
         """
+        with self._transaction_over([batch], "ACCESS SHARE", read_only=True) as cur:
+            yield self.look(cur, batch, shape)
+
+    def look(self, cur: psycopg.Cursor, batch: Batch, shape: TableShape, *, last: bool = True) -> Snapshot:
+        """The batch as `cur`'s transaction sees it; only the `last` of several that share it ends it."""
         name = batch.table
         query = _SQL["extent"].format(
             fingerprint=model.FINGERPRINT,
@@ -254,60 +269,62 @@ class Source:
             name=sql.Literal(name.name),
             predicate=_text(batch.predicate),
         )
-        with self._transaction_over(batch, "ACCESS SHARE", read_only=True) as cur:
-            found = cur.execute(query).fetchone()
-            assert found is not None  # noqa: S101 - an aggregate gives one row
-            rows, versions, min_age, max_age, filenode, arriving = found
-            if arriving:  # in this very snapshot: a row seen here whose batch is not forgotten here must not move on
-                raise Resting(f"resting: {arriving} batches arrived in {self.tier} within the longest reader's time")
-            columns = shapes.columns_now(cur, batch.heap)
-            if {column for column, _ in columns} != {c.name for c in shape.columns}:
-                raise NotNow(
-                    f"{shape.name} ({self.tier})", "its columns were altered during the run", "Run the same command again"
-                )
-            fingerprint = model.whole_fingerprint(versions, filenode, columns)
-            yield Snapshot(self.link, cur, shape, batch, Extent(rows, fingerprint, min_age, max_age))
+        found = cur.execute(query).fetchone()
+        assert found is not None  # noqa: S101 - an aggregate gives one row
+        rows, versions, min_age, max_age, filenode, arriving = found
+        if arriving:  # in this very snapshot: a row seen here whose batch is not forgotten here must not move on
+            raise Resting(f"resting: {arriving} batches arrived in {self.tier} within the longest reader's time")
+        columns = shapes.columns_now(cur, batch.heap)
+        if {column for column, _ in columns} != {c.name for c in shape.columns}:
+            raise NotNow(f"{shape.name} ({self.tier})", "its columns were altered during the run", "Run the same command again")
+        fingerprint = model.whole_fingerprint(versions, filenode, columns)
+        return Snapshot(self.link, cur, shape, batch, Extent(rows, fingerprint, min_age, max_age), last)
 
-    def delete(self, batch: Batch, extent: Extent) -> None:
-        """S2. Raises Changed where a row or the table is not as S1 read it, Fenced where the marker is no longer open, Failed
-        where a trigger keeps rows; all change nothing.
+    def delete(self, bundle: Sequence[LedgerRow]) -> None:
+        """S2 of a batch, or of all that are tied to it. Raises Changed where a row or a table is not as S1 read it or a row that
+        stays refers to one that would go, Fenced where a marker is no longer open, Failed where a trigger keeps rows; all
+        change nothing.
 
-        The delete itself returns the versions that it took, so that no row can slip between the check and the deed.
+        One statement deletes and returns the versions that it took, so that no row can slip between the check and the deed,
+        and a foreign key is asked when parents and children are both gone.
         """
-        query = _SQL["delete"].format(
-            table=model.qualified(batch.heap),
-            regclass=model.regclass(batch.heap),
-            predicate=_text(batch.predicate),
-            fingerprint=model.FINGERPRINT,
-        )
+        tables = [row.batch.table for row in bundle]
+        tied = bundle[0].batch.bundle is not None
+        place = f"{', '.join(map(str, tables))} ({self.tier})"
         try:
-            with self._transaction_over(batch, "ROW EXCLUSIVE", read_only=False) as cur:
-                if cur.execute(_SQL["marker_change"], {"batch": batch.id, "to": "moved"}).rowcount != 1:
-                    raise Fenced(
-                        f"{batch.table} ({self.tier})",
-                        "another run has settled this batch",
-                        "Run the same command again",
-                    )
-                taken = cur.execute(query).fetchone()
-                assert taken is not None  # noqa: S101 - an aggregate gives one row
-                rows, versions, filenode = taken
-                fingerprint = model.whole_fingerprint(versions, filenode, shapes.columns_now(cur, batch.heap))
-                if (rows, fingerprint) != (extent.rows, extent.fingerprint):
-                    self._refuse_kept(cur, batch)
+            with self._transaction_over([row.batch for row in bundle], "ROW EXCLUSIVE", read_only=False) as cur:
+                changed = cur.execute(_SQL["marker_change"], {"batch": bundle[0].batch.id, "to": "moved"}).rowcount
+                if changed != len(bundle):
+                    raise Fenced(place, "another run has settled this batch", "Run the same command again")
+                if tied and references.reaching(cur, {row.batch.table: row.batch.predicate for row in bundle}) is not None:
                     raise Changed
+                taken = cur.execute(references.delete_all([row.batch for row in bundle])).fetchall()
+                for (_, rows, versions, filenode), row in zip(sorted(taken), bundle, strict=True):
+                    fingerprint = model.whole_fingerprint(versions, filenode, shapes.columns_now(cur, row.batch.heap))
+                    if row.extent is None or (rows, fingerprint) != (row.extent.rows, row.extent.fingerprint):
+                        self._refuse_kept(cur, row.batch)
+                        raise Changed
+                if tied:
+                    cur.execute("SET CONSTRAINTS ALL IMMEDIATE")  # a deferred check that fails must fail here
                 reach(Point.DELETE_BEFORE_COMMIT)
         except _CHANGED as error:
             raise Changed from error
+        except _REFERRED as error:
+            if not tied:
+                raise
+            raise Changed from error
 
     @contextmanager
-    def _transaction_over(self, batch: Batch, mode: LiteralString, *, read_only: bool) -> Iterator[psycopg.Cursor]:
-        """A REPEATABLE READ transaction that has the batch's part locked before its snapshot.
+    def _transaction_over(self, batches: Sequence[Batch], mode: LiteralString, *, read_only: bool) -> Iterator[psycopg.Cursor]:
+        """A REPEATABLE READ transaction that has a batch's part, or a bundle's tables, locked before its snapshot.
 
-        So the part stays one of the table's until it ends. Raises Changed where it is none any more.
+        So the part stays one of the table's until it ends, and a bundle's foreign keys stay those that the catalog tells of.
+        Raises Changed where the part is none any more.
         """
-        lock = None
-        if batch.part is not None:
-            lock = sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(model.qualified(batch.part), sql.SQL(mode))
+        lock, batch = None, batches[0]
+        if batch.part is not None or batch.bundle is not None:
+            tables = sql.SQL(", ").join(sql.SQL("ONLY {}").format(model.qualified(b.heap)) for b in batches)
+            lock = sql.SQL("LOCK TABLE {} IN {} MODE").format(tables, sql.SQL(mode))
         try:
             with transaction(self.conn, isolation="repeatable read", read_only=read_only, lock=lock) as cur:
                 if batch.part is not None:
@@ -366,6 +383,7 @@ class Source:
             return
         with transaction(self.conn) as cur:
             cur.execute(_SQL["markers_drop"], {"batches": list(batch_ids), "destination": destination})
+            cur.execute(_SQL["bundles_drop"])
         reach(Point.MARKER_DROPPED)
 
 

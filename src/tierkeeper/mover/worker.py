@@ -16,6 +16,7 @@ from tierkeeper.kernel.errors import Failed, Fenced, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import CONFLICTS_PER_TABLE, GROUP_BATCHES, WAIT_EXTRA_SECONDS, WORKERS
 from tierkeeper.kernel.ports import Batch, Destination, LedgerRow, Stop, Throttle
+from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import conflicts
 from tierkeeper.mover.destination import Contended, KeyTaken, ParentMissing, PostgresDestination
 from tierkeeper.mover.model import Bound, Range, Selection
@@ -54,6 +55,7 @@ class Outcome:
     stopped_because: str = "complete"
     conflicts: list[str] = field(default_factory=list)
     moved: list[UUID] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Run:
@@ -76,7 +78,7 @@ class Run:
         self.ended = False
         self._refresh_parents = refresh_parents
         self._throttle = throttle
-        self._conflicts: list[Bound] = []
+        self._conflicts: dict[TableName, list[Bound]] = {}
         self._ranges: Iterator[Range] = iter(())
         self._lock = RLock()  # a range is looked up under it, and asks for the conflicts
 
@@ -90,13 +92,20 @@ class Run:
         """The next range; None when none is left or the run must end, with the reason noted. It may wait for room first."""
         full = None if self.ended else self._throttle()  # not under the lock: the others go on with what they have begun
         with self._lock:
-            if self.ended:
-                return None
+            return next(self._ranges, None) if self._goes_on(full) else None
+
+    def goes_on(self) -> bool:
+        """Whether another batch may begin; where the run is asked to end, the reason is noted. It may wait for room first."""
+        full = None if self.ended else self._throttle()
+        with self._lock:
+            return self._goes_on(full)
+
+    def _goes_on(self, full: str | None) -> bool:
+        if not self.ended:
             reason = self.stop() or full
             if reason is not None:
                 self._end(reason)
-                return None
-            return next(self._ranges, None)
+        return not self.ended
 
     def end(self, reason: str) -> None:
         """No worker begins another batch. The first reason is the one to tell."""
@@ -116,28 +125,34 @@ class Run:
         with self._lock:
             self.copied_rows += rows
 
-    def note_moved(self, row: LedgerRow, rows: int) -> None:
+    def note_moved(self, row: LedgerRow) -> None:
         with self._lock:
             self.outcome.batches += 1
-            self.outcome.rows += rows
+            self.outcome.rows += row.extent.rows if row.extent else 0
             self.outcome.bytes += row.bytes
             self.outcome.moved.append(row.batch.id)
 
     @property
     def conflicts(self) -> list[Bound]:
-        """Keys that are left where they are."""
-        with self._lock:
-            return list(self._conflicts)
+        """Keys of the run's own table that are left where they are."""
+        return self.all_conflicts.get(self.selection.shape.name, [])
 
-    def add_conflicts(self, keys: Sequence[Bound]) -> int:
+    @property
+    def all_conflicts(self) -> dict[TableName, list[Bound]]:
+        """Keys that are left where they are, of the run's own table and of those that go with it."""
+        with self._lock:
+            return {table: list(keys) for table, keys in self._conflicts.items()}
+
+    def add_conflicts(self, table: TableName, keys: Sequence[Bound]) -> int:
         """Leaves `keys` where they are from now on; returns how many of them are new. Raises UsageError for too many."""
         with self._lock:
-            known = set(self._conflicts)
+            held = self._conflicts.setdefault(table, [])
+            known = set(held)
             fresh = [k for k in keys if k not in known]
-            self._conflicts += fresh
-            if len(self._conflicts) > CONFLICTS_PER_TABLE:
+            held += fresh
+            if len(held) > CONFLICTS_PER_TABLE:
                 raise UsageError(
-                    f"{self.selection.shape.name} (main)",
+                    f"{table} (main)",
                     f"more than {CONFLICTS_PER_TABLE} keys are in core and in main",
                     "Find out which side is right and delete the other's rows",
                 )
@@ -173,12 +188,17 @@ class Worker:
         self._report = report
         self._beat = beat
 
+    def tell(self) -> None:
+        """Between two batches: keeps the lease, and says how far the run is."""
+        self._beat()
+        self._report()
+
     def work(self) -> None:
         """Moves ranges of the run until none is left. An error ends the run for every worker, and is raised."""
         try:
             while not self._run.ended:
                 group = self._copy_group()
-                if not group or not self.release(group):
+                if not group or not self.release([[row] for row in group]):
                     return
         except Resting as resting:
             self._run.end(str(resting))
@@ -225,13 +245,9 @@ class Worker:
                 self._run.note_copied(snapshot.extent.rows)
                 return LedgerRow(batch, row.seq, "copied", copied.extent, copied.bytes)
             except KeyTaken as error:
-                left = self._note_conflicts(batch)
+                left = self.note_conflicts(batch, selection.shape)
                 if left == 0 and looked:
-                    raise Failed(
-                        f"{selection.shape.name} ({self._destination.tier})",
-                        f"the unique constraint {error.constraint} refuses rows whose key is not there",
-                        "Drop it there, or delete the rows there that have the same values",
-                    ) from error
+                    raise self.refused_value(selection.shape.name, error.constraint) from error
                 if left is not None:
                     return self._copy(taken, looked=left == 0)
                 self._run.note_changed()
@@ -243,19 +259,31 @@ class Worker:
             except ParentMissing as error:
                 settle(self._source, self._destination, batch.id)
                 if refreshed:
-                    remedy = 'Add the table they refer to with mode = "mirror", or move it first'
-                    raise Failed(
-                        f"{selection.shape.name} ({self._destination.tier})",
-                        "rows refer to others that are not there",
-                        remedy if self._destination.tier == "main" else "Put the rows that they refer to there first",
-                    ) from error
+                    raise self.parents_missing() from error
                 self._run.refresh_parents()
             except Exception:
-                self._settle_if_possible(batch.id)
+                self.settle_if_possible(batch.id)
                 raise
         return None
 
-    def _settle_if_possible(self, batch_id: UUID) -> bool:
+    def refused_value(self, table: TableName, constraint: str) -> Failed:
+        """What to say when a unique constraint at the destination refuses rows, and none of their keys is there."""
+        return Failed(
+            f"{table} ({self._destination.tier})",
+            f"the unique constraint {constraint} refuses rows whose key is not there",
+            "Drop it there, or delete the rows there that have the same values",
+        )
+
+    def parents_missing(self) -> Failed:
+        """What to say when the mirrored tables are up to date and rows still refer to others that are not there."""
+        remedy = 'Add the table they refer to with mode = "mirror", or move it first'
+        return Failed(
+            f"{self._run.selection.shape.name} ({self._destination.tier})",
+            "rows refer to others that are not there",
+            remedy if self._destination.tier == "main" else "Put the rows that they refer to there first",
+        )
+
+    def settle_if_possible(self, batch_id: UUID) -> bool:
         """On the way out with an error: that one is told, and what cannot be settled now the next run settles."""
         try:
             settle(self._source, self._destination, batch_id)
@@ -264,13 +292,12 @@ class Worker:
             return False
         return True
 
-    def _note_conflicts(self, batch: Batch) -> int | None:
+    def note_conflicts(self, batch: Batch, shape: TableShape) -> int | None:
         """A key that is in both tiers stays in both, noted; Core's row counts. Returns how many the batch goes on without.
 
         None: a neighbour's copy in flight has a key or a value of this batch, since a row was changed between the two reads or
         another run is at work. One of the two will be undone, so the batch waits for the next pass.
         """
-        shape = self._run.selection.shape
         try:
             if not isinstance(self._destination, PostgresDestination):
                 raise Failed(f"{shape.name} ({self._destination.tier})", "a key is there already", "Look at the destination")
@@ -282,7 +309,7 @@ class Worker:
             return None
         finally:
             settle(self._source, self._destination, batch.id)
-        added = self._run.add_conflicts(taken)
+        added = self._run.add_conflicts(shape.name, taken)
         return None if in_flight else added
 
     def _batch(self, taken: Range) -> Batch:
@@ -290,22 +317,25 @@ class Worker:
         predicate = selection.within(taken, self._run.conflicts).as_string(self._source.conn)
         return Batch(uuid4(), self._source.tier, selection.shape.name, selection.age, selection.cutoff, predicate, taken.part)
 
-    def release(self, group: Sequence[LedgerRow]) -> bool:
-        """Waits for old readers, deletes at the source, says done. False: it waited too long and a later run goes on here."""
+    def release(self, group: Sequence[Sequence[LedgerRow]]) -> bool:
+        """Waits for old readers, deletes at the source, says done; of a bundle all at once.
+
+        False: it waited too long and a later run goes on here.
+        """
         if not group:
             return True
-        waited_for = self._wait([row.batch.id for row in group])
+        waited_for = self._wait([row.batch.id for bundle in group for row in bundle])
         if waited_for is not None:
             self._run.end(self._run.stop() or f"waiting for {waited_for}")
             return False
         reach(Point.WAITED)
-        for i, row in enumerate(group):
+        for i, bundle in enumerate(group):
             self._beat()
             try:
-                self._delete(row)
+                self._delete(bundle)
             except (psycopg.Error, Failed):
                 # What the source will never let go (a trigger that raises) must not lie in both tiers for ever.
-                all(self._settle_if_possible(left.batch.id) for left in group[i:])
+                all(self.settle_if_possible(left[0].batch.id) for left in group[i:])
                 raise
         return True
 
@@ -319,16 +349,15 @@ class Worker:
             pause = min(pause * 2, 0.5)
         return None
 
-    def _delete(self, row: LedgerRow) -> None:
-        extent = row.extent
-        if extent is None:
-            raise Failed(f"batch {row.batch.id}", "it was never copied", "Run the same command again")
+    def _delete(self, bundle: Sequence[LedgerRow]) -> None:
+        first = bundle[0].batch.id
         try:
-            self._source.delete(row.batch, extent)
+            self._source.delete(bundle)
         except (Changed, Fenced):
-            settle(self._source, self._destination, row.batch.id)
+            settle(self._source, self._destination, first)
             self._run.note_changed()
             return
         reach(Point.DELETED)
-        self._destination.finish(row.batch.id)
-        self._run.note_moved(row, extent.rows)
+        self._destination.finish(first)
+        for row in bundle:
+            self._run.note_moved(row)

@@ -21,7 +21,7 @@ from tierkeeper.postgres.statements import load
 AGE_TYPES: Final = frozenset({"date", "timestamp", "timestamptz"})
 
 _SQL = load("tierkeeper.postgres", "shapes.sql")
-_ACTIONS: Final[Mapping[str, str]] = {
+ACTIONS: Final[Mapping[str, str]] = {
     "a": "NO ACTION",
     "r": "RESTRICT",
     "c": "CASCADE",
@@ -70,7 +70,7 @@ def _read(conn: Connection, name: TableName) -> TableShape:
             key_operators=operators,
             as_text=frozenset(r[0] for r in rows if _binary_is_local(r[2], types)),
             referenced_by=tuple(
-                f"{conname} of {TableName(schema, table)} (ON DELETE {_ACTIONS[action]})"
+                f"{conname} of {TableName(schema, table)} (ON DELETE {ACTIONS[action]})"
                 for schema, table, conname, action in cur.execute(_SQL["referenced_by"], {"tables": tree})
             ),
             delete_triggers=tuple(str(r[0]) for r in cur.execute(_SQL["delete_triggers"], {"tables": tree})),

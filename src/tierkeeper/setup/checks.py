@@ -12,9 +12,10 @@ from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.results import CheckItem
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import format_bytes
-from tierkeeper.postgres import shapes
+from tierkeeper.postgres import references, shapes
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.references import Reference
 from tierkeeper.setup import drift, observe
 from tierkeeper.setup.model import DestinationTable, SourceTable
 from tierkeeper.tiers import identity
@@ -46,6 +47,7 @@ class _Seen:
     index_leads: Mapping[TableName, frozenset[str]]
     destinations: Mapping[TableName, DestinationTable | TierkeeperError]
     watchers: tuple[str, ...]
+    references: tuple[Reference, ...]
 
 
 def check(tiers: Mapping[str, Tier], policies: Collection[TablePolicy], store_probe: Callable[[], str] | None) -> Report:
@@ -70,7 +72,7 @@ def check(tiers: Mapping[str, Tier], policies: Collection[TablePolicy], store_pr
     report.errors += identity.faults({name: s.who for name, s in seen.items()})
     for policy in policies:
         if "core" in seen:
-            _judge_source(report, policy, seen["core"])
+            _judge_source(report, policy, seen["core"], policies)
         if "core" in seen and "main" in seen:
             _judge_drift(report, policy, seen["core"], seen["main"])
     if "core" in seen:
@@ -103,6 +105,7 @@ def _look(name: str, conn: Connection, tier: Tier, policies: Collection[TablePol
         index_leads={n: observe.index_leads(conn, n) for n in moved},
         destinations=destinations,
         watchers=tuple(dict.fromkeys(note for n in moved for note in shapes.publications_and_slots(conn, n))),
+        references=references.read(conn),
     )
 
 
@@ -127,7 +130,7 @@ def _judge_tier(report: Report, tier: Tier, seen: _Seen) -> None:
         report.notes.append(f"{place} has no schema tierkeeper yet: tierkeeper setup --apply makes it")
 
 
-def _judge_source(report: Report, policy: TablePolicy, core: _Seen) -> None:
+def _judge_source(report: Report, policy: TablePolicy, core: _Seen, policies: Collection[TablePolicy]) -> None:
     source = core.sources[policy.name]
     place = f"table {policy.name}"
     if isinstance(source, TierkeeperError):
@@ -140,9 +143,10 @@ def _judge_source(report: Report, policy: TablePolicy, core: _Seen) -> None:
     faults = _age_faults(policy, source)
     if not faults and policy.age not in core.index_leads[policy.name]:
         report.notes.append(f"{place}: no index in Core begins with {policy.age}, so that each batch reads the whole table")
-    for fk in source.shape.referenced_by:
-        remedy = "Drop that foreign key in Core, or leave the table out: this version moves no table that others reference"
-        faults.append(UsageError(place, f"the foreign key {fk} points at it", remedy))
+    try:
+        references.family(policy.name, core.references, policies)
+    except UsageError as error:
+        faults.append(error)
     report.notes += [f"{place}: {trigger} in Core fires on the mover's deletes, too" for trigger in source.shape.delete_triggers]
     report.errors += faults
     if not faults:

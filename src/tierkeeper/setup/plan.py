@@ -22,10 +22,11 @@ ROW_GUARD: Final = "tierkeeper_copy_in_flight"
 TRUNCATE_GUARD: Final = "tierkeeper_copies_in_flight"
 KEY_ACTION: Final = "make the archive key"
 _MAKE_SCHEMA: Final = "create schema tierkeeper"
+_ADD_FOREIGN_KEY: Final = "add foreign key"
 
 _OWN = load("tierkeeper.postgres", "schema.sql")
 _SQL = load("tierkeeper.setup", "setup.sql")
-_EVERYWHERE: Final = ("tier", "marker", "ledger", "ledger_in_flight", "conflict")
+_EVERYWHERE: Final = ("tier", "marker", "ledger", "ledger_in_flight", "bundle", "conflict")
 _RELATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "core": _EVERYWHERE,
     "main": (*_EVERYWHERE, "audit", "lease", "followed"),
@@ -66,7 +67,8 @@ def makes_own_relation(step: SetupStep) -> bool:
 def table_steps(
     tier: str, policy: TablePolicy, source: SourceTable, there: DestinationTable, parents: Mapping[TableName, TableShape]
 ) -> list[SetupStep]:
-    """What `tier` lacks to take the rows of `policy`; `parents` are the mirrored tables that its foreign keys may point at.
+    """What `tier` lacks to take the rows of `policy`; `parents` are the tables that its foreign keys may point at: mirrored ones,
+    and those whose rows go with its own.
 
     Raises UsageError or NotNow (several: Faults) where the table is there and cannot follow by itself.
     """
@@ -97,7 +99,7 @@ def _moving_steps(
     for fk in wanted_foreign_keys(source.foreign_keys, parents):
         if fk.name not in there.foreign_keys:
             text = _foreign_key(name, fk, may_have_rows=there.shape is not None and not there.shape.is_tree)
-            steps.append(SetupStep(tier=tier, action=f"add foreign key {fk.name} from {name} to {fk.parent}", sql=text))
+            steps.append(SetupStep(tier=tier, action=f"{_ADD_FOREIGN_KEY} {fk.name} from {name} to {fk.parent}", sql=text))
     return [*steps, *guard_steps(tier, name, there)]
 
 
@@ -123,7 +125,7 @@ def return_steps(tier: str, source: TableShape, there: DestinationTable) -> list
 
 
 def wanted_foreign_keys(foreign_keys: Iterable[ForeignKey], parents: Mapping[TableName, TableShape]) -> Iterator[ForeignKey]:
-    """Those that can hold below: towards the key of a table that is mirrored there."""
+    """Those that can hold below: towards the key of a table that is mirrored there, or whose rows go along."""
     for fk in foreign_keys:
         parent = parents.get(fk.parent)
         if parent is not None and set(parent.key) == set(fk.parent_columns):
@@ -156,8 +158,14 @@ def type_differences(tier: str, source: SourceTable, there: DestinationTable) ->
 
 
 def once(steps: Iterable[SetupStep]) -> tuple[SetupStep, ...]:
-    """`steps` without repetitions: tables share schemas and types."""
-    return tuple({(s.tier, s.action, s.sql): s for s in steps}.values())
+    """`steps` without repetitions: tables share schemas and types. Foreign keys wait until every table is there."""
+    found = {(s.tier, s.action, s.sql): s for s in steps}.values()
+    return tuple(sorted(found, key=lambda s: 2 if s.action == KEY_ACTION else joins_tables(s)))
+
+
+def joins_tables(step: SetupStep) -> bool:
+    """Whether `step` needs another table than its own to be there."""
+    return step.action.startswith(_ADD_FOREIGN_KEY)
 
 
 def _object_steps(tier: str, thing: SchemaObject, there: DestinationTable) -> Iterator[SetupStep]:
@@ -200,8 +208,11 @@ def _looser_domain(tier: str, thing: SchemaObject, have: Mapping[str, str]) -> I
 
 
 def _foreign_key(table: TableName, fk: ForeignKey, *, may_have_rows: bool) -> str:
-    """No ON DELETE action: history does not vanish with its parent. Rows that were there before need not fit."""
-    parts = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}){}{}").format(
+    """No ON DELETE action: history does not vanish with its parent. Rows that were there before need not fit.
+
+    Deferrable, so that tables which refer to each other in a circle can be filled.
+    """
+    parts = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}){} DEFERRABLE{}").format(
         _table(table),
         sql.Identifier(fk.name),
         _list(fk.columns),

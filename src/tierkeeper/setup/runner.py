@@ -115,13 +115,19 @@ def apply(planned: SetupPlan, tiers: Mapping[str, Link], audit: Audit, make_key:
 
 
 def _apply_tables(conn: Connection, steps: Iterable[SetupStep], waiting: dict[TableName, TierkeeperError]) -> list[SetupStep]:
-    """Makes each table's steps, or none of them: then the table is `waiting` with the reason. Returns the steps not made."""
-    tables: dict[str, list[SetupStep]] = {}
+    """Makes each table's steps, or none of them: then the table is `waiting` with the reason. Returns the steps not made.
+
+    Foreign keys are steps by themselves, when every table is there.
+    """
+    tables: dict[tuple[str, bool], list[SetupStep]] = {}
     for step in steps:
         if step.table:
-            tables.setdefault(step.table, []).append(step)
+            tables.setdefault((step.table, decide.joins_tables(step)), []).append(step)
     failed: list[SetupStep] = []
-    for table, theirs in tables.items():
+    for (table, _), theirs in tables.items():
+        if TableName.parse(table, "table") in waiting:
+            failed += theirs
+            continue
         try:
             apply_steps(conn, theirs)
             reach(Point.TABLE_SET_UP)
@@ -140,12 +146,19 @@ def missing_own(conn: Connection, tier: str, more: Mapping[str, str] | None = No
 
 
 def missing_for(
-    source: Connection, destination: Connection, policy: TablePolicy, mirrors: Collection[TableName], *, tier: str = "main"
+    source: Connection,
+    destination: Connection,
+    policy: TablePolicy,
+    mirrors: Collection[TableName],
+    *,
+    along: Collection[TableName] = (),
+    tier: str = "main",
 ) -> tuple[SetupStep, ...]:
     """What `tier`, which `destination` leads to, lacks of the table of `policy` as `source` has it.
 
-    The mirrored tables among `mirrors` that it references come first. Raises UsageError (several: Faults) where the table is
-    missing at the source, has no key or no such age, or differs at the destination.
+    The mirrored tables among `mirrors` that it references come first; `along` are tables whose rows may go with its own. Raises
+    UsageError (several: Faults) where the table is missing at the source, has no key or no such age, or differs at the
+    destination.
     """
     table = _source_table(source, destination, policy.name, tier)
     if policy.age is not None:
@@ -155,6 +168,8 @@ def missing_for(
     if policy.mode == "move":
         for parent in dict.fromkeys(fk.parent for fk in table.foreign_keys if fk.parent in mirrors):
             steps += missing_for(source, destination, TablePolicy(parent, "mirror"), mirrors, tier=tier)
+            parents[parent] = observe.source_table(source, parent).shape
+        for parent in {fk.parent for fk in table.foreign_keys}.intersection(along):
             parents[parent] = observe.source_table(source, parent).shape
     there = observe.destination_table(destination, policy.name, table.objects, tier=tier)
     return decide.once([*steps, *decide.table_steps(tier, policy, table, there, parents)])
@@ -192,11 +207,12 @@ def _all_tables(
 ) -> tuple[list[SetupStep], dict[TableName, TierkeeperError]]:
     """The steps of the tables that can be followed, and why the others wait."""
     mirrors = {p.name for p in policies if p.mode == "mirror"}
+    along = {p.name for p in policies} - mirrors
     steps: list[SetupStep] = []
     waiting: dict[TableName, TierkeeperError] = {}
     for policy in sorted(policies, key=lambda p: p.mode != "mirror"):
         try:
-            steps += missing_for(core, main, policy, mirrors)
+            steps += missing_for(core, main, policy, mirrors, along=along)
         except TierkeeperError as error:
             waiting[policy.name] = error
     return steps, waiting

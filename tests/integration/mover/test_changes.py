@@ -246,5 +246,5 @@ def test_rows_arriving_among_those_that_leave_make_a_changed_batch(pair: Any) ->
                 "VALUES (gen_random_uuid(), 'core', 'public', 'events', 'at', now(), '', 'copied', pg_current_xact_id())"
             )
         with pytest.raises(Changed):
-            main.delete(batch, extent)
+            main.delete([LedgerRow(batch, 1, "copied", extent, 0)])
     assert len(pair.rows(pair.main)) == 2

@@ -67,7 +67,8 @@ def test_every_fault_is_found_at_once(house: House) -> None:
     found = causes(report)
     assert len(found) == 6
     for part in (
-        "table public.events: the foreign key child_event_fkey of public.child (ON DELETE NO ACTION) points at it",
+        "tables.public.events: other rows refer to it or to what goes with it, and no [[tables]] entry names them: "
+        "child_event_fkey of public.child (ON DELETE NO ACTION)",
         "tiers.main, table public.events: the column 'id' is of type text, and bigint where the rows come from",
         "tiers.core, table public.keyless: it has neither",
         "table public.odd: the age column 'at' is of type integer",

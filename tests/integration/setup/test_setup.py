@@ -41,7 +41,7 @@ def test_main_takes_what_core_has(house: House) -> None:
     assert shapes.read(house.main, EVENTS).key == ("id",)
     assert count(house.main, "SELECT count(*) FROM pg_indexes WHERE tablename = 'events' AND indexdef LIKE '%(at)'") == 1
     assert count(house.main, "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'events_kind_fkey'") == (
-        "FOREIGN KEY (kind) REFERENCES kinds(kind)"  # without CASCADE: history does not vanish with its parent
+        "FOREIGN KEY (kind) REFERENCES kinds(kind) DEFERRABLE"  # without CASCADE: history does not vanish with its parent
     )
     with closing(house.tiers.catalog.connect("test")) as catalog:
         assert count(catalog, "SELECT to_regclass('tierkeeper.segment')::text") == "tierkeeper.segment"

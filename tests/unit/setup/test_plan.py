@@ -84,7 +84,7 @@ def test_names_are_quoted_in_every_statement() -> None:
     assert 'CREATE INDEX ON "s"""."t; DROP" ("at")' in text
     assert (
         'ALTER TABLE "s"""."t; DROP" ADD CONSTRAINT "f""" FOREIGN KEY ("at", "k""")'
-        ' REFERENCES "public"."p" ("a", "b") MATCH FULL NOT VALID'
+        ' REFERENCES "public"."p" ("a", "b") MATCH FULL DEFERRABLE NOT VALID'
     ) in text
     assert text.count('ON "s"""."t; DROP"') == 3
 

@@ -17,8 +17,18 @@ WHERE batch = %(batch)s AND state = 'open'
 -- name: ledger_proven
 UPDATE tierkeeper.ledger SET digest = %(digest)s, bytes = %(bytes)s WHERE batch = %(batch)s AND state = 'copied'
 
+-- name: bundle_note
+INSERT INTO tierkeeper.bundle (batch, bundle) VALUES (%(batch)s, %(bundle)s)
+
 -- name: ledger_finish
-UPDATE tierkeeper.ledger SET state = 'done', settled_at = clock_timestamp() WHERE batch = %(batch)s AND state = 'copied'
+UPDATE tierkeeper.ledger SET state = 'done', settled_at = clock_timestamp() WHERE batch = ANY (%(batches)s) AND state = 'copied'
+
+-- name: ledger_family
+-- The batch with those of its bundle; a bundle's in the order of their opening, which is parents first.
+SELECT l.batch FROM tierkeeper.ledger AS l
+WHERE l.batch = %(batch)s OR l.batch IN (
+    SELECT b.batch FROM tierkeeper.bundle AS own JOIN tierkeeper.bundle AS b ON b.bundle = own.bundle WHERE own.batch = %(batch)s)
+ORDER BY l.seq
 
 -- name: ledger_undo
 UPDATE tierkeeper.ledger SET state = 'undone', settled_at = clock_timestamp()
@@ -29,12 +39,15 @@ RETURNING rows, copy_xid::xid, min_age, max_age, age, schema_name, table_name
 SELECT state FROM tierkeeper.ledger WHERE batch = %(batch)s
 
 -- name: ledger_unsettled
-SELECT batch, source, schema_name, table_name, age, cutoff, predicate, part_schema, part_name,
-       seq, state, rows, fingerprint, min_age, max_age, bytes
-FROM tierkeeper.ledger
-WHERE state IN ('open', 'copied') AND source = %(source)s
-  AND (%(table)s::text IS NULL OR (schema_name = %(schema)s AND table_name = %(table)s))
-ORDER BY seq
+SELECT l.batch, l.source, l.schema_name, l.table_name, l.age, l.cutoff, l.predicate,
+       l.part_schema, l.part_name, l.seq, l.state, l.rows, l.fingerprint,
+       l.min_age, l.max_age, l.bytes, b.bundle
+FROM tierkeeper.ledger AS l LEFT JOIN tierkeeper.bundle AS b ON b.batch = l.batch
+WHERE l.state IN ('open', 'copied') AND l.source = %(source)s
+  AND (%(table)s::text IS NULL OR (l.schema_name = %(schema)s AND l.table_name = %(table)s) OR b.bundle IN (
+    SELECT other.bundle FROM tierkeeper.bundle AS other JOIN tierkeeper.ledger AS of_table ON of_table.batch = other.batch
+    WHERE of_table.schema_name = %(schema)s AND of_table.table_name = %(table)s AND of_table.state IN ('open', 'copied')))
+ORDER BY l.seq
 
 -- name: ledger_forget
 UPDATE tierkeeper.ledger SET state = 'forgotten', settled_at = clock_timestamp()

@@ -2,9 +2,19 @@
 INSERT INTO tierkeeper.marker (batch, seq, destination, schema_name, table_name, state)
 VALUES (%(batch)s, %(seq)s, %(destination)s, %(schema)s, %(table)s, 'open')
 
+-- name: bundle_note
+INSERT INTO tierkeeper.bundle (batch, bundle) VALUES (%(batch)s, %(bundle)s)
+
 -- name: marker_change
-UPDATE tierkeeper.marker SET state = %(to)s, settled_at = clock_timestamp()
-WHERE batch = %(batch)s AND state = 'open'
+-- The markers of a bundle change together, locked in one order, so that two who change them never wait for each other.
+WITH wanted AS MATERIALIZED (
+    SELECT batch FROM tierkeeper.marker
+    WHERE state = 'open' AND (batch = %(batch)s OR batch IN (
+        SELECT b.batch FROM tierkeeper.bundle AS own JOIN tierkeeper.bundle AS b ON b.bundle = own.bundle WHERE own.batch = %(batch)s))
+    ORDER BY batch FOR UPDATE
+)
+UPDATE tierkeeper.marker AS m SET state = %(to)s, settled_at = clock_timestamp()
+FROM wanted WHERE m.batch = wanted.batch
 
 -- name: marker_state
 SELECT state FROM tierkeeper.marker WHERE batch = %(batch)s
@@ -20,6 +30,12 @@ SELECT batch, state FROM tierkeeper.marker WHERE state IN ('moved', 'aborted') A
 DELETE FROM tierkeeper.marker
 WHERE batch = ANY (%(batches)s) AND state IN ('moved', 'aborted') AND destination = %(destination)s
   AND (state = 'aborted' OR seq < (SELECT max(seq) FROM tierkeeper.marker WHERE destination = %(destination)s AND state = 'moved'))
+
+-- name: bundles_drop
+-- A tier that rows leave may be one that others come to: what its ledger knows stays.
+DELETE FROM tierkeeper.bundle AS b
+WHERE NOT EXISTS (SELECT FROM tierkeeper.marker AS m WHERE m.batch = b.batch)
+  AND NOT EXISTS (SELECT FROM tierkeeper.ledger AS l WHERE l.batch = b.batch)
 
 -- name: extent
 -- Ages before the year 1 are no dates in Python; a filter on age only saves time, so there it is left out.
@@ -76,10 +92,6 @@ WITH RECURSIVE above (oid) AS (
     SELECT i.inhparent FROM above JOIN pg_inherits AS i ON i.inhrelid = above.oid AND NOT i.inhdetachpending
 )
 SELECT {table}::regclass::oid IN (SELECT oid FROM above)
-
--- name: delete
-WITH gone AS (DELETE FROM ONLY {table} WHERE {predicate} RETURNING ctid, xmin)
-SELECT count(*), {fingerprint}::text, pg_relation_filenode({regclass}::regclass)::bigint FROM gone
 
 -- name: stays
 -- Each row is counted once, by the first reason that holds.

@@ -50,6 +50,12 @@ CREATE TABLE IF NOT EXISTS tierkeeper.ledger (
 CREATE INDEX IF NOT EXISTS ledger_in_flight ON tierkeeper.ledger (schema_name, table_name)
 WHERE state IN ('open', 'copied', 'done')
 
+-- name: bundle
+CREATE TABLE IF NOT EXISTS tierkeeper.bundle (
+    batch  uuid PRIMARY KEY,
+    bundle uuid NOT NULL
+)
+
 -- name: conflict
 CREATE TABLE IF NOT EXISTS tierkeeper.conflict (
     schema_name text        NOT NULL,

@@ -1,0 +1,134 @@
+"""Asks a source what refers to what: the rows that must leave together, and whether a row that stays refers to one that goes."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from tierkeeper.kernel.ports import Batch
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.mover import model
+from tierkeeper.mover.graph import Found, Row, explore
+from tierkeeper.mover.model import Bound, Range, Selection
+from tierkeeper.postgres import references
+from tierkeeper.postgres.references import Family, Reference
+from tierkeeper.postgres.statements import load
+
+_SQL = load("tierkeeper.mover", "references.sql")
+
+
+def reaching(cur: psycopg.Cursor, going: Mapping[TableName, str]) -> Reference | None:
+    """A foreign key by which a row that stays refers to one that goes, in the snapshot of `cur`; None where there is none.
+
+    `going` has the condition of the rows that go, for each table. Whatever a foreign key does on DELETE, it then does it to rows
+    that go as well.
+    """
+    for one in references.read(cur.connection):
+        if one.parent not in going:
+            continue
+        own = going.get(one.child)
+        query = _SQL["reaching"].format(
+            columns=model.names(one.columns),
+            children=one.children,
+            outside=sql.SQL("true") if own is None else sql.SQL("({}) IS NOT TRUE").format(sql.SQL(own)),
+            parent_columns=model.names(one.parent_columns),
+            parent=model.qualified(one.parent),
+            inside=sql.SQL(going[one.parent]),
+            meets=one.meets("child", "parent"),
+        )
+        if cur.execute(query).fetchone() == (True,):
+            return one
+    return None
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """The rows of a family of tables, of which `selections` say what may leave; the first seeds are those of `of`."""
+
+    family: Family
+    selections: Mapping[TableName, Selection]
+    of: TableName
+
+    def find(
+        self,
+        cur: psycopg.Cursor,
+        seeds: Range,
+        conflicts: Mapping[TableName, Sequence[Bound]],
+        *,
+        most_rows: int,
+        most_seen: int,
+    ) -> Found:
+        """The components of the rows in `seeds`, all of them in the snapshot of `cur`."""
+        tables = self.family.tables
+        number = {t: i for i, t in enumerate(tables)}
+        within = self.selections[self.of].within(seeds, conflicts.get(self.of, ()))
+        query = _SQL["seeds"].format(table=model.qualified(self.of), within=within)
+        first = [(number[self.of], str(place)) for (place,) in cur.execute(query).fetchall()]
+
+        def look(rows: Collection[Row]) -> dict[Row, str | None]:
+            found: dict[Row, str | None] = {}
+            for i, places in _by_table(rows).items():
+                query = self._look(tables[i], conflicts.get(tables[i], ()), predicate(places))
+                found |= {(i, str(p)): why for p, why in cur.execute(query).fetchall()}
+            return found
+
+        def neighbours(rows: Collection[Row]) -> Iterator[tuple[Row, Row]]:
+            places = _by_table(rows)
+            for link in self.family.links:
+                child, parent = number[link.child], number[link.parent]
+                for name, asked in (("parents_of", child), ("children_of", parent)):
+                    if asked in places:
+                        query = _SQL[name].format(
+                            children=link.children,
+                            parent=model.qualified(link.parent),
+                            meets=link.meets("child", "parent"),
+                            places=sql.SQL(predicate(places[asked])),
+                        )
+                        for one, other in cur.execute(query).fetchall():
+                            yield (child, one), (parent, other)
+
+        return explore(first, look, neighbours, most_rows=most_rows, most_seen=most_seen)
+
+    def _look(self, table: TableName, conflicts: Sequence[Bound], places: str) -> sql.Composed:
+        pinned = [
+            _SQL["pinned"].format(
+                children=pin.children,
+                meets=pin.meets("tierkeeper_child", table.name),
+                why=sql.Literal(f"rows that stay refer to them: {pin}"),
+            )
+            for pin in self.family.pins
+            if pin.parent == table
+        ]
+        return _SQL["look"].format(
+            table=model.qualified(table),
+            may_leave=self.selections[table].eligible(None, conflicts),
+            young=sql.Literal(f"rows of {table} may not leave yet"),
+            pinned=sql.SQL(" ").join(pinned),
+            places=sql.SQL(places),
+        )
+
+
+def _by_table(rows: Collection[Row]) -> dict[int, list[str]]:
+    places: dict[int, list[str]] = defaultdict(list)
+    for table, place in rows:
+        places[table].append(place)
+    return places
+
+
+def delete_all(batches: Sequence[Batch]) -> sql.Composed:
+    """One statement that deletes the rows of every batch, and gives for each its place, count, versions and file."""
+    gone, found = [], []
+    for i, batch in enumerate(batches):
+        name = sql.Identifier(f"gone{i}")
+        parts = {"name": name, "table": model.qualified(batch.heap), "predicate": sql.SQL(batch.predicate)}
+        gone.append(_SQL["delete"].format(**parts))
+        regclass = model.regclass(batch.heap)
+        found.append(_SQL["deleted"].format(place=sql.Literal(i), fingerprint=model.FINGERPRINT, regclass=regclass, name=name))
+    return sql.SQL("WITH {} {}").format(sql.SQL(", ").join(gone), sql.SQL(" UNION ALL ").join(found))
+
+
+def predicate(places: Sequence[str]) -> str:
+    """The condition that holds for the rows in `places`."""
+    return "ctid = ANY ('{" + ",".join(f'"{p}"' for p in sorted(places)) + "}'::tid[])"

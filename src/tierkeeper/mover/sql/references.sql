@@ -1,0 +1,33 @@
+-- name: delete
+{name} AS (DELETE FROM ONLY {table} WHERE {predicate} RETURNING ctid, xmin)
+
+-- name: deleted
+SELECT {place}, count(*), {fingerprint}::text, pg_relation_filenode({regclass}::regclass)::bigint FROM {name}
+
+-- name: reaching
+-- Whether a row outside of the bundle refers to one in it.
+SELECT EXISTS (
+    SELECT
+    FROM (SELECT {columns} FROM {children} WHERE {outside}) AS child
+    JOIN (SELECT {parent_columns} FROM ONLY {parent} WHERE {inside}) AS parent ON {meets}
+)
+
+-- name: seeds
+SELECT ctid::text FROM ONLY {table} WHERE {within}
+
+-- name: look
+-- The table has no other name here: the user's own condition may call it by its own.
+SELECT ctid::text, CASE WHEN ({may_leave}) IS NOT TRUE THEN {young} {pinned} END FROM ONLY {table} WHERE {places}
+
+-- name: pinned
+WHEN EXISTS (SELECT FROM {children} AS tierkeeper_child WHERE {meets}) THEN {why}
+
+-- name: parents_of
+SELECT child.ctid::text, parent.ctid::text
+FROM {children} AS child JOIN ONLY {parent} AS parent ON {meets}
+WHERE child.{places}
+
+-- name: children_of
+SELECT child.ctid::text, parent.ctid::text
+FROM {children} AS child JOIN ONLY {parent} AS parent ON {meets}
+WHERE parent.{places}

@@ -1,0 +1,109 @@
+"""The foreign keys of a database, and which tables they join. It decides nothing about rows."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
+
+from psycopg import sql
+
+from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.policy import TablePolicy
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.shapes import ACTIONS
+from tierkeeper.postgres.statements import load
+
+_SQL = load("tierkeeper.postgres", "references.sql")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A foreign key: rows of `child` refer to rows of `parent`. `equal` are its operators, parent's column on the left."""
+
+    name: str
+    child: TableName
+    columns: tuple[str, ...]
+    parent: TableName
+    parent_columns: tuple[str, ...]
+    equal: tuple[str, ...]
+    action: str
+    deferrable: bool
+    partitioned: bool
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.child} (ON DELETE {ACTIONS[self.action]})"
+
+    @property
+    def children(self) -> sql.Composed:
+        """The referring table as FROM takes it: all of its own rows, those of its partitions included."""
+        return sql.SQL("{}{}").format(
+            sql.SQL("" if self.partitioned else "ONLY "), sql.Identifier(self.child.schema, self.child.name)
+        )
+
+    def meets(self, child: str, parent: str) -> sql.Composed:
+        """SQL that holds where the row `child` refers to the row `parent`. A reference with a NULL in it refers to none."""
+        pairs = zip(self.parent_columns, self.equal, self.columns, strict=True)
+        return sql.SQL(" AND ").join(
+            sql.SQL("{} {} {}").format(sql.Identifier(parent, theirs), sql.SQL(equal), sql.Identifier(child, ours))
+            for theirs, equal, ours in pairs
+        )
+
+
+@dataclass(frozen=True)
+class Family:
+    """The tables whose rows can only leave together, parents first where that is possible (else `circular`).
+
+    `links` join them; `pins` come from tables that stay, and keep what they refer to.
+    """
+
+    tables: tuple[TableName, ...]
+    links: tuple[Reference, ...]
+    pins: tuple[Reference, ...]
+    circular: bool = False
+
+
+def read(conn: Connection) -> tuple[Reference, ...]:
+    """Every foreign key of the database, in the transaction that `conn` is in, else in one of its own."""
+    with catalog(conn) as cur:
+        return tuple(
+            Reference(
+                name, TableName(cs, ct), tuple(columns), TableName(ps, pt), tuple(theirs), tuple(equal), action, late, partitioned
+            )
+            for name, cs, ct, columns, ps, pt, theirs, equal, action, late, partitioned in cur.execute(_SQL["references"])
+        )
+
+
+def family(table: TableName, references: Sequence[Reference], policies: Collection[TablePolicy]) -> Family | None:
+    """The tables that rows of `table` may take along; None where foreign keys ask for nothing.
+
+    Raises UsageError, naming them all, where rows of tables that no policy names refer to these: nobody has said what is to
+    become of them.
+    """
+    moved = {p.name for p in policies if p.mode != "mirror"}
+    mirrored = {p.name for p in policies if p.mode == "mirror"}
+    found, todo = {table}, [table]
+    while todo:
+        one = todo.pop()
+        near = {r.child for r in references if r.parent == one} | {r.parent for r in references if r.child == one}
+        todo += (near & moved) - found
+        found |= near & moved
+    incoming = [r for r in references if r.parent in found]
+    unnamed = [r for r in incoming if r.child not in found | mirrored]
+    if unnamed:
+        tables = ", ".join(dict.fromkeys(str(r.child) for r in unnamed))
+        raise UsageError(
+            f"tables.{table}",
+            f"other rows refer to it or to what goes with it, and no [[tables]] entry names them: {'; '.join(map(str, unnamed))}",
+            f'Add an entry for {tables}: with mode = "move" and an age its rows leave together with those that they refer to; '
+            'with mode = "mirror" they stay, and what they refer to stays, too',
+        )
+    if not incoming:
+        return None
+    links = tuple(r for r in incoming if r.child in found)
+    whole = Family(tuple(sorted(found)), links, tuple(r for r in incoming if r.child not in found))
+    above = {t: {r.parent for r in links if r.child == t} - {t} for t in whole.tables}
+    try:
+        return replace(whole, tables=tuple(TopologicalSorter(above).static_order()))
+    except CycleError:
+        return replace(whole, circular=True)
