@@ -130,9 +130,14 @@ class Bundler:
             if planned:
                 walk.again = not self._move(planned)
             self._worker.tell()
-            if not self._run.goes_on():
+            if self._full() or not self._run.goes_on():
                 break
         return stays
+
+    def _full(self) -> bool:
+        """Whether a limited run has all that it may take, and left some."""
+        limit = self._run.pace.limit
+        return self._held_back and limit is not None and self._run.outcome.rows >= limit
 
     def _plan(self, cur: psycopg.Cursor, found: Found) -> Planned:
         left = None if self._run.pace.limit is None else max(self._run.pace.limit - self._run.outcome.rows, 0)

@@ -144,7 +144,7 @@ class PostgresDestination:
         return sent
 
     def _send(self, cur: psycopg.Cursor, snapshot: SourceSnapshot, target: Target) -> RowDigest:
-        batch, extent, place = snapshot.batch, snapshot.extent, self._place(snapshot.batch)
+        batch, extent, place = snapshot.batch, snapshot.extent, f"{snapshot.batch.table} ({self.tier})"
         changed = cur.execute(_SQL["ledger_copied"], {
             "batch": batch.id, "rows": extent.rows, "fingerprint": extent.fingerprint,
             "min_age": extent.min_age, "max_age": extent.max_age,
@@ -166,7 +166,7 @@ class PostgresDestination:
 
     def _prove(self, cur: psycopg.Cursor, snapshot: SourceSnapshot, target: Target, sent: RowDigest) -> None:
         """Reads the batch's own rows back. Raises Failed unless they are what was sent."""
-        batch, extent, place = snapshot.batch, snapshot.extent, self._place(snapshot.batch)
+        batch, extent, place = snapshot.batch, snapshot.extent, f"{snapshot.batch.table} ({self.tier})"
         columns = [c.name for c in snapshot.shape.columns]
         kept, binary = RowDigest(), model.travels_as_binary(snapshot.shape, target[0])
         own = _SQL["own_rows"].format(
@@ -189,9 +189,6 @@ class PostgresDestination:
                 "Look for a trigger or rule on the table there that changes rows; nothing was moved",
             )
         cur.execute(_SQL["ledger_proven"], {"batch": batch.id, "digest": sent.hex, "bytes": sent.size_bytes})
-
-    def _place(self, batch: Batch) -> str:
-        return f"{batch.table} ({self.tier})"
 
     def refuse_unfit(self, table: TableName) -> None:
         """Raises NotNow or UsageError where rows of `table` could not arrive here safely, before anything is changed.

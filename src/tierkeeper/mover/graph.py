@@ -21,7 +21,9 @@ LATER: Final = "not looked at to the end"
 
 @dataclass
 class Found:
-    """`goes`: whole components that may leave, in the order of their first seed. `stays`: how many do not, by reason."""
+    """`goes`: whole components that may leave, in the order of their first seed. `stays`: how many do not, by reason;
+    one that is not followed to its end may be counted in parts.
+    """
 
     goes: list[list[Row]] = field(default_factory=list)
     stays: Counter[str] = field(default_factory=Counter)

@@ -171,6 +171,7 @@ def test_trees_circles_and_many_to_many(tiers: Tiers) -> None:
         # tag 5 is young, its taggings are of posts 16 to 19
         assert h.core.execute("SELECT array_agg(id ORDER BY id) FROM post").fetchone() == ([16, 17, 18, 19],)
         assert h.core.execute("SELECT array_agg(id) FROM tag").fetchone() == ([5],)
+        h.keeper.setup(apply=True)
         assert h.keeper.query("SELECT count(*) AS n FROM tagging").to_pylist() == [{"n": 60}]
 
 
