@@ -2,7 +2,7 @@
 
 from typing import Final
 
-BATCH_ROWS: Final = 25_000  # 10-50k rows keep a retry cheap and a delete's locks and WAL short
+BATCH_ROWS: Final = 50_000  # 10-50k rows keep a retry cheap and a delete's locks and WAL short; on a slow link more is faster
 BATCH_ROWS_MIN: Final = 500  # a batch that writers keep changing is halved down to this, then left for the next run
 BATCH_BYTES: Final = 64_000_000  # of wide rows a batch takes fewer, so that a retry stays cheap and its WAL short
 ROW_BYTES_MAX: Final = (
@@ -11,7 +11,7 @@ ROW_BYTES_MAX: Final = (
 PACKED_RATIO: Final = 255  # what lz4 can make of a byte at best (pglz: 91): how large a compressed value may be
 ARRAY_RATIO: Final = 8  # an array's element on its way brings its length: 5 bytes for one, and more than 8 for none
 WIDE_BYTES: Final = 60_000_000  # what the rows of further workers may cost in memory beside the largest row's threefold
-GROUP_BATCHES: Final = 4  # a worker's batches that share one wait for old readers; more keep more rows in two tiers at once
+GROUP_BATCHES: Final = 2  # a worker's batches that share one wait for old readers; more keep more rows in two tiers at once
 GRAPH_SEEDS_SHARE: Final = 10  # of a batch's rows are looked at first; the others are for what hangs on them
 GRAPH_SEEN_FACTOR: Final = 2  # batches' worth of rows that are followed along foreign keys at once; it bounds the memory
 PASSES: Final = 3  # over a table, for rows that the application moves about meanwhile; then the next run has its turn

@@ -298,6 +298,8 @@ class Source:
                     raise Fenced(place, "another run has settled this batch", "Run the same command again")
                 if tied and references.reaching(cur, {row.batch.table: row.batch.predicate for row in bundle}) is not None:
                     raise Changed
+                if not tied and _one(cur.execute(_SQL["referred_to"].format(model.regclass(bundle[0].batch.heap))), bool):
+                    raise Changed  # by a foreign key that was made during the run: what it does on DELETE nobody has weighed
                 taken = cur.execute(references.delete_all([row.batch for row in bundle])).fetchall()
                 for (_, rows, versions, filenode), row in zip(sorted(taken), bundle, strict=True):
                     fingerprint = model.whole_fingerprint(versions, filenode, shapes.columns_now(cur, row.batch.heap))
@@ -316,15 +318,14 @@ class Source:
 
     @contextmanager
     def _transaction_over(self, batches: Sequence[Batch], mode: LiteralString, *, read_only: bool) -> Iterator[psycopg.Cursor]:
-        """A REPEATABLE READ transaction that has a batch's part, or a bundle's tables, locked before its snapshot.
+        """A REPEATABLE READ transaction that has the batches' tables locked before its snapshot.
 
-        So the part stays one of the table's until it ends, and a bundle's foreign keys stay those that the catalog tells of.
-        Raises Changed where the part is none any more.
+        So a part stays one of the table's until it ends, and foreign keys stay those that the catalog tells of. Raises Changed
+        where the part is none any more.
         """
-        lock, batch = None, batches[0]
-        if batch.part is not None or batch.bundle is not None:
-            tables = sql.SQL(", ").join(sql.SQL("ONLY {}").format(model.qualified(b.heap)) for b in batches)
-            lock = sql.SQL("LOCK TABLE {} IN {} MODE").format(tables, sql.SQL(mode))
+        batch = batches[0]
+        tables = sql.SQL(", ").join(sql.SQL("ONLY {}").format(model.qualified(b.heap)) for b in batches)
+        lock = sql.SQL("LOCK TABLE {} IN {} MODE").format(tables, sql.SQL(mode))
         try:
             with transaction(self.conn, isolation="repeatable read", read_only=read_only, lock=lock) as cur:
                 if batch.part is not None:

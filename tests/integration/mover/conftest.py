@@ -80,7 +80,7 @@ def mover(pair: Pair) -> Iterator[Callable[..., Mover]]:
             Source(pair.tiers.core, source, "core"),
             PostgresDestination(destination, "main", "core", longest_reader_seconds),
             Lease(destination, "test"),
-            pace=Pace(batch_rows, longest_reader_seconds, limit, patience_seconds=0.1),
+            pace=Pace(batch_rows, longest_reader_seconds, limit, group=4, patience_seconds=0.1),
             clock=SystemClock(),
             progress=lambda *_: None,
             stop=lambda: None,

@@ -248,3 +248,19 @@ def test_rows_arriving_among_those_that_leave_make_a_changed_batch(pair: Any) ->
         with pytest.raises(Changed):
             main.delete([LedgerRow(batch, 1, "copied", extent, 0)])
     assert len(pair.rows(pair.main)) == 2
+
+
+@pytest.mark.parametrize("point", [Point.LEDGER_OPEN, Point.MARKER_OPEN, Point.COPIED, Point.WAITED])
+def test_a_foreign_key_made_during_the_run_takes_no_row_along(
+    pair: Any, mover: Moves, selection: Selects, once: Any, point: Point
+) -> None:
+    def refer() -> None:
+        pair.core.execute("CREATE TABLE public.notes (event bigint REFERENCES public.events ON DELETE CASCADE)")
+        pair.core.execute("INSERT INTO public.notes SELECT id FROM public.events")
+
+    before = pair.everywhere()
+    once(point, refer)
+    outcome = mover(batch_rows=1_000).run(selection())
+    assert "keep changing" in outcome.stopped_because
+    assert (pair.everywhere(), len(pair.rows(pair.core))) == (before, 1_000)
+    assert pair.core.execute("SELECT count(*) FROM public.notes").fetchone() == (1_000,)

@@ -105,3 +105,6 @@ FROM {table}
 SELECT coalesce(sum(rows), 0)::bigint FROM tierkeeper.ledger
 WHERE schema_name = %(schema)s AND table_name = %(table)s
   AND (state = 'copied' OR (state = 'done' AND settled_at > clock_timestamp() - make_interval(secs => greatest(%(seconds)s, reader_seconds))))
+
+-- name: referred_to
+SELECT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = {}::regclass)
