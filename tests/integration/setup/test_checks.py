@@ -144,6 +144,7 @@ def test_status_counts_what_came_since_the_last_analyze(house: House) -> None:
     house.core.execute("INSERT INTO public.events SELECT i, now(), 'k' FROM generate_series(1, 100) i")
 
     def rows() -> int | None:
+        house.core.execute("SELECT pg_stat_force_next_flush()")
         return (
             status(tiers_of(house), POLICIES, store_bytes=lambda: 0, archive_rows=no_rows).tables[str(EVENTS)].core_rows_estimate
         )
