@@ -200,19 +200,25 @@ class Mover:
             if len(pairs) < 2:  # noqa: PLR2004 - one needs no thread
                 self._worker(run, self._source, self._destination, self._beat).work()
                 return
-            pool = stack.enter_context(ThreadPoolExecutor(len(pairs), "mover"))
             working = [self._worker(run, *pair, _nothing) for pair in pairs]
+            pool = stack.enter_context(ThreadPoolExecutor(len(pairs), "mover"))  # last, so that it ends before they are closed
             self._watch(run, [pool.submit(worker.work) for worker in working])
 
     def _pairs(self, stack: ExitStack, wanted: int) -> list[Pair]:
-        """Up to `wanted` pairs of connections: a server that gives no more is asked for no more."""
+        """Up to `wanted` pairs of connections, dialled all at once; fewer where a server gives no more."""
+        if self._open_pair is None or wanted < 2:  # noqa: PLR2004 - as above
+            return []
         pairs: list[Pair] = []
-        while self._open_pair is not None and wanted > 1 and len(pairs) < wanted:
+        contexts = [self._open_pair() for _ in range(wanted)]
+        with ThreadPoolExecutor(wanted, "dial") as dial:
+            entering = [(context, dial.submit(context.__enter__)) for context in contexts]
+        for context, entered in entering:
             try:
-                pairs.append(stack.enter_context(self._open_pair()))
+                pairs.append(entered.result())
             except TierkeeperError as error:
-                _log.warning("fewer workers", workers=len(pairs), cause=error.cause)
-                break
+                _log.warning("fewer workers", cause=error.cause)
+            else:
+                stack.push(context)
         return pairs
 
     def _watch(self, run: Run, working: list[Future[None]]) -> None:
