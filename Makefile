@@ -22,7 +22,7 @@ demo: setup
 	.venv/bin/tierkeeper demo
 
 test: setup
-	$(PY) -m pytest -m "not long"
+	$(PY) -m pytest -m "not long" --numprocesses 2 --dist worksteal
 
 check: setup
 	.venv/bin/ruff format --check .
