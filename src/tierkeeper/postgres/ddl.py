@@ -88,16 +88,11 @@ class SchemaObject:
     checks: tuple[str, ...] | None = None  # of a domain: its constraints with their names; None for all else
 
 
-def create_statements(conn: Connection, shape: TableShape, new_name: TableName | None = None) -> tuple[str, ...]:
-    """All of `objects` as SQL; the last statement makes the table, under `new_name` if one is given.
-
-    Raises UsageError for a type that cannot be made elsewhere.
-    """
-    return tuple(o.sql for o in objects(conn, shape, new_name))
-
-
 def objects(conn: Connection, shape: TableShape, new_name: TableName | None = None) -> tuple[SchemaObject, ...]:
-    """What `shape` needs (schemas, extensions, collations, types, in the order of their making), then the table."""
+    """What `shape` needs (schemas, extensions, collations, types, in the order of their making), then the table.
+
+    Under `new_name` if one is given. Raises UsageError for a type that cannot be made elsewhere.
+    """
     with catalog(conn) as cur:
         row = cur.execute(_SQL["relation"], {"schema": shape.name.schema, "name": shape.name.name}).fetchone()
         if row is None:

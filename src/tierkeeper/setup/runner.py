@@ -137,14 +137,6 @@ def _apply_tables(conn: Connection, steps: Iterable[SetupStep], waiting: dict[Ta
     return failed
 
 
-def missing_own(conn: Connection, tier: str, more: Mapping[str, str] | None = None) -> tuple[SetupStep, ...]:
-    """What the schema `tierkeeper` of `tier`, which `conn` leads to, lacks. Raises UsageError if it is another tier's."""
-    faults = identity.faults({tier: identity.read(conn)})
-    if faults:
-        raise faults[0]
-    return tuple(decide.own_steps(tier, observe.own_schema(conn), more or {}))
-
-
 def missing_for(
     source: Connection,
     destination: Connection,

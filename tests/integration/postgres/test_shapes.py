@@ -87,9 +87,8 @@ def test_odd_names_and_types_round_trip(core: Connection, main: Connection) -> N
 
 def test_what_a_table_needs_can_be_made_again_and_the_table_under_a_new_name(scratch: Connection) -> None:
     scratch.execute(ODD_TYPES.encode())
-    statements = ddl.create_statements(scratch, shapes.read(scratch, ODD), TableName("beside", LONG))
-    for statement in statements:
-        scratch.execute(statement.encode())
+    for made in ddl.objects(scratch, shapes.read(scratch, ODD), TableName("beside", LONG)):
+        scratch.execute(made.sql.encode())
     there = shapes.read(scratch, TableName("beside", LONG))
     assert [(c.name, c.type) for c in there.columns] == [(c.name, c.type) for c in shapes.read(scratch, ODD).columns]
     assert there.key == ("ключ", "a b")

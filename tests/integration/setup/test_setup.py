@@ -10,7 +10,8 @@ from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.link import Connection
-from tierkeeper.setup import runner
+from tierkeeper.setup import observe, runner
+from tierkeeper.setup.plan import own_steps
 
 from .conftest import EVENTS, KINDS, POLICIES, House
 
@@ -134,8 +135,6 @@ def test_swapped_and_doubled_addresses_are_refused(house: House) -> None:
     assert [e.place for e in error.value.errors] == ["tiers.core", "tiers.main"]
     with pytest.raises(Faults, match="the database of core, too"):
         runner.plan({**links, "main": links["core"]}, POLICIES, {}, key_present=True)
-    with pytest.raises(UsageError, match="set up as main"):
-        runner.missing_own(house.main, "core")
 
 
 def test_every_table_that_cannot_be_set_up_is_named(house: House) -> None:
@@ -146,7 +145,7 @@ def test_every_table_that_cannot_be_set_up_is_named(house: House) -> None:
 
 
 def test_what_a_move_lacks_is_made_with_the_tables_it_refers_to(house: House) -> None:
-    runner.apply_steps(house.main, runner.missing_own(house.main, "main"))
+    runner.apply_steps(house.main, own_steps("main", observe.own_schema(house.main), {}))
     steps = runner.missing_for(house.core, house.main, POLICIES[0], {KINDS})
     made = [s.action for s in steps if s.action.startswith("create t")]
     assert made == ["create type public.colour", "create table public.kinds", "create table public.events"]
@@ -155,7 +154,7 @@ def test_what_a_move_lacks_is_made_with_the_tables_it_refers_to(house: House) ->
 
 
 def test_a_failing_step_takes_the_others_of_its_tier_back(house: House) -> None:
-    good, *_ = runner.missing_own(house.main, "main")
+    good, *_ = own_steps("main", observe.own_schema(house.main), {})
     bad = good.model_copy(update={"action": "divide", "sql": "SELECT 1 / 0"})
     with pytest.raises(TierkeeperError, match=re.escape("tiers.main: divide")):
         runner.apply_steps(house.main, [good, bad])
