@@ -49,9 +49,20 @@ class Compaction:
     paced, and bounded for each run.
     """
 
-    def __init__(self, conn: Connection, table: TableName, clock: Clock, stop: Stop, wal_budget_bytes: int) -> None:
+    def __init__(
+        self,
+        conn: Connection,
+        table: TableName,
+        clock: Clock,
+        stop: Stop,
+        wal_budget_bytes: int,
+        *,
+        whole: TableName | None = None,
+    ) -> None:
+        """`whole`: the table whose rows those of `table` move as, where that is another."""
         self._conn = conn
         self._table = table
+        self._whole = whole or table
         self._clock = clock
         self._stop = stop
         self._budget = wal_budget_bytes
@@ -112,7 +123,7 @@ class Compaction:
         """One transaction: the rows of pages `low` to `high` to below `floor`. Returns the WAL written meanwhile."""
         table = sql.Identifier(self._table.schema, self._table.name)
         with transaction(self._conn) as cur:
-            if look.in_flight(cur, self._table):
+            if look.in_flight(cur, self._whole):
                 raise _EndedEarly("rows of it began to move: the next run goes on")
             (before,) = cur.execute(_SQL["wal_now"]).fetchone() or ("0/0",)
             tail = {"low": f"({low},0)", "high": f"({high},0)"}

@@ -1,6 +1,6 @@
 """Measures what `plan` decides on: a table's heap, TOAST and indexes, and what stands against each method. It changes nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,11 +37,19 @@ class Facts:
 
 def facts(conn: Connection, table: TableName, *, locked: bool = False) -> Facts | None:
     """The table as it is; None where there is none. `locked`: VACUUM could not have it, so that only its counters are fresh."""
-    named = {"schema": table.schema, "table": table.name}
+    return facts_of(conn, [table], locked=locked).get(table)
+
+
+def facts_of(conn: Connection, tables: Sequence[TableName], *, locked: bool = False) -> dict[TableName, Facts]:
+    """`facts` of those of `tables` that are there, at one instant."""
+    named = {"schemas": [t.schema for t in tables], "tables": [t.name for t in tables]}
     with catalog(conn) as cur:
-        row = cur.execute(_SQL["heap"], {**named, "locked": locked}).fetchone()
-        indexes = cur.execute(_SQL["indexes"], named).fetchall()
-    return None if row is None else Facts(Heap(*row), tuple(Index(*index) for index in indexes))
+        heaps = cur.execute(_SQL["heap"], {**named, "locked": locked}).fetchall()
+        indexes: dict[TableName, list[Index]] = {}
+        for schema, table, *index in cur.execute(_SQL["indexes"], named):
+            indexes.setdefault(TableName(schema, table), []).append(Index(*index))
+    names = [TableName(schema, table) for schema, table, *_ in heaps]
+    return {n: Facts(Heap(*heap), tuple(indexes.get(n, []))) for n, (_, _, *heap) in zip(names, heaps, strict=True)}
 
 
 def barred(conn: Connection) -> str | None:
@@ -50,14 +58,14 @@ def barred(conn: Connection) -> str | None:
         return _first(cur.execute(_SQL["barred"], {}))
 
 
-def untouchable(conn: Connection, table: TableName) -> str | None:
-    """Why an UPDATE that changes nothing may not run on `table`'s rows; None if it may."""
+def untouchable(conn: Connection, table: TableName, whole: TableName) -> str | None:
+    """Why an UPDATE that changes nothing may not run on `table`'s rows; None if it may. They move as rows of `whole`."""
     named = {"schema": table.schema, "table": table.name}
     with catalog(conn) as cur:
         why = _first(cur.execute(_SQL["untouchable"], named))
         if why is None and _first(cur.execute(_SQL["column"], named)) is None:
             why = "no column of it can be set to itself"
-        return _IN_FLIGHT if why is None and in_flight(cur, table) else why
+        return _IN_FLIGHT if why is None and in_flight(cur, whole) else why
 
 
 def column(conn: Connection, table: TableName) -> str | None:

@@ -44,10 +44,13 @@ class Reclaimer:
         longest_reader_seconds: float,
         clock: Clock,
         stop: Stop,
+        whole: TableName | None = None,
     ) -> None:
+        """`whole`: the table whose rows those of `table` move as, where that is another."""
         self._conn = conn
         self._tier = tier
         self._table = table
+        self._whole = whole or table
         self._may_rewrite = may_rewrite
         self._reader_seconds = longest_reader_seconds
         self._clock = clock
@@ -55,9 +58,9 @@ class Reclaimer:
         self._done = Reclaimed()
         self._methods: dict[str, tuple[Method, float]] = {}
 
-    def run(self) -> Reclaimed | None:
-        """Does it. None where there is no such table."""
-        before = look.facts(self._conn, self._table)
+    def run(self, before: Facts | None = None) -> Reclaimed | None:
+        """Does it. None where there is no such table. `before`: the table as a VACUUM just before this found it."""
+        before = before or look.facts(self._conn, self._table)
         if before is None:
             return None
         began = self._clock.monotonic()
@@ -91,13 +94,13 @@ class Reclaimer:
 
     def _heap(self, facts: Facts, barred: str | None, *, locked: bool) -> Facts:
         """The table and its TOAST."""
-        untouchable = look.untouchable(self._conn, self._table)
+        untouchable = look.untouchable(self._conn, self._table, self._whole)
         choice = plan.for_table(facts.heap, self._room(), barred=barred, untouchable=untouchable)
         began = self._clock.monotonic()
         ended: str | None = None
         if choice.method is Method.COMPACTION:
             heap, budget = facts.heap, int(WAL_SHARE * self._tier.quota_bytes)
-            compaction = Compaction(self._conn, self._table, self._clock, self._stop, budget)
+            compaction = Compaction(self._conn, self._table, self._clock, self._stop, budget, whole=self._whole)
             done = compaction.run(plan.compacted_pages(heap), heap.live_rows / heap.pages)
             ended = done.ended if done.ended != "its front is full" else None
         elif choice.method is Method.REWRITE:

@@ -19,6 +19,7 @@ from tierkeeper.postgres.keeping import connections_kept
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas import plan
 from tierkeeper.quotas.look import largest_tables
+from tierkeeper.quotas.parts import PartsReclaimer
 from tierkeeper.quotas.reclaim import Reclaimer
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.tier import Tier
@@ -96,6 +97,7 @@ class QuotaManager:
     ) -> None:
         self._tiers = tiers
         self._policies = [p for p in policies if p.mode == "move"]
+        self._apart = frozenset(p.name for p in policies)
         self._moves = moves
         self._store_bytes = store_bytes
         self._thresholds = thresholds
@@ -280,16 +282,20 @@ class QuotaManager:
             return
         tier = self._tiers[name]
         with _told(report), translated(str(table)), closing(tier.link.connect("vacuum")) as conn:
-            reclaimer = Reclaimer(
-                conn,
-                tier,
-                table,
-                may_rewrite=self._thresholds.may_rewrite,
-                longest_reader_seconds=self._thresholds.rest_seconds,
-                clock=self._clock,
-                stop=self._stop,
-            )
-            done = reclaimer.run()
+
+            def one(part: TableName) -> Reclaimer:
+                return Reclaimer(
+                    conn,
+                    tier,
+                    part,
+                    may_rewrite=self._thresholds.may_rewrite,
+                    longest_reader_seconds=self._thresholds.rest_seconds,
+                    clock=self._clock,
+                    stop=self._stop,
+                    whole=table,
+                )
+
+            done = PartsReclaimer(conn, name, table, one, clock=self._clock, stop=self._stop).run(self._apart - {table})
             if done is not None:
                 self._unreturned[name, table] = done.unreturned_bytes
                 report.reclaimed += done.figures

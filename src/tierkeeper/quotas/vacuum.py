@@ -1,5 +1,6 @@
 """VACUUM that never queues the application behind itself, and says whether it was let in. It decides nothing."""
 
+from collections.abc import Sequence
 from typing import Final, LiteralString
 
 import psycopg
@@ -19,14 +20,16 @@ _TRY_SECONDS: Final = 0.4
 HELD: Final = "the application holds a lock on it, so that its space comes back with a later run"
 
 
-def vacuum(conn: Connection, table: TableName, options: LiteralString, clock: Clock) -> str | None:
-    """None once it has run; else why it was not let in. Also works where a full tier's default is read-only."""
+def vacuum(conn: Connection, tables: TableName | Sequence[TableName], options: LiteralString, clock: Clock) -> str | None:
+    """None once it has run; else why it was not let in, at one of them. Also works where a full tier's default is read-only."""
+    named = [tables] if isinstance(tables, TableName) else tables
     said: list[tuple[str, str]] = []
 
     def listen(notice: psycopg.errors.Diagnostic) -> None:
         said.append((notice.sqlstate or "", notice.message_primary or ""))
 
-    statement = sql.SQL("VACUUM ({}) {}").format(sql.SQL(options), sql.Identifier(table.schema, table.name))
+    listed = sql.SQL(", ").join(sql.Identifier(table.schema, table.name) for table in named)
+    statement = sql.SQL("VACUUM ({}) {}").format(sql.SQL(options), listed)
     conn.add_notice_handler(listen)
     try:
         for attempt in range(_TRIES):

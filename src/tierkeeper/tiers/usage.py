@@ -63,7 +63,7 @@ def measure(conn: Connection, profile: Profile) -> Usage:
 
 
 def table_size(conn: Connection, name: TableName) -> TableSize | None:
-    """The size of `name` without other tables; None where there is no such table."""
+    """The size of `name` with its partitions and children, without other tables; None where there is no such table."""
     with catalog(conn) as cur:
         row = cur.execute(_SQL["table_size"], {"schema": name.schema, "name": name.name}).fetchone()
     return None if row is None else TableSize(*row)

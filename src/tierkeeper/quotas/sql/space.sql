@@ -2,7 +2,8 @@
 -- After a VACUUM no deleted rows are left but those that an old snapshot still sees. What a row takes in the heap: 24 bytes of
 -- header, 4 of line pointer and the columns' average widths, 8-aligned. Of a table that VACUUM could not have, only the
 -- counters know what was deleted.
-SELECT pg_relation_size(c.oid) / current_setting('block_size')::int,
+SELECT n.nspname::text, c.relname::text,
+       pg_relation_size(c.oid) / current_setting('block_size')::int,
        CASE WHEN %(locked)s THEN pg_stat_get_live_tuples(c.oid) ELSE greatest(c.reltuples, 0)::bigint END,
        CASE WHEN %(locked)s THEN 0 ELSE coalesce(pg_stat_get_dead_tuples(c.oid), 0) END,
        (28 + coalesce((
@@ -14,12 +15,13 @@ SELECT pg_relation_size(c.oid) / current_setting('block_size')::int,
        pg_indexes_size(c.oid),
        coalesce(substring(array_to_string(c.reloptions, ',') FROM 'fillfactor=(\d+)')::float8, 100) / 100
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relname = %(table)s
+WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(tables)s::name[]))
 
 -- name: indexes
 -- A btree's entry: 8 bytes of header, 4 of line pointer, a null bitmap where there are nulls, the columns' widths, 8-aligned; a
 -- variable one is on average half a step longer. Columns of an expression have their statistics under the index's own name.
-SELECT i.relname::text, pg_relation_size(i.oid), greatest(i.reltuples, 0)::bigint,
+SELECT n.nspname::text, c.relname::text,
+       i.relname::text, pg_relation_size(i.oid), greatest(i.reltuples, 0)::bigint,
        CASE WHEN a.amname = 'btree' AND w.known THEN 12 + w.nulls + 8 * ceil((w.bytes + w.padding) / 8) END::float8,
        coalesce(substring(array_to_string(i.reloptions, ',') FROM 'fillfactor=(\d+)')::float8, 90) / 100,
        NOT x.indisunique,
@@ -41,8 +43,8 @@ CROSS JOIN LATERAL (
     AND (s.tablename, s.attname) = (CASE WHEN own.attnum IS NULL THEN (i.relname, k.attname) ELSE (c.relname, own.attname) END)
   WHERE k.attrelid = i.oid AND k.attnum > 0
 ) AS w
-WHERE n.nspname = %(schema)s AND c.relname = %(table)s
-ORDER BY pg_relation_size(i.oid), 1
+WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(tables)s::name[]))
+ORDER BY pg_relation_size(i.oid), i.relname
 
 -- name: leftovers
 -- What an interrupted REINDEX CONCURRENTLY of ours leaves: an invalid twin of a valid index, under that one's name and a suffix
@@ -89,7 +91,10 @@ SELECT why FROM (
   FROM the JOIN pg_rewrite AS r ON r.ev_class = the.oid WHERE r.ev_type = '2'
   UNION ALL
   SELECT 3, format('the publication %%s would send its updates', p.pubname)
-  FROM the JOIN pg_publication_tables AS t ON (t.schemaname, t.tablename) = (the.nspname, the.relname)
+  FROM the
+  CROSS JOIN LATERAL (SELECT the.oid UNION SELECT relid FROM pg_partition_ancestors(the.oid)) AS named (oid)
+  JOIN pg_class AS c ON c.oid = named.oid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  JOIN pg_publication_tables AS t ON (t.schemaname, t.tablename) = (n.nspname, c.relname)
   JOIN pg_publication AS p ON p.pubname = t.pubname WHERE p.pubupdate
   UNION ALL
   SELECT 4, format('the logical replication slot %%s would see its updates', s.slot_name)
@@ -135,10 +140,14 @@ SELECT EXISTS (
 )
 
 -- name: largest
--- The application's largest tables, with their indexes.
-SELECT n.nspname::text, c.relname::text, pg_total_relation_size(c.oid)
-FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+-- The application's largest tables, with their indexes and partitions.
+SELECT rn.nspname::text, r.relname::text, sum(pg_total_relation_size(c.oid))::bigint
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_class AS r ON r.oid = coalesce(pg_partition_root(c.oid)::oid, c.oid)
+JOIN pg_namespace AS rn ON rn.oid = r.relnamespace
 WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('tierkeeper', 'pg_catalog', 'information_schema', 'pg_toast')
+GROUP BY 1, 2
 ORDER BY 3 DESC, 1, 2
 LIMIT 20
 

@@ -20,18 +20,29 @@ SELECT CASE WHEN %(whole_server)s
        current_setting('server_version_num')::int
 
 -- name: table_size
-SELECT pg_relation_size(c.oid) + pg_relation_size(c.oid, 'vm') + pg_relation_size(c.oid, 'fsm'),
-       pg_indexes_size(c.oid),
-       coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0),
+-- The table with the partitions and children that hold rows of it, which have the bytes.
+WITH RECURSIVE tree (oid) AS (
+  SELECT c.oid
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text AND c.relkind IN ('r', 'p')
+  UNION
+  SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid AND NOT i.inhdetachpending
+)
+SELECT sum(pg_relation_size(c.oid) + pg_relation_size(c.oid, 'vm') + pg_relation_size(c.oid, 'fsm'))::bigint,
+       sum(pg_indexes_size(c.oid))::bigint,
+       sum(coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0))::bigint,
        -- The counters follow every commit, but a crash of the server sets them to nothing; then the planner's figure is better.
-       CASE WHEN c.reltuples <= 0 OR coalesce(t.last_vacuum, t.last_autovacuum, t.last_analyze, t.last_autoanalyze) IS NOT NULL
+       sum(CASE
+         WHEN c.relkind = 'p' THEN 0
+         WHEN c.reltuples <= 0 OR coalesce(t.last_vacuum, t.last_autovacuum, t.last_analyze, t.last_autoanalyze) IS NOT NULL
          THEN coalesce(t.n_live_tup, 0)
          ELSE c.reltuples::bigint
-       END
-FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace
+       END)::bigint
+FROM tree
+JOIN pg_class c ON c.oid = tree.oid AND c.relkind IN ('r', 'p')
 LEFT JOIN pg_stat_all_tables t ON t.relid = c.oid
-WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text AND c.relkind = 'r'
+HAVING count(*) > 0
 
 -- name: place
 SELECT pg_postmaster_start_time(),
