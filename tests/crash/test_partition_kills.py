@@ -37,6 +37,7 @@ _TO_ARCHIVE = [
     Point.COPIED,
     *(pytest.param(p, marks=_LONG) for p in (Point.MARKER_OPEN, Point.SEGMENT_PUT, Point.DELETE_BEFORE_COMMIT, Point.DELETED)),
 ]
+_DROPPING = [Point.DROP_BEFORE_COMMIT, *(pytest.param(p, marks=_LONG) for p in (Point.DROP_RECORDED, Point.DROPPED))]
 
 
 @pytest.fixture
@@ -90,6 +91,25 @@ def test_a_partition_is_detached_between_the_kill_and_the_next_run(world: World,
     assert sum(online.values(), type(original)()) == original, "a row is nowhere, or twice"
     assert world.move("main").returncode == 0
     check_as_undisturbed(world, original, "main")
+
+
+@pytest.mark.parametrize("point", _DROPPING)
+def test_killed_while_an_empty_partition_is_dropped(world: World, point: Point) -> None:
+    """A row that comes late, between the kill and the next run, finds its partition or the DEFAULT one, and stays."""
+    tierkeeper_toml(world.tiers, [{**p, "drop_partitions": p.get("mode") != "mirror"} for p in POLICY], query_timeout="1 second")
+    original = world.online()["core"]
+    assert world.command("quota", die_at=point).returncode == -signal.SIGKILL
+    check_nothing_lost(world, original)
+    with closing(world.tiers.core.connect("test")) as core:
+        core.execute("INSERT INTO public.events VALUES (9999, '2024-01-15', 'a', 'late')")
+        late = world.online()["core"] - original
+        assert late.total() == 1
+        again = world.command("quota")
+        assert again.returncode == 0, again.stdout + again.stderr
+        check_nothing_lost(world, original + late)
+        assert world.online()["core"].total() == 0
+        left = core.execute("SELECT array_agg(relid::text) FROM pg_partition_tree('public.events') WHERE level > 0").fetchone()
+        assert left == (["events_rest"],)
 
 
 def test_rows_come_back_into_their_partitions(world: World) -> None:

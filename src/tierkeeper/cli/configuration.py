@@ -36,6 +36,7 @@ quota = {archive_quota}
 # age = "time_hour"       # the column that says how old a row is
 # core = "30 days"        # rows older than this leave Core ...
 # main = "365 days"       # ... and Main
+# drop_partitions = true  # quota drops old partitions once they are empty; late rows then need a DEFAULT one
 # mode = "move"           # or "mirror": a reference table, kept in step below so that history still joins
 
 [query]

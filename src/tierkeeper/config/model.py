@@ -128,6 +128,11 @@ class TableEntry(Section):
     age: str | None = Field(default=None, min_length=1, description="the column that says how old a row is")
     core: Span | None = Field(default=None, description='rows older than this leave Core, such as "30 days"; left out, they stay')
     main: Span | None = Field(default=None, description="rows older than this leave Main for the archive; left out, they stay")
+    drop_partitions: bool = Field(
+        default=False,
+        description="`quota` drops empty partitions (ranges of the age) that are older than `core` in Core, than `main` in Main;"
+        " a row that comes later then finds none",
+    )
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -149,6 +154,10 @@ class TableEntry(Section):
                     "a mirrored table stays whole in Core, so no age can apply",
                     "Take core and main out, or mode",
                 )
+            )
+        if self.mode == "mirror" and self.drop_partitions:
+            found.append(
+                Finding("drop_partitions", "no row of a mirrored table leaves Core", "Take drop_partitions out, or mode")
             )
         if self.core and self.main and self.main.before(_LEAP_YEAR) > self.core.before(_LEAP_YEAR):
             found.append(
@@ -288,7 +297,7 @@ class Settings(Section):
 
     def policies(self) -> tuple[TablePolicy, ...]:
         """What is asked of each table, in the order of the file."""
-        return tuple(TablePolicy(t.name, t.mode, t.age, t.core, t.main) for t in self.tables)
+        return tuple(TablePolicy(t.name, t.mode, t.age, t.core, t.main, t.drop_partitions) for t in self.tables)
 
     @property
     def store_path(self) -> Path:

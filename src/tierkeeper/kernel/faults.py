@@ -25,6 +25,9 @@ class Point(StrEnum):
     COMPACT_BEFORE_COMMIT = "compact-before-commit"  # rows of the tail were written anew in front, not committed
     COMPACTED = "compacted"
     REINDEXED = "reindexed"
+    DROP_RECORDED = "drop-recorded"  # the intent to drop a partition is recorded, nothing is locked
+    DROP_BEFORE_COMMIT = "drop-before-commit"  # an empty partition is dropped, not committed
+    DROPPED = "dropped"
     TABLE_ALTERED = "table-altered"  # Main follows a table of Core's, not committed
     TABLE_SET_UP = "table-set-up"  # a table's steps are durable
     MIRRORED = "mirrored"  # a block of a mirror table was upserted, not committed

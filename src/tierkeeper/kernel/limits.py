@@ -25,6 +25,7 @@ ROW_GROUP_BYTES: Final = 64 * 2**20  # wide rows end a row group sooner, so that
 DIGEST_ROWS: Final = 65_536  # content digests are taken over blocks of this many rows, whatever the chunks on the way
 COPY_BLOCK_BYTES: Final = 256 * 1024  # larger blocks gain nothing, smaller ones cost a system call each
 CONNECT_SECONDS: Final = 10  # an unreachable server is told apart from a slow one
+DROP_LOCK_SECONDS: Final = 0.2  # a partition's drop locks its whole table: the application queues behind the wait for that
 LOCK_SECONDS: Final = 10  # waiting longer for a lock means queueing the application behind us
 LEASE_SECONDS: Final = 120  # a mover on another machine that says nothing for so long may be replaced; markers fence it
 WAIT_EXTRA_SECONDS: Final = 5  # waiting for old readers: their time-out, and this for the server to notice

@@ -12,10 +12,14 @@ TIERS: tuple[Tier, ...] = ("core", "main", "archive")
 
 @dataclass(frozen=True)
 class TablePolicy:
-    """One `[[tables]]` entry. Rows older than `core` leave Core, older than `main` leave Main; None: they stay."""
+    """One `[[tables]]` entry. Rows older than `core` leave Core, older than `main` leave Main; None: they stay.
+
+    `drop_partitions`: partitions older than that may go once they are empty.
+    """
 
     name: TableName
     mode: Literal["move", "mirror"] = "move"
     age: str | None = None
     core: Age | None = None
     main: Age | None = None
+    drop_partitions: bool = False

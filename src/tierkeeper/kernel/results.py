@@ -222,8 +222,8 @@ class Reclaim(Result):
 
     tier: str
     table: str
-    relation: str = Field(description="heap, TOAST, the index's name, or how many partitions together")
-    method: str = Field(description="VACUUM, tail compaction, REINDEX CONCURRENTLY, VACUUM FULL")
+    relation: str = Field(description="heap, TOAST, the index's name, the dropped partition's, or how many partitions")
+    method: str = Field(description="VACUUM, tail compaction, REINDEX CONCURRENTLY, partition drop, VACUUM FULL")
     bytes_before: int
     bytes_after: int = Field(description="may be more: moved rows take new entries in an index that is not worth rebuilding")
     seconds: float

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from tierkeeper.kernel.policy import TablePolicy
+from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import format_bytes
 
 PAGE_BYTES: Final = 8192
+SHOWN: Final = 5  # names in a note; more make it no clearer
 WORTH_BYTES: Final = 1_000_000  # less than this back costs more than it gives
 WORTH_SHARE: Final = 0.2  # nor below this share of the relation: it fills again
 WORTH_INDEX_SHARE: Final = 0.35  # an index under random inserts rests at two thirds full: rebuilding it then would never end
@@ -32,6 +35,7 @@ class Method(StrEnum):
     VACUUM = "VACUUM"  # cuts the empty tail, makes the rest usable again
     COMPACTION = "tail compaction"  # moves the last pages' rows forward, so that VACUUM finds an empty tail
     REINDEX = "REINDEX CONCURRENTLY"  # builds an index anew beside itself
+    DROP = "partition drop"  # of an old and empty one, where the user asked for it
     REWRITE = "VACUUM FULL"  # rewrites the table: returns everything, needs its size once more and locks it
 
 
@@ -134,6 +138,24 @@ class Index:
 
 
 @dataclass(frozen=True)
+class OldPartition:
+    """A partition `name` of `table`, itself one perhaps, that takes no row as young as a cutoff, with all below it.
+
+    `heap_bytes` are of its rows, dead ones too: 0 once VACUUM has found that no snapshot sees any of them. `barred` says why it
+    must stay whatever it holds. `beside_default`: a DEFAULT partition would take late rows of its range.
+    """
+
+    oid: int
+    table: TableName
+    name: TableName
+    bound: str
+    beside_default: bool
+    heap_bytes: int
+    total_bytes: int
+    barred: str | None
+
+
+@dataclass(frozen=True)
 class Choice:
     """A method for one relation, and why. `gain_bytes` is expected back; `stays_bytes` is dead and will not come by it."""
 
@@ -141,6 +163,40 @@ class Choice:
     why: str
     gain_bytes: int = 0
     stays_bytes: int = 0
+
+
+HAS_ROWS: Final = "rows of it have not left"
+
+
+def partition_stays(old: OldPartition, *, is_empty: bool, fed: bool, seen: bool = True) -> str | None:
+    """Why an old partition may not be dropped; None if it may.
+
+    `fed`: the mover itself puts rows into its table, late ones too. `seen`: VACUUM has had its turn, so that what is left of the
+    heap is what an old snapshot, or a transaction that was rolled back since, left there.
+    """
+    if old.barred is not None:
+        return old.barred
+    if fed and not old.beside_default:
+        return (
+            f"a late row of its range would find no place there: CREATE TABLE … PARTITION OF {old.table} DEFAULT takes such rows"
+        )
+    if not is_empty:
+        return HAS_ROWS
+    if seen and old.heap_bytes:
+        return "an old snapshot still sees rows that it had, or a lock kept VACUUM from cutting them: a later run drops it"
+    return None
+
+
+def old_partitions(policy: TablePolicy, found: Sequence[OldPartition], *, fed: bool) -> str | None:
+    """What to tell about a table's old partitions before anything is done; None where there is nothing to tell."""
+    seen = not policy.drop_partitions
+    told = [p for p in found if partition_stays(p, is_empty=True, fed=fed, seen=seen) is None]
+    if not told:
+        return None
+    names = ", ".join(str(p.name) for p in told[:SHOWN]) + (f" and {len(told) - SHOWN} more" if len(told) > SHOWN else "")
+    if policy.drop_partitions:
+        return f"partitions of {policy.name} that are older than its policy keeps rows are dropped once they are empty: {names}"
+    return f"partitions of {policy.name} are old and empty, and stay: {names}; drop_partitions = true lets quota drop such ones"
 
 
 def worth(has_bytes: int, needs_bytes: int, share: float = WORTH_SHARE) -> int:

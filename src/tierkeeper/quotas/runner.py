@@ -19,6 +19,7 @@ from tierkeeper.postgres.keeping import connections_kept
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas import plan
 from tierkeeper.quotas.look import largest_tables
+from tierkeeper.quotas.partitions import PartitionDropper
 from tierkeeper.quotas.parts import PartsReclaimer
 from tierkeeper.quotas.reclaim import Reclaimer
 from tierkeeper.tiers.ask import ask_all
@@ -159,6 +160,7 @@ class QuotaManager:
                 for policy in self._leaving(source):
                     with _told(report):
                         report.plans.append(self._moves.plan(policy.name, source, destination))
+                self._plan_partitions(report, source)
         for source, destination in HOPS:
             with _told(report):
                 planned = {p.table: p.rows for p in report.plans if p.from_ == source}
@@ -176,7 +178,7 @@ class QuotaManager:
         for source, destination in HOPS:
             self._hop(report, source, destination)
             self._make_room(report, source, destination)
-        arrived = any(m.to == "main" and m.rows for m in report.moves)
+        arrived = any(m.to == "main" and m.rows for m in report.moves) and any(p.main is not None for p in self._policies)
         if arrived and self._thresholds.rest_seconds <= REST_SECONDS and self._stop() is None:
             self._clock.sleep(self._thresholds.rest_seconds + 0.1)
             self._hop(report, "main", "archive")
@@ -201,10 +203,36 @@ class QuotaManager:
     def _make_room(self, report: _Report, source: TierName, destination: TierName) -> None:
         """Returns the space of rows that left `source` (Main keeps it for new rows until it is short), then moves early ones."""
         with _told(report):
+            self._drop_partitions(report, source)
             if source == "core" or self._short(source, self._used()[source]):
                 for policy in self._policies:
                     self._reclaim(report, source, policy.name)
                 self._early(report, source, destination)
+
+    def _drop_partitions(self, report: _Report, source: TierName) -> None:
+        """Of the tables whose policy asks for it, those that are older than it and empty."""
+        for policy in self._leaving(source):
+            if policy.drop_partitions:
+                with _told(report), self._dropper(source, policy) as (dropper, cutoff):
+                    done = dropper.run(cutoff, self._apart - {policy.name})
+                    report.reclaimed += done.figures
+                    report.notes += [f"{source}: {note}" for note in done.notes]
+
+    @contextmanager
+    def _dropper(self, source: TierName, policy: TablePolicy) -> Iterator[tuple[PartitionDropper, datetime]]:
+        """What drops a table's old partitions, and from when on they are not old."""
+        age, kept = policy.age, policy.core if source == "core" else policy.main
+        assert age is not None and kept is not None  # noqa: S101 - `_leaving` gives no others
+        with translated(str(policy.name)), closing(self._tiers[source].link.connect("partitions")) as conn:
+            dropper = PartitionDropper(conn, source, policy.name, age, audit=self._audit, clock=self._clock, stop=self._stop)
+            yield dropper, kept.before(self._clock.now(dropper.now))
+
+    def _plan_partitions(self, report: _Report, source: TierName) -> None:
+        for policy in self._leaving(source):
+            with _told(report), self._dropper(source, policy) as (dropper, cutoff):
+                note = plan.old_partitions(policy, dropper.old(cutoff, self._apart - {policy.name}), fed=source == "main")
+                if note is not None:
+                    report.notes.append(f"{source}: {note}")
 
     def _short(self, name: TierName, used: int) -> bool:
         return used >= self._thresholds.start_at * self._tiers[name].quota_bytes

@@ -12,11 +12,12 @@ from tierkeeper.postgres.link import Connection, transaction
 
 # An index's entries must go before a page counts as empty: left to itself, VACUUM passes over them where they are few.
 PLAIN: Final[LiteralString] = "ANALYZE, INDEX_CLEANUP ON, SKIP_LOCKED"
+EMPTY: Final[LiteralString] = "INDEX_CLEANUP ON, TRUNCATE ON, SKIP_LOCKED"
 FULL: Final[LiteralString] = "FULL, ANALYZE, SKIP_LOCKED"
 _LOCKED: Final = "55P03"
 _WARNING: Final = "01000"
-_TRIES: Final = 3  # an autovacuum of the rows just deleted holds the table for a moment, too
-_TRY_SECONDS: Final = 0.4
+TRIES: Final = 3  # an autovacuum of the rows just deleted holds the table for a moment, too
+TRY_SECONDS: Final = 0.4
 HELD: Final = "the application holds a lock on it, so that its space comes back with a later run"
 
 
@@ -32,9 +33,9 @@ def vacuum(conn: Connection, tables: TableName | Sequence[TableName], options: L
     statement = sql.SQL("VACUUM ({}) {}").format(sql.SQL(options), listed)
     conn.add_notice_handler(listen)
     try:
-        for attempt in range(_TRIES):
+        for attempt in range(TRIES):
             if attempt:
-                clock.sleep(_TRY_SECONDS)
+                clock.sleep(TRY_SECONDS)
             said.clear()
             conn.execute(statement)
             if not any(state == _LOCKED for state, _ in said):
@@ -50,9 +51,9 @@ def can_be_cut(conn: Connection, table: TableName, clock: Clock) -> bool:
     It is given back at once, and waits for nobody, so that nobody waits behind it.
     """
     statement = sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE NOWAIT").format(sql.Identifier(table.schema, table.name))
-    for attempt in range(_TRIES):
+    for attempt in range(TRIES):
         if attempt:
-            clock.sleep(_TRY_SECONDS)
+            clock.sleep(TRY_SECONDS)
         try:
             with transaction(conn) as cur:
                 cur.execute(statement)

@@ -153,6 +153,7 @@ backends = ["10.0.0.1:80"]
         ("[tiers.core\n", "tierkeeper.toml: line 1, column 12"),
         ('[[tables]]\nname = "T"\nage = "a"\n[[tables]]\nname = "public.t"\nage = "a"\n', "tierkeeper.toml: tables"),
         ('[[tables]]\nname = "t"\nmode = "mirror"\ncore = "1 day"\n', "tierkeeper.toml: tables[0].mode"),
+        ('[[tables]]\nname = "t"\nmode = "mirror"\ndrop_partitions = true\n', "tierkeeper.toml: tables[0].drop_partitions"),
         ('[[tables]]\nname = "tierkeeper.marker"\nage = "a"\n', "tierkeeper.toml: tables[0].name"),
         (
             '[[balance.services]]\nname = "x"\nprotocol = "tcp"\nlisten = "[::1]:80"\nbackends = []\n',

@@ -1,8 +1,12 @@
 """What is decided about space, from figures alone."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tierkeeper.kernel.policy import TablePolicy
+from tierkeeper.kernel.tables import TableName
 from tierkeeper.quotas.plan import (
     CUT_PAGES,
     CUT_SHARE,
@@ -10,6 +14,7 @@ from tierkeeper.quotas.plan import (
     Heap,
     Index,
     Method,
+    OldPartition,
     Room,
     arriving_bytes,
     compacted_pages,
@@ -17,6 +22,8 @@ from tierkeeper.quotas.plan import (
     for_index,
     for_table,
     next_round,
+    old_partitions,
+    partition_stays,
     rows_that_fit,
 )
 
@@ -157,6 +164,29 @@ def test_a_compaction_ends_and_each_round_is_long_enough_to_be_cut(pages: int, s
 def test_a_compaction_aims_above_what_the_rows_need() -> None:
     assert HALF_EMPTY.lean_pages < compacted_pages(HALF_EMPTY) < HALF_EMPTY.pages
     assert HALF_EMPTY.dead_bytes == (10_000 - HALF_EMPTY.lean_pages) * PAGE_BYTES
+
+
+def test_an_old_partition_goes_only_when_nobody_can_miss_it() -> None:
+    table = TableName("public", "t")
+    empty = OldPartition(1, table, TableName("public", "t_1"), "", False, 0, 8192, None)
+    dead = replace(empty, heap_bytes=8192)
+    assert partition_stays(empty, is_empty=True, fed=False) is None
+    assert "old snapshot" in str(partition_stays(dead, is_empty=True, fed=False))
+    assert partition_stays(dead, is_empty=True, fed=False, seen=False) is None, "before VACUUM has looked nothing is said"
+    assert "not left" in str(partition_stays(empty, is_empty=False, fed=False))
+    assert "DEFAULT" in str(partition_stays(empty, is_empty=True, fed=True))
+    assert partition_stays(replace(empty, beside_default=True), is_empty=True, fed=True) is None
+    assert partition_stays(replace(empty, barred="why"), is_empty=True, fed=False) == "why"
+
+
+def test_old_partitions_are_told_before_anything_is_done() -> None:
+    table = TableName("public", "t")
+    found = [OldPartition(i, table, TableName("public", f"t_{i}"), "", False, i % 2, 0, None) for i in range(14)]
+    asked, silent = TablePolicy(table, drop_partitions=True), TablePolicy(table)
+    assert "public.t_4 and 9 more" in str(old_partitions(asked, found, fed=False))
+    assert "public.t_8 and 2 more" in str(old_partitions(silent, found, fed=False))
+    assert old_partitions(asked, found, fed=True) is None
+    assert old_partitions(silent, found[1:2], fed=False) is None
 
 
 def test_early_rows_bring_the_tier_down() -> None:
