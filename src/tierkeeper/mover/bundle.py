@@ -10,8 +10,6 @@ from dataclasses import replace
 from typing import TypeVar
 from uuid import uuid4
 
-import psycopg
-
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import GRAPH_SEEDS_SHARE, GRAPH_SEEN_FACTOR, PASSES
 from tierkeeper.kernel.ports import Batch, LedgerRow
@@ -25,6 +23,7 @@ from tierkeeper.mover.references import Explorer
 from tierkeeper.mover.source import Changed, Resting, Snapshot, Source
 from tierkeeper.mover.worker import Run, Worker
 from tierkeeper.postgres.link import transaction
+from tierkeeper.postgres.session import Cursor
 
 T = TypeVar("T")
 Planned = list[Snapshot]
@@ -41,7 +40,7 @@ class Walk:
         self.again = False
 
     def ranges(
-        self, conflicts: Callable[[], Mapping[TableName, Sequence[Bound]]], inside: Callable[[psycopg.Cursor, Found], T]
+        self, conflicts: Callable[[], Mapping[TableName, Sequence[Bound]]], inside: Callable[[Cursor, Found], T]
     ) -> Iterator[tuple[Found, T]]:
         """Each range's components with what `inside` makes of them in the very snapshot that they were found in.
 
@@ -50,7 +49,9 @@ class Walk:
         selection = self._explorer.selections[self._explorer.of]
         largest = size = max(self._most_rows // GRAPH_SEEDS_SHARE, 1)
         after: Bound | None = None
-        while (bound := self._source.next_bound(selection, after, size, conflicts().get(self._explorer.of, []))) is not None:
+        while (
+            bound := self._source.holdings.next_bound(selection, after, size, conflicts().get(self._explorer.of, []))
+        ) is not None:
             upto, seeds = bound
             self.again = False
             with transaction(self._source.conn, isolation="repeatable read", read_only=True) as cur:
@@ -139,7 +140,7 @@ class Bundler:
         limit = self._run.pace.limit
         return self._held_back and limit is not None and self._run.outcome.rows >= limit
 
-    def _plan(self, cur: psycopg.Cursor, found: Found) -> Planned:
+    def _plan(self, cur: Cursor, found: Found) -> Planned:
         left = None if self._run.pace.limit is None else max(self._run.pace.limit - self._run.outcome.rows, 0)
         rows, whole = take(found.goes, left)
         self._held_back |= not whole

@@ -6,7 +6,6 @@ from contextlib import closing
 from typing import Any, cast
 from uuid import UUID
 
-import psycopg
 from psycopg import errors, sql
 
 from tierkeeper.kernel.digest import RowDigest
@@ -21,6 +20,7 @@ from tierkeeper.mover.source import Source
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.copy import rows_in, rows_out
 from tierkeeper.postgres.link import MOVER_LOCK, Connection, transaction, translate
+from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 from tierkeeper.tiers.profile import SELF_HOSTED
 from tierkeeper.tiers.usage import measure, refusal
@@ -134,7 +134,7 @@ class PostgresDestination:
                 self._targets[table] = (shapes.read(self._conn, table), shapes.columns_now(cur, table))
         return self._targets[table]
 
-    def _copy_in(self, cur: psycopg.Cursor, snapshots: Sequence[SourceSnapshot], targets: Sequence[Target]) -> list[RowDigest]:
+    def _copy_in(self, cur: Cursor, snapshots: Sequence[SourceSnapshot], targets: Sequence[Target]) -> list[RowDigest]:
         if len(snapshots) > 1:
             cur.execute("SET CONSTRAINTS ALL DEFERRED")  # tables may refer to each other in a circle
         sent = [self._send(cur, s, t) for s, t in zip(snapshots, targets, strict=True)]
@@ -143,7 +143,7 @@ class PostgresDestination:
             self._prove(cur, snapshot, target, digest)
         return sent
 
-    def _send(self, cur: psycopg.Cursor, snapshot: SourceSnapshot, target: Target) -> RowDigest:
+    def _send(self, cur: Cursor, snapshot: SourceSnapshot, target: Target) -> RowDigest:
         batch, extent, place = snapshot.batch, snapshot.extent, f"{snapshot.batch.table} ({self.tier})"
         changed = cur.execute(_SQL["ledger_copied"], {
             "batch": batch.id, "rows": extent.rows, "fingerprint": extent.fingerprint,
@@ -164,7 +164,7 @@ class PostgresDestination:
             raise NotNow(place, "its columns were altered during the run", "Run the same command again")
         return sent
 
-    def _prove(self, cur: psycopg.Cursor, snapshot: SourceSnapshot, target: Target, sent: RowDigest) -> None:
+    def _prove(self, cur: Cursor, snapshot: SourceSnapshot, target: Target, sent: RowDigest) -> None:
         """Reads the batch's own rows back. Raises Failed unless they are what was sent."""
         batch, extent, place = snapshot.batch, snapshot.extent, f"{snapshot.batch.table} ({self.tier})"
         columns = [c.name for c in snapshot.shape.columns]
@@ -197,7 +197,7 @@ class PostgresDestination:
         """
         with transaction(self._conn, read_only=True) as cur:
             refused = refusal(measure(self._conn, SELF_HOSTED), f"tiers.{self.tier}", gives_only=False)
-            found = cur.execute(_SQL["table_fitness"], {"schema": table.schema, "table": table.name}).fetchone()
+            found = cur.last(_SQL["table_fitness"], {"schema": table.schema, "table": table.name}).fetchone()
         allowed, effect = found or (True, None)
         place = f"{table} ({self.tier})"
         if refused is not None:
@@ -224,7 +224,7 @@ class PostgresDestination:
             "table": model.qualified(shape.name), "same": model.same_key(shape, "c"),
         }  # fmt: skip
         with transaction(self._conn, read_only=True) as cur:
-            noted = [str(r[0]) for r in cur.execute(_SQL["conflict_noted"].format(**here))]
+            noted = [str(r[0]) for r in cur.last(_SQL["conflict_noted"].format(**here))]
         if not noted:
             return
         present = source.keys_here(shape, noted)
@@ -276,7 +276,7 @@ class PostgresDestination:
                 self._older[group] = (current, str(lsn[0]) if lsn else "0/0")
             old, flushed = self._older[group]
             waiting = old & current
-            behind = cur.execute(_SQL["standbys_behind"], {"lsn": flushed}).fetchone()
+            behind = cur.last(_SQL["standbys_behind"], {"lsn": flushed}).fetchone()
         if waiting:
             pid, _ = min(waiting)
             return f"a reader at {self.tier} that began before the copy (pid {pid}, {len(waiting)} in all)"
@@ -309,7 +309,7 @@ class PostgresDestination:
             reach(Point.UNDO_BEFORE_COMMIT)
         reach(Point.UNDONE)
 
-    def _undo_one(self, cur: psycopg.Cursor, batch_id: UUID) -> bool:
+    def _undo_one(self, cur: Cursor, batch_id: UUID) -> bool:
         """Takes the rows of one batch away. False: it was settled before."""
         row = cur.execute(_SQL["ledger_undo"], {"batch": batch_id}).fetchone()
         if row is None:
@@ -332,13 +332,13 @@ class PostgresDestination:
                 )
         return True
 
-    def _family(self, cur: psycopg.Cursor, batch_id: UUID) -> list[UUID]:
+    def _family(self, cur: Cursor, batch_id: UUID) -> list[UUID]:
         """The batch with those that it is tied to: they end together, one way or the other."""
         return [r[0] for r in cur.execute(_SQL["ledger_family"], {"batch": batch_id}).fetchall()]
 
     def unsettled(self, table: TableName | None = None) -> list[LedgerRow]:
         with transaction(self._conn, read_only=True) as cur:
-            rows = cur.execute(_SQL["ledger_unsettled"], {
+            rows = cur.last(_SQL["ledger_unsettled"], {
                 "source": self._source, "schema": table.schema if table else None, "table": table.name if table else None
             }).fetchall()  # fmt: skip
         return [_ledger_row(r) for r in rows]
@@ -349,7 +349,7 @@ class PostgresDestination:
             cur.execute(_SQL["ledger_forget"], bounds)
         reach(Point.FORGOTTEN)
         with transaction(self._conn, read_only=True) as cur:
-            return [r[0] for r in cur.execute(_SQL["ledger_droppable"], bounds)]
+            return [r[0] for r in cur.last(_SQL["ledger_droppable"], bounds)]
 
     def rests(self, table: TableName, longest_reader_seconds: float) -> str | None:
         if not self._arriving(table):
@@ -368,13 +368,13 @@ class PostgresDestination:
         with transaction(self._conn, read_only=True) as cur:
             return self._states(cur, table)
 
-    def _states(self, cur: psycopg.Cursor, table: TableName) -> list[tuple[str, int]]:
+    def _states(self, cur: Cursor, table: TableName) -> list[tuple[str, int]]:
         rows = cur.execute(_SQL["ledger_resting"], {"schema": table.schema, "table": table.name}).fetchall()
         return [(str(state), int(n)) for state, n in rows]
 
     def knows(self, batch_id: UUID) -> LedgerState | None:
         with transaction(self._conn, read_only=True) as cur:
-            row = cur.execute(_SQL["ledger_state"], {"batch": batch_id}).fetchone()
+            row = cur.last(_SQL["ledger_state"], {"batch": batch_id}).fetchone()
         return cast("LedgerState", row[0]) if row else None
 
 

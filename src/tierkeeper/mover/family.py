@@ -69,7 +69,7 @@ def age_of(policy: TablePolicy, shape: TableShape) -> str:
 def try_condition(source: Source, selection: Selection) -> None:
     """Raises UsageError where the server cannot make sense of the user's condition, before anything is changed."""
     try:
-        source.next_bound(selection, None, 1, [])
+        source.holdings.next_bound(selection, None, 1, [])
     except psycopg.Error as error:
         if (error.sqlstate or "").startswith(("42", "22")):
             raise UsageError("--where", (error.diag.message_primary or "it cannot be read"), "Correct the condition") from error

@@ -38,8 +38,10 @@ class Surroundings:
 
 def look(conn: Connection, table: TableName) -> Surroundings | None:
     """What is around `table`; None where there is no such table."""
-    with transaction(conn, read_only=True), conn.cursor(row_factory=class_row(Surroundings)) as cur:
-        return cur.execute(_SQL["facts"], {"schema": table.schema, "table": table.name}).fetchone()
+    with transaction(conn, read_only=True) as cur:
+        cur.row_factory = class_row(Surroundings)
+        found: Surroundings | None = cur.last(_SQL["facts"], {"schema": table.schema, "table": table.name}).fetchone()
+    return found
 
 
 def fault(seen: Surroundings, table: TableName, tier: str, *, arrives: bool) -> UsageError | None:

@@ -154,6 +154,11 @@ class Selection:
         return sql.SQL("{}::timestamp").format(sql.Literal(self.cutoff.astimezone(UTC).replace(tzinfo=None).isoformat()))
 
 
+def is_ours(predicate: str) -> bool:
+    """Whether a batch's condition is made of comparisons of ours alone. A user's, which `condition` has, ends with a line."""
+    return "\n" not in predicate
+
+
 def typed(value: str, column: Column) -> sql.Composed:
     """A text form back in its column's type, so that it compares as the column does."""
     return sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(column.type))  # format_type's own text

@@ -33,11 +33,12 @@ def server(conn: Connection, tier: Tier, assumed_redo: int | None = None) -> Ser
     """
     used_bytes = measure(conn, tier.profile).used_bytes
     with transaction(conn, read_only=True) as cur:
-        row = cur.execute(_SQL["server"]).fetchone()
+        row = cur.together([_SQL["server"], _SQL["slots"]]).fetchone()
         assert row is not None  # noqa: S101 - one row whatever the server
         lsn, max_wal, segment, images, hints, logical, cap, archives, archived, control, checkpoint = row
-        slots = [Slot(str(n), bool(a), int(at)) for n, a, at in cur.execute(_SQL["slots"])]
-        redo = cur.execute(_SQL["redo"]).fetchone() if control else None
+        cur.nextset()
+        slots = [Slot(str(n), bool(a), int(at)) for n, a, at in cur]
+        redo = cur.last(_SQL["redo"]).fetchone() if control else None
     if assumed_redo is None:
         assumed_redo = max(int(lsn) - int(max_wal) // 2, 0)
     return Server(
@@ -69,7 +70,7 @@ def table(conn: Connection, selection: Selection, rows: int) -> Table:
         ).fetchone()  # fmt: skip
         heap, toast, index, indexes, estimate, identity, correlation = found or (0, 0, 0, 1, 0, "d", 1.0)
         percent = min(100.0, 100.0 * SAMPLE_PAGES * budget.PAGE_BYTES / max(heap, 1))
-        sample = cur.execute(
+        sample = cur.last(
             _SQL["sample"].format(
                 columns=_sizes([c.name for c in shape.columns]),
                 key=_sizes(shape.key),

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import psycopg
 from psycopg import sql
 
 from tierkeeper.kernel.ports import Batch
@@ -14,12 +13,13 @@ from tierkeeper.mover.graph import Found, Row, explore
 from tierkeeper.mover.model import Bound, Range, Selection
 from tierkeeper.postgres import references
 from tierkeeper.postgres.references import Family, Reference
+from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 
 _SQL = load("tierkeeper.mover", "references.sql")
 
 
-def reaching(cur: psycopg.Cursor, going: Mapping[TableName, str]) -> Reference | None:
+def reaching(cur: Cursor, going: Mapping[TableName, str]) -> Reference | None:
     """A foreign key by which a row that stays refers to one that goes, in the snapshot of `cur`; None where there is none.
 
     `going` has the condition of the rows that go, for each table. Whatever a foreign key does on DELETE, it then does it to rows
@@ -53,7 +53,7 @@ class Explorer:
 
     def find(
         self,
-        cur: psycopg.Cursor,
+        cur: Cursor,
         seeds: Range,
         conflicts: Mapping[TableName, Sequence[Bound]],
         *,

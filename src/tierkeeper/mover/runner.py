@@ -85,7 +85,7 @@ class Mover:
                     run.end(resting)
             clear(self._source, self._destination, self._pace.longest_reader_seconds)
             if run.ended:
-                run.outcome.rows_left = self._source.count(selection)
+                run.outcome.rows_left = self._source.holdings.count(selection)
         finally:
             self._give_back()
         own = selection.shape.name
@@ -163,14 +163,14 @@ class Mover:
         if self._pace.limit is None:
             return False
         whole, left = run.selection, self._pace.limit - run.outcome.rows
-        found = self._source.next_bound(whole, None, max(left, 1), run.conflicts)
+        found = self._source.holdings.next_bound(whole, None, max(left, 1), run.conflicts)
         if found is None:
             return False
         if left <= 0:
             run.end("row limit")
             return True
         run.selection = replace(whole, upto=found[0])
-        return self._source.next_bound(whole, found[0], 1, run.conflicts) is not None
+        return self._source.holdings.next_bound(whole, found[0], 1, run.conflicts) is not None
 
     def _plan(self, run: Run, size: int) -> tuple[int, int, Iterator[Range]]:
         """What is left: how many rows, for how many workers, and where the rows of each batch of about `size` are.
@@ -179,16 +179,16 @@ class Mover:
         the order of age, which a segment's readers prune by.
         """
         if not isinstance(self._destination, PostgresDestination):
-            rows = self._source.count(run.selection)
+            rows = self._source.holdings.count(run.selection)
             return rows, 1, self._in_order(run, size)
-        pieces = self._source.pieces(run.selection, plan.piece_pages(size), run.conflicts)
+        pieces = self._source.holdings.pieces(run.selection, plan.piece_pages(size), run.conflicts)
         batches = list(plan.cut(pieces, size, BATCH_BYTES))
         return sum(p.rows for p in pieces), plan.workers(self._pace.workers, batches), iter(batches)
 
     def _in_order(self, run: Run, size: int) -> Iterator[Range]:
-        for part in self._source.parts(run.selection):
+        for part in self._source.holdings.parts(run.selection):
             after: Bound | None = None
-            while (found := self._source.next_bound(run.selection, after, size, run.conflicts, part)) is not None:
+            while (found := self._source.holdings.next_bound(run.selection, after, size, run.conflicts, part)) is not None:
                 yield Between(after, found[0], part)
                 after = found[0]
 

@@ -1,7 +1,7 @@
 """One table, one hop: turns a request and a policy into a run, or into a plan that changes nothing."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -17,6 +17,7 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover import budget, family, fitness, mirror, plan, recovery, width
 from tierkeeper.mover.bundle import survey
 from tierkeeper.mover.destination import PostgresDestination
+from tierkeeper.mover.ends import Ends, opened
 from tierkeeper.mover.explain import stays as explain_stays
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Selection
@@ -27,7 +28,7 @@ from tierkeeper.mover.runner import Mover
 from tierkeeper.mover.source import Source
 from tierkeeper.mover.worker import Outcome, Pace
 from tierkeeper.postgres import shapes
-from tierkeeper.postgres.link import Connection, translated
+from tierkeeper.postgres.link import translated
 from tierkeeper.tiers.tier import Tier as TierFacts
 
 
@@ -75,14 +76,14 @@ class MoveService:
     def plan(self, request: Request, *, explain: bool = False) -> MovePlan:
         """What `move` would do now; `explain` says which rows it would leave, and why. Changes nothing."""
         policy = self._policy(request)
-        with translated(str(request.table)), closing(self._links[request.source].connect("mover")) as conn:
-            source = Source(self._links[request.source], conn, request.source)
+        with translated(str(request.table)), opened(self._tiers, request) as ends:
+            source = Source(self._links[request.source], ends.source, request.source)
             selection = self._selection(request, policy, source)
             explorer = self._explorer(request, source, selection)
             tables = family.tables_of(request.table, explorer)
-            self._refuse_unfit(request, source, selection, explorer)
-            weighed = self._weigh(request, source, selection)
-            notes = [note for table in tables for note in self._around(request, conn, table)]
+            self._refuse_unfit(request, source, selection, explorer, ends)
+            weighed = self._weigh(request, source, selection, ends)
+            notes = [note for table in tables for note in self._around(request, ends, table)]
             rows = weighed.rows
             if explorer is not None:
                 rows, stay = survey(source, explorer, weighed.batch_rows)
@@ -120,23 +121,24 @@ class MoveService:
         """Moves, after making what is missing at the destination. Raises the errors of every part, translated."""
         policy = self._policy(request)
         began = self._clock.monotonic()
-        with translated(str(request.table)), closing(self._links[request.source].connect("mover")) as conn:
-            source = Source(self._links[request.source], conn, request.source)
+        with translated(str(request.table)), opened(self._tiers, request) as ends:
+            source = Source(self._links[request.source], ends.source, request.source)
             selection = self._selection(request, policy, source)
             explorer = self._explorer(request, source, selection)
             tables = family.tables_of(request.table, explorer)
-            self._refuse_unfit(request, source, selection, explorer)
-            weighed = self._weigh(request, source, selection)
+            self._refuse_unfit(request, source, selection, explorer, ends)
+            weighed = self._weigh(request, source, selection, ends)
             notes = self._returning(request, policy, source, selection) if request.upward else []
             if weighed.refusal is not None:
                 raise weighed.refusal
             detail = {"from": request.source, "to": request.destination, "cutoff": selection.cutoff, "where": request.where}
             if explorer is not None:
                 detail["with"] = ", ".join(str(t) for t in tables if t != request.table)
-            prepared = self._prepared(request, source, selection, weighed, explorer=explorer)
+            run = partial(self._run, request, source, selection, explorer=explorer, ends=ends)
+            prepared = self._prepared(request, tables, run, weighed)
             notes += [*prepared.notes, *(f"{e.place}: {e.cause}. {e.remedy}" for e in prepared.errors)]
             with self._audit.action("move", str(request.table), detail) as note:
-                outcome = self._run(request, source, selection, weighed, prepared.waiting, explorer=explorer)
+                outcome = run(weighed, prepared.waiting)
                 if weighed.limit != request.limit and outcome.stopped_because == "row limit":
                     outcome.stopped_because = f"no room at {request.destination} for more"
                 note(rows=outcome.rows, batches=outcome.moved, stopped_because=outcome.stopped_because)
@@ -163,16 +165,19 @@ class MoveService:
             return Source(self._links[source], conn, source).marker(batch_id)
 
     def _prepared(
-        self, request: Request, source: Source, selection: Selection, weighed: Weighed, *, explorer: Explorer | None
+        self,
+        request: Request,
+        tables: Sequence[TableName],
+        run: Callable[[Weighed, Collection[str]], Outcome],
+        weighed: Weighed,
     ) -> SetupResult:
         """The setup, made. Where copies in flight keep the table from being altered they are settled, and no new ones made."""
-        policies = self._of(family.tables_of(request.table, explorer))
+        policies = self._of(tables)
         try:
             return self._prepare(policies, request.source, request.destination, apply=True)
         except InFlight:
             with self._audit.action("settle", str(request.table), {"from": request.source, "to": request.destination}) as note:
-                none, waiting = replace(weighed, limit=0), [str(p.name) for p in self._policies]
-                outcome = self._run(request, source, selection, none, waiting, explorer=explorer)
+                outcome = run(replace(weighed, limit=0), [str(p.name) for p in self._policies])
                 note(recovered=outcome.recovered)
             return self._prepare(policies, request.source, request.destination, apply=True)
 
@@ -198,56 +203,45 @@ class MoveService:
         waiting: Collection[str],
         *,
         explorer: Explorer | None,
+        ends: Ends,
     ) -> Outcome:
         longest = self._bounds.longest_reader_seconds
-        if request.destination == "archive":
+        throttle = Pacer(ends.looking, weighed, self._pace(request), clock=self._clock, stop=self._stop)
+        if ends.destination is None:
             came = PostgresDestination(source.conn, "main", "core", longest)
             lease = Lease(source.conn, f"{request.table} main -> archive")
-            with self._archive() as destination, self._throttle(request, weighed) as throttle:
+            with self._archive() as destination:
                 rests = partial(came.rests, request.table, longest)
                 return self._mover(request, source, destination, lease, rests, weighed=weighed, throttle=throttle).run(selection)
         if not request.upward:
             self.refresh_mirrors(waiting)
-        with closing(self._links[request.destination].connect("mover")) as conn, self._throttle(request, weighed) as throttle:
-            there = PostgresDestination(conn, request.destination, request.source, longest)
-            # One run at a time, whichever way: what the other way left is settled by whoever comes first.
-            tables = family.tables_of(request.table, explorer)
-            lease = Lease(source.conn if request.upward else conn, f"{min(tables)} core <-> main")
-            back = Source(self._links[request.destination], conn, request.destination)
-            came = PostgresDestination(source.conn, request.source, request.destination, longest)
+        conn = ends.destination
+        there = PostgresDestination(conn, request.destination, request.source, longest)
+        # One run at a time, whichever way: what the other way left is settled by whoever comes first.
+        tables = family.tables_of(request.table, explorer)
+        lease = Lease(source.conn if request.upward else conn, f"{min(tables)} core <-> main")
+        back = Source(self._links[request.destination], conn, request.destination)
+        came = PostgresDestination(source.conn, request.source, request.destination, longest)
 
-            def rest() -> str | None:
-                found = (recovery.arrivals_rest(back, came, table, longest) for table in tables)
-                return next((why for why in found if why is not None), None)
+        def rest() -> str | None:
+            found = (recovery.arrivals_rest(back, came, table, longest) for table in tables)
+            return next((why for why in found if why is not None), None)
 
-            mover = self._mover(
-                request, source, there, lease, rest, weighed=weighed, throttle=throttle, waiting=waiting, explorer=explorer
-            )
-            return mover.run(selection)
+        mover = self._mover(
+            request, source, there, lease, rest, weighed=weighed, throttle=throttle, waiting=waiting, explorer=explorer
+        )
+        return mover.run(selection)
 
-    @contextmanager
-    def _postgres(self, request: Request) -> Iterator[list[tuple[TierFacts, Connection]]]:
-        """The tiers of a move that are Postgres, the source first, each with a connection for looking at its server."""
-        names = [t for t in (request.source, request.destination) if t != "archive"]
-        with ExitStack() as stack:
-            yield [(self._tiers[n], stack.enter_context(closing(self._links[n].connect("budget")))) for n in names]
-
-    def _weigh(self, request: Request, source: Source, selection: Selection) -> Weighed:
-        width.refuse(source.conn, source.tier, selection, source.parts(selection))
-        pace, counted = self._pace(request), source.count(selection)
+    def _weigh(self, request: Request, source: Source, selection: Selection, ends: Ends) -> Weighed:
+        width.refuse(source.conn, source.tier, selection, source.holdings.parts(selection))
+        pace, counted = self._pace(request), source.holdings.count(selection)
         rows = counted if request.limit is None else min(counted, request.limit)
-        with self._postgres(request) as tiers:
-            weighed = weigh(tiers, selection, rows, batch_rows=pace.batch_rows, in_flight=pace.in_flight)
-            fits = weighed.fitting_rows
-            if request.as_room_allows and BATCH_ROWS_MIN <= fits < rows:
-                fewer = weigh(tiers, selection, fits, batch_rows=pace.batch_rows, in_flight=pace.in_flight)
-                return replace(fewer, limit=fits)
+        weighed = weigh(ends.looking, selection, rows, batch_rows=pace.batch_rows, in_flight=pace.in_flight)
+        fits = weighed.fitting_rows
+        if request.as_room_allows and BATCH_ROWS_MIN <= fits < rows:
+            fewer = weigh(ends.looking, selection, fits, batch_rows=pace.batch_rows, in_flight=pace.in_flight)
+            return replace(fewer, limit=fits)
         return replace(weighed, limit=request.limit)
-
-    @contextmanager
-    def _throttle(self, request: Request, weighed: Weighed) -> Iterator[Throttle]:
-        with self._postgres(request) as tiers:
-            yield Pacer(tiers, weighed, self._pace(request), clock=self._clock, stop=self._stop)
 
     @contextmanager
     def _pair(self, request: Request) -> Iterator[tuple[Source, PostgresDestination]]:
@@ -260,17 +254,20 @@ class MoveService:
                 PostgresDestination(destination, request.destination, request.source, longest),
             )
 
-    def _refuse_unfit(self, request: Request, source: Source, selection: Selection, explorer: Explorer | None) -> None:
+    def _refuse_unfit(
+        self, request: Request, source: Source, selection: Selection, explorer: Explorer | None, ends: Ends
+    ) -> None:
         tables = family.tables_of(request.table, explorer)
         for one in [selection] if explorer is None else explorer.selections.values():
             source.refuse_unfit(one)
-        if request.destination != "archive":
-            with closing(self._links[request.destination].connect("mover")) as conn:
-                there = PostgresDestination(conn, request.destination, request.source, self._bounds.longest_reader_seconds)
-                for table in tables:
-                    there.refuse_unfit(table)
-                if explorer is not None:
-                    family.refuse_rigid(explorer.family, conn, request.destination)
+        if ends.destination is not None:
+            there = PostgresDestination(
+                ends.destination, request.destination, request.source, self._bounds.longest_reader_seconds
+            )
+            for table in tables:
+                there.refuse_unfit(table)
+            if explorer is not None:
+                family.refuse_rigid(explorer.family, ends.destination, request.destination)
 
     def _explorer(self, request: Request, source: Source, selection: Selection) -> Explorer | None:
         hop = (request.source, request.destination)
@@ -280,21 +277,20 @@ class MoveService:
         """The policies of `tables`."""
         return [p for p in self._policies if p.name in tables]
 
-    def _around(self, request: Request, source: Connection, table: TableName) -> list[str]:
+    def _around(self, request: Request, ends: Ends, table: TableName) -> list[str]:
         """What else happens to `table` at either end of the hop."""
-        shape = shapes.read(source, table, tier=request.source)
-        notes = fitness.delete_notes(shape, shapes.publications_and_slots(source, table))
-        leaves = fitness.look(source, table)
+        shape = shapes.read(ends.source, table, tier=request.source)
+        notes = fitness.delete_notes(shape, shapes.publications_and_slots(ends.source, table))
+        leaves = fitness.look(ends.source, table)
         notes += fitness.departure_notes(leaves, request.source) if leaves else []
-        if request.destination != "archive":
-            with closing(self._links[request.destination].connect("mover")) as conn:
-                arrives = fitness.look(conn, table)
+        if ends.destination is not None:
+            arrives = fitness.look(ends.destination, table)
             notes += fitness.arrival_notes(arrives, request.destination) if arrives else []
         return notes
 
     def _returning(self, request: Request, policy: TablePolicy, source: Source, selection: Selection) -> list[str]:
         """What to know of rows that go back to Core. Raises where they would fill it (I9) or could not leave it again."""
-        notes = [self._room(Arrivals(request.table, *source.weigh(selection, request.limit)))]
+        notes = [self._room(Arrivals(request.table, *source.holdings.weigh(selection, request.limit)))]
         with translated(f"{request.table} (core)"), closing(self._links["core"].connect("mover")) as conn:
             family.refuse_referenced(shapes.read(conn, request.table, tier="core"))
         if policy.core is not None:

@@ -105,5 +105,5 @@ def _too_wide(conn: Connection, selection: Selection, heap: TableName) -> tuple[
             eligible=selection.eligible(None), limit=sql.Literal(ROW_BYTES_MAX),
             most=row.most, sure=row.sure, unpacked=row.unpacked,
         )  # fmt: skip
-        found = cur.execute(query).fetchone()
+        found = cur.last(query).fetchone()
     return tuple(map(str, found)) if found else None

@@ -2,19 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import psycopg
-from psycopg.pq import TransactionStatus
 
 from tierkeeper.postgres.link import Connection, transaction
+from tierkeeper.postgres.session import Cursor
 
 
 @contextmanager
-def catalog(conn: Connection) -> Iterator[psycopg.Cursor[Any]]:
+def catalog(conn: Connection) -> Iterator[Cursor]:
     """A cursor in the `link.transaction` that `conn` is in, else in a short read-only one of its own."""
-    if conn.info.transaction_status == TransactionStatus.INTRANS:
-        with conn.cursor() as cur:
+    if conn.in_transaction:
+        with Cursor(conn) as cur:
             yield cur
     else:
         with transaction(conn, isolation="repeatable read", read_only=True) as cur:

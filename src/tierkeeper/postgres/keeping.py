@@ -6,13 +6,11 @@ A transaction of ours leaves nothing in its session, so that whoever comes next 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
-import psycopg
-from psycopg.pq import TransactionStatus
+from tierkeeper.postgres.session import Session
 
 
-class _Kept(psycopg.Connection[Any]):
+class _Kept(Session):
     """Its `close` gives it back as long as its shelf is open and it is in no transaction."""
 
     shelf: "_Shelf | None" = None
@@ -30,7 +28,7 @@ class _Shelf:
         self._free: dict[str, list[_Kept]] = {}
         self._open = True
 
-    def connect(self, conninfo: str) -> psycopg.Connection[Any]:
+    def connect(self, conninfo: str) -> Session:
         free = self._free.setdefault(conninfo, [])
         try:
             return free.pop()
@@ -42,7 +40,7 @@ class _Shelf:
     def takes(self, conn: _Kept) -> bool:
         """Whether it keeps `conn`, which its user is done with."""
         free = self._free[conn.conninfo]
-        if not self._open or conn.closed or conn.info.transaction_status is not TransactionStatus.IDLE or conn in free:
+        if not self._open or conn.closed or conn.in_transaction or conn in free:
             return False
         free.append(conn)
         return True
@@ -60,8 +58,11 @@ _SHELF: ContextVar[_Shelf | None] = ContextVar("shelf", default=None)
 def connections_kept() -> Iterator[None]:
     """Until the block ends, a connection that is closed goes to the next who asks for the same address and purpose.
 
-    For looking: what writes wants a connection whose loss is its own.
+    For looking: what writes wants a connection whose loss is its own. Within another such block it changes nothing.
     """
+    if _SHELF.get() is not None:
+        yield
+        return
     shelf = _Shelf()
     token = _SHELF.set(shelf)
     try:
@@ -71,9 +72,9 @@ def connections_kept() -> Iterator[None]:
         shelf.close()
 
 
-def dial(conninfo: str) -> psycopg.Connection[Any]:
+def dial(conninfo: str) -> Session:
     """An autocommit connection: one that was kept, else a new one. Raises as psycopg does."""
     shelf = _SHELF.get()
     if shelf is not None:
         return shelf.connect(conninfo)
-    return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+    return Session.connect(conninfo, autocommit=True, prepare_threshold=None)

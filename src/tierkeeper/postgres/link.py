@@ -17,13 +17,13 @@ from urllib.parse import quote, unquote, urlencode
 
 import psycopg
 from psycopg import conninfo, sql
-from psycopg.pq import TransactionStatus
 
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.limits import CONNECT_SECONDS, LOCK_SECONDS
 from tierkeeper.postgres.keeping import dial
+from tierkeeper.postgres.session import Cursor, Session
 
-Connection = psycopg.Connection[tuple[object, ...]]
+Connection = Session
 Isolation = Literal["read committed", "repeatable read"]
 
 PINNED: Final[Mapping[str, str]] = MappingProxyType(
@@ -136,8 +136,8 @@ def is_loopback(host: str) -> bool:
 
 
 @cache
-def _begin(isolation: Isolation, read_only: bool, lock_seconds: float) -> sql.Composed:
-    """BEGIN with the settings of every transaction of ours, as one message: on a slow link each round trip counts."""
+def _begin(isolation: Isolation, read_only: bool, lock_seconds: float) -> tuple[sql.Composed, ...]:
+    """BEGIN with the settings of every transaction of ours."""
     local = {**PINNED, "row_security": "off", "lock_timeout": f"{lock_seconds}s", "search_path": "pg_catalog"}
     if not read_only:
         local["synchronous_commit"] = "on"
@@ -146,7 +146,7 @@ def _begin(isolation: Isolation, read_only: bool, lock_seconds: float) -> sql.Co
         sql.SQL("READ ONLY" if read_only else "READ WRITE"),
     )
     settings = [sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(k), sql.Literal(v)) for k, v in local.items()]
-    return sql.SQL("; ").join([begin, *settings])
+    return (begin, *settings)
 
 
 @contextmanager
@@ -156,29 +156,34 @@ def transaction(
     isolation: Isolation = "read committed",
     read_only: bool = False,
     lock: sql.Composable | None = None,
-) -> Iterator[psycopg.Cursor]:
+) -> Iterator[Cursor]:
     """One transaction under the pinned settings. An explicit READ WRITE also works where a full tier's default is read-only.
 
     A write is durable when this returns: `synchronous_commit` is on, whatever the server's default. A read-only one may be
     ended early by its body with COMMIT. One on a connection made for the purpose `mover` shares MOVER_LOCK. `lock` is a LOCK
     TABLE that comes before anything takes a snapshot: what the catalog says of the table in it then stays so.
     """
-    first: list[sql.Composable] = [_begin(isolation, read_only, LOCK_SECONDS)]
+    first: list[sql.Composable] = [*_begin(isolation, read_only, LOCK_SECONDS)]
     if lock is not None:
         first.append(lock)
     if conn.info.get_parameters().get("application_name", "").startswith(_MOVER):
         first.append(sql.SQL("SELECT pg_advisory_xact_lock_shared({}, {})").format(*MOVER_LOCK))
-    with conn.cursor() as cur:
+    with Cursor(conn) as cur:
+        conn.open_with(first)
         try:
-            cur.execute(sql.SQL("; ").join(first))
             yield cur
         except BaseException:
-            if not conn.closed:
+            if not conn.take_opening() and not conn.closed:
                 with _quietly():
                     cur.execute("ROLLBACK")
             raise
-        if read_only and conn.info.transaction_status is TransactionStatus.IDLE:
+        if not conn.in_transaction:
             return  # its reader has ended it early
+        if conn.take_opening():
+            return  # nothing was asked
+        if read_only:
+            conn.end_reading()
+            return
         # COMMIT after a statement that failed and was passed over says ROLLBACK and raises nothing.
         if cur.execute("COMMIT").statusmessage != "COMMIT":
             raise Failed(

@@ -97,12 +97,21 @@ def parts(cur: psycopg.Cursor[Any], name: TableName, apart: Collection[TableName
 
 
 def columns_now(cur: psycopg.Cursor[Any], name: TableName) -> list[tuple[str, int]]:
-    """The table's columns and their types' object ids, as they are now that `cur`'s transaction holds a lock on it.
+    """The table's columns and their types' object ids, as they are now that `cur`'s transaction holds a lock on it."""
+    return columns_of(cur.execute(columns_query(name)))
+
+
+def columns_query(name: TableName) -> sql.Composed:
+    """What `columns_of` takes the columns from.
 
     A look into the catalog would show them as of the transaction's snapshot, and the rows are read as they are now.
     """
-    query = sql.SQL("SELECT * FROM ONLY {} LIMIT 0").format(sql.Identifier(name.schema, name.name))
-    return [(column.name, column.type_code) for column in cur.execute(query).description or ()]
+    return sql.SQL("SELECT * FROM ONLY {} LIMIT 0").format(sql.Identifier(name.schema, name.name))
+
+
+def columns_of(cur: psycopg.Cursor[Any]) -> list[tuple[str, int]]:
+    """The columns of the result that `cur` stands at, with their types' object ids."""
+    return [(column.name, column.type_code) for column in cur.description or ()]
 
 
 def publications_and_slots(conn: Connection, name: TableName) -> tuple[str, ...]:

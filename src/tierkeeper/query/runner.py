@@ -19,6 +19,7 @@ from tierkeeper.kernel.ports import ScanSegment, SegmentContent, SegmentScan
 from tierkeeper.kernel.tables import Followed, TableName, TableShape
 from tierkeeper.postgres import followed, shapes
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
+from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 from tierkeeper.query import core as at_core
 from tierkeeper.query.history import ages_of, check_in_step, choose
@@ -43,7 +44,7 @@ _TOO_LONG: Final = ("25P03", "25P04", "57014")  # idle in transaction, transacti
 class _Snapshots:
     """What the tiers' snapshots say, in the order in which they were taken."""
 
-    core_cursor: psycopg.Cursor
+    core_cursor: Cursor
     core: str = ""
     main: str | None = None
     excluded: dict[tuple[str, TableName], list[str]] = field(default_factory=dict)  # transactions whose rows do not count
@@ -152,7 +153,7 @@ class FastDoor:
         return core, opened[1], opened[2]
 
     @contextmanager
-    def _reading(self, conn: Connection, link: Link) -> Iterator[psycopg.Cursor]:
+    def _reading(self, conn: Connection, link: Link) -> Iterator[Cursor]:
         """One read-only snapshot that the server ends by itself when the reader's time is over."""
         place = f"tiers.{link.tier} ({link.shown})"
         with _as_setup(place), transaction(conn, isolation="repeatable read", read_only=True) as cur:
@@ -162,7 +163,7 @@ class FastDoor:
                 cur.execute("SELECT set_config('transaction_timeout', %s, true)", [milliseconds])
             yield cur
 
-    def _refuse_views(self, cur: psycopg.Cursor, parsed: Statement) -> None:
+    def _refuse_views(self, cur: Cursor, parsed: Statement) -> None:
         """A view over a managed table in Core, or one of its partitions, would answer from Core's rows alone."""
         spread = {n for n, p in self._policies.items() if p.mode == "move" and p.age is not None}
         for table, (reads, is_part_of) in at_core.views_over(cur, parsed.tables).items():
@@ -171,7 +172,7 @@ class FastDoor:
                 inner = ", ".join(str(t) for t in sorted(hidden))
                 raise refuse(str(table), f"it reads {inner}, whose rows are in several tiers", f"Ask {inner} itself")
 
-    def _refuse_hidden(self, cur: psycopg.Cursor, parsed: Statement) -> None:
+    def _refuse_hidden(self, cur: Cursor, parsed: Statement) -> None:
         """What Core is to answer alone must not read a table whose rows are elsewhere too, in whatever words it says so."""
         spread = {n for n, p in self._policies.items() if p.mode == "move" and p.age is not None}
         hidden = sorted(str(t) for t in spread & at_core.relations(cur, parsed.sql))
@@ -183,7 +184,7 @@ class FastDoor:
             cause = "it may read tables whose rows are in several tiers, and would see Core's alone"
             raise refuse(function, cause, "Declare it IMMUTABLE if it reads none, or ask the tables themselves")
 
-    def _plan(self, cur: psycopg.Cursor, parsed: Statement, described: Sequence[tuple[str, int]]) -> Plan:
+    def _plan(self, cur: Cursor, parsed: Statement, described: Sequence[tuple[str, int]]) -> Plan:
         facts: Facts = at_core.read_facts(cur, parsed)
         made = plan(parsed, facts, self._policies)
         at_core.confirm(cur, parsed, made, described)
@@ -192,7 +193,7 @@ class FastDoor:
     # The snapshots, in their order
 
     def _snapshots(
-        self, stack: ExitStack, core: psycopg.Cursor, main: Connection | None, catalog: Connection | None, made: Plan
+        self, stack: ExitStack, core: Cursor, main: Connection | None, catalog: Connection | None, made: Plan
     ) -> _Snapshots:
         taken = _Snapshots(core)
         tables = sorted({s.table for s in made.scans if s.age is not None})
@@ -217,12 +218,10 @@ class FastDoor:
             taken.segments[name] = [s for s in known if counts(s, moved_from_main)]
         return taken
 
-    def _moved(self, cur: psycopg.Cursor) -> frozenset[object]:
+    def _moved(self, cur: Cursor) -> frozenset[object]:
         return frozenset(row[0] for row in cur.execute(_SQL["moved"]))
 
-    def _note_conflicts(
-        self, at_main: psycopg.Cursor, core: psycopg.Cursor, taken: _Snapshots, tables: Sequence[TableName]
-    ) -> None:
+    def _note_conflicts(self, at_main: Cursor, core: Cursor, taken: _Snapshots, tables: Sequence[TableName]) -> None:
         """Keys known to be in both tiers: where Core's snapshot has the key, Core's row counts and Main's does not."""
         known: dict[TableName, list[str]] = {}
         for schema, table, key in at_main.execute(_SQL["conflicts"]).fetchall():
@@ -320,12 +319,12 @@ def _load_libraries() -> None:
     import_module("tierkeeper.query.engine")
 
 
-def _exported(cur: psycopg.Cursor) -> str:
+def _exported(cur: Cursor) -> str:
     row = cur.execute("SELECT pg_export_snapshot()").fetchone()
     return str(row[0]) if row is not None else ""
 
 
-def _lock_at_main(cur: psycopg.Cursor, tables: Sequence[TableName], link: Link, taken: _Snapshots) -> None:
+def _lock_at_main(cur: Cursor, tables: Sequence[TableName], link: Link, taken: _Snapshots) -> None:
     """Keeps the tables as this snapshot has them, and reads their columns; one that it does not have holds no rows.
 
     I2: what a rewrite wrote, a snapshot from before it does not see: to it the table would be empty.
@@ -342,7 +341,7 @@ def _lock_at_main(cur: psycopg.Cursor, tables: Sequence[TableName], link: Link, 
     taken.followed = followed.read(cur, there)
 
 
-def _refuse_rewritten(cur: psycopg.Cursor, tables: Sequence[TableName], link: Link) -> None:
+def _refuse_rewritten(cur: Cursor, tables: Sequence[TableName], link: Link) -> None:
     """Raises NotNow where one of `tables`, which are locked, was rewritten since the snapshot was taken."""
     wanted = {"schemas": [t.schema for t in tables], "names": [t.name for t in tables]}
     for schema, table in cur.execute(_SQL["rewritten"], wanted).fetchall():

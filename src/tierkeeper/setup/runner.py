@@ -16,6 +16,7 @@ from tierkeeper.kernel.results import SetupResult, SetupStep
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.keeping import connections_kept
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
 from tierkeeper.setup import drift, observe
 from tierkeeper.setup import plan as decide
@@ -49,13 +50,26 @@ def plan(
     set up, or must wait, is in the plan's `waiting`. Raises NotNow for a tier that is away or read-only, UsageError for addresses
     that are mixed up; several faults: Faults.
     """
+    with connections_kept():
+        return _plan(tiers, policies, archive_schema, key_present=key_present, upward=upward)
+
+
+def _plan(
+    tiers: Mapping[str, Link],
+    policies: Collection[TablePolicy],
+    archive_schema: Mapping[str, str],
+    *,
+    key_present: bool,
+    upward: bool,
+) -> SetupPlan:
     uppermost = next(iter(tiers), None)
 
     def look(tier: str, conn: Connection) -> tuple[identity.Identity, OwnSchema]:
-        refused = refusal(measure(conn, SELF_HOSTED), f"tiers.{tier}", gives_only=tier == uppermost and not upward)
-        if refused is not None:
-            raise refused
-        return identity.read(conn), observe.own_schema(conn)
+        with catalog(conn):
+            refused = refusal(measure(conn, SELF_HOSTED), f"tiers.{tier}", gives_only=tier == uppermost and not upward)
+            if refused is not None:
+                raise refused
+            return identity.read(conn), observe.own_schema(conn)
 
     seen, away = ask_all(tiers, look, "setup")
     faults = [*away.values(), *identity.faults({tier: who for tier, (who, _) in seen.items()})]

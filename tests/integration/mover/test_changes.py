@@ -264,3 +264,20 @@ def test_a_foreign_key_made_during_the_run_takes_no_row_along(
     assert "keep changing" in outcome.stopped_because
     assert (pair.everywhere(), len(pair.rows(pair.core))) == (before, 1_000)
     assert pair.core.execute("SELECT count(*) FROM public.notes").fetchone() == (1_000,)
+
+
+def test_a_condition_that_turns_round_before_the_delete_takes_no_other_row(pair: Any, mover: Moves, selection: Selects) -> None:
+    """I3: asked in a transaction that writes, it says the opposite from the 1,001st row on: of the second statement there."""
+    pair.core.execute(
+        "CREATE FUNCTION public.turns(id bigint) RETURNS boolean LANGUAGE plpgsql AS $$"
+        "DECLARE n int := coalesce(nullif(current_setting('test.n', true), ''), '0');"
+        "BEGIN "
+        "IF current_setting('transaction_read_only')::boolean THEN RETURN id % 2 = 0; END IF;"
+        "PERFORM set_config('test.n', (n + 1)::text, true);"
+        "RETURN (id % 2 = 0) = (n < 1000);"
+        "END$$"
+    )
+    before = pair.everywhere()
+    assert mover(batch_rows=1_000).run(selection("public.turns(id)")).rows == 500
+    assert pair.everywhere() == before
+    assert {row[0] % 2 for row in pair.rows(pair.core)} == {1}

@@ -65,7 +65,7 @@ class Hopping:
 
     def first_and_last(self, selection: Selection) -> tuple[Range, Range]:
         """Two ranges: an updated row of the first gets its new place in the second."""
-        pieces = self.ends()[0].pieces(selection, 1, [])
+        pieces = self.ends()[0].holdings.pieces(selection, 1, [])
         first, *_, last = plan.cut(pieces, 500, 10**9)
         return first, last
 

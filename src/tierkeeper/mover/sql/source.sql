@@ -9,11 +9,11 @@ INSERT INTO tierkeeper.bundle (batch, bundle) VALUES (%(batch)s, %(bundle)s)
 -- The markers of a bundle change together, locked in one order, so that two who change them never wait for each other.
 WITH wanted AS MATERIALIZED (
     SELECT batch FROM tierkeeper.marker
-    WHERE state = 'open' AND (batch = %(batch)s OR batch IN (
-        SELECT b.batch FROM tierkeeper.bundle AS own JOIN tierkeeper.bundle AS b ON b.bundle = own.bundle WHERE own.batch = %(batch)s))
+    WHERE state = 'open' AND (batch = {batch} OR batch IN (
+        SELECT b.batch FROM tierkeeper.bundle AS own JOIN tierkeeper.bundle AS b ON b.bundle = own.bundle WHERE own.batch = {batch}))
     ORDER BY batch FOR UPDATE
 )
-UPDATE tierkeeper.marker AS m SET state = %(to)s, settled_at = clock_timestamp()
+UPDATE tierkeeper.marker AS m SET state = {to}, settled_at = clock_timestamp()
 FROM wanted WHERE m.batch = wanted.batch
 
 -- name: marker_state
@@ -46,30 +46,6 @@ SELECT count(*), {fingerprint}::text,
        (SELECT count(*) FROM tierkeeper.ledger
         WHERE schema_name = {schema} AND table_name = {name} AND state IN ('copied', 'done'))
 FROM ONLY {table} WHERE {predicate}
-
--- name: pieces
--- The heap in pieces of {step} pages: for each that holds rows of the selection its first page, their number, their bytes
--- and what the widest of them may have.
-SELECT piece.page, found.rows, {step} * block.bytes + found.toasted_bytes, found.widest
-FROM (SELECT current_setting('block_size')::bigint) AS block (bytes)
-CROSS JOIN LATERAL generate_series(0, pg_relation_size({regclass}::regclass) / block.bytes - 1, {step}) AS piece (page)
-CROSS JOIN LATERAL (
-    SELECT count(*), {toasted}::bigint, max({widest})
-    FROM ONLY {table}
-    WHERE ctid >= ('(' || piece.page || ',0)')::tid AND ctid < ('(' || piece.page + {step} || ',0)')::tid AND {eligible}
-) AS found (rows, toasted_bytes, widest)
-WHERE found.rows > 0
-ORDER BY piece.page
-
--- name: next_bound
--- No column is given a name here: one of the key's may have it.
-SELECT {columns}, count(*) OVER ()
-FROM (SELECT {names} FROM {table} WHERE {here} AND {eligible} ORDER BY {order} LIMIT {limit}) AS page
-ORDER BY {backwards} LIMIT 1
-
--- name: weigh
-SELECT count(*), {sizes}
-FROM (SELECT {names} FROM {table} WHERE {here} AND {eligible} {first}) AS page
 
 -- name: left
 SELECT count(*) FROM ONLY {table} WHERE {predicate}
@@ -106,5 +82,13 @@ SELECT coalesce(sum(rows), 0)::bigint FROM tierkeeper.ledger
 WHERE schema_name = %(schema)s AND table_name = %(table)s
   AND (state = 'copied' OR (state = 'done' AND settled_at > clock_timestamp() - make_interval(secs => greatest(%(seconds)s, reader_seconds))))
 
--- name: referred_to
-SELECT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = {}::regclass)
+-- name: interfered
+-- Whether a delete would do more than take rows away, or something else: by a foreign key or a rule.
+SELECT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = {regclass}::regclass)
+    OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = {regclass}::regclass AND ev_type = '4' AND ev_enabled IN ('O', 'A'))
+
+-- name: versions
+SELECT count(*), {fingerprint}::text, pg_relation_filenode({regclass}::regclass)::bigint FROM ONLY {table} WHERE {predicate}
+
+-- name: delete
+DELETE FROM ONLY {table} WHERE {predicate}

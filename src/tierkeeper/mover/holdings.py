@@ -1,0 +1,137 @@
+"""What a tier holds of a selection, and where: the questions that a run is planned by. It changes nothing."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from psycopg import errors, sql
+
+from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.policy import Tier
+from tierkeeper.kernel.tables import Part, TableName
+from tierkeeper.mover import model, width
+from tierkeeper.mover.model import Bound, Piece, Selection
+from tierkeeper.postgres import shapes
+from tierkeeper.postgres.link import Connection, transaction
+from tierkeeper.postgres.session import Cursor
+from tierkeeper.postgres.statements import load
+
+_SQL = load("tierkeeper.mover", "holdings.sql")
+T = TypeVar("T")
+
+
+class Holdings:
+    """The rows of selections in one tier, as they are at the moment of each question."""
+
+    def __init__(self, conn: Connection, tier: Tier) -> None:
+        self._conn = conn
+        self._tier = tier
+
+    def parts(self, selection: Selection) -> list[TableName | None]:
+        """Where the selection's rows lie now: as `Batch.part` names it, None for a table without others below it."""
+        if not selection.shape.is_tree:
+            return [None]
+        with transaction(self._conn, read_only=True) as cur:
+            return [part.name for part in self._fitting_parts(cur, selection)]
+
+    def _fitting_parts(self, cur: Cursor, selection: Selection) -> Iterator[Part]:
+        """Raises UsageError for one with columns that the table does not have: they would be lost."""
+        for part in shapes.parts(cur, selection.shape.name, selection.apart):
+            if part.more:
+                raise UsageError(
+                    f"{selection.shape.name} ({self._tier})",
+                    f"{part.name} inherits from it and has columns of its own ({', '.join(part.more)})",
+                    f"Give {part.name} a [[tables]] entry of its own",
+                )
+            yield part
+
+    def count(self, selection: Selection) -> int:
+        """How many rows the selection has now."""
+        with transaction(self._conn, read_only=True) as cur:
+            query = sql.SQL("SELECT count(*) FROM {} WHERE {} AND {}").format(
+                model.rows_of(selection.shape), self._not_apart(cur, selection), selection.eligible(None)
+            )
+            return one(cur.last(query), int)
+
+    def _not_apart(self, cur: Cursor, selection: Selection) -> sql.Composable:
+        """SQL that holds for rows that do not lie in a part which moves by itself."""
+        if not selection.apart:
+            return sql.SQL("true")
+        parts = [model.regclass(part.name) for part in shapes.parts(cur, selection.shape.name, selection.apart)]
+        return sql.SQL("tableoid = ANY (ARRAY[{}]::regclass[])").format(sql.SQL(", ").join(parts))
+
+    def pieces(self, selection: Selection, step: int, conflicts: Sequence[Bound]) -> list[Piece]:
+        """Where in the heaps the selection's rows lie, in pieces of `step` pages, those without any left out.
+
+        Reads the table once, whatever indexes it has. A part that is gone meanwhile has none.
+        """
+        found: list[Piece] = []
+        for part in self.parts(selection):
+            try:
+                found += self._pieces(selection, part, step, conflicts)
+            except errors.UndefinedTable:
+                if part is None:
+                    raise
+        return found
+
+    def _pieces(self, selection: Selection, part: TableName | None, step: int, conflicts: Sequence[Bound]) -> list[Piece]:
+        name = part or selection.shape.name
+        regclass = model.regclass(name)
+        with transaction(self._conn, read_only=True) as cur:
+            toastable, _ = width.toasted(cur, name)
+            sizes = [sql.SQL("coalesce(sum(pg_column_size({})), 0)").format(sql.Identifier(c)) for c in toastable]
+            query = _SQL["pieces"].format(
+                step=sql.Literal(step),
+                regclass=regclass,
+                toasted=sql.SQL("({})").format(sql.SQL(" + ").join([sql.SQL("0"), *sizes])),
+                widest=width.of(selection.shape, toastable).most,
+                table=model.qualified(name),
+                eligible=selection.eligible(None, conflicts),
+            )
+            return [Piece(page, page + step, rows, size_bytes, part, wide) for page, rows, size_bytes, wide in cur.last(query)]
+
+    def weigh(self, selection: Selection, limit: int | None) -> tuple[int, dict[str, int]]:
+        """The number of the selection's first `limit` rows, and what each column's values take as they are stored."""
+        columns = [c.name for c in selection.shape.columns]
+        sizes = [sql.SQL("coalesce(sum(pg_column_size({})), 0)").format(sql.Identifier(c)) for c in columns]
+        first = sql.SQL("ORDER BY {} LIMIT {}").format(model.names(selection.order), sql.Literal(limit))
+        with transaction(self._conn, read_only=True) as cur:
+            query = _SQL["weigh"].format(
+                sizes=sql.SQL(", ").join(sizes),
+                names=model.names(columns),
+                table=model.rows_of(selection.shape),
+                here=self._not_apart(cur, selection),
+                eligible=selection.eligible(None),
+                first=sql.SQL("") if limit is None else first,
+            )
+            rows, *weights = cur.last(query).fetchone() or (0,)
+        return int(rows), dict(zip(columns, map(int, weights), strict=False))
+
+    def next_bound(
+        self, selection: Selection, after: Bound | None, limit: int, conflicts: Sequence[Bound], part: TableName | None = None
+    ) -> tuple[Bound, int] | None:
+        """The last (age, key…) of the next `limit` rows behind `after`, with their number; None when no row is left.
+
+        Of all the selection, or of one `part` of it.
+        """
+        order = selection.order
+        with transaction(self._conn, read_only=True) as cur:
+            query = _SQL["next_bound"].format(
+                columns=sql.SQL(", ").join(model.text_of(c, "page") for c in order),
+                names=model.names(order),
+                backwards=sql.SQL(", ").join(sql.SQL("page.{} DESC").format(sql.Identifier(c)) for c in order),
+                order=model.names(order),
+                table=sql.SQL("ONLY {}").format(model.qualified(part)) if part else model.rows_of(selection.shape),
+                here=sql.SQL("true") if part else self._not_apart(cur, selection),
+                eligible=selection.eligible(after, conflicts),
+                limit=sql.Literal(limit),
+            )
+            row = cur.last(query).fetchone()
+        return (tuple(str(v) for v in row[:-1]), int(row[-1])) if row else None
+
+
+def one(cur: Cursor, kind: type[T]) -> T:
+    """The one value that a statement gave. Raises TypeError where it is none of `kind`."""
+    row = cur.fetchone()
+    if row is None or not isinstance(row[0], kind):
+        raise TypeError(f"expected one {kind.__name__}, got {row!r}")
+    return row[0]

@@ -1,0 +1,107 @@
+"""A connection that saves round trips: on a slow link each one counts.
+
+What opens a transaction goes along with its first statement, and nobody waits for the end of one that only reads.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import psycopg
+from psycopg import generators, sql
+from psycopg.pq import TransactionStatus
+
+if TYPE_CHECKING:
+    from psycopg.abc import Params, PQGen, Query, QueryNoTemplate
+
+T = TypeVar("T")
+
+
+class Cursor(psycopg.Cursor[Any]):
+    """Sends what opens its session's transaction together with the first statement, as one message."""
+
+    @property
+    def connection(self) -> "Session":
+        assert isinstance(self._conn, Session)  # noqa: S101 - it makes these cursors for itself alone
+        return self._conn
+
+    def execute(self, query: "QueryNoTemplate", params: "Params | None" = None, **kwargs: Any) -> Self:  # type: ignore[override]
+        opening = self.connection.take_opening()
+        return self._as_one(opening, query, params, [], **kwargs) if opening else super().execute(query, params, **kwargs)
+
+    def last(self, query: "QueryNoTemplate", params: "Params | None" = None) -> Self:
+        """`execute` for the transaction's last statement: COMMIT goes along, and comes to nothing where that fails."""
+        return self._as_one(self.connection.take_opening(), query, params, [sql.SQL("COMMIT")])
+
+    def _as_one(
+        self,
+        opening: Sequence[sql.Composable],
+        query: "QueryNoTemplate",
+        params: "Params | None",
+        ending: Sequence[sql.Composable],
+        **kwargs: Any,
+    ) -> Self:
+        """All as one message, which parameters can be part of only in its text. Stands at the result of `query`."""
+        statement = psycopg.ClientCursor(self.connection).mogrify(query, params)
+        before, after = ([one.as_string(self.connection) for one in more] for more in (opening, ending))
+        super().execute("\n;\n".join([*before, statement, *after]).encode(), **kwargs)
+        return self.set_result(len(opening))
+
+    def together(self, statements: Sequence[sql.Composable]) -> Self:
+        """Sends `statements`, their values in their text, as one message: `nextset` leads from the first one's result on."""
+        text = "\n;\n".join(one.as_string(self.connection) for one in statements)
+        return self.execute(text.encode())
+
+    def executemany(self, query: "Query", params_seq: Any, *, returning: bool = False) -> None:
+        self._open()
+        super().executemany(query, params_seq, returning=returning)
+
+    def copy(self, statement: "Query", params: "Params | None" = None, **kwargs: Any) -> Any:
+        self._open()
+        return super().copy(statement, params, **kwargs)
+
+    def _open(self) -> None:
+        for one in self.connection.take_opening():
+            super().execute(one.as_string(self.connection).encode())
+
+
+class Session(psycopg.Connection[Any]):
+    """A connection whose transactions begin with their first statement and end, where they only read, without a wait."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cursor_factory = Cursor
+        self._opening: list[sql.Composable] = []
+        self._ending = False
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the next statement will be part of one."""
+        return bool(self._opening) or not (self._ending or self.info.transaction_status is TransactionStatus.IDLE)
+
+    def open_with(self, statements: list[sql.Composable]) -> None:
+        """The next statement will have these before it, which open a transaction."""
+        self._opening = statements
+
+    def take_opening(self) -> list[sql.Composable]:
+        """What is still to be sent before the next statement; from here on its taker sends it, or nobody."""
+        opening, self._opening = self._opening, []
+        return opening
+
+    def end_reading(self) -> None:
+        """Sends COMMIT for a transaction that has written nothing; its answer is taken before the next statement."""
+        if self.take_opening():
+            return
+        self.settle()
+        self.pgconn.send_query(b"COMMIT")
+        self._ending = True
+        super().wait(generators.send(self.pgconn))
+
+    def settle(self) -> None:
+        """Takes the answer to a COMMIT that nobody waited for."""
+        if self._ending:
+            self._ending = False
+            super().wait(generators.fetch_many(self.pgconn))
+
+    def wait(self, gen: "PQGen[T]", *args: Any, **kwargs: Any) -> T:
+        self.settle()
+        return super().wait(gen, *args, **kwargs)
