@@ -38,6 +38,8 @@ quota = {archive_quota}
 # main = "365 days"       # ... and Main
 # drop_partitions = true  # quota drops old partitions once they are empty; late rows then need a DEFAULT one
 # mode = "move"           # or "mirror": a reference table, kept in step below so that history still joins
+# [[tables]]
+# name = "public.notes"   # without age: its rows leave with those that they refer to by a foreign key
 
 [query]
 timeout = "5 minutes"     # the longest reader; a row rests in a tier at least so long before it moves on

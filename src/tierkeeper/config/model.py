@@ -125,7 +125,11 @@ class TableEntry(Section):
     mode: Literal["move", "mirror"] = Field(
         default="move", description='"mirror": a reference table, kept whole in Core and in step below'
     )
-    age: str | None = Field(default=None, min_length=1, description="the column that says how old a row is")
+    age: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the column that says how old a row is; left out, rows leave with those that they refer to by a foreign key",
+    )
     core: Span | None = Field(default=None, description='rows older than this leave Core, such as "30 days"; left out, they stay')
     main: Span | None = Field(default=None, description="rows older than this leave Main for the archive; left out, they stay")
     drop_partitions: bool = Field(
@@ -139,12 +143,12 @@ class TableEntry(Section):
         found = []
         if self.name.schema in ("tierkeeper", "pg_catalog", "information_schema") or self.name.schema.startswith("pg_"):
             found.append(Finding("name", f"{self.name} is no table of yours", "Name a table of the application"))
-        if self.mode == "move" and self.age is None:
+        if self.mode == "move" and self.age is None and (self.core or self.main or self.drop_partitions):
             found.append(
                 Finding(
                     "age",
-                    "a table whose rows move needs a column that says how old they are",
-                    'Write age = "created_at"',
+                    "core, main and drop_partitions need a column that says how old a row is",
+                    'Write age = "created_at", or take them out: then its rows leave with those that they refer to',
                 )
             )
         if self.mode == "mirror" and (self.core or self.main):

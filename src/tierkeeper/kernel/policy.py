@@ -15,6 +15,7 @@ class TablePolicy:
     """One `[[tables]]` entry. Rows older than `core` leave Core, older than `main` leave Main; None: they stay.
 
     `drop_partitions`: partitions older than that may go once they are empty.
+    Rows of a table that moves and has no `age` have no time of their own: they leave with those that they refer to.
     """
 
     name: TableName
@@ -23,3 +24,8 @@ class TablePolicy:
     core: Age | None = None
     main: Age | None = None
     drop_partitions: bool = False
+
+    @property
+    def follows(self) -> bool:
+        """Whether its rows leave with those that they refer to, and never by themselves."""
+        return self.mode == "move" and self.age is None

@@ -14,7 +14,7 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, SourceSnapshot
 from tierkeeper.kernel.tables import TableName, TableShape
-from tierkeeper.mover import fitness, model
+from tierkeeper.mover import fitness, keys, model
 from tierkeeper.mover.model import Bound
 from tierkeeper.mover.source import Source
 from tierkeeper.postgres import shapes
@@ -159,6 +159,8 @@ class PostgresDestination:
         )
         with closing(snapshot.copy(columns, binary=binary, digest=sent)) as blocks:
             rows_in(cur, into, blocks)
+        if not batch.age:
+            keys.stage(cur, snapshot)
         snapshot.close()
         if shapes.columns_now(cur, batch.table) != target[1]:
             raise NotNow(place, "its columns were altered during the run", "Run the same command again")
@@ -172,7 +174,7 @@ class PostgresDestination:
         own = _SQL["own_rows"].format(
             columns=model.names(columns),
             table=model.qualified(batch.table),
-            near=model.near(batch.age, extent),
+            near=model.near(batch.age, extent) if batch.age else keys.among(batch, snapshot.shape),
             options=model.copy_options(binary),
         )
         deque(rows_out(cur, own, binary=binary, digest=kept), maxlen=0)
@@ -239,20 +241,11 @@ class PostgresDestination:
         Without those of a copy in flight, which is not the row yet and may be undone: whether one may be in the way is the
         second value. Where no key of the batch is here, any may be: it had a value that is wanted once, or had the key until now.
         """
-        key = snapshot.shape.key
-        staging = sql.Identifier("tierkeeper_keys")
         with transaction(self._conn) as cur:
-            cur.execute(
-                sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT {} FROM {} LIMIT 0").format(
-                    staging, model.names(key), model.qualified(batch.table)
-                )
-            )
-            into = sql.SQL("COPY {} ({}) FROM STDIN").format(staging, model.names(key))
-            with closing(snapshot.copy(key, binary=False)) as rows:
-                rows_in(cur, into, rows)
+            keys.stage(cur, snapshot)
             query = _SQL["keys_taken"].format(
-                keys=sql.SQL(", ").join(model.text_of(k, "s") for k in key),
-                staging=staging,
+                keys=sql.SQL(", ").join(model.text_of(k, "s") for k in snapshot.shape.key),
+                staging=keys.staging(batch),
                 table=model.qualified(batch.table),
                 same=model.same_rows(snapshot.shape),
             )

@@ -29,8 +29,8 @@ def explorer(
     """What finds the rows that must go along with those of `selection`; None where no foreign key asks for any.
 
     A run's own condition and cutoff are for its table alone. Rows of another table may leave when they are old enough by that
-    table's own policy; without an age there they stay, and keep what hangs on them. Raises UsageError where rows that hang
-    together cannot go this way.
+    table's own policy; without a time for Core they stay, and keep what hangs on them. Those of a table without an age column
+    go with the others at any time. Raises UsageError where rows that hang together cannot go this way.
     """
     table = selection.shape.name
     found = references.family(table, references.read(source.conn), policies)
@@ -44,6 +44,9 @@ def explorer(
     for policy in policies:
         if policy.name in found.tables and policy.name != table:
             shape = shapes.read(source.conn, policy.name, tier=hop[0])
+            if policy.follows:
+                selections[policy.name] = Selection(shape, "", selection.cutoff)
+                continue
             cutoff = policy.core.before(instant) if policy.core is not None else _NEVER
             selections[policy.name] = Selection(shape, age_of(policy, shape), cutoff)
     trees = [str(s.shape.name) for s in selections.values() if s.shape.is_tree]
@@ -56,6 +59,17 @@ def explorer(
 def tables_of(table: TableName, explorer: Explorer | None) -> tuple[TableName, ...]:
     """The tables whose rows a run over `table` may take, parents first where that is possible."""
     return (table,) if explorer is None else explorer.family.tables
+
+
+def refuse_following(source: Source, policy: TablePolicy, policies: Collection[TablePolicy]) -> None:
+    """Raises UsageError where rows of the table leave with others only, and names these."""
+    if policy.follows:
+        led_by = ", ".join(map(str, references.leaders(policy.name, references.read(source.conn), policies)))
+        raise UsageError(
+            f"tables.{policy.name}.age",
+            f"no column says how old its rows are: they leave with those of {led_by}, which they refer to",
+            f'Move {led_by}, or name a column: age = "created_at"',
+        )
 
 
 def age_of(policy: TablePolicy, shape: TableShape) -> str:

@@ -70,7 +70,7 @@ class Selection:
     """The rows of one table that a run may move: older than `cutoff`, with a finite age, and the user's own condition.
 
     `upto` is the last (age, key…) that a limited run may take, so that it takes the oldest rows. `apart` are partitions and
-    inheriting tables that move by themselves.
+    inheriting tables that move by themselves. An empty `age` is a table's whose rows follow others: each may leave with them.
     """
 
     shape: TableShape
@@ -83,11 +83,13 @@ class Selection:
     @property
     def order(self) -> tuple[str, ...]:
         """(age, key…): the order in which batches are cut."""
-        return (self.age, *(k for k in self.shape.key if k != self.age))
+        return tuple(dict.fromkeys(c for c in (self.age, *self.shape.key) if c))
 
     @property
     def old(self) -> sql.Composed:
-        """SQL that holds for rows older than the cutoff, infinitely old ones too."""
+        """SQL that holds for rows older than the cutoff, infinitely old ones too; for all where none has an age."""
+        if not self.age:
+            return sql.SQL("{}").format(sql.SQL("true"))
         return sql.SQL("{} < {}").format(sql.Identifier(self.age), self._instant())
 
     @property
@@ -97,7 +99,9 @@ class Selection:
 
     def eligible(self, after: Bound | None, conflicts: Sequence[Bound] = ()) -> sql.Composed:
         """SQL that holds for the selected rows behind `after`; `conflicts` are keys (in key order) to leave where they are."""
-        parts: list[sql.Composable] = [sql.SQL("isfinite({})").format(sql.Identifier(self.age)), self.old]
+        parts: list[sql.Composable] = [self.old]
+        if self.age:
+            parts.insert(0, sql.SQL("isfinite({})").format(sql.Identifier(self.age)))
         if self.where is not None:
             parts.append(sql.SQL("({})").format(self.condition))
         if after is not None:

@@ -354,6 +354,7 @@ class MoveService:
     def _selection(self, request: Request, policy: TablePolicy, source: Source) -> Selection:
         """The rows that are meant, with the cutoff frozen. Raises UsageError where the table cannot be moved."""
         place = f"tables.{request.table}"
+        family.refuse_following(source, policy, self._policies)
         shape = shapes.read(source.conn, request.table, tier=request.source)
         age = family.age_of(policy, shape)
         if shape.is_tree or (request.source, request.destination) != ("core", "main"):

@@ -161,7 +161,7 @@ class Source:
         name = batch.table
         query = _SQL["extent"].format(
             fingerprint=model.FINGERPRINT,
-            age=sql.Identifier(batch.age),
+            age=sql.Identifier(batch.age) if batch.age else sql.SQL("NULL::timestamptz"),
             table=model.qualified(batch.heap),
             regclass=model.regclass(batch.heap),
             schema=sql.Literal(name.schema),

@@ -74,11 +74,33 @@ def read(conn: Connection) -> tuple[Reference, ...]:
         )
 
 
+def leaders(table: TableName, references: Sequence[Reference], policies: Collection[TablePolicy]) -> tuple[TableName, ...]:
+    """The tables with an age that rows of `table`, which has none, refer to, be it through others without one.
+
+    Raises UsageError where there are none: nothing would ever say that the rows may leave.
+    """
+    by_name = {p.name: p for p in policies if p.mode == "move"}
+    found, todo = {table}, [table]
+    while todo:
+        one = todo.pop()
+        above = {r.parent for r in references if r.child == one and r.parent in by_name} - found
+        found |= above
+        todo += [t for t in above if by_name[t].follows]
+    aged = tuple(sorted(t for t in found if not by_name[t].follows))
+    if not aged:
+        raise UsageError(
+            f"tables.{table}.age",
+            "no column says how old its rows are, and by no foreign key do they refer to rows of a table that moves and has one",
+            'Name a column: age = "created_at"; or keep the table whole in Core: mode = "mirror"',
+        )
+    return aged
+
+
 def family(table: TableName, references: Sequence[Reference], policies: Collection[TablePolicy]) -> Family | None:
     """The tables that rows of `table` may take along; None where foreign keys ask for nothing.
 
     Raises UsageError, naming them all, where rows of tables that no policy names refer to these: nobody has said what is to
-    become of them.
+    become of them. Likewise where one of them has no age, and refers to none that has one.
     """
     moved = {p.name for p in policies if p.mode != "mirror"}
     mirrored = {p.name for p in policies if p.mode == "mirror"}
@@ -95,9 +117,12 @@ def family(table: TableName, references: Sequence[Reference], policies: Collecti
         raise UsageError(
             f"tables.{table}",
             f"other rows refer to it or to what goes with it, and no [[tables]] entry names them: {'; '.join(map(str, unnamed))}",
-            f'Add an entry for {tables}: with mode = "move" and an age its rows leave together with those that they refer to; '
-            'with mode = "mirror" they stay, and what they refer to stays, too',
+            f'Add an entry for {tables}: with mode = "move" its rows leave together with those that they refer to (with an age, '
+            'not before they are old enough themselves); with mode = "mirror" they stay, and what they refer to stays, too',
         )
+    for policy in policies:
+        if policy.name in found and policy.follows:
+            leaders(policy.name, references, policies)
     if not incoming:
         return None
     links = tuple(r for r in incoming if r.child in found)

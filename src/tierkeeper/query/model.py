@@ -172,7 +172,7 @@ class Scan:
 
     `relation` is its name in DuckDB; `columns` pairs a column's name there with the column. `predicate` is SQL on the bare
     table, of columns and literals only, which every row that can matter satisfies; it may let others through. `age` is the
-    policy's column, None where the rows are all in Core.
+    policy's column, None where it names none. Rows of a table that is not `spread` are all in Core.
     """
 
     relation: str
@@ -182,6 +182,7 @@ class Scan:
     age: str | None
     ages: AgeRange
     oid: int = 0  # of the table in Core
+    spread: bool = True
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ class Condition:
 
 
 def managed_tables(statement: Statement, policies: Mapping[TableName, TablePolicy]) -> tuple[TableName, ...]:
-    """The statement's tables whose rows are spread over the tiers. None: Core can answer it alone."""
-    return tuple(t for t in statement.tables if t in policies and policies[t].mode == "move" and policies[t].age is not None)
+    """The statement's tables whose rows are spread over the tiers. Without any Core can answer it alone."""
+    return tuple(t for t in statement.tables if t in policies and policies[t].mode == "move")
 
 
 def plan(statement: Statement, facts: Facts, policies: Mapping[TableName, TablePolicy]) -> Plan:
@@ -58,7 +58,8 @@ def plan(statement: Statement, facts: Facts, policies: Mapping[TableName, TableP
 def _scan(reference: Reference, duck: str, policies: Mapping[TableName, TablePolicy]) -> Scan:
     facts = reference.facts
     policy = policies.get(facts.name)
-    age = policy.age if policy is not None and policy.mode == "move" else None
+    spread = policy is not None and policy.mode == "move"
+    age = policy.age if policy is not None and spread else None
     used = sorted({int(i) for i in re.findall(rf"\b{reference.relation}\.c(\d+)\b", duck)})
     found = [c for node, scope in reference.conditions if (c := condition(node, scope, reference.relation)) is not None]
     ages = AgeRange()
@@ -66,7 +67,8 @@ def _scan(reference: Reference, duck: str, policies: Mapping[TableName, TablePol
         if one.column == age:
             ages = ages.within(one.ages)
     columns = tuple((f"c{i}", facts.columns[i]) for i in used)
-    return Scan(reference.relation, facts.name, columns, tuple(dict.fromkeys(c.sql for c in found)), age, ages, facts.oid)
+    predicate = tuple(dict.fromkeys(c.sql for c in found))
+    return Scan(reference.relation, facts.name, columns, predicate, age, ages, facts.oid, spread)
 
 
 def condition(node: exp.Expr, scope: Scope, relation: str) -> Condition | None:

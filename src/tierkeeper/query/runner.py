@@ -125,10 +125,10 @@ class FastDoor:
             lines = []
             for scan in made.scans:
                 lines += [f"{tier}: {text}" for tier, text in self._scan_texts(scan, snapshots)]
-                counted = snapshots.segments.get(scan.table, []) if scan.age else []
+                counted = snapshots.segments.get(scan.table, []) if scan.spread else []
                 touched = [s for s in counted if _may_match(s, scan, snapshots)]
                 lines += [f"archive: segment {s.id} of {scan.table}, {s.rows} rows" for s in touched]
-                lines += [f"archive: {len(counted) - len(touched)} segments of {scan.table} cannot match"] if scan.age else []
+                lines += [f"archive: {len(counted) - len(touched)} segments of {scan.table} cannot match"] if scan.spread else []
             return [*lines, f"then DuckDB: {made.duck}"]
 
     # Core, and the plan
@@ -165,7 +165,7 @@ class FastDoor:
 
     def _refuse_views(self, cur: Cursor, parsed: Statement) -> None:
         """A view over a managed table in Core, or one of its partitions, would answer from Core's rows alone."""
-        spread = {n for n, p in self._policies.items() if p.mode == "move" and p.age is not None}
+        spread = {n for n, p in self._policies.items() if p.mode == "move"}
         for table, (reads, is_part_of) in at_core.views_over(cur, parsed.tables).items():
             hidden = spread & (reads if table in spread else reads | is_part_of)
             if hidden:
@@ -174,7 +174,7 @@ class FastDoor:
 
     def _refuse_hidden(self, cur: Cursor, parsed: Statement) -> None:
         """What Core is to answer alone must not read a table whose rows are elsewhere too, in whatever words it says so."""
-        spread = {n for n, p in self._policies.items() if p.mode == "move" and p.age is not None}
+        spread = {n for n, p in self._policies.items() if p.mode == "move"}
         hidden = sorted(str(t) for t in spread & at_core.relations(cur, parsed.sql))
         if hidden:
             raise refuse(
@@ -196,7 +196,7 @@ class FastDoor:
         self, stack: ExitStack, core: Cursor, main: Connection | None, catalog: Connection | None, made: Plan
     ) -> _Snapshots:
         taken = _Snapshots(core)
-        tables = sorted({s.table for s in made.scans if s.age is not None})
+        tables = sorted({s.table for s in made.scans if s.spread})
         _refuse_rewritten(core, tables, self._core)
         moved_from_core = self._moved(core)
         at_core_arrived = core.execute(_SQL["in_flight"]).fetchall()
@@ -248,7 +248,7 @@ class FastDoor:
     def _scan_texts(self, scan: Scan, snapshots: _Snapshots) -> list[tuple[str, str]]:
         """The SELECT for each Postgres tier that may hold rows of `scan`."""
         texts = [("core", scan_sql(scan, snapshots.excluded.get(("core", scan.table), [])))]
-        if scan.age is None or snapshots.main is None or scan.table not in snapshots.main_tables:
+        if not scan.spread or snapshots.main is None or scan.table not in snapshots.main_tables:
             return texts
         check_in_step(scan, snapshots.main_types[scan.table], snapshots.followed.get(scan.table))
         key, keys = snapshots.conflicts.get(scan.table, ((), []))
@@ -265,7 +265,7 @@ class FastDoor:
             if link is not None and snapshot is not None:
                 held = ExitStack()
                 yield held, held.enter_context(snapshot_stream(link, snapshot, text, self._timeout_seconds))
-        counted = [s for s in snapshots.segments.get(scan.table, []) if _may_match(s, scan, snapshots)] if scan.age else []
+        counted = [s for s in snapshots.segments.get(scan.table, []) if _may_match(s, scan, snapshots)] if scan.spread else []
         if counted:
             yield ExitStack(), pa.RecordBatchReader.from_batches(wire_schema(scan), self._archived(scan, counted, snapshots))
 

@@ -140,28 +140,39 @@ def _judge_source(report: Report, policy: TablePolicy, core: _Seen, policies: Co
     if policy.mode == "mirror":
         report.checks.append(CheckItem(place=place, finding=finding))
         return
-    faults = _age_faults(policy, source)
-    if not faults and policy.age not in core.index_leads[policy.name]:
-        report.notes.append(f"{place}: no index in Core begins with {policy.age}, so that each batch reads the whole table")
+    faults, notes, when = _when_rows_leave(policy, source, core, policies)
     try:
         references.family(policy.name, core.references, policies)
     except UsageError as error:
         faults.append(error)
+    report.notes += [f"{place}: {note}" for note in notes]
     report.notes += [f"{place}: {trigger} in Core fires on the mover's deletes, too" for trigger in source.shape.delete_triggers]
-    report.errors += faults
+    told = {(e.place, e.cause) for e in report.errors}  # one that concerns several tables is found with each
+    report.errors += {(f.place, f.cause): f for f in faults if (f.place, f.cause) not in told}.values()
     if not faults:
-        report.checks.append(CheckItem(place=place, finding=f"{finding} and age {policy.age}"))
+        report.checks.append(CheckItem(place=place, finding=f"{finding} and {when}"))
 
 
-def _age_faults(policy: TablePolicy, source: SourceTable) -> list[TierkeeperError]:
-    if policy.age is None:
-        remedy = 'Set age to its column of time, or mode = "mirror"'
-        return [UsageError(f"table {policy.name}", "it is to be moved, but no age column is named", remedy)]
+def _when_rows_leave(
+    policy: TablePolicy, source: SourceTable, core: _Seen, policies: Collection[TablePolicy]
+) -> tuple[list[TierkeeperError], list[str], str]:
+    """What says when rows of the table leave: faults, what is worth knowing, and the finding."""
+    leads, moving = core.index_leads[policy.name], {p.name for p in policies if p.mode == "move"}
+    notes = [
+        f"no index in Core begins with {one.columns[0]}, so that following {one.name} reads the whole table"
+        for one in core.references
+        if one.child == policy.name and one.parent in moving and one.columns[0] not in leads
+    ]
     try:
+        if policy.age is None:
+            above = references.leaders(policy.name, core.references, policies)
+            return [], notes, f"its rows leave with those of {', '.join(map(str, above))}"
         shapes.check_age_column(source.shape, policy.age)
     except UsageError as error:
-        return [error]
-    return []
+        return [error], notes, ""
+    if policy.age not in leads:
+        notes.append(f"no index in Core begins with {policy.age}, so that each batch reads the whole table")
+    return [], notes, f"age {policy.age}"
 
 
 def _judge_drift(report: Report, policy: TablePolicy, core: _Seen, main: _Seen) -> None:

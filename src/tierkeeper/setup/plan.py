@@ -65,10 +65,16 @@ def makes_own_relation(step: SetupStep) -> bool:
 
 
 def table_steps(
-    tier: str, policy: TablePolicy, source: SourceTable, there: DestinationTable, parents: Mapping[TableName, TableShape]
+    tier: str,
+    policy: TablePolicy,
+    source: SourceTable,
+    there: DestinationTable,
+    parents: Mapping[TableName, TableShape],
+    *,
+    joined: Collection[TableName] = (),
 ) -> list[SetupStep]:
     """What `tier` lacks to take the rows of `policy`; `parents` are the tables that its foreign keys may point at: mirrored ones,
-    and those whose rows go with its own.
+    and those whose rows go with its own, which are `joined`.
 
     Raises UsageError or NotNow (several: Faults) where the table is there and cannot follow by itself.
     """
@@ -82,21 +88,37 @@ def table_steps(
         action = f"create table {source.shape.name}"
         steps.append(SetupStep(tier=tier, action=action, sql=source.objects[-1].sql))
     if policy.mode == "move":
-        steps += _moving_steps(tier, policy, source, replace(there, index_leads=followed.now(there.index_leads)), parents)
+        there = replace(there, index_leads=followed.now(there.index_leads))
+        steps += _moving_steps(tier, policy, source, there, parents, joined=joined)
     steps += drift.remember(tier, source.shape, there.followed)
     return [*shared, *(s.model_copy(update={"table": str(source.shape.name)}) for s in steps)]
 
 
 def _moving_steps(
-    tier: str, policy: TablePolicy, source: SourceTable, there: DestinationTable, parents: Mapping[TableName, TableShape]
+    tier: str,
+    policy: TablePolicy,
+    source: SourceTable,
+    there: DestinationTable,
+    parents: Mapping[TableName, TableShape],
+    *,
+    joined: Collection[TableName],
 ) -> list[SetupStep]:
-    """What the rows' age, their parents and the copies in flight ask for."""
+    """What the rows' age, their parents and the copies in flight ask for.
+
+    Without an index on what refers to a parent whose rows go along, each of these that is taken back would read the table.
+    """
     name = source.shape.name
     steps: list[SetupStep] = []
     if policy.age is not None and policy.age not in _leads(source.shape, there):
         index = sql.SQL("CREATE INDEX ON {} ({})").format(_table(name), sql.Identifier(policy.age)).as_string(None)
         steps.append(SetupStep(tier=tier, action=f"create an index on {name} that begins with its age", sql=index))
-    for fk in wanted_foreign_keys(source.foreign_keys, parents):
+    wanted = list(wanted_foreign_keys(source.foreign_keys, parents))
+    led = {policy.age, *_leads(source.shape, there)}
+    for column in dict.fromkeys(fk.columns[0] for fk in wanted if fk.parent in joined):
+        if column not in led:
+            index = sql.SQL("CREATE INDEX ON {} ({})").format(_table(name), sql.Identifier(column)).as_string(None)
+            steps.append(SetupStep(tier=tier, action=f"create an index on {name} that begins with {column}", sql=index))
+    for fk in wanted:
         if fk.name not in there.foreign_keys:
             text = _foreign_key(name, fk, may_have_rows=there.shape is not None and not there.shape.is_tree)
             steps.append(SetupStep(tier=tier, action=f"{_ADD_FOREIGN_KEY} {fk.name} from {name} to {fk.parent}", sql=text))

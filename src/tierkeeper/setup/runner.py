@@ -178,7 +178,7 @@ def missing_for(
         for parent in {fk.parent for fk in table.foreign_keys}.intersection(along):
             parents[parent] = observe.source_table(source, parent).shape
     there = observe.destination_table(destination, policy.name, table.objects, tier=tier)
-    return decide.once([*steps, *decide.table_steps(tier, policy, table, there, parents)])
+    return decide.once([*steps, *decide.table_steps(tier, policy, table, there, parents, joined=along)])
 
 
 def apply_steps(conn: Connection, steps: Iterable[SetupStep]) -> None:

@@ -96,6 +96,12 @@ TO STDOUT {options}
 -- name: undo_rows
 DELETE FROM {table} WHERE xmin = {xid} AND {near}
 
+-- name: keys_staging
+CREATE TEMP TABLE {staging} ON COMMIT DROP AS SELECT {keys} FROM {table} LIMIT 0
+
+-- name: among_keys
+ctid = ANY (ARRAY(SELECT t.ctid FROM {staging} AS s JOIN {table} AS t ON {same}))
+
 -- name: keys_taken
 SELECT EXISTS (SELECT FROM tierkeeper.ledger AS l WHERE l.state = 'copied' AND l.copy_xid::xid = t.xmin), {keys}
 FROM {staging} AS s JOIN {table} AS t ON {same}
