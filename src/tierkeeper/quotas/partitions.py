@@ -94,6 +94,8 @@ class PartitionDropper:
             except _Stays as why:
                 if str(why) != plan.HAS_ROWS:
                     self._done.notes.append(f"{self._table}: its old partition {found.name} stays: {why}")
+                if str(why) == HELD:
+                    break  # what held this one up would hold up the next, and the application would queue behind each try
         return self._done
 
     def _try(self, found: OldPartition, cutoff: datetime, apart: Collection[TableName]) -> None:
