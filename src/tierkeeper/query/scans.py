@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 OUTSIDE: Final = "lies outside of the years 1 to 9999"
-_SNAPSHOT_GONE: Final = re.compile(r'snapshot "[^"]*" does not exist|invalid snapshot identifier')  # its transaction was ended
+_SNAPSHOT_GONE: Final = re.compile(  # its transaction was ended, or its session
+    r'snapshot "[^"]*" does not exist|invalid snapshot identifier|could not import the requested snapshot'
+)
 _FIRST, _BEYOND = "0001-01-01", "10000-01-01"
 
 
