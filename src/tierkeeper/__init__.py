@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,13 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["open"]
 
+# Before Arrow is loaded, which else keeps what it has freed: of a wide row several times its size.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+
 
 def open(config: Path | str | None = None) -> Keeper:
     """The keeper of the tiers in `config`, else in TIERKEEPER_CONFIG, ./tierkeeper.toml or the environment.
 
     It connects when it is first asked something. Raises Faults for a wrong configuration.
     """
-    import os
     from pathlib import Path
 
     from tierkeeper.compose import open_keeper

@@ -272,10 +272,13 @@ def _read(reader: pa.RecordBatchReader, schema: pa.Schema, place: str) -> Iterat
         raise Failed(place, f"the source gave {difference}", _REMEDY_SOURCE)
     while True:
         try:
-            batch = reader.read_next_batch()
+            columns = reader.read_next_batch().columns
         except StopIteration:
             return
         except (pa.ArrowException, OSError) as error:
             kind = NotNow if isinstance(error, OSError) else Failed  # the link or the server went away
             raise kind(place, f"the source's rows stopped coming ({str(error).splitlines()[0]})", _REMEDY_SOURCE) from error
-        yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+        batch = pa.RecordBatch.from_arrays(columns, schema=schema)
+        del columns
+        yield batch
+        del batch

@@ -25,12 +25,13 @@ from tierkeeper.archive.digest import ContentDigest
 from tierkeeper.archive.lossless import arrow_schema
 from tierkeeper.archive.model import Contents, Segment
 from tierkeeper.archive.reading import SegmentReader
-from tierkeeper.archive.segment import row_groups
+from tierkeeper.archive.segment import PAGE_BY_PAGE, parquet_writer, read_batches, row_groups, rows_in
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.postgres import ddl, shapes
+from tierkeeper.postgres.copy import rows_out
 from tierkeeper.postgres.link import Link, transaction, translated
 
 _NOT_KEPT: Final = "Nothing was kept: restore into a .parquet file, or on a server of the version that the rows came from"
@@ -197,7 +198,9 @@ def _copy_in(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Cont
     with cur.copy(into) as stream:
         for batch in selection.batches():
             digest.update(batch)
-            stream.write(rows.to_csv(batch))
+            for piece in _pieces(batch):
+                stream.write(rows.to_csv(piece))
+            del batch
     return digest
 
 
@@ -210,8 +213,8 @@ def _read_back(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Co
     query = sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(
         expressions, sql.Identifier(name.schema, name.name)
     )
-    with cur.copy(query) as stream, _readable(f"table {name}"):
-        for block in rows.gathered(bytes(row) for row in stream):
+    with _readable(f"table {name}"):
+        for block in rows_out(cur, query, binary=False):
             digest.update(rows.from_csv(block, selection.schema))
     return digest
 
@@ -223,9 +226,8 @@ def _csv_file(selection: Selection, file: BinaryIO, place: str) -> tuple[Content
     file.write(top)
     for batch in selection.batches():
         sent.update(batch)
-        step = max(1, batch.num_rows * COPY_BLOCK_BYTES // max(1, batch.nbytes))
-        for at in range(0, batch.num_rows, step):
-            blocks.append(file.write(rows.to_csv(batch.slice(at, step))))
+        blocks += (file.write(rows.to_csv(piece)) for piece in _pieces(batch))
+        del batch
     file.flush()
     file.seek(len(top))
     with _readable(place):
@@ -237,17 +239,27 @@ def _csv_file(selection: Selection, file: BinaryIO, place: str) -> tuple[Content
 def _parquet_file(selection: Selection, file: BinaryIO, place: str) -> tuple[ContentDigest, ContentDigest]:
     sent, kept = ContentDigest(selection.schema), ContentDigest(selection.schema)
     metadata = {"tierkeeper": selection.contents.to_json()}
-    with pq.ParquetWriter(pa.PythonFile(file, mode="w"), selection.schema.with_metadata(metadata), compression="zstd") as writer:
-        for group in row_groups(selection.batches()):
+    groups = row_groups(selection.batches())
+    group = next(groups, [])
+    with parquet_writer(pa.PythonFile(file, mode="w"), selection.schema.with_metadata(metadata), group) as writer:
+        while group:
             for batch in group:
                 sent.update(batch)
             writer.write_table(pa.Table.from_batches(group, schema=selection.schema))
+            del batch, group  # or they would stay while the next group is read
+            group = next(groups, [])
     file.flush()
     file.seek(0)
     with _readable(place):
-        for batch in pq.ParquetFile(pa.PythonFile(file, mode="r"), pre_buffer=False).iter_batches():
+        for batch in read_batches(pq.ParquetFile(pa.PythonFile(file, mode="r"), **PAGE_BY_PAGE)):
             kept.update(pa.RecordBatch.from_arrays(batch.columns, schema=selection.schema))
     return sent, kept
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """`batch` in pieces of about COPY_BLOCK_BYTES."""
+    step = rows_in(batch, COPY_BLOCK_BYTES)
+    return (batch.slice(at, step) for at in range(0, batch.num_rows, step))
 
 
 def _compare(sent: ContentDigest, kept: ContentDigest, place: str) -> None:

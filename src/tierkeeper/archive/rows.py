@@ -4,13 +4,9 @@ Pure but for the memory it uses; whoever calls it has the connection or the file
 """
 
 import io
-from collections.abc import Iterable, Iterator
-from typing import Final
 
 import pyarrow as pa
 from pyarrow import csv
-
-_BLOCK_BYTES: Final = 2**20  # rows are gathered to about this much before they are parsed
 
 
 def to_csv(batch: pa.RecordBatch) -> bytes:
@@ -25,7 +21,7 @@ def header(schema: pa.Schema) -> bytes:
     return (",".join('"' + name.replace('"', '""') + '"' for name in schema.names) + "\n").encode()
 
 
-def from_csv(block: bytes, schema: pa.Schema) -> pa.RecordBatch:
+def from_csv(block: bytes | bytearray | memoryview, schema: pa.Schema) -> pa.RecordBatch:
     """Whole CSV rows, written by `to_csv` or by Postgres with FORCE_QUOTE, as one record batch of exactly `schema`."""
     table = csv.read_csv(
         pa.BufferReader(block),
@@ -41,17 +37,3 @@ def from_csv(block: bytes, schema: pa.Schema) -> pa.RecordBatch:
         ),
     )
     return table.combine_chunks().to_batches()[0]
-
-
-def gathered(rows: Iterable[bytes]) -> Iterator[bytes]:
-    """Blocks of whole rows, so that the longest row, and not the table, bounds the memory."""
-    held: list[bytes] = []
-    size_bytes = 0
-    for row in rows:
-        held.append(row)
-        size_bytes += len(row)
-        if size_bytes >= _BLOCK_BYTES:
-            yield b"".join(held)
-            held, size_bytes = [], 0
-    if held:
-        yield b"".join(held)

@@ -7,12 +7,12 @@ so that no page of one segment can stand in another.
 
 import hashlib
 import io
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, BinaryIO, Final
 from uuid import UUID
 
@@ -25,11 +25,13 @@ from tierkeeper.archive.digest import ContentDigest
 from tierkeeper.archive.lossless import Carried, arrow_schema
 from tierkeeper.archive.model import ColumnSummary, Contents
 from tierkeeper.kernel.errors import Failed
-from tierkeeper.kernel.limits import COPY_BLOCK_BYTES, DIGEST_ROWS, ROW_GROUP_BYTES, ROW_GROUP_ROWS
+from tierkeeper.kernel.limits import ARROW_BATCH_BYTES, COPY_BLOCK_BYTES, DIGEST_ROWS, ROW_GROUP_BYTES, ROW_GROUP_ROWS
 
 DATA_KEY_BYTES: Final = 32  # AES-256
 _METADATA: Final = b"tierkeeper"
 _ZSTD_LEVEL: Final = 3
+PAGE_BY_PAGE: Final = MappingProxyType({"pre_buffer": False, "buffer_size": COPY_BLOCK_BYTES})
+"""How a Parquet file is opened so that a column's pages are read one by one, and not the column of a row group at once."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_MICROSECONDS: Final = 86_400_000_000
 _LONGEST_SUMMARY: Final = 64  # characters of a least or greatest text; longer ones say little and make a manifest long
@@ -51,33 +53,38 @@ class Written:
 def write(contents: Contents, batches: Iterable[pa.RecordBatch], data_key: bytes, out: BinaryIO) -> Written:
     """Writes `batches`, sorted by age and key, as one encrypted file, row group by row group.
 
-    Reading the next row group overlaps with compressing the last one; memory holds two of them. Raises ValueError if
-    `batches` have other columns than `contents` says.
+    Reading the next row group overlaps with compressing the last one; memory holds two of them. One of wide rows, whose
+    compression alone takes three times a row, is compressed before the next is read. Raises ValueError if `batches` have other
+    columns than `contents` says.
     """
     carried = contents.carried
     schema = arrow_schema(carried)
     digest, summary, sink = ContentDigest(schema), _Summary(carried, contents.shape.key), _HashingSink(out)
     properties = pe.create_encryption_properties(data_key, aad_prefix=_aad(contents.segment), store_aad_prefix=False)
+    described = schema.with_metadata({_METADATA: contents.to_json()})
     delta = [c.column.name for c in carried if c.delta and c.column.name in (contents.age, *contents.shape.key)]
-    writer = pq.ParquetWriter(
-        sink,
-        schema.with_metadata({_METADATA: contents.to_json()}),
-        compression="zstd",
-        compression_level=_ZSTD_LEVEL,
-        use_dictionary=[n for n in schema.names if n not in delta],
-        column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
-        encryption_properties=properties,
-    )
-    with writer, ThreadPoolExecutor(1, "segment-writer") as pool:
+    groups = row_groups(batches)
+    group = next(groups, [])
+    described = schema.with_metadata({_METADATA: contents.to_json()})
+    with (
+        parquet_writer(sink, described, group, delta, encryption_properties=properties) as writer,
+        ThreadPoolExecutor(1, "segment-writer") as pool,
+    ):
         pending: Future[None] | None = None
-        for group in row_groups(batches):
+        while group:
             for batch in group:
                 digest.update(batch)
                 summary.update(batch)
             if pending is not None:
                 pending.result()
             table = pa.Table.from_batches([pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in group])
-            pending = pool.submit(writer.write_table, table, row_group_size=ROW_GROUP_ROWS)
+            if table.nbytes < table.num_rows * COPY_BLOCK_BYTES:
+                pending = pool.submit(writer.write_table, table, row_group_size=ROW_GROUP_ROWS)
+            else:
+                writer.write_table(table)
+                pending = None
+            del batch, group, table  # or they would stay while the next group is read
+            group = next(groups, [])
         if pending is not None:
             pending.result()
     return Written(
@@ -85,25 +92,52 @@ def write(contents: Contents, batches: Iterable[pa.RecordBatch], data_key: bytes
     )
 
 
+def parquet_writer(
+    sink: Any, schema: pa.Schema, first: Sequence[pa.RecordBatch], delta: Sequence[str] = (), **options: Any
+) -> pq.ParquetWriter:
+    """A writer of rows, the first of which are `first`; the numbers and times in `delta` are kept as differences.
+
+    Columns with wide values get no dictionary and no least and greatest value: these would lie in memory beside the values.
+    """
+    size_bytes = {n: max((b.column(n).nbytes for b in first), default=0) for n in schema.names}
+    narrow = [f.name for f in schema if not pa.types.is_string(f.type) or size_bytes[f.name] < ROW_GROUP_BYTES // 2]
+    return pq.ParquetWriter(
+        sink,
+        schema,
+        compression="zstd",
+        compression_level=_ZSTD_LEVEL,
+        use_dictionary=[n for n in narrow if n not in delta],
+        column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED") or None,
+        write_statistics=narrow,
+        **options,
+    )
+
+
 def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
-    """`batches` cut and gathered into groups of at most ROW_GROUP_ROWS rows, sooner ended where they reach ROW_GROUP_BYTES."""
+    """`batches` cut and gathered into groups of at most ROW_GROUP_ROWS rows, sooner ended where they reach ROW_GROUP_BYTES.
+
+    Nothing of a group is held here once the next is asked for.
+    """
     group: list[pa.RecordBatch] = []
     rows = size_bytes = 0
     for batch in batches:
-        pieces = max(1, math.ceil(batch.nbytes / ROW_GROUP_BYTES)) if batch.num_rows else 1
-        step = max(1, batch.num_rows // pieces)
-        at = 0
+        step, at = rows_in(batch, ROW_GROUP_BYTES), 0
         while at < batch.num_rows:
-            piece = batch.slice(at, min(step, ROW_GROUP_ROWS - rows))
-            group.append(piece)
-            at += piece.num_rows
-            rows += piece.num_rows
-            size_bytes += piece.nbytes
+            group.append(batch.slice(at, min(step, ROW_GROUP_ROWS - rows)))
+            at += group[-1].num_rows
+            rows += group[-1].num_rows
+            size_bytes += group[-1].nbytes
             if rows == ROW_GROUP_ROWS or size_bytes >= ROW_GROUP_BYTES:
                 yield group
                 group, rows, size_bytes = [], 0, 0
+        del batch
     if group:
         yield group
+
+
+def rows_in(batch: pa.RecordBatch, size_bytes: int) -> int:
+    """How many rows of `batch` have about `size_bytes`; at least one."""
+    return max(1, int(batch.num_rows * size_bytes // max(1, batch.nbytes)))
 
 
 @contextmanager
@@ -111,7 +145,7 @@ def opened(file: BinaryIO, segment: UUID, data_key: bytes, place: str) -> Iterat
     """The encrypted `file` for reading. Raises Failed, naming `place`, at the first byte that is not what was written."""
     properties = pe.create_decryption_properties(data_key, aad_prefix=_aad(segment))
     with authenticated(place):
-        parquet = pq.ParquetFile(pa.PythonFile(file, mode="r"), decryption_properties=properties, pre_buffer=False)
+        parquet = pq.ParquetFile(pa.PythonFile(file, mode="r"), decryption_properties=properties, **PAGE_BY_PAGE)
         description = (parquet.schema_arrow.metadata or {}).get(_METADATA, b"")
     contents = Contents.from_json(description, place)
     if contents.segment != segment:
@@ -153,9 +187,7 @@ class OpenSegment:
         read = list(dict.fromkeys([*wanted.names, *([self.contents.age] if bounded else [])]))
         groups = [g for g in range(self.parquet.num_row_groups) if self._may_match(g, since, until)]
         with authenticated(self.place):
-            for batch in self.parquet.iter_batches(
-                batch_size=DIGEST_ROWS, row_groups=groups, columns=read if columns is not None else None
-            ):
+            for batch in read_batches(self.parquet, groups, read if columns is not None else None):
                 rows = batch
                 if bounded:
                     rows = batch.filter(age_mask(batch.column(self.contents.age), since, until))
@@ -179,6 +211,16 @@ class OpenSegment:
         unit = _DAY_MICROSECONDS if pa.types.is_date(field.type) else 1
         after = since is None or statistics.max_raw * unit >= _microseconds(since)
         return bool(after and (until is None or statistics.min_raw * unit < _microseconds(until)))
+
+
+def read_batches(
+    parquet: pq.ParquetFile, groups: Sequence[int] | None = None, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The rows of all row groups, or of `groups`, in order: of wide rows few at a time."""
+    for group in range(parquet.num_row_groups) if groups is None else groups:
+        known = parquet.metadata.row_group(group)
+        few = known.num_rows * ARROW_BATCH_BYTES // max(1, known.total_byte_size)
+        yield from parquet.iter_batches(batch_size=min(DIGEST_ROWS, max(1, few)), row_groups=[group], columns=columns)
 
 
 def age_mask(ages: pa.Array, since: datetime | None, until: datetime | None) -> pa.Array:
@@ -264,7 +306,7 @@ class _Summary:
             self._nulls[i] += array.null_count
             # Text of a type that sorts by value would mislead, and NaN has no place in Arrow's order.
             if carried.native and not pa.types.is_floating(carried.type) and not pa.types.is_boolean(carried.type):
-                both = pc.min_max(array)
+                both = pc.min_max(_shortened(array))
                 if both["min"].is_valid:
                     least, greatest = _plain(both["min"]), _plain(both["max"])
                     old = self._extremes[i]
@@ -290,6 +332,11 @@ class _Summary:
 
     def _key_of(self, batch: pa.RecordBatch, row: int) -> tuple[str, ...]:
         return tuple(_shown(_plain(batch.column(name)[row])) for name in self._key)
+
+
+def _shortened(array: pa.Array) -> pa.Array:
+    """Texts as far as they tell whether their least or greatest is too long to be kept; cutting them keeps their order."""
+    return pc.utf8_slice_codeunits(array, 0, _LONGEST_SUMMARY + 1) if pa.types.is_string(array.type) else array
 
 
 def _plain(scalar: pa.Scalar) -> Any:

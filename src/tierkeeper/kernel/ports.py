@@ -19,6 +19,8 @@ from tierkeeper.kernel.tables import TableName, TableShape
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Block = bytearray | memoryview
+"""Whole rows as COPY carries them."""
 LedgerState = Literal["open", "copied", "done", "undone", "forgotten"]
 
 
@@ -77,7 +79,7 @@ class SourceSnapshot(Protocol):
     @property
     def extent(self) -> Extent: ...
 
-    def copy(self, columns: Sequence[str], *, binary: bool, digest: RowDigest | None = None) -> Generator[bytearray]:
+    def copy(self, columns: Sequence[str], *, binary: bool, digest: RowDigest | None = None) -> Generator[Block]:
         """The batch's rows as COPY data, in blocks; `digest` has counted them in when it ends. Close it when you stop early."""
         ...
 

@@ -233,7 +233,8 @@ class MoveService:
         return mover.run(selection)
 
     def _weigh(self, request: Request, source: Source, selection: Selection, ends: Ends) -> Weighed:
-        width.refuse(source.conn, source.tier, selection, source.holdings.parts(selection))
+        parts, as_text = source.holdings.parts(selection), request.destination == "archive"
+        width.refuse(source.conn, source.tier, selection, parts, as_text=as_text)
         pace, counted = self._pace(request), source.holdings.count(selection)
         rows = counted if request.limit is None else min(counted, request.limit)
         weighed = weigh(ends.looking, selection, rows, batch_rows=pace.batch_rows, in_flight=pace.in_flight)

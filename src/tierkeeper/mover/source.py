@@ -14,7 +14,7 @@ from tierkeeper.kernel.digest import RowDigest
 from tierkeeper.kernel.errors import Failed, Fenced, NotNow, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
-from tierkeeper.kernel.ports import Batch, Extent, LedgerRow
+from tierkeeper.kernel.ports import Batch, Block, Extent, LedgerRow
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import fitness, model, references
 from tierkeeper.mover.holdings import Holdings, one
@@ -58,7 +58,7 @@ class Snapshot:
     extent: Extent
     ends: bool = True
 
-    def copy(self, columns: Sequence[str], *, binary: bool, digest: RowDigest | None = None) -> Generator[bytearray]:
+    def copy(self, columns: Sequence[str], *, binary: bool, digest: RowDigest | None = None) -> Generator[Block]:
         query = sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(
             model.names(columns), model.qualified(self.batch.heap), _text(self.batch.predicate)
         )

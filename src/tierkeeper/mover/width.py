@@ -39,13 +39,15 @@ class Width:
         return sql.SQL("({} + {} * {})").format(self.sure, sql.Literal(PACKED_RATIO), self.packed)
 
 
-def of(shape: TableShape, toasted: Sequence[str]) -> Width:
-    """The width of a row in its columns `toasted`."""
+def of(shape: TableShape, toasted: Sequence[str], *, as_text: bool = False) -> Width:
+    """The width of a row in its columns `toasted` as it travels: `as_text`, which the table may need anyway, or in binary."""
+    as_text = as_text or bool(shape.as_text)
     sure, packed, unpacked = (list[sql.Composable]([sql.SQL("0::bigint")]) for _ in range(3))
     for column in (c for c in shape.columns if c.name in toasted):
         name = sql.Identifier(column.name)
         if column.base in _RAW_SIZES:
-            sure.append(sql.SQL("coalesce(octet_length({}), 0)").format(name))
+            doubled = sql.SQL("2 * " if as_text and column.base == "bytea" else "")  # two digits a byte
+            sure.append(sql.SQL("{}coalesce(octet_length({}), 0)::bigint").format(doubled, name))
             continue
         size = sql.SQL("coalesce(pg_column_size({}), 0)").format(name)
         compressed = sql.SQL("pg_column_compression({}) IS NOT NULL").format(name)
@@ -53,7 +55,7 @@ def of(shape: TableShape, toasted: Sequence[str]) -> Width:
         if column.element is not None:
             spread = sql.SQL("CASE WHEN {} THEN {} ELSE {} * {} / {} + 1 END")
             packed.append(spread.format(compressed, size, size, sql.Literal(ARRAY_RATIO), sql.Literal(PACKED_RATIO)))
-            binary = sql.SQL("0") if shape.as_text else sql.SQL("octet_length(array_send({}))").format(name)
+            binary = sql.SQL("0") if as_text else sql.SQL("octet_length(array_send({}))").format(name)
             unpacked.append(sql.SQL("coalesce(greatest({}, {}), 0)").format(text, binary))
             continue
         one = sql.SQL("CASE WHEN {} THEN {} ELSE 0 END")
@@ -70,7 +72,9 @@ def toasted(cur: psycopg.Cursor, heap: TableName) -> tuple[list[str], int]:
     return [str(column) for column, _ in rows], int(rows[0][1]) if rows else 0
 
 
-def refuse(conn: Connection, tier: Tier, selection: Selection, parts: Sequence[TableName | None]) -> None:
+def refuse(
+    conn: Connection, tier: Tier, selection: Selection, parts: Sequence[TableName | None], *, as_text: bool = False
+) -> None:
     """Raises UsageError, with the key, for a row above ROW_BYTES_MAX in one of `parts` (None: the table itself).
 
     Only a heap with much out of line can have one. Values whose size Postgres does not know are unpacked there, of those
@@ -78,7 +82,7 @@ def refuse(conn: Connection, tier: Tier, selection: Selection, parts: Sequence[T
     """
     for part in parts:
         try:
-            found = _too_wide(conn, selection, part or selection.shape.name)
+            found = _too_wide(conn, selection, part or selection.shape.name, as_text=as_text)
         except errors.UndefinedTable:
             if part is None:
                 raise
@@ -87,19 +91,19 @@ def refuse(conn: Connection, tier: Tier, selection: Selection, parts: Sequence[T
             *key, size_bytes = found
             raise UsageError(
                 f"{selection.shape.name} ({tier})",
-                f"the row with the key {', '.join(key)} has {int(size_bytes) // 10**6} MB, and no row above "
-                f"{ROW_BYTES_MAX // 10**6} MB can be moved",
+                f"the row with the key {', '.join(key)} has {int(size_bytes) // 10**6} MB on its way, and no row "
+                f"above {ROW_BYTES_MAX // 10**6} MB can be moved",
                 "Leave it out with --where, or make its values smaller",
             )
 
 
-def _too_wide(conn: Connection, selection: Selection, heap: TableName) -> tuple[str, ...] | None:
+def _too_wide(conn: Connection, selection: Selection, heap: TableName, *, as_text: bool) -> tuple[str, ...] | None:
     """A row of `heap` that is too wide: its key, and how many bytes it has."""
     with transaction(conn, read_only=True) as cur:
         columns, toasted_bytes = toasted(cur, heap)
         if (toasted_bytes + _PAGE_BYTES) * PACKED_RATIO <= ROW_BYTES_MAX:
             return None
-        row = of(selection.shape, columns)
+        row = of(selection.shape, columns, as_text=as_text)
         query = _SQL["too_wide"].format(
             key=sql.SQL(", ").join(model.text_of(k, "t") for k in selection.shape.key), table=model.qualified(heap),
             eligible=selection.eligible(None), limit=sql.Literal(ROW_BYTES_MAX),

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
 from tierkeeper.kernel.errors import Failed, NotNow
+from tierkeeper.kernel.limits import ARROW_BATCH_BYTES
 from tierkeeper.postgres.link import MOVER_LOCK, PINNED, Link
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_BATCH_HINT: Final = "adbc.postgresql.batch_size_hint_bytes"
 _PASSES: Final = ("08", "40", "53", "57")
 """Classes of SQLSTATE that pass by themselves: connection, rollback, resources, the operator's doing."""
 
@@ -35,6 +37,7 @@ def snapshot_reader(link: Link, snapshot: str, query: str, *, purpose: str) -> I
                 cur.execute(f"SELECT pg_advisory_xact_lock_shared({MOVER_LOCK[0]}, {MOVER_LOCK[1]})")
             cur.execute("SET LOCAL row_security = off")
             cur.execute("SET LOCAL search_path = pg_catalog")
+            cur.adbc_statement.set_options(**{_BATCH_HINT: str(ARROW_BATCH_BYTES)})
             cur.execute(query)
             with cur.fetch_record_batch() as reader:
                 yield reader

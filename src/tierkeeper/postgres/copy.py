@@ -13,13 +13,19 @@ from psycopg import errors, pq, sql
 
 from tierkeeper.kernel.digest import RowDigest, weigh
 from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
+from tierkeeper.kernel.ports import Block
 
 _HEADER_BYTES = 19  # of binary COPY: signature, flags, length of an extension that Postgres has never used
 _TRAILER = b"\xff\xff"  # of binary COPY: no row begins so, for no table has 65535 columns
 
+_NOTHING = memoryview(b"")  # instead of a row that has been sent, lest it lie beside the next
 
-def rows_out(cur: psycopg.Cursor, query: sql.Composed, *, binary: bool, digest: RowDigest | None = None) -> Generator[bytearray]:
-    """What a `COPY … TO STDOUT` says, in blocks of about `COPY_BLOCK_BYTES`: memory is bounded by one block and one row.
+
+def rows_out(cur: psycopg.Cursor, query: sql.Composed, *, binary: bool, digest: RowDigest | None = None) -> Generator[Block]:
+    """What a `COPY … TO STDOUT` says, in blocks of about `COPY_BLOCK_BYTES`, each of whole rows.
+
+    A row that is larger is a block of its own, as libpq gave it: memory is bounded by one block, or one row and what libpq
+    holds of it.
 
     `digest` counts the rows in, without the header and the trailer of `binary`, and is whole when the generator has ended. Close
     it when you stop early: that cancels the COPY and leaves the connection usable.
@@ -35,13 +41,20 @@ def rows_out(cur: psycopg.Cursor, query: sql.Composed, *, binary: bool, digest: 
             if size == _HEADER_BYTES:  # it came alone: there is no row
                 rows, total = rows - 1, total - weigh(b"")
         while size > 0:
-            block += row
             rows += 1
             total += weigh(row)
-            if len(block) >= COPY_BLOCK_BYTES:
-                size_bytes += len(block)
-                yield block
-                block = bytearray()
+            if size >= COPY_BLOCK_BYTES:
+                size_bytes += len(block) + size
+                if block:
+                    yield block
+                yield row
+                block, row = bytearray(), _NOTHING
+            else:
+                block += row
+                if len(block) >= COPY_BLOCK_BYTES:
+                    size_bytes += len(block)
+                    yield block
+                    block = bytearray()
             size, row = take(1)
             if size == 0:
                 size, row = _take(pgconn)
@@ -53,7 +66,7 @@ def rows_out(cur: psycopg.Cursor, query: sql.Composed, *, binary: bool, digest: 
             digest.add(rows, total, size_bytes)
 
 
-def rows_in(cur: psycopg.Cursor, query: sql.Composed, blocks: Iterable[bytearray]) -> None:
+def rows_in(cur: psycopg.Cursor, query: sql.Composed, blocks: Iterable[Block]) -> None:
     """Sends `blocks` to a `COPY … FROM STDIN`."""
     with cur.copy(query) as copy:
         for block in blocks:

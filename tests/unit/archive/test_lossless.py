@@ -87,11 +87,6 @@ def test_csv_gives_back_every_bit(values: list[tuple[object, ...]]) -> None:
     assert [str(v) for v in back.column(2)] == [str(v) for v in batch.column(2)]  # -0.0 equals 0.0, but prints its sign
 
 
-def test_rows_are_gathered_whole() -> None:
-    blocks = list(rows.gathered([b"x" * 600_000] * 5))
-    assert [len(b) for b in blocks] == [1_200_000, 1_200_000, 600_000]
-
-
 def test_what_a_file_says_of_itself_survives_and_damage_is_named() -> None:
     from uuid import uuid4
 
