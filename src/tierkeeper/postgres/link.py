@@ -156,14 +156,16 @@ def transaction(
     isolation: Isolation = "read committed",
     read_only: bool = False,
     lock: sql.Composable | None = None,
+    lock_seconds: float = LOCK_SECONDS,
 ) -> Iterator[Cursor]:
     """One transaction under the pinned settings. An explicit READ WRITE also works where a full tier's default is read-only.
 
     A write is durable when this returns: `synchronous_commit` is on, whatever the server's default. A read-only one may be
     ended early by its body with COMMIT. One on a connection made for the purpose `mover` shares MOVER_LOCK. `lock` is a LOCK
-    TABLE that comes before anything takes a snapshot: what the catalog says of the table in it then stays so.
+    TABLE that comes before anything takes a snapshot: what the catalog says of the table in it then stays so. No lock is
+    waited for longer than `lock_seconds`.
     """
-    first: list[sql.Composable] = [*_begin(isolation, read_only, LOCK_SECONDS)]
+    first: list[sql.Composable] = [*_begin(isolation, read_only, lock_seconds)]
     if lock is not None:
         first.append(lock)
     if conn.info.get_parameters().get("application_name", "").startswith(_MOVER):

@@ -157,11 +157,9 @@ class PartitionDropper:
 
         In the order in which a query takes its locks: outer before inner.
         """
-        lock = sql.SQL("SET LOCAL lock_timeout = {}; LOCK TABLE ONLY {}, {} IN ACCESS EXCLUSIVE MODE").format(
-            sql.Literal(f"{DROP_LOCK_SECONDS}s"), _named(found.table), _named(found.name)
-        )
+        lock = sql.SQL("LOCK TABLE ONLY {}, {} IN ACCESS EXCLUSIVE MODE").format(_named(found.table), _named(found.name))
         try:
-            with transaction(self._conn, lock=lock) as cur:
+            with transaction(self._conn, lock=lock, lock_seconds=DROP_LOCK_SECONDS) as cur:
                 yield cur
         except errors.DependentObjectsStillExist as error:
             raise _Stays((error.diag.message_detail or "something depends on it").splitlines()[0]) from error
