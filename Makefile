@@ -35,7 +35,7 @@ reference: setup
 	$(PY) -m tierkeeper.cli.reference docs/reference
 
 test-long: setup
-	$(PY) -m pytest -m long --timeout 7200
+	$(PY) -m pytest -m long --numprocesses 2 --dist worksteal --timeout 7200
 
 bench: setup
 	for name in move archive-write; do $(PY) -m bench $$name --json || exit 1; done

@@ -34,7 +34,13 @@ class Ended:
 def _forks() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["tierkeeper.cli.app", "tierkeeper.archive.service", "adbc_driver_postgresql.dbapi", "tierkeeper.testing.crash"]
+        [
+            "tierkeeper.cli.app",
+            "tierkeeper.compose",
+            "tierkeeper.archive.service",
+            "adbc_driver_postgresql.dbapi",
+            "tierkeeper.testing.crash",
+        ]
     )
     return context
 
@@ -82,6 +88,7 @@ class Hop:
     before: datetime
     batch_rows: int
     hurry: float = 1
+    where: str | None = None
     again: bool = False  # after an error of the project's: the same process tries once more
 
 
@@ -129,7 +136,7 @@ def _hop(hop: Hop, at: At | None, wire: "Wire[Any, Any]") -> None:
     wire.send(("began",))
     for _ in range(1 + hop.again):
         try:
-            result = keeper.move(TableName("public", hop.table), hop.source, hop.destination, before=hop.before)
+            result = keeper.move(TableName("public", hop.table), hop.source, hop.destination, before=hop.before, where=hop.where)
         except TierkeeperError as error:
             wire.send(("told", error.exit_code.name, str(error)))
         except Exception:  # noqa: BLE001 - told by the one who started us

@@ -12,7 +12,7 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any, Literal, get_args
 
 import processes
-from campaign import BEFORE, SOURCE, Tally, World
+from campaign import BEFORE, SOURCE, Tally, World, where
 from faultproxy import FaultProxy
 from processes import At, Hop
 from tierkeeper.kernel.errors import Exit
@@ -80,7 +80,7 @@ class Strike:
         self._world, self._destination, self._chance, self._tally = world, destination, chance, tally
         self._hop = Hop(
             world.config, world.environment, table, SOURCE[destination], destination, BEFORE[destination],
-            batch_rows=chance.choice((5, 12, 60)), again=chance.random() < 0.5,
+            batch_rows=chance.choice((5, 12, 60)), again=chance.random() < 0.5, where=where(destination),
         )  # fmt: skip
         self.wrong: list[str] = []
         self.later: list[threading.Timer] = []

@@ -21,6 +21,8 @@ from tierkeeper.kernel.policy import Tier
 
 WORLDS, RUNS = 40, 25
 """A thousand runs: a world's rows, markers and segments grow with each of its runs."""
+HOPS: tuple[Tier, ...] = ("main", "core", "archive")
+"""In turn, each over every table: some of what came to Main goes back, and is there again when the next run takes it down."""
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +32,10 @@ def servers(server_folder: Path) -> Iterator[Servers]:
 
 
 def say(config: pytest.Config, *lines: str) -> None:
-    """Past pytest's capture: a campaign of half an hour shows how far it is."""
+    """Past pytest's capture, from each of its processes: a campaign of half an hour shows how far it is."""
     with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():  # type: ignore[union-attr]
-        sys.stdout.write("\n" + "\n".join(lines))
-        sys.stdout.flush()
+        sys.stderr.write("\n" + "\n".join(lines))
+        sys.stderr.flush()
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +57,10 @@ class Campaign:
     def run(self, number: int) -> list[str]:
         """What was wrong in the world's run of this `number`."""
         table = TABLES[number % len(TABLES)]
-        destination: Tier = "archive" if number // len(TABLES) % 2 else "main"
+        turn, hop = divmod(number // len(TABLES), len(HOPS))
+        destination = HOPS[hop]
         faults = plan(destination)
-        fault = faults[(self._seed * RUNS // 2 + number // 2) % len(faults)]
+        fault = faults[(self._seed * RUNS // len(HOPS) + turn * len(TABLES) + number % len(TABLES)) % len(faults)]
         writers = self._chance.choice((0, 1, 2))
         if destination == "main":
             self._world.fill(table, self._chance, 60)
