@@ -36,7 +36,7 @@ FIRST, MAIN_UNTIL, CORE_UNTIL, LAST = (datetime(2024, month, 1, tzinfo=UTC) for 
 """Rows before CORE_UNTIL leave Core, and Main before MAIN_UNTIL; the application's rows are between FIRST and LAST."""
 BEFORE: dict[Tier, datetime] = {"main": CORE_UNTIL, "archive": MAIN_UNTIL, "core": LAST}
 SOURCE: dict[Tier, Tier] = {"main": "core", "archive": "main", "core": "main"}
-RETURNS = 4
+RETURNS = 2
 """Every so many rows (by their tags, which never change) are brought back from Main to Core."""
 LONGEST_READER_SECONDS = 2
 
