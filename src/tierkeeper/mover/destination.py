@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg import errors, sql
 
 from tierkeeper.kernel.digest import RowDigest
-from tierkeeper.kernel.errors import Failed, Fenced, NotNow, TierkeeperError, UsageError
+from tierkeeper.kernel.errors import Failed, Fenced, NotNow, TierkeeperError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, SourceSnapshot
@@ -197,23 +197,11 @@ class PostgresDestination:
 
         A table that is not there yet is fit: the setup makes it.
         """
-        with transaction(self._conn, read_only=True) as cur:
-            refused = refusal(measure(self._conn, SELF_HOSTED), f"tiers.{self.tier}", gives_only=False)
-            found = cur.last(_SQL["table_fitness"], {"schema": table.schema, "table": table.name}).fetchone()
-        allowed, effect = found or (True, None)
-        place = f"{table} ({self.tier})"
-        if refused is not None:
-            raise refused
+        refused = refusal(measure(self._conn, SELF_HOSTED), f"tiers.{self.tier}", gives_only=False)
         around = fitness.look(self._conn, table)
-        unfit = around and fitness.fault(around, table, self.tier, arrives=True)
+        unfit = refused or (around and fitness.fault(around, table, self.tier, arrives=True))
         if unfit:
             raise unfit
-        if not allowed:
-            remedy = f"There: GRANT SELECT, INSERT, DELETE ON {table}, or connect as its owner"
-            raise UsageError(place, "the role may not read, write and delete its rows", remedy)
-        if effect is not None:
-            cause = f"the foreign key {effect} deletes or changes rows there when a copy is taken back"
-            raise UsageError(place, cause, "Drop it there, or make it one with ON DELETE NO ACTION")
 
     def drop_resolved(self, source: Source, shape: TableShape) -> None:
         """Forgets conflicts that the application has ended: a key that is not here any more, or long not at `source`.

@@ -4,13 +4,12 @@ Looking is one statement; judging is pure. Everything that would lose or double 
 changed (I1, I10); what merely runs along is a note of the plan.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-from psycopg.rows import class_row
 
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.tables import TableName, TableShape
+from tierkeeper.postgres.keeping import named, of_each
 from tierkeeper.postgres.link import Connection, transaction
 from tierkeeper.postgres.statements import load
 
@@ -19,12 +18,17 @@ _SQL = load("tierkeeper.mover", "fitness.sql")
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What one server has around a table; names are quoted as SQL writes them.
+    """What one server has around a table, in the order of `facts` in fitness.sql; names are quoted as SQL writes them.
 
-    `hidden_rows`: a policy of row level security applies to this role. `without_identity`: publications of deletes that the
-    table has no replica identity for. `counted`: columns that a sequence fills.
+    `effect`: a foreign key that deletes or changes rows when one of these is deleted. `hidden_rows`: a policy of row level
+    security applies to this role. `without_identity`: publications of deletes that the table has no replica identity for.
+    `counted`: columns that a sequence fills.
     """
 
+    replica: bool
+    may_leave: bool
+    may_arrive: bool
+    effect: str | None
     durable: bool
     hidden_rows: bool
     delete_rules: list[str]
@@ -36,12 +40,12 @@ class Surroundings:
     counted: list[str]
 
 
-def look(conn: Connection, table: TableName) -> Surroundings | None:
-    """What is around `table`; None where there is no such table."""
+@of_each
+def look(conn: Connection, tables: Sequence[TableName]) -> dict[TableName, Surroundings]:
+    """What is around a table; None where there is no such table."""
     with transaction(conn, read_only=True) as cur:
-        cur.row_factory = class_row(Surroundings)
-        found: Surroundings | None = cur.last(_SQL["facts"], {"schema": table.schema, "table": table.name}).fetchone()
-    return found
+        rows = cur.last(_SQL["facts"], named(tables)).fetchall()
+    return {TableName(schema, name): Surroundings(*facts) for schema, name, *facts in rows}
 
 
 def fault(seen: Surroundings, table: TableName, tier: str, *, arrives: bool) -> UsageError | None:
@@ -51,6 +55,11 @@ def fault(seen: Surroundings, table: TableName, tier: str, *, arrives: bool) -> 
 
 def _faults(seen: Surroundings, table: TableName, tier: str, *, arrives: bool) -> Iterator[UsageError]:
     place = f"{table} ({tier})"
+    if not arrives and seen.replica:
+        yield UsageError(f"tiers.{tier}", "this is a replica, which takes no writes", "Give the address of its primary")
+    if not arrives and not seen.may_leave:
+        remedy = f"There: GRANT SELECT, DELETE ON {table}, or connect as its owner"
+        yield UsageError(place, "the role may not read and delete its rows", remedy)
     if seen.hidden_rows:
         remedy = "Connect as a role with BYPASSRLS, or as its owner where it is not FORCE ROW LEVEL SECURITY"
         yield UsageError(place, "row level security hides rows of it from this role", remedy)
@@ -69,6 +78,12 @@ def _faults(seen: Surroundings, table: TableName, tier: str, *, arrives: bool) -
         yield UsageError(place, cause, f"There: ALTER TABLE {table} REPLICA IDENTITY USING INDEX …, or FULL")
     if arrives and not seen.durable:
         yield UsageError(place, "the table is unlogged: a crash empties it", f"There: ALTER TABLE {table} SET LOGGED")
+    if arrives and not seen.may_arrive:
+        remedy = f"There: GRANT SELECT, INSERT, DELETE ON {table}, or connect as its owner"
+        yield UsageError(place, "the role may not read, write and delete its rows", remedy)
+    if arrives and seen.effect is not None:
+        cause = f"the foreign key {seen.effect} deletes or changes rows there when a copy is taken back"
+        yield UsageError(place, cause, "Drop it there, or make it one with ON DELETE NO ACTION")
 
 
 def arrival_notes(seen: Surroundings, tier: str) -> list[str]:

@@ -77,7 +77,7 @@ class Holdings:
         name = part or selection.shape.name
         regclass = model.regclass(name)
         with transaction(self._conn, read_only=True) as cur:
-            toastable, _ = width.toasted(cur, name)
+            toastable, _ = width.toasted(self._conn, name)
             sizes = [sql.SQL("coalesce(sum(pg_column_size({})), 0)").format(sql.Identifier(c)) for c in toastable]
             query = _SQL["pieces"].format(
                 step=sql.Literal(step),

@@ -6,6 +6,7 @@ It only reads, but for a CHECKPOINT where the role may ask for one.
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from psycopg import sql
 
@@ -13,10 +14,12 @@ from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.limits import PACE_LOOK_SECONDS, PACE_SECONDS, SAMPLE_PAGES, SAMPLE_ROWS
 from tierkeeper.kernel.ports import Stop
+from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover import budget, model
 from tierkeeper.mover.budget import Cost, Server, Slot, Table
 from tierkeeper.mover.model import Selection
 from tierkeeper.mover.worker import Pace
+from tierkeeper.postgres.keeping import asked_once, named, of_each
 from tierkeeper.postgres.link import Connection, transaction, translated
 from tierkeeper.postgres.statements import load
 from tierkeeper.tiers.tier import Tier
@@ -26,6 +29,7 @@ _SQL = load("tierkeeper.mover", "budget.sql")
 _IDENTITIES = {"f": "full", "n": "nothing"}
 
 
+@asked_once
 def server(conn: Connection, tier: Tier, assumed_redo: int | None = None) -> Server:
     """The server of `tier` now, as a plain role may see it.
 
@@ -64,12 +68,10 @@ def server(conn: Connection, tier: Tier, assumed_redo: int | None = None) -> Ser
 def table(conn: Connection, selection: Selection, rows: int) -> Table:
     """The table of `selection`, `rows` of which would move; their sizes are those of a sample."""
     name, shape = selection.shape.name, selection.shape
+    heap, toast, index, indexes, estimate, identity, correlations = _kept(conn, name) or (0, 0, 0, 1, 0, "d", [None])
+    correlation = sum((of_heap or {}).get(selection.age, 1.0) for of_heap in correlations) / len(correlations)
+    percent = min(100.0, 100.0 * SAMPLE_PAGES * budget.PAGE_BYTES / max(heap, 1))
     with transaction(conn, read_only=True) as cur:
-        found = cur.execute(
-            _SQL["table"], {"schema": name.schema, "table": name.name, "age": selection.age}
-        ).fetchone()  # fmt: skip
-        heap, toast, index, indexes, estimate, identity, correlation = found or (0, 0, 0, 1, 0, "d", 1.0)
-        percent = min(100.0, 100.0 * SAMPLE_PAGES * budget.PAGE_BYTES / max(heap, 1))
         sample = cur.last(
             _SQL["sample"].format(
                 columns=_sizes([c.name for c in shape.columns]),
@@ -92,6 +94,13 @@ def table(conn: Connection, selection: Selection, rows: int) -> Table:
         scatter=1.0 - float(correlation) ** 2,
         identity=_IDENTITIES.get(str(identity), "default"),  # type: ignore[arg-type]
     )
+
+
+@of_each
+def _kept(conn: Connection, names: Sequence[TableName]) -> dict[TableName, tuple[Any, ...]]:
+    """What the server keeps for a table, as `table` of budget.sql has it."""
+    with transaction(conn, read_only=True) as cur:
+        return {TableName(schema, name): tuple(kept) for schema, name, *kept in cur.last(_SQL["table"], named(names))}
 
 
 def _sizes(columns: Sequence[str]) -> sql.Composed:

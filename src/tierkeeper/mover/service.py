@@ -28,6 +28,7 @@ from tierkeeper.mover.runner import Mover
 from tierkeeper.mover.source import Source
 from tierkeeper.mover.worker import Outcome, Pace
 from tierkeeper.postgres import shapes
+from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import translated
 from tierkeeper.tiers.tier import Tier as TierFacts
 
@@ -75,6 +76,10 @@ class MoveService:
 
     def plan(self, request: Request, *, explain: bool = False) -> MovePlan:
         """What `move` would do now; `explain` says which rows it would leave, and why. Changes nothing."""
+        with looking():
+            return self._plan(request, explain=explain)
+
+    def _plan(self, request: Request, *, explain: bool) -> MovePlan:
         policy = self._policy(request)
         with translated(str(request.table)), opened(self._tiers, request) as ends:
             source = Source(self._links[request.source], ends.source, request.source)

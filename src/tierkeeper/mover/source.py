@@ -11,7 +11,7 @@ from uuid import UUID
 from psycopg import errors, sql
 
 from tierkeeper.kernel.digest import RowDigest
-from tierkeeper.kernel.errors import Failed, Fenced, NotNow, UsageError
+from tierkeeper.kernel.errors import Failed, Fenced, NotNow
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Block, Extent, LedgerRow
@@ -21,6 +21,7 @@ from tierkeeper.mover.holdings import Holdings, one
 from tierkeeper.mover.model import Selection
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.arrow import snapshot_reader
+from tierkeeper.postgres.catalog import server_now
 from tierkeeper.postgres.copy import rows_out
 from tierkeeper.postgres.link import Connection, Link, transaction
 from tierkeeper.postgres.session import Cursor
@@ -100,30 +101,15 @@ class Source:
 
     def now(self) -> datetime:
         """The server's clock."""
-        with transaction(self.conn, read_only=True) as cur:
-            return one(cur.last("SELECT clock_timestamp()"), datetime)
+        return server_now(self.conn)
 
     def refuse_unfit(self, selection: Selection) -> None:
         """Raises UsageError where rows of the selection could not be taken away here, before anything is changed."""
         for table in dict.fromkeys([selection.shape.name, *(p for p in self.holdings.parts(selection) if p is not None)]):
-            self._refuse_unfit(table)
-
-    def _refuse_unfit(self, table: TableName) -> None:
-        with transaction(self.conn, read_only=True) as cur:
-            row = cur.last(_SQL["fitness"], {"schema": table.schema, "table": table.name}).fetchone()
-        replica, allowed = row or (False, True)
-        if replica:
-            raise UsageError(f"tiers.{self.tier}", "this is a replica, which takes no writes", "Give the address of its primary")
-        if not allowed:
-            raise UsageError(
-                f"{table} ({self.tier})",
-                "the role may not read and delete its rows",
-                f"There: GRANT SELECT, DELETE ON {table}, or connect as its owner",
-            )
-        around = fitness.look(self.conn, table)
-        unfit = around and fitness.fault(around, table, self.tier, arrives=False)
-        if unfit:
-            raise unfit
+            around = fitness.look(self.conn, table)
+            unfit = around and fitness.fault(around, table, self.tier, arrives=False)
+            if unfit:
+                raise unfit
 
     def keys_here(self, shape: TableShape, keys: Sequence[str]) -> list[str]:
         """Those of `keys` (JSON arrays of the key's text forms) that have a row here now."""

@@ -6,7 +6,6 @@ It only reads. libpq hands over whole rows, so the widest one also says how many
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psycopg
 from psycopg import errors, sql
 
 from tierkeeper.kernel.errors import UsageError
@@ -15,6 +14,8 @@ from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import model
 from tierkeeper.mover.model import Selection
+from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.keeping import named, of_each
 from tierkeeper.postgres.link import Connection, transaction
 from tierkeeper.postgres.statements import load
 
@@ -66,10 +67,19 @@ def of(shape: TableShape, toasted: Sequence[str], *, as_text: bool = False) -> W
     return Width(*(sql.SQL("({})").format(plus.join(parts)) for parts in (sure, packed, unpacked)))
 
 
-def toasted(cur: psycopg.Cursor, heap: TableName) -> tuple[list[str], int]:
+def toasted(conn: Connection, heap: TableName) -> tuple[list[str], int]:
     """The columns of `heap` that may have values out of line, and how large all of these are as they are stored."""
-    rows = cur.execute(_SQL["toasted"].format(regclass=model.regclass(heap))).fetchall()
-    return [str(column) for column, _ in rows], int(rows[0][1]) if rows else 0
+    columns = _toasted(conn, heap) or {}
+    return list(columns), max(columns.values(), default=0)
+
+
+@of_each
+def _toasted(conn: Connection, heaps: Sequence[TableName]) -> dict[TableName, dict[str, int]]:
+    found: dict[TableName, dict[str, int]] = {}
+    with catalog(conn) as cur:
+        for schema, name, column, size_bytes in cur.execute(_SQL["toasted"], named(heaps)):
+            found.setdefault(TableName(schema, name), {})[column] = size_bytes
+    return found
 
 
 def refuse(
@@ -100,7 +110,7 @@ def refuse(
 def _too_wide(conn: Connection, selection: Selection, heap: TableName, *, as_text: bool) -> tuple[str, ...] | None:
     """A row of `heap` that is too wide: its key, and how many bytes it has."""
     with transaction(conn, read_only=True) as cur:
-        columns, toasted_bytes = toasted(cur, heap)
+        columns, toasted_bytes = toasted(conn, heap)
         if (toasted_bytes + _PAGE_BYTES) * PACKED_RATIO <= ROW_BYTES_MAX:
             return None
         row = of(selection.shape, columns, as_text=as_text)

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
+from tierkeeper.postgres.keeping import asked_once
 from tierkeeper.postgres.link import Connection, transaction
 from tierkeeper.postgres.session import Cursor
 
@@ -16,3 +18,12 @@ def catalog(conn: Connection) -> Iterator[Cursor]:
     else:
         with transaction(conn, isolation="repeatable read", read_only=True) as cur:
             yield cur
+
+
+@asked_once
+def server_now(conn: Connection) -> datetime:
+    """The clock of the server that `conn` leads to; in one look the same for all."""
+    with catalog(conn) as cur:
+        (instant,) = cur.execute("SELECT clock_timestamp()").fetchone() or (None,)
+    assert isinstance(instant, datetime)  # noqa: S101 - a function's SELECT gives one row
+    return instant

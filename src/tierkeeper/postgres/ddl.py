@@ -88,26 +88,11 @@ class SchemaObject:
     checks: tuple[str, ...] | None = None  # of a domain: its constraints with their names; None for all else
 
 
-def objects(conn: Connection, shape: TableShape, new_name: TableName | None = None) -> tuple[SchemaObject, ...]:
-    """What `shape` needs (schemas, extensions, collations, types, in the order of their making), then the table.
-
-    Under `new_name` if one is given. Raises UsageError for a type that cannot be made elsewhere.
-    """
-    with catalog(conn) as cur:
-        row = cur.execute(_SQL["relation"], {"schema": shape.name.schema, "name": shape.name.name}).fetchone()
-        if row is None:
-            raise UsageError(f"table {shape.name}", "it does not exist any more", "Run again")
-        columns = cur.execute(_SQL["columns"], {"table": int(row[0])}).fetchall()
-        types = read_types(cur, [r[2] for r in columns])
-        made = read_collations(
-            cur, {c for t in types.values() for c in t.collations}.union(r[5] for r in columns if r[5] is not None)
-        )
-    return assemble(shape, types, made, new_name, columns={r[0]: r[2] for r in columns})
-
-
 def meanings(conn: Connection, needed: Collection[SchemaObject]) -> dict[tuple[str, str], str]:
     """What the types there that bear the names of `needed` ones are, by (schema, name)."""
     types = [o for o in needed if o.kind == "type"]
+    if not types:
+        return {}
     with catalog(conn) as cur:
         named = {"schemas": [o.schema for o in types], "names": [o.name for o in types]}
         found = read_types(cur, [r[0] for r in cur.execute(_SQL["types_named"], named)])
@@ -118,12 +103,14 @@ def assemble(
     shape: TableShape,
     types: Mapping[int, PgType],
     collations: Sequence[SchemaObject],
-    new_name: TableName | None = None,
     *,
     columns: Mapping[str, int],
 ) -> tuple[SchemaObject, ...]:
-    """The pure half of `objects`: orders what was read, each schema before what lies in it. `columns` maps to types' oids."""
-    name = new_name or shape.name
+    """What `shape` needs (schemas, extensions, collations, types, in the order of their making), then the table.
+
+    `columns` maps to types' oids. Raises UsageError for a type that cannot be made elsewhere.
+    """
+    name = shape.name
     wanted: list[SchemaObject] = [*collations]
     done: set[int] = set()
     for column, oid in columns.items():

@@ -1,30 +1,44 @@
-"""Connections that are used again within one call: a look at a thousand tables need not dial a thousand times.
+"""What one look at many tables needs only once: connections, and answers.
 
 A transaction of ours leaves nothing in its session, so that whoever comes next finds one as good as new.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
+from psycopg.conninfo import conninfo_to_dict
+
+from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.session import Session
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class _Kept(Session):
-    """Its `close` gives it back as long as its shelf is open and it is in no transaction."""
+    """Its `close` gives it back as long as its look goes on and it is in no transaction."""
 
-    shelf: "_Shelf | None" = None
+    look: "_Look | None" = None
     conninfo = ""
+    database: Hashable = None
 
     def close(self) -> None:
-        if self.shelf is None or not self.shelf.takes(self):
+        if self.look is None or not self.look.takes(self):
             super().close()
 
 
-class _Shelf:
-    """What is not in use now, by address and purpose. Several threads take from it: each operation on a list is one step."""
+class _Look:
+    """Connections that are not in use now, by address and purpose, and what was asked of which database.
 
-    def __init__(self) -> None:
+    Several threads take from it: each operation on a list or a dict is one step, and what two ask at once is asked twice.
+    """
+
+    def __init__(self, tables: Iterable[TableName]) -> None:
+        self.tables = list(dict.fromkeys(tables))
+        self.known: dict[Hashable, dict[Hashable, object]] = {}
         self._free: dict[str, list[_Kept]] = {}
         self._open = True
 
@@ -34,7 +48,8 @@ class _Shelf:
             return free.pop()
         except IndexError:
             made = _Kept.connect(conninfo, autocommit=True, prepare_threshold=None)
-            made.shelf, made.conninfo = self, conninfo
+            made.look, made.conninfo = self, conninfo
+            made.database = tuple(sorted((k, v) for k, v in conninfo_to_dict(conninfo).items() if k != "application_name"))
             return made
 
     def takes(self, conn: _Kept) -> bool:
@@ -51,30 +66,80 @@ class _Shelf:
             conn.close()
 
 
-_SHELF: ContextVar[_Shelf | None] = ContextVar("shelf", default=None)
+_LOOK: ContextVar[_Look | None] = ContextVar("look", default=None)
 
 
 @contextmanager
-def connections_kept() -> Iterator[None]:
-    """Until the block ends, a connection that is closed goes to the next who asks for the same address and purpose.
+def looking(tables: Iterable[TableName] = ()) -> Iterator[None]:
+    """Until the block ends, nothing is dialled or asked twice, and what is asked of one of `tables` is asked of all at once.
 
-    For looking: what writes wants a connection whose loss is its own. Within another such block it changes nothing.
+    For plans and reports, which change nothing: what writes wants a connection whose loss is its own, and fresh answers. Within
+    another such block it changes nothing.
     """
-    if _SHELF.get() is not None:
+    if _LOOK.get() is not None:
         yield
         return
-    shelf = _Shelf()
-    token = _SHELF.set(shelf)
+    look = _Look(tables)
+    token = _LOOK.set(look)
     try:
         yield
     finally:
-        _SHELF.reset(token)
-        shelf.close()
+        _LOOK.reset(token)
+        look.close()
 
 
 def dial(conninfo: str) -> Session:
     """An autocommit connection: one that was kept, else a new one. Raises as psycopg does."""
-    shelf = _SHELF.get()
-    if shelf is not None:
-        return shelf.connect(conninfo)
+    look = _LOOK.get()
+    if look is not None:
+        return look.connect(conninfo)
     return Session.connect(conninfo, autocommit=True, prepare_threshold=None)
+
+
+def asked_once(ask: Callable[Concatenate[Session, P], T]) -> Callable[Concatenate[Session, P], T]:
+    """A question about a database, with further arguments that are hashable: within `looking` it is asked once."""
+
+    @wraps(ask)
+    def asked(conn: Session, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        known = _known(conn, ask)
+        if known is None:
+            return ask(conn, *args, **kwargs)
+        key = (args, tuple(sorted(kwargs.items())))
+        if key not in known:
+            known[key] = ask(conn, *args, **kwargs)
+        return known[key]  # type: ignore[return-value]
+
+    return asked
+
+
+def of_each(ask: Callable[[Session, Sequence[TableName]], Mapping[TableName, T]]) -> Callable[[Session, TableName], T | None]:
+    """Makes of a question about many tables one about a table, which within `looking` is asked about all of its tables.
+
+    None is the answer for a table that the other knows nothing of.
+    """
+
+    @wraps(ask)
+    def asked(conn: Session, name: TableName) -> T | None:
+        known, look = _known(conn, ask), _LOOK.get()
+        if known is None or look is None:
+            return ask(conn, [name]).get(name)
+        if name not in known:
+            names = look.tables if name in look.tables else [name]
+            found = ask(conn, names)
+            known.update({n: found.get(n) for n in names})
+        return known[name]  # type: ignore[return-value]
+
+    return asked
+
+
+def named(tables: Sequence[TableName]) -> dict[str, list[str]]:
+    """The parameters `schemas` and `names` of a question about many tables."""
+    return {"schemas": [t.schema for t in tables], "names": [t.name for t in tables]}
+
+
+def _known(conn: Session, question: Hashable) -> dict[Hashable, object] | None:
+    """What is known of a question to the database that `conn` leads to; None where answers are not kept."""
+    look = _LOOK.get()
+    if look is None or not isinstance(conn, _Kept) or conn.look is not look:
+        return None
+    return look.known.setdefault((conn.database, question), {})

@@ -10,6 +10,7 @@ from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.keeping import asked_once
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.shapes import ACTIONS
 from tierkeeper.postgres.statements import load
@@ -63,6 +64,7 @@ class Family:
     circular: bool = False
 
 
+@asked_once
 def read(conn: Connection) -> tuple[Reference, ...]:
     """Every foreign key of the database, in the transaction that `conn` is in, else in one of its own."""
     with catalog(conn) as cur:

@@ -4,7 +4,7 @@ It decides nothing about tiers. Types come out qualified, because it reads under
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import psycopg
@@ -14,8 +14,10 @@ from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.tables import Column, Part, TableName, TableShape
 from tierkeeper.postgres import ddl
 from tierkeeper.postgres.catalog import catalog
-from tierkeeper.postgres.ddl import PgType
+from tierkeeper.postgres.ddl import PgType, SchemaObject
+from tierkeeper.postgres.keeping import asked_once, named, of_each
 from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 
 AGE_TYPES: Final = frozenset({"date", "timestamp", "timestamptz"})
@@ -50,42 +52,100 @@ def read(conn: Connection, name: TableName, *, tier: str | None = None) -> Table
     is missing, is no table, has a foreign one below it, or has neither a primary key nor a unique index over NOT NULL columns.
     """
     try:
-        return _read(conn, name)
+        return read_with_objects(conn, name)[0]
     except UsageError as error:
         place = error.place if tier is None else f"tiers.{tier}, {error.place}"
         raise UsageError(place, error.cause, error.remedy) from None
 
 
-def _read(conn: Connection, name: TableName) -> TableShape:
+def read_with_objects(conn: Connection, name: TableName) -> tuple[TableShape, tuple[SchemaObject, ...]]:
+    """The shape of `name`, and what must be there before a table of that shape can be made elsewhere. Raises as `read` does."""
+    found = _read(conn, name)
+    if isinstance(found, UsageError):
+        raise found
+    assert found is not None  # noqa: S101 - a table that is missing is told, too
+    return found
+
+
+@of_each
+def _read(
+    conn: Connection, names: Sequence[TableName]
+) -> dict[TableName, tuple[TableShape, tuple[SchemaObject, ...]] | UsageError]:
+    made: dict[TableName, tuple[TableShape, tuple[SchemaObject, ...]] | UsageError] = {}
     with catalog(conn) as cur:
-        oid, tree, is_partitioned = _table(cur, name)
-        rows = cur.execute(_SQL["columns"], {"table": oid}).fetchall()
-        types = ddl.read_types(cur, [r[2] for r in rows])
-        _refuse_values_that_cannot_be_read_back(name, rows, types)
-        key, operators = _key(cur, name, oid)
-        shape = TableShape(
-            name=name,
-            columns=tuple(_column(r, types) for r in rows),
-            key=key,
-            key_operators=operators,
-            as_text=frozenset(r[0] for r in rows if _binary_is_local(r[2], types)),
-            referenced_by=tuple(
-                f"{conname} of {TableName(schema, table)} (ON DELETE {ACTIONS[action]})"
-                for schema, table, conname, action in cur.execute(_SQL["referenced_by"], {"tables": tree})
-            ),
-            delete_triggers=tuple(str(r[0]) for r in cur.execute(_SQL["delete_triggers"], {"tables": tree})),
-            oid=oid,
-            is_tree=len(tree) > 1 or is_partitioned,
+        found = _Found.read(cur, names)
+        for name in names:
+            try:
+                made[name] = _assembled(cur, name, found)
+            except UsageError as error:
+                made[name] = error
+    return made
+
+
+@dataclass
+class _Found:
+    """Rows of the catalog about several tables: by name what they are, by their oid what they have."""
+
+    relations: dict[TableName, tuple[int, str, list[int]]]
+    columns: dict[int, list[tuple[Any, ...]]]
+    types: dict[int, PgType]
+    keys: dict[int, tuple[Any, ...]]
+    foreign: dict[int, TableName]
+    references: list[tuple[Any, ...]]
+    triggers: list[tuple[Any, ...]]
+
+    @classmethod
+    def read(cls, cur: Cursor, names: Sequence[TableName]) -> "_Found":
+        rows = cur.execute(_SQL["relation"], named(names)).fetchall()
+        relations = {TableName(schema, name): (int(oid), str(kind), tree) for schema, name, oid, kind, tree in rows}
+        roots = [oid for oid, _, _ in relations.values()]
+        trees = sorted({oid for _, _, tree in relations.values() for oid in tree})
+        columns: dict[int, list[tuple[Any, ...]]] = {}
+        for *column, oid in cur.execute(_SQL["columns"], {"tables": roots}):
+            columns.setdefault(oid, []).append(tuple(column))
+        return cls(
+            relations,
+            columns,
+            ddl.read_types(cur, {column[2] for of_one in columns.values() for column in of_one}),
+            {oid: tuple(key) for oid, *key in cur.execute(_SQL["key"], {"tables": roots})},
+            {oid: TableName(schema, name) for oid, schema, name in cur.execute(_SQL["foreign_parts"], {"tables": trees})},
+            cur.execute(_SQL["referenced_by"], {"tables": trees}).fetchall(),
+            cur.execute(_SQL["delete_triggers"], {"tables": trees}).fetchall(),
         )
-        used = {r[5] for r in rows if r[5] is not None}.union(*(t.collations for t in types.values()))
-        made = ddl.read_collations(cur, used)
-    return replace(shape, ddl=tuple(o.sql for o in ddl.assemble(shape, types, made, columns={r[0]: r[2] for r in rows})))
+
+
+def _assembled(cur: Cursor, name: TableName, found: _Found) -> tuple[TableShape, tuple[SchemaObject, ...]]:
+    """The shape of one of the tables. Raises UsageError where it cannot be moved."""
+    oid, tree, is_partitioned = _table(cur, name, found)
+    rows, types = found.columns.get(oid, []), found.types
+    _refuse_values_that_cannot_be_read_back(name, rows, types)
+    key, operators = _key(name, found.keys.get(oid))
+    triggers = {str(trigger): None for of, trigger in found.triggers if of in tree}
+    shape = TableShape(
+        name=name,
+        columns=tuple(_column(r, types) for r in rows),
+        key=key,
+        key_operators=operators,
+        as_text=frozenset(r[0] for r in rows if _binary_is_local(r[2], types)),
+        referenced_by=tuple(
+            f"{conname} of {TableName(schema, table)} (ON DELETE {ACTIONS[action]})"
+            for of, schema, table, conname, action in found.references
+            if of in tree
+        ),
+        delete_triggers=tuple(triggers),
+        oid=oid,
+        is_tree=len(tree) > 1 or is_partitioned,
+    )
+    own = {t.oid: t for r in rows for t in ddl.within(r[2], types)}
+    used = {r[5] for r in rows if r[5] is not None}.union(*(t.collations for t in own.values()))
+    objects = ddl.assemble(shape, types, ddl.read_collations(cur, used), columns={r[0]: r[2] for r in rows})
+    return replace(shape, ddl=tuple(o.sql for o in objects)), objects
 
 
 def exists(conn: Connection, name: TableName) -> bool:
     """Whether a relation of exactly that name is there, of whatever kind."""
     with catalog(conn) as cur:
-        return cur.execute(_SQL["relation"], {"schema": name.schema, "name": name.name}).fetchone() is not None
+        return cur.execute(_SQL["relation"], named([name])).fetchone() is not None
 
 
 def parts(cur: psycopg.Cursor[Any], name: TableName, apart: Collection[TableName] = ()) -> list[Part]:
@@ -116,16 +176,28 @@ def columns_of(cur: psycopg.Cursor[Any]) -> list[tuple[str, int]]:
 
 def publications_and_slots(conn: Connection, name: TableName) -> tuple[str, ...]:
     """Who else would see deletes from `name`, as notes for a plan: publications, logical slots of this database."""
-    with catalog(conn) as cur:
-        published = [r[0] for r in cur.execute(_SQL["publications"], {"schema": name.schema, "name": name.name})]
-        slots = cur.execute(_SQL["slots"]).fetchall()
-    notes = [f"publication {p} sends the deletes from {name} to its subscribers" for p in published]
+    notes = [f"publication {p} sends the deletes from {name} to its subscribers" for p in _publications(conn, name) or ()]
     notes += [
         f"logical replication slot {slot} reads this database"
         + ("" if active else " and nobody reads the slot: it keeps the WAL of every delete on the disk")
-        for slot, active in slots
+        for slot, active in _slots(conn)
     ]
     return tuple(notes)
+
+
+@of_each
+def _publications(conn: Connection, names: Sequence[TableName]) -> dict[TableName, list[str]]:
+    found: dict[TableName, list[str]] = {}
+    with catalog(conn) as cur:
+        for schema, table, publication in cur.execute(_SQL["publications"], named(names)):
+            found.setdefault(TableName(schema, table), []).append(publication)
+    return found
+
+
+@asked_once
+def _slots(conn: Connection) -> list[tuple[str, bool]]:
+    with catalog(conn) as cur:
+        return [(str(slot), bool(active)) for slot, active in cur.execute(_SQL["slots"])]
 
 
 def check_age_column(shape: TableShape, age: str) -> None:
@@ -148,7 +220,7 @@ def check_age_column(shape: TableShape, age: str) -> None:
         )
 
 
-def _table(cur: psycopg.Cursor[Any], name: TableName) -> tuple[int, list[int], bool]:
+def _table(cur: Cursor, name: TableName, found: _Found) -> tuple[int, list[int], bool]:
     """The table's oid, the oids of all that holds rows of it, itself included, and whether it is partitioned.
 
     Raises UsageError unless it is a table of the user's.
@@ -156,27 +228,26 @@ def _table(cur: psycopg.Cursor[Any], name: TableName) -> tuple[int, list[int], b
     place = f"table {name}"
     if name.schema in _OURS_OR_POSTGRES or name.schema.startswith("pg_"):
         raise UsageError(place, f"the schema {name.schema} is not yours to move", "Name a table of your own")
-    row = cur.execute(_SQL["relation"], {"schema": name.schema, "name": name.name}).fetchone()
-    if row is None:
+    if name not in found.relations:
         near = cur.execute(_SQL["similar"], {"name": name.name}).fetchone()
         raise UsageError(
             place,
             "it does not exist in this database",
             f"Did you mean {TableName(near[0], near[1])}?" if near else "Correct the name; write it with its schema, as SQL does",
         )
-    oid, kind, tree = row
+    oid, kind, tree = found.relations[name]
     if kind not in ("r", "p"):
         raise UsageError(
             place, f"it is {_KINDS.get(kind, 'no table')}, not an ordinary table", "Name the table that holds the rows"
         )
-    foreign = cur.execute(_SQL["foreign_parts"], {"tables": tree}).fetchone()
-    if foreign is not None:
+    foreign = [part for of, part in found.foreign.items() if of in tree]
+    if foreign:
         raise UsageError(
             place,
-            f"the foreign table {TableName(*foreign)} holds rows of it, which lie on another server",
+            f"the foreign table {min(foreign)} holds rows of it, which lie on another server",
             "Detach it, or leave the table out",
         )
-    return int(oid), tree, kind == "p"
+    return oid, tree, kind == "p"
 
 
 def _refuse_values_that_cannot_be_read_back(
@@ -200,8 +271,7 @@ def _binary_is_local(oid: int, types: Mapping[int, PgType]) -> bool:
     return made or any(t.binary_is_local for t in inside)
 
 
-def _key(cur: psycopg.Cursor[Any], name: TableName, oid: int) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    row = cur.execute(_SQL["key"], {"table": oid}).fetchone()
+def _key(name: TableName, row: tuple[Any, ...] | None) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     if row is None or not row[0]:
         raise UsageError(
             f"table {name}",

@@ -1,12 +1,12 @@
 """Drops partitions that the rows have left for good. It decides by `plan`, and never before their rows are gone for everybody."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from psycopg import Cursor, errors, sql
+from psycopg import errors, sql
 
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.faults import Point, reach
@@ -15,8 +15,10 @@ from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Audit, Stop
 from tierkeeper.kernel.results import Reclaim
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.catalog import catalog, server_now
+from tierkeeper.postgres.keeping import named, of_each
 from tierkeeper.postgres.link import Connection, transaction
+from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 from tierkeeper.quotas import parts, plan
 from tierkeeper.quotas.plan import Method, OldPartition
@@ -24,6 +26,12 @@ from tierkeeper.quotas.vacuum import EMPTY, HELD, TRIES, TRY_SECONDS, vacuum
 
 _SQL = load("tierkeeper.quotas", "partitions.sql")
 _CHANGED: Final = "it is not what it was a moment ago: the next run looks again"
+
+
+@of_each
+def _partitioned(conn: Connection, tables: Sequence[TableName]) -> dict[TableName, bool]:
+    with catalog(conn) as cur:
+        return {TableName(schema, name): True for schema, name in cur.execute(_SQL["partitioned"], named(tables))}
 
 
 class _Stays(Exception):  # noqa: N818 - it ends a transaction by rolling it back, and is no error
@@ -60,13 +68,12 @@ class PartitionDropper:
 
     def now(self) -> datetime:
         """The clock of the server that has the partitions."""
-        with catalog(self._conn) as cur:
-            (instant,) = cur.execute(_SQL["now"]).fetchone() or (None,)
-        assert isinstance(instant, datetime)  # noqa: S101 - a function's SELECT gives one row
-        return instant
+        return server_now(self._conn)
 
     def old(self, cutoff: datetime, apart: Collection[TableName]) -> list[OldPartition]:
         """Partitions that take no row as young as `cutoff`, outermost first. Those of `apart` move by themselves."""
+        if not _partitioned(self._conn, self._table):
+            return []
         with catalog(self._conn) as cur:
             return list(self._old(cur, cutoff, apart))
 

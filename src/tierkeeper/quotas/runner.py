@@ -15,7 +15,7 @@ from tierkeeper.kernel.ports import Audit, Stop
 from tierkeeper.kernel.results import ErrorResult, MovePlan, MoveResult, QuotaResult, QuotaTier, Reclaim, told
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import format_bytes
-from tierkeeper.postgres.keeping import connections_kept
+from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas import plan
 from tierkeeper.quotas.look import largest_tables
@@ -112,7 +112,7 @@ class QuotaManager:
         before = self._used()
         report = _Report()
         if dry_run:
-            with connections_kept():
+            with looking(p.name for p in self._policies):
                 self._plan(report, before)
         else:
             with self._audit.action("quota", "core", {"used_bytes": before, "may_rewrite": self._thresholds.may_rewrite}) as note:

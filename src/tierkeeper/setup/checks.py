@@ -14,6 +14,7 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import format_bytes
 from tierkeeper.postgres import references, shapes
 from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.references import Reference
 from tierkeeper.setup import drift, observe
@@ -62,7 +63,8 @@ def check(tiers: Mapping[str, Tier], policies: Collection[TablePolicy], store_pr
         with catalog(conn):  # one snapshot: a transaction costs more than the look at a table
             return _look(name, conn, tiers[name], policies)
 
-    seen, away = ask_all(links, look, "check")
+    with looking(p.name for p in policies):
+        seen, away = ask_all(links, look, "check")
     for name in tiers:
         if name in away:
             error = away[name]

@@ -16,7 +16,7 @@ from tierkeeper.kernel.results import SetupResult, SetupStep
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.catalog import catalog
-from tierkeeper.postgres.keeping import connections_kept
+from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
 from tierkeeper.setup import drift, observe
 from tierkeeper.setup import plan as decide
@@ -50,7 +50,7 @@ def plan(
     set up, or must wait, is in the plan's `waiting`. Raises NotNow for a tier that is away or read-only, UsageError for addresses
     that are mixed up; several faults: Faults.
     """
-    with connections_kept():
+    with looking(p.name for p in policies):
         return _plan(tiers, policies, archive_schema, key_present=key_present, upward=upward)
 
 

@@ -9,6 +9,7 @@ from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.results import StatusResult, TableStatus, TierStatus
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.statements import load
 from tierkeeper.setup import observe
@@ -59,7 +60,8 @@ def status(
             archived.update(archive_rows(conn))
         return seen
 
-    seen, away = ask_all(links, look, "status")
+    with looking(p.name for p in policies):
+        seen, away = ask_all(links, look, "status")
     mistaken = {e.place.removeprefix("tiers."): e for e in identity.faults({name: s.who for name, s in seen.items()})}
     lines = {}
     for name, tier in tiers.items():

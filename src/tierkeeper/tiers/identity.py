@@ -7,6 +7,7 @@ from uuid import UUID
 
 from tierkeeper.kernel.errors import TierkeeperError, UsageError
 from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.keeping import asked_once
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.statements import load
 
@@ -21,6 +22,7 @@ class Identity:
     roles: Mapping[str, UUID]
 
 
+@asked_once
 def read(conn: Connection) -> Identity:
     """Reads the identity of `conn`'s database; `roles` is empty before its first setup."""
     with catalog(conn) as cur:

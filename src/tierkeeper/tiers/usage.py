@@ -1,11 +1,13 @@
 """How full a tier is, as its provider counts it. It measures and decides nothing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.keeping import asked_once, named, of_each
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.statements import load
 from tierkeeper.tiers.profile import Profile
@@ -54,6 +56,7 @@ def refusal(usage: Usage, place: str, *, gives_only: bool) -> TierkeeperError | 
     return None
 
 
+@asked_once
 def measure(conn: Connection, profile: Profile) -> Usage:
     """What `conn`'s server says of itself, its size counted as `profile` counts."""
     with catalog(conn) as cur:
@@ -62,11 +65,12 @@ def measure(conn: Connection, profile: Profile) -> Usage:
     return Usage(used_bytes, read_only, in_recovery, version, conn.pgconn.ssl_in_use)
 
 
-def table_size(conn: Connection, name: TableName) -> TableSize | None:
-    """The size of `name` with its partitions and children, without other tables; None where there is no such table."""
+@of_each
+def table_size(conn: Connection, names: Sequence[TableName]) -> dict[TableName, TableSize]:
+    """The size of a table with its partitions and children, without other tables; None where there is no such table."""
     with catalog(conn) as cur:
-        row = cur.execute(_SQL["table_size"], {"schema": name.schema, "name": name.name}).fetchone()
-    return None if row is None else TableSize(*row)
+        rows = cur.execute(_SQL["table_size"], named(names)).fetchall()
+    return {TableName(schema, name): TableSize(*sizes) for schema, name, *sizes in rows}
 
 
 def directory_bytes(root: Path) -> int:

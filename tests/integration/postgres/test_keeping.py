@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from support import Tiers
-from tierkeeper.postgres.keeping import connections_kept
+from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection
 from tierkeeper.tiers.ask import ask_all
 
@@ -17,7 +17,7 @@ def _pid(conn: Connection) -> int:
 
 def test_a_closed_connection_is_the_next_ones_of_its_purpose_until_the_block_ends(tiers: Tiers) -> None:
     link = tiers.core
-    with connections_kept():
+    with looking():
         with closing(link.connect("setup")) as first:
             pid = _pid(first)
             with closing(link.connect("setup")) as beside:
@@ -34,7 +34,7 @@ def test_a_closed_connection_is_the_next_ones_of_its_purpose_until_the_block_end
 
 
 def test_a_connection_that_is_still_in_use_at_the_end_closes_when_its_user_is_done(tiers: Tiers) -> None:
-    with connections_kept():
+    with looking():
         kept = tiers.core.connect("setup")
     assert kept.execute("SELECT 1").fetchone() == (1,)
     kept.close()
@@ -42,7 +42,7 @@ def test_a_connection_that_is_still_in_use_at_the_end_closes_when_its_user_is_do
 
 
 def test_what_is_in_a_transaction_or_broken_is_not_given_on(tiers: Tiers) -> None:
-    with connections_kept():
+    with looking():
         with closing(tiers.core.connect("setup")) as conn:
             conn.execute("BEGIN")
         assert conn.closed, "its transaction would have become the next one's"

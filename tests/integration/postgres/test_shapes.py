@@ -9,7 +9,8 @@ from support import Tiers
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.postgres import ddl, shapes
+from tierkeeper.postgres import shapes
+from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection, transaction
 
 LONG = "ü" * 31 + "x"  # 63 bytes
@@ -85,13 +86,34 @@ def test_odd_names_and_types_round_trip(core: Connection, main: Connection) -> N
     assert rows.count(b"\n") == 1
 
 
-def test_what_a_table_needs_can_be_made_again_and_the_table_under_a_new_name(scratch: Connection) -> None:
+def test_what_a_table_needs_is_left_alone_where_it_is_there(scratch: Connection) -> None:
     scratch.execute(ODD_TYPES.encode())
-    for made in ddl.objects(scratch, shapes.read(scratch, ODD), TableName("beside", LONG)):
+    shape, needs = shapes.read_with_objects(scratch, ODD)
+    for made in needs[:-1]:
         scratch.execute(made.sql.encode())
-    there = shapes.read(scratch, TableName("beside", LONG))
-    assert [(c.name, c.type) for c in there.columns] == [(c.name, c.type) for c in shapes.read(scratch, ODD).columns]
-    assert there.key == ("ключ", "a b")
+    assert shapes.read(scratch, ODD) == shape
+    assert (needs[-1].kind, needs[-1].schema, needs[-1].name) == ("table", ODD.schema, ODD.name)
+
+
+def test_several_tables_are_read_at_once_in_a_look(tiers: Tiers) -> None:
+    """As each by itself; those that cannot be moved are told by themselves, and later changes in the next look."""
+    names = [TableName("public", n) for n in ("one", "two", "keyless", "missing")]
+    with closing(tiers.core.connect("test")) as conn:
+        conn.execute("CREATE TABLE public.one (id int PRIMARY KEY, at date); CREATE TABLE public.keyless (a int)")
+        conn.execute("CREATE TABLE public.two (a text PRIMARY KEY, b int UNIQUE NOT NULL)")
+        conn.execute("CREATE TABLE public.child (id int PRIMARY KEY REFERENCES public.one)")
+        alone = [shapes.read(conn, n) for n in names[:2]]
+    with looking(names):
+        with closing(tiers.core.connect("test")) as conn:
+            assert [shapes.read(conn, n) for n in names[:2]] == alone
+            conn.execute("ALTER TABLE public.two ADD c int")
+            for name, cause in zip(names[2:], ["neither a primary key", "does not exist"], strict=True):
+                with pytest.raises(UsageError, match=cause):
+                    shapes.read(conn, name)
+        with closing(tiers.core.connect("test")) as conn:
+            assert shapes.read(conn, names[1]) == alone[1]
+    with closing(tiers.core.connect("test")) as conn:
+        assert shapes.read(conn, names[1]).column("c") is not None
 
 
 def test_columns_say_what_lies_under_domains_and_in_arrays(scratch: Connection) -> None:

@@ -20,14 +20,16 @@ WHERE restart_lsn IS NOT NULL AND wal_status IS DISTINCT FROM 'lost'
 
 -- name: table
 -- With the partitions and the inheriting tables that hold its rows.
-WITH RECURSIVE tree (oid) AS (
-  SELECT c.oid
+WITH RECURSIVE tree (root, oid) AS (
+  SELECT c.oid, c.oid
   FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-  WHERE n.nspname = %(schema)s AND c.relname = %(table)s
+  WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[]))
   UNION
-  SELECT i.inhrelid FROM tree JOIN pg_inherits AS i ON i.inhparent = tree.oid
+  SELECT tree.root, i.inhrelid FROM tree JOIN pg_inherits AS i ON i.inhparent = tree.oid
 )
-SELECT coalesce(sum(pg_relation_size(c.oid)), 0)::bigint,
+SELECT (SELECT n.nspname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = tree.root),
+       (SELECT c.relname::text FROM pg_class AS c WHERE c.oid = tree.root),
+       coalesce(sum(pg_relation_size(c.oid)), 0)::bigint,
        coalesce(sum(pg_total_relation_size(nullif(c.reltoastrelid, 0))), 0)::bigint,
        coalesce(sum(pg_indexes_size(c.oid)), 0)::bigint,
        coalesce(max((SELECT count(*) FROM pg_index AS i WHERE i.indrelid = c.oid)), 1),
@@ -37,13 +39,15 @@ SELECT coalesce(sum(pg_relation_size(c.oid)), 0)::bigint,
          ELSE greatest(pg_stat_get_live_tuples(c.oid), 0)
        END), 0)::bigint,
        coalesce((array_agg(c.relreplident ORDER BY c.relreplident = 'f' DESC))[1], 'd'),
-       coalesce(avg(coalesce((
-         SELECT abs(s.correlation) FROM pg_stats AS s
-         WHERE s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = %(age)s AND NOT s.inherited
-       ), 1)), 1)::float8
+       -- By column, for each of the heaps.
+       array_agg((
+         SELECT jsonb_object_agg(s.attname, abs(s.correlation)) FROM pg_stats AS s
+         WHERE s.schemaname = n.nspname AND s.tablename = c.relname AND s.correlation IS NOT NULL AND NOT s.inherited
+       ))
 FROM tree
 JOIN pg_class AS c ON c.oid = tree.oid AND c.relkind <> 'p'
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
+GROUP BY tree.root
 
 -- name: sample
 -- 28 bytes of header and line pointer, and 4 that alignment takes on average.

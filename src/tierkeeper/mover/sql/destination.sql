@@ -122,11 +122,3 @@ WHERE schema_name = %(schema)s AND table_name = %(table)s
 DELETE FROM tierkeeper.conflict
 WHERE schema_name = %(schema)s AND table_name = %(table)s
   AND core_gone_at < clock_timestamp() - make_interval(secs => %(seconds)s)
-
--- name: table_fitness
-SELECT has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'DELETE'),
-       (SELECT min(f.conname || ' of ' || f.conrelid::regclass)
-        FROM pg_constraint AS f
-        WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.confdeltype IN ('c', 'n', 'd'))
-FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relname = %(table)s

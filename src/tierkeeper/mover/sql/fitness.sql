@@ -1,6 +1,14 @@
 -- name: facts
 -- What runs only for replication ('R') does not run for the mover; our own guards are there for it.
-SELECT c.relpersistence = 'p' AND NOT EXISTS (
+SELECT n.nspname::text, c.relname::text,
+       pg_is_in_recovery() AS replica,
+       has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'DELETE') AS may_leave,
+       has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'DELETE')
+         AS may_arrive,
+       (SELECT min(f.conname || ' of ' || f.conrelid::regclass)
+        FROM pg_constraint AS f
+        WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.confdeltype IN ('c', 'n', 'd')) AS effect,
+       c.relpersistence = 'p' AND NOT EXISTS (
          SELECT FROM pg_partition_tree(c.oid) AS t JOIN pg_class AS p ON p.oid = t.relid WHERE p.relpersistence <> 'p'
        ) AS durable,
        row_security_active(c.oid) AS hidden_rows,
@@ -52,4 +60,4 @@ SELECT c.relpersistence = 'p' AND NOT EXISTS (
          ORDER BY 1
        ) AS counted
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relname = %(table)s
+WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[]))

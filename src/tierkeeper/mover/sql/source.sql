@@ -50,12 +50,6 @@ FROM ONLY {table} WHERE {predicate}
 -- name: left
 SELECT count(*) FROM ONLY {table} WHERE {predicate}
 
--- name: fitness
-SELECT pg_is_in_recovery(),
-       has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'DELETE')
-FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relname = %(table)s
-
 -- name: keys_here
 SELECT given.key::text FROM unnest({keys}::jsonb[]) AS given (key)
 WHERE EXISTS (SELECT FROM {table} AS t WHERE {same})

@@ -1,5 +1,7 @@
 -- name: relation
-SELECT c.oid::bigint,
+SELECT n.nspname::text,
+       c.relname::text,
+       c.oid::bigint,
        c.relkind::text,
        ARRAY(
          WITH RECURSIVE tree (oid) AS (
@@ -11,7 +13,7 @@ SELECT c.oid::bigint,
        )
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text
+WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[]))
 
 -- name: parts
 -- The tables that hold rows of the given one, itself included, with the columns that they have besides its own. What is in
@@ -51,12 +53,11 @@ WHERE c.relkind <> 'p'
 ORDER BY 1, 2
 
 -- name: foreign_parts
-SELECT n.nspname::text, c.relname::text
+SELECT c.oid::bigint, n.nspname::text, c.relname::text
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = ANY (%(tables)s::oid[]) AND c.relkind = 'f'
-ORDER BY 1, 2
-LIMIT 1
+ORDER BY 2, 3
 
 -- name: similar
 SELECT n.nspname::text, c.relname::text
@@ -76,16 +77,19 @@ SELECT a.attname::text,
        CASE WHEN a.attcollation <> t.typcollation THEN quote_ident(n.nspname) || '.' || quote_ident(l.collname) END,
        l.oid::bigint,
        a.attgenerated <> '',
-       a.attnum::int
+       a.attnum::int,
+       a.attrelid::bigint
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
 LEFT JOIN pg_namespace n ON n.oid = l.collnamespace
-WHERE a.attrelid = %(table)s::oid AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum
+WHERE a.attrelid = ANY (%(tables)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum
 
 -- name: key
-SELECT ARRAY(
+SELECT DISTINCT ON (i.indrelid)
+       i.indrelid::bigint,
+       ARRAY(
          SELECT a.attname::text
          FROM unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, place)
          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -108,7 +112,7 @@ SELECT ARRAY(
         HAVING bool_or(found.foreign_ones))
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indexrelid
-WHERE i.indrelid = %(table)s::oid
+WHERE i.indrelid = ANY (%(tables)s::oid[])
   AND i.indisunique
   AND i.indisvalid
   AND i.indisready
@@ -121,36 +125,35 @@ WHERE i.indrelid = %(table)s::oid
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
         WHERE k.place <= i.indnkeyatts AND NOT a.attnotnull
       )
-ORDER BY i.indisprimary DESC, i.indnkeyatts, c.relname
-LIMIT 1
+ORDER BY i.indrelid, i.indisprimary DESC, i.indnkeyatts, c.relname
 
 -- name: referenced_by
-SELECT n.nspname::text, t.relname::text, c.conname::text, c.confdeltype::text
+SELECT c.confrelid::bigint, n.nspname::text, t.relname::text, c.conname::text, c.confdeltype::text
 FROM pg_constraint c
 JOIN pg_class t ON t.oid = c.conrelid
 JOIN pg_namespace n ON n.oid = t.relnamespace
 WHERE c.contype = 'f' AND c.confrelid = ANY (%(tables)s::oid[]) AND c.conparentid = 0
-ORDER BY 1, 2, 3
+ORDER BY 2, 3, 4
 
 -- name: delete_triggers
 -- Our own guards stay out: they are there for the mover. What runs only for replication ('R') does not run for it.
-SELECT 'trigger ' || quote_ident(t.tgname)
+SELECT t.tgrelid::bigint, 'trigger ' || quote_ident(t.tgname)
 FROM pg_trigger t
 JOIN pg_proc p ON p.oid = t.tgfoid
 WHERE p.pronamespace <> coalesce(to_regnamespace('tierkeeper'), 0)::oid
   AND t.tgrelid = ANY (%(tables)s::oid[]) AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 8 <> 0
 UNION
-SELECT 'rule ' || quote_ident(r.rulename)
+SELECT r.ev_class::bigint, 'rule ' || quote_ident(r.rulename)
 FROM pg_rewrite r
 WHERE r.ev_class = ANY (%(tables)s::oid[]) AND r.ev_type = '4' AND r.ev_enabled IN ('O', 'A')
-ORDER BY 1
+ORDER BY 2
 
 -- name: publications
-SELECT p.pubname::text
+SELECT t.schemaname::text, t.tablename::text, p.pubname::text
 FROM pg_publication_tables t
 JOIN pg_publication p ON p.pubname = t.pubname
-WHERE t.schemaname = %(schema)s::text AND t.tablename = %(name)s::text AND p.pubdelete
-ORDER BY 1
+WHERE (t.schemaname, t.tablename) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[])) AND p.pubdelete
+ORDER BY 3
 
 -- name: slots
 SELECT slot_name::text, active

@@ -50,5 +50,7 @@ WHERE CASE b.atttypid
       END
 ORDER BY b.depth, CASE b.atttypid WHEN 'timestamptz'::regtype THEN b.upto::timestamptz ELSE b.upto::timestamp END, 4, 5
 
--- name: now
-SELECT clock_timestamp()
+-- name: partitioned
+SELECT n.nspname::text, c.relname::text
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind = 'p' AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[]))

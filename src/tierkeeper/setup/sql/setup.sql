@@ -43,26 +43,33 @@ WHERE t.typname::text = ANY (%(names)s::text[])
 -- name: available
 SELECT name::text FROM pg_available_extensions
 
+-- name: relations
+SELECT n.nspname::text, c.relname::text, c.relkind::text
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[]))
+
 -- name: index_leads
-SELECT DISTINCT a.attname::text
+SELECT DISTINCT n.nspname::text, c.relname::text, a.attname::text
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_class ic ON ic.oid = i.indexrelid
 JOIN pg_am am ON am.oid = ic.relam AND am.amname = 'btree'
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
-WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text AND i.indisvalid AND i.indpred IS NULL
+WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[])) AND i.indisvalid AND i.indpred IS NULL
 
 -- name: guards
 SELECT n.nspname::text, c.relname::text, t.tgname::text
 FROM pg_trigger t
 JOIN pg_class c ON c.oid = t.tgrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[]))
-  AND NOT t.tgisinternal AND t.tgenabled = 'A'
+WHERE NOT t.tgisinternal AND t.tgenabled = 'A'
 
 -- name: foreign_keys
-SELECT f.conname::text,
+SELECT n.nspname::text,
+       c.relname::text,
+       f.conname::text,
        pn.nspname::text,
        p.relname::text,
        ARRAY(
@@ -83,14 +90,16 @@ JOIN pg_class c ON c.oid = f.conrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_class p ON p.oid = f.confrelid
 JOIN pg_namespace pn ON pn.oid = p.relnamespace
-WHERE f.contype = 'f' AND n.nspname = %(schema)s::text AND c.relname = %(name)s::text
+WHERE f.contype = 'f' AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[]))
 ORDER BY f.conname
 
 -- name: present_values
 -- What rows that are older than a column have in it, as Postgres keeps it: the default's value when the column was added.
-SELECT a.attname::text, (a.attmissingval::text::text[])[1]
+SELECT n.nspname::text, c.relname::text, a.attname::text, (a.attmissingval::text::text[])[1]
 FROM pg_attribute a
-WHERE a.attrelid = %(table)s::oid AND a.attnum > 0 AND NOT a.attisdropped AND a.atthasmissing
+JOIN pg_class c ON c.oid = a.attrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[])) AND a.attnum > 0 AND NOT a.attisdropped AND a.atthasmissing
 
 -- name: called_now
 SELECT n.nspname::text, c.relname::text
@@ -99,15 +108,20 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = %(table)s::oid AND c.relkind IN ('r', 'p')
 
 -- name: in_flight
-SELECT count(*)
+SELECT schema_name, table_name, count(*)
 FROM tierkeeper.ledger
-WHERE schema_name = %(schema)s::text AND table_name = %(name)s::text
+WHERE (schema_name, table_name) IN (SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[]))
   AND (state IN ('open', 'copied')
        OR (state = 'done' AND settled_at > clock_timestamp() - make_interval(secs => reader_seconds)))
+GROUP BY schema_name, table_name
 
 -- name: size
-SELECT pg_total_relation_size(%(table)s::oid)
-       + coalesce((SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree(%(table)s::oid) WHERE level > 0), 0)::bigint
+SELECT n.nspname::text, c.relname::text,
+       pg_total_relation_size(c.oid)
+       + coalesce((SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree(c.oid) WHERE level > 0), 0)::bigint
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[]))
 
 -- name: row_guard
 -- ALWAYS: also against a session_replication_role of replica, under which a subscription writes, and a restore that says so.
