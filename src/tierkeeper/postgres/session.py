@@ -51,6 +51,15 @@ class Cursor(psycopg.Cursor[Any]):
         text = "\n;\n".join(one.as_string(self.connection) for one in statements)
         return self.execute(text.encode())
 
+    def all_of(self, asked: Sequence[tuple["Query", "Params | None"]]) -> list[list[tuple[Any, ...]]]:
+        """The rows of each of several queries with their parameters, which go as one message."""
+        client = psycopg.ClientCursor(self.connection)
+        self.execute("\n;\n".join(client.mogrify(*one) for one in asked).encode())
+        found = [self.fetchall()]
+        while self.nextset():
+            found.append(self.fetchall())
+        return found
+
     def executemany(self, query: "Query", params_seq: Any, *, returning: bool = False) -> None:
         self._open()
         super().executemany(query, params_seq, returning=returning)

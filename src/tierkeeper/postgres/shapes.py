@@ -100,17 +100,27 @@ class _Found:
         relations = {TableName(schema, name): (int(oid), str(kind), tree) for schema, name, oid, kind, tree in rows}
         roots = [oid for oid, _, _ in relations.values()]
         trees = sorted({oid for _, _, tree in relations.values() for oid in tree})
+        of_roots, of_trees = {"tables": roots}, {"tables": trees}
+        described, keys, foreign, references, triggers = cur.all_of(
+            [
+                (_SQL["columns"], of_roots),
+                (_SQL["key"], of_roots),
+                (_SQL["foreign_parts"], of_trees),
+                (_SQL["referenced_by"], of_trees),
+                (_SQL["delete_triggers"], of_trees),
+            ]
+        )
         columns: dict[int, list[tuple[Any, ...]]] = {}
-        for *column, oid in cur.execute(_SQL["columns"], {"tables": roots}):
+        for *column, oid in described:
             columns.setdefault(oid, []).append(tuple(column))
         return cls(
             relations,
             columns,
             ddl.read_types(cur, {column[2] for of_one in columns.values() for column in of_one}),
-            {oid: tuple(key) for oid, *key in cur.execute(_SQL["key"], {"tables": roots})},
-            {oid: TableName(schema, name) for oid, schema, name in cur.execute(_SQL["foreign_parts"], {"tables": trees})},
-            cur.execute(_SQL["referenced_by"], {"tables": trees}).fetchall(),
-            cur.execute(_SQL["delete_triggers"], {"tables": trees}).fetchall(),
+            {oid: tuple(key) for oid, *key in keys},
+            {oid: TableName(schema, name) for oid, schema, name in foreign},
+            references,
+            triggers,
         )
 
 

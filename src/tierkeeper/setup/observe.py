@@ -21,10 +21,8 @@ def own_schema(conn: Connection) -> OwnSchema:
     """What `conn`'s database has of the schema `tierkeeper`."""
     roles = frozenset(identity.read(conn).roles)
     with catalog(conn) as cur:
-        there = cur.execute(_SQL["own_schema"]).fetchone() == (True,)
-        relations = frozenset(r[0] for r in cur.execute(_SQL["own_relations"]))
-        functions = {r[0]: r[1] for r in cur.execute(_SQL["own_functions"])}
-    return OwnSchema(there, relations, functions, roles)
+        there, relations, functions = cur.all_of([(_SQL[one], None) for one in ("own_schema", "own_relations", "own_functions")])
+    return OwnSchema(there == [(True,)], frozenset(r[0] for r in relations), dict(functions), roles)
 
 
 def source_table(conn: Connection, name: TableName) -> SourceTable:
