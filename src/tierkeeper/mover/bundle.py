@@ -136,9 +136,8 @@ class Bundler:
         return stays
 
     def _full(self) -> bool:
-        """Whether a limited run has all that it may take, and left some."""
-        limit = self._run.pace.limit
-        return self._held_back and limit is not None and self._run.outcome.rows >= limit
+        """Whether a limited run has what it may take, and left some: it does not go through all younger rows for a few more."""
+        return self._held_back and (self._run.outcome.rows > 0 or not self._run.pace.limit)
 
     def _plan(self, cur: Cursor, found: Found) -> Planned:
         left = None if self._run.pace.limit is None else max(self._run.pace.limit - self._run.outcome.rows, 0)

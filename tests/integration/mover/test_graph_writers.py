@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import psycopg
@@ -77,6 +77,7 @@ class Application:
                 self._age,
             ))()  # fmt: skip
             self.done += 1
+        sleep(0.001)  # the mover has to keep up
 
     def _new(self) -> int:
         self._next += 1

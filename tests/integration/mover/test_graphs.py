@@ -20,6 +20,7 @@ from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.results import MoveResult
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.mover.references import Explorer
 from tierkeeper.postgres.link import Connection
 
 BEFORE = datetime(2024, 6, 1, tzinfo=UTC)
@@ -270,3 +271,19 @@ def test_a_key_in_both_tiers_keeps_all_that_hangs_on_its_row(tiers: Tiers) -> No
         assert h.everywhere() == before
         assert h.core.execute("SELECT array_agg(id) FROM c").fetchone() == ([2000],)
         assert h.core.execute("SELECT count(*) FROM p WHERE id <= 90").fetchone() == (0,)
+
+
+def test_a_limited_run_does_not_look_at_what_is_younger(tiers: Tiers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group that does not fit ends it: 100 groups are left, and those of a bundle or two are looked at."""
+    with house(tiers, FAMILY.format(action=""), ("p", "c", "g"), batch_rows=40) as h:
+        looks = [0]
+        find = Explorer.find
+
+        def counted(*args: Any, **more: Any) -> Any:
+            looks[0] += 1
+            return find(*args, **more)
+
+        monkeypatch.setattr(Explorer, "find", counted)
+        done = h.move("p", limit=33)
+        assert 0 < done.rows <= 33
+        assert looks[0] < 10
