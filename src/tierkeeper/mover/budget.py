@@ -110,6 +110,11 @@ class Cost:
     growth_bytes: int = 0
     scratch_bytes: int = 0
 
+    def __add__(self, other: "Cost") -> "Cost":
+        """Both together; what is temporary is gone before the next begins."""
+        scratch_bytes = max(self.scratch_bytes, other.scratch_bytes)
+        return Cost(self.wal_bytes + other.wal_bytes, self.growth_bytes + other.growth_bytes, scratch_bytes)
+
 
 def delete_cost(table: Table, server: Server, rows: int, *, batches: int, sorted_rows: int = 0) -> Cost:
     """What the source writes when `rows` leave it, `sorted_rows` at a time being sorted whole."""

@@ -11,7 +11,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from tierkeeper.kernel.faults import Point, reach
-from tierkeeper.kernel.limits import GRAPH_SEEDS_SHARE, GRAPH_SEEN_FACTOR, PASSES
+from tierkeeper.kernel.limits import BATCH_BYTES, GRAPH_SEEDS_SHARE, GRAPH_SEEN_FACTOR, PASSES
 from tierkeeper.kernel.ports import Batch, LedgerRow
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover import references
@@ -44,7 +44,8 @@ class Walk:
     ) -> Iterator[tuple[Found, T]]:
         """Each range's components with what `inside` makes of them in the very snapshot that they were found in.
 
-        A range comes again where `again` was set meanwhile, and in smaller ones where it had too much hanging on it.
+        A range comes again where `again` was set meanwhile, and in smaller ones where it had too much hanging on it. What hangs
+        on one row is not cut, however many bytes it has.
         """
         selection = self._explorer.selections[self._explorer.of]
         largest = size = max(self._most_rows // GRAPH_SEEDS_SHARE, 1)
@@ -59,12 +60,16 @@ class Walk:
                 found = self._explorer.find(
                     cur, Between(after, upto), conflicts(), most_rows=self._most_rows, most_seen=most_seen
                 )
-                made = inside(cur, found)
+                heavy = seeds > 1 and self._explorer.weigh(cur, [row for one in found.goes for row in one]) > BATCH_BYTES
+                made = [] if heavy else [inside(cur, found)]
+            if heavy:
+                largest = size = max(seeds // 2, 1)
+                continue
             later = found.stays.pop(LATER, 0)
             if later:
                 size = max(seeds // 2, 1)
                 found.stays.clear()  # the rows come again, and are counted then
-            yield found, made
+            yield found, made[0]
             if not later and not self.again:
                 after, size = upto, min(size * 2, largest)
 

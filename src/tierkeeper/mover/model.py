@@ -163,6 +163,11 @@ def is_ours(predicate: str) -> bool:
     return "\n" not in predicate
 
 
+def stored_bytes(columns: Sequence[str]) -> sql.Composed:
+    """SQL for the bytes that `columns` take as they are stored, large values compressed and out of line included."""
+    return sql.SQL(" + ").join(sql.SQL("coalesce(pg_column_size({}), 0)").format(sql.Identifier(c)) for c in columns)
+
+
 def typed(value: str, column: Column) -> sql.Composed:
     """A text form back in its column's type, so that it compares as the column does."""
     return sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(column.type))  # format_type's own text

@@ -74,8 +74,8 @@ def table(conn: Connection, selection: Selection, rows: int) -> Table:
     with transaction(conn, read_only=True) as cur:
         sample = cur.last(
             _SQL["sample"].format(
-                columns=_sizes([c.name for c in shape.columns]),
-                key=_sizes(shape.key),
+                columns=model.stored_bytes([c.name for c in shape.columns]),
+                key=model.stored_bytes(shape.key),
                 table=model.rows_of(shape),
                 sample=sql.SQL("TABLESAMPLE SYSTEM ({})").format(percent),
                 eligible=selection.eligible(None),
@@ -103,16 +103,12 @@ def _kept(conn: Connection, names: Sequence[TableName]) -> dict[TableName, tuple
         return {TableName(schema, name): tuple(kept) for schema, name, *kept in cur.last(_SQL["table"], named(names))}
 
 
-def _sizes(columns: Sequence[str]) -> sql.Composed:
-    """SQL for the bytes that `columns` take as they are stored, large values compressed and out of line included."""
-    return sql.SQL(" + ").join(sql.SQL("coalesce(pg_column_size({}), 0)").format(sql.Identifier(c)) for c in columns)
-
-
 @dataclass(frozen=True)
 class Weighed:
     """A move before its first write: what it would cost each tier, and in batches of which size. `servers` has the source first.
 
-    `limit` is how many rows may move: as many as were asked for, or as there is room for.
+    `limit` is how many rows may move: as many as were asked for, or as there is room for. `rows` are of `table`; what rows of
+    other tables that go along cost is in `costs`, and what they have in `along_bytes`.
     """
 
     rows: int
@@ -121,6 +117,12 @@ class Weighed:
     servers: tuple[Server, ...]
     costs: tuple[Cost, ...]
     limit: int | None = None
+    along_bytes: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """What the rows have, those of other tables that go along included."""
+        return int(self.rows * self.table.row_bytes) + self.along_bytes
 
     @property
     def refusal(self) -> TierkeeperError | None:
@@ -135,22 +137,34 @@ class Weighed:
 
 
 def weigh(
-    tiers: Sequence[tuple[Tier, Connection]], selection: Selection, rows: int, *, batch_rows: int, in_flight: int
+    tiers: Sequence[tuple[Tier, Connection]],
+    selection: Selection,
+    rows: int,
+    *,
+    batch_rows: int,
+    in_flight: int,
+    along: Sequence[Selection] = (),
 ) -> Weighed:
     """Weighs moving `rows` of `selection` from the first of `tiers` to the second, if there is one: the archive grows elsewhere.
 
-    On the way to the archive each batch is sorted whole. Changes nothing.
+    Of each table that goes `along` as large a part is taken to move as of its own. On the way to the archive each batch is
+    sorted whole. Changes nothing.
     """
     table_ = table(tiers[0][1], selection, rows)
+    further = [(other, int(other.rows * table_.share(rows))) for other in (table(tiers[0][1], s, 0) for s in along)]
     servers = tuple(server(conn, tier) for tier, conn in tiers)
 
     def costs(size: int) -> tuple[Cost, ...]:
         batches = -(-rows // size)
         leaving = budget.delete_cost(table_, servers[0], rows, batches=batches, sorted_rows=size if len(tiers) == 1 else 0)
-        return leaving, *(budget.copy_cost(table_, there, rows, batches=batches) for there in servers[1:])
+        leaving = sum((budget.delete_cost(t, servers[0], n, batches=batches) for t, n in further), leaving)
+        own = (budget.copy_cost(table_, there, rows, batches=batches) for there in servers[1:])
+        more = ([budget.copy_cost(t, there, n, batches=batches) for t, n in further] for there in servers[1:])
+        return leaving, *(sum(costs, cost) for cost, costs in zip(own, more, strict=True))
 
     size = budget.batch_rows(batch_rows, rows, list(zip(servers, costs(batch_rows), strict=True)), in_flight=in_flight)
-    return Weighed(rows, size, table_, servers, costs(size))
+    along_bytes = int(sum(t.row_bytes * n for t, n in further))
+    return Weighed(rows, size, table_, servers, costs(size), along_bytes=along_bytes)
 
 
 @dataclass

@@ -91,6 +91,16 @@ class Explorer:
 
         return explore(first, look, neighbours, most_rows=most_rows, most_seen=most_seen)
 
+    def weigh(self, cur: Cursor, rows: Collection[Row]) -> int:
+        """How many bytes `rows` take as they are stored."""
+        total = 0
+        for i, places in _by_table(rows).items():
+            table = self.family.tables[i]
+            sizes = model.stored_bytes([c.name for c in self.selections[table].shape.columns])
+            query = _SQL["weigh"].format(sizes=sizes, table=model.qualified(table), places=sql.SQL(predicate(places)))
+            total += int((cur.execute(query).fetchone() or (0,))[0])
+        return total
+
     def _look(self, table: TableName, conflicts: Sequence[Bound], places: str) -> sql.Composed:
         pinned = [
             _SQL["pinned"].format(

@@ -87,7 +87,7 @@ class MoveService:
             explorer = self._explorer(request, source, selection)
             tables = family.tables_of(request.table, explorer)
             self._refuse_unfit(request, source, selection, explorer, ends)
-            weighed = self._weigh(request, source, selection, ends)
+            weighed = self._weigh(request, source, selection, ends, explorer)
             notes = [note for table in tables for note in self._around(request, ends, table)]
             rows = weighed.rows
             if explorer is not None:
@@ -102,7 +102,7 @@ class MoveService:
         if weighed.refusal is not None:
             notes.append(f"it would be refused now: {weighed.refusal}")
         source_cost, destination_cost = weighed.costs[0], weighed.costs[1] if len(weighed.costs) > 1 else None
-        size_bytes = int(weighed.rows * weighed.table.row_bytes)
+        size_bytes = weighed.bytes
         return MovePlan(
             table=str(request.table),
             from_=request.source,
@@ -132,7 +132,7 @@ class MoveService:
             explorer = self._explorer(request, source, selection)
             tables = family.tables_of(request.table, explorer)
             self._refuse_unfit(request, source, selection, explorer, ends)
-            weighed = self._weigh(request, source, selection, ends)
+            weighed = self._weigh(request, source, selection, ends, explorer)
             notes = self._returning(request, policy, source, selection) if request.upward else []
             if weighed.refusal is not None:
                 raise weighed.refusal
@@ -237,16 +237,18 @@ class MoveService:
         )
         return mover.run(selection)
 
-    def _weigh(self, request: Request, source: Source, selection: Selection, ends: Ends) -> Weighed:
-        parts, as_text = source.holdings.parts(selection), request.destination == "archive"
-        width.refuse(source.conn, source.tier, selection, parts, as_text=as_text)
+    def _weigh(self, request: Request, source: Source, selection: Selection, ends: Ends, explorer: Explorer | None) -> Weighed:
+        along = [s for s in explorer.selections.values() if s is not selection] if explorer is not None else []
+        for one in (selection, *along):
+            parts, as_text = source.holdings.parts(one), request.destination == "archive"
+            width.refuse(source.conn, source.tier, one, parts, as_text=as_text)
         pace, counted = self._pace(request), source.holdings.count(selection)
         rows = counted if request.limit is None else min(counted, request.limit)
-        weighed = weigh(ends.looking, selection, rows, batch_rows=pace.batch_rows, in_flight=pace.in_flight)
+        put = partial(weigh, ends.looking, selection, batch_rows=pace.batch_rows, in_flight=pace.in_flight, along=along)
+        weighed = put(rows)
         fits = weighed.fitting_rows
         if request.as_room_allows and BATCH_ROWS_MIN <= fits < rows:
-            fewer = weigh(ends.looking, selection, fits, batch_rows=pace.batch_rows, in_flight=pace.in_flight)
-            return replace(fewer, limit=fits)
+            return replace(put(fits), limit=fits)
         return replace(weighed, limit=request.limit)
 
     @contextmanager

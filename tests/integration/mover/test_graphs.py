@@ -20,6 +20,8 @@ from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.results import MoveResult
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.mover import bundle
+from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.references import Explorer
 from tierkeeper.postgres.link import Connection
 
@@ -287,3 +289,32 @@ def test_a_limited_run_does_not_look_at_what_is_younger(tiers: Tiers, monkeypatc
         done = h.move("p", limit=33)
         assert 0 < done.rows <= 33
         assert looks[0] < 10
+
+
+def test_a_bundle_is_bounded_by_bytes_and_weighed_whole(tiers: Tiers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I9: the rows that go along count, in the plan too; one group is not cut, however large it is."""
+    with house(tiers, FAMILY.format(action=""), ("p", "c", "g"), batch_rows=5000) as h:
+        for table in ("p", "c", "g"):
+            h.core.execute(f"ANALYZE {table}".encode())
+        narrow = h.keeper.plan_move(TableName("public", "p"), "core", "main", before=BEFORE)
+        h.core.execute("ALTER TABLE g ADD wide text; ALTER TABLE g ALTER wide SET STORAGE EXTERNAL")
+        h.core.execute("UPDATE g SET wide = repeat(id::text, 10000); ANALYZE g")
+        wide = h.core.execute("SELECT sum(length(wide)) FROM g").fetchone()
+        plan = h.keeper.plan_move(TableName("public", "p"), "core", "main", before=BEFORE)
+        assert wide is not None and plan.bytes is not None and narrow.bytes is not None
+        assert 0.5 < (plan.bytes - narrow.bytes) / wide[0] < 1.5
+        assert (plan.destination_bytes or 0) > 0.5 * wide[0]
+        bundles: list[int] = []
+        copy_all = PostgresDestination.copy_all
+
+        def counted(self: PostgresDestination, snapshots: Any) -> Any:
+            bundles.append(sum(s.extent.rows for s in snapshots))
+            return copy_all(self, snapshots)
+
+        monkeypatch.setattr(PostgresDestination, "copy_all", counted)
+        monkeypatch.setattr(bundle, "BATCH_BYTES", wide[0] // 5)
+        before = h.everywhere()
+        done = h.move("p")
+        assert (done.rows, done.stopped_because) == (900, "complete")
+        assert h.everywhere() == before
+        assert 5 <= len(bundles) < 40 and max(bundles) < 400

@@ -15,6 +15,9 @@ SELECT EXISTS (
 -- name: seeds
 SELECT ctid::text FROM ONLY {table} WHERE {within}
 
+-- name: weigh
+SELECT coalesce(sum({sizes}), 0)::bigint FROM ONLY {table} WHERE {places}
+
 -- name: look
 -- The table has no other name here: the user's own condition may call it by its own.
 SELECT ctid::text, CASE WHEN ({may_leave}) IS NOT TRUE THEN {young} {pinned} END FROM ONLY {table} WHERE {places}
