@@ -231,8 +231,9 @@ class PostgresDestination:
         """
         with transaction(self._conn) as cur:
             keys.stage(cur, snapshot)
+            mains = "t" if self.tier == "main" else "s"  # equal keys may be written otherwise, and readers look for it at Main
             query = _SQL["keys_taken"].format(
-                keys=sql.SQL(", ").join(model.text_of(k, "s") for k in snapshot.shape.key),
+                keys=sql.SQL(", ").join(model.text_of(k, mains) for k in snapshot.shape.key),
                 staging=keys.staging(batch),
                 table=model.qualified(batch.table),
                 same=model.same_rows(snapshot.shape),
