@@ -125,14 +125,18 @@ class Source:
 
     def open_marker_of(self, bundle: Sequence[LedgerRow], destination: Tier) -> None:
         """The markers of a bundle, all of them or none: from here on they change together."""
+        notes = []
+        for row in bundle:
+            notes.append((_SQL["marker_open"], {
+                "batch": row.batch.id, "seq": row.seq, "destination": destination,
+                "schema": row.batch.table.schema, "table": row.batch.table.name,
+            }))  # fmt: skip
+            if row.batch.bundle is not None:
+                notes.append((_SQL["bundle_note"], {"batch": row.batch.id, "bundle": row.batch.bundle}))
         with transaction(self.conn) as cur:
-            for row in bundle:
-                cur.execute(_SQL["marker_open"], {
-                    "batch": row.batch.id, "seq": row.seq, "destination": destination,
-                    "schema": row.batch.table.schema, "table": row.batch.table.name,
-                })  # fmt: skip
-                if row.batch.bundle is not None:
-                    cur.execute(_SQL["bundle_note"], {"batch": row.batch.id, "bundle": row.batch.bundle})
+            for note in notes[:-1]:
+                cur.execute(*note)
+            cur.last(*notes[-1])
 
     @contextmanager
     def snapshot(self, batch: Batch, shape: TableShape) -> Iterator[Snapshot]:
