@@ -1,14 +1,14 @@
 """The connections of one move: dialled all at once, for on a slow link each dialling costs many round trips."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.mover.request import Request
+from tierkeeper.postgres.keeping import at_once
 from tierkeeper.postgres.link import Connection
 from tierkeeper.tiers.tier import Tier as TierFacts
 
@@ -27,16 +27,11 @@ def opened(tiers: Mapping[Tier, TierFacts], request: Request) -> Iterator[Ends]:
     """Raises as `Link.connect` does; of several errors the source's."""
     names: list[Tier] = [t for t in (request.source, request.destination) if t != "archive"]
     wanted = [(name, purpose) for purpose in ("mover", "budget") for name in names]
-    with ThreadPoolExecutor(len(wanted), "dial") as pool:
-        dialled = [pool.submit(copy_context().run, tiers[name].link.connect, purpose) for name, purpose in wanted]
+    dialled = at_once([partial(tiers[name].link.connect, purpose) for name, purpose in wanted])
     with ExitStack() as stack:
-        conns, errors = [], []
+        conns = [stack.enter_context(closing(one)) for one in dialled if not isinstance(one, TierkeeperError)]
         for one in dialled:
-            try:
-                conns.append(stack.enter_context(closing(one.result())))
-            except TierkeeperError as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
+            if isinstance(one, TierkeeperError):
+                raise one
         looking = [(tiers[name], conn) for name, conn in zip(names, conns[len(names) :], strict=True)]
         yield Ends(conns[0], conns[1] if len(names) > 1 else None, looking)

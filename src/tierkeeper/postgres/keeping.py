@@ -4,13 +4,15 @@ A transaction of ours leaves nothing in its session, so that whoever comes next 
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 from psycopg.conninfo import conninfo_to_dict
 
+from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.session import Session
 
@@ -51,6 +53,11 @@ class _Look:
             made.look, made.conninfo = self, conninfo
             made.database = tuple(sorted((k, v) for k, v in conninfo_to_dict(conninfo).items() if k != "application_name"))
             return made
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether it has given out a connection before and got one back: then hardly anything is left to dial."""
+        return any(self._free.values())
 
     def takes(self, conn: _Kept) -> bool:
         """Whether it keeps `conn`, which its user is done with."""
@@ -94,6 +101,22 @@ def dial(conninfo: str) -> Session:
     if look is not None:
         return look.connect(conninfo)
     return Session.connect(conninfo, autocommit=True, prepare_threshold=None)
+
+
+def at_once(calls: Sequence[Callable[[], T]]) -> list[T | TierkeeperError]:
+    """What each of `calls` gives, or the error of ours that it raises; all in threads, unless connections are at hand already."""
+
+    def told(call: Callable[[], T]) -> T | TierkeeperError:
+        try:
+            return call()
+        except TierkeeperError as error:
+            return error
+
+    look = _LOOK.get()
+    if look is not None and look.is_warm:
+        return [told(call) for call in calls]
+    with ThreadPoolExecutor(max(1, len(calls)), "at-once") as pool:
+        return [one.result() for one in [pool.submit(copy_context().run, told, call) for call in calls]]
 
 
 def asked_once(ask: Callable[Concatenate[Session, P], T]) -> Callable[Concatenate[Session, P], T]:

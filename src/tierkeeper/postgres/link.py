@@ -168,7 +168,7 @@ def transaction(
     first: list[sql.Composable] = [*_begin(isolation, read_only, lock_seconds)]
     if lock is not None:
         first.append(lock)
-    if conn.info.get_parameters().get("application_name", "").startswith(_MOVER):
+    if conn.name.startswith(_MOVER):
         first.append(sql.SQL("SELECT pg_advisory_xact_lock_shared({}, {})").format(*MOVER_LOCK))
     with Cursor(conn) as cur:
         conn.open_with(first)

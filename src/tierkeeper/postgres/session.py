@@ -4,6 +4,7 @@ What opens a transaction goes along with its first statement, and nobody waits f
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
@@ -81,6 +82,11 @@ class Session(psycopg.Connection[Any]):
         self.cursor_factory = Cursor
         self._opening: list[sql.Composable] = []
         self._ending = False
+
+    @cached_property
+    def name(self) -> str:
+        """The application name that it was dialled with."""
+        return self.info.get_parameters().get("application_name", "")
 
     @property
     def in_transaction(self) -> bool:
