@@ -193,12 +193,14 @@ class Owner:
                     return
 
 
-def settle(world: World) -> list[str]:
+def settle(world: World, tally: Tally) -> list[str]:
     """With nobody else at work the mover ends, and each row is in one place."""
     said = ""
     for _ in range(8):
         with suppress(NotNow):
-            said = world.keeper.move(TableName("public", T), "core", "main", before=CORE_UNTIL).stopped_because
+            result = world.keeper.move(TableName("public", T), "core", "main", before=CORE_UNTIL)
+            tally.moves["moved"] += result.rows
+            said = result.stopped_because
             if said == "complete":
                 break
     core, main = world.online("core"), world.online("main")
@@ -232,7 +234,7 @@ def run(world: World, tally: Tally, rounds: int) -> list[str]:
                 for error in done.errors:
                     tally.missed[f"{error.place}: {error.cause}"] += 1
                 tally.runs += 1
-        wrong = settle(world)
+        wrong = settle(world, tally)
     return owner.wrong + reader.wrong + wrong
 
 

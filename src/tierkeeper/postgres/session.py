@@ -4,6 +4,7 @@ What opens a transaction goes along with its first statement, and nobody waits f
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -116,6 +117,13 @@ class Session(psycopg.Connection[Any]):
         if self._ending:
             self._ending = False
             super().wait(generators.fetch_many(self.pgconn))
+
+    def close(self) -> None:
+        """Waits for a COMMIT that is on its way: a pooler gives up a server connection whose client leaves in between."""
+        if not self.closed:
+            with suppress(psycopg.Error):
+                self.settle()
+        super().close()
 
     def wait(self, gen: "PQGen[T]", *args: Any, **kwargs: Any) -> T:
         self.settle()

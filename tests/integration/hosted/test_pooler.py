@@ -11,7 +11,7 @@ import pytest
 
 from hosted import Hosted
 from support import EVENTS, Command, Tiers, tierkeeper_toml
-from tierkeeper.postgres.link import Link
+from tierkeeper.postgres.link import Link, transaction
 
 POLICY = (
     {"name": "public.events", "age": "at", "core": "30 days", "main": "60 days", "mode": "move"},
@@ -35,6 +35,15 @@ def test_the_look_for_leaks_sees_each_kind(supabase_free: Hosted) -> None:
             conn.execute(statement.encode())
     found = supabase_free.leaks()
     assert [leak for leak in LEAKS.values() if leak not in found] == []
+
+
+def test_a_client_that_leaves_right_after_reading_costs_the_pooler_no_connection(supabase_free: Hosted) -> None:
+    """It gives up a server connection whose client goes away before it was told that the transaction has ended."""
+    pids = set()
+    for _ in range(20):
+        with closing(supabase_free.pooled.connect("usage")) as conn, transaction(conn, read_only=True) as cur:
+            pids.add(cur.execute("SELECT pg_backend_pid()").fetchone())
+    assert len(pids) == 1
 
 
 @pytest.fixture
