@@ -65,6 +65,7 @@ class MoveService:
         self._tiers = tiers
         self._links = {name: tier.link for name, tier in tiers.items()}
         self._policies = policies
+        self._places = {p.name: at for at, p in enumerate(policies)}
         self._bounds = bounds
         self._audit = audit
         self._clock = clock
@@ -282,8 +283,8 @@ class MoveService:
         return family.explorer(source, selection, self._policies, hop, lambda: self._clock.now(source.now))
 
     def _of(self, tables: Sequence[TableName]) -> list[TablePolicy]:
-        """The policies of `tables`."""
-        return [p for p in self._policies if p.name in tables]
+        """The policies of `tables`, in the configuration's order."""
+        return [self._policies[at] for at in sorted(self._places[t] for t in tables)]
 
     def _around(self, request: Request, ends: Ends, table: TableName) -> list[str]:
         """What else happens to `table` at either end of the hop."""
@@ -346,13 +347,13 @@ class MoveService:
         plan.check_condition(request.where)
         chosen = (request.where, request.before, request.older_than) != (None, None, None)
         plan.check_chosen(request.source, request.destination, chosen=chosen)
-        policy = next((p for p in self._policies if p.name == request.table), None)
-        if policy is None:
+        if request.table not in self._places:
             raise UsageError(
                 str(request.table),
                 "no [[tables]] entry names this table",
                 'Add one to tierkeeper.toml with its name and its age column, such as age = "created_at"',
             )
+        policy = self._policies[self._places[request.table]]
         if policy.mode == "mirror":
             raise UsageError(
                 str(request.table), "a mirrored table stays whole where it is", 'Give it mode = "move" and an age column'

@@ -117,10 +117,14 @@ class Link:
     def connect(self, purpose: str) -> Connection:
         """An autocommit connection. Raises NotNow where the server is away, UsageError where it refuses us."""
         with translated(f"tiers.{self.tier} ({self.shown})"):
-            info = conninfo.make_conninfo(
-                "", **{**self.parameters, "application_name": f"tierkeeper {purpose}", "client_encoding": "UTF8"}
-            )
-            return dial(info)
+            return dial(_conninfo(self, purpose))
+
+
+@cache
+def _conninfo(link: Link, purpose: str) -> str:
+    return conninfo.make_conninfo(
+        "", **{**link.parameters, "application_name": f"tierkeeper {purpose}", "client_encoding": "UTF8"}
+    )
 
 
 def is_loopback(host: str) -> bool:

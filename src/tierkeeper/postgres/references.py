@@ -104,6 +104,8 @@ def family(table: TableName, references: Sequence[Reference], policies: Collecti
     Raises UsageError, naming them all, where rows of tables that no policy names refer to these: nobody has said what is to
     become of them. Likewise where one of them has no age, and refers to none that has one.
     """
+    if not any(table in (r.child, r.parent) for r in references) and not any(p.follows and p.name == table for p in policies):
+        return None  # as most tables are: what the others' policies say does not matter
     moved = {p.name for p in policies if p.mode != "mirror"}
     mirrored = {p.name for p in policies if p.mode == "mirror"}
     found, todo = {table}, [table]
