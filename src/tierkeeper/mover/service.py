@@ -77,7 +77,7 @@ class MoveService:
 
     def plan(self, request: Request, *, explain: bool = False) -> MovePlan:
         """What `move` would do now; `explain` says which rows it would leave, and why. Changes nothing."""
-        with looking():
+        with looking([request.table, *(p.name for p in self._policies if p.mode == "mirror")]):
             return self._plan(request, explain=explain)
 
     def _plan(self, request: Request, *, explain: bool) -> MovePlan:

@@ -15,6 +15,7 @@ from psycopg.rows import class_row
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.tables import Column, TableName, TableShape
 from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.keeping import asked_once
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.statements import load
 
@@ -90,11 +91,14 @@ class SchemaObject:
 
 def meanings(conn: Connection, needed: Collection[SchemaObject]) -> dict[tuple[str, str], str]:
     """What the types there that bear the names of `needed` ones are, by (schema, name)."""
-    types = [o for o in needed if o.kind == "type"]
-    if not types:
-        return {}
+    types = frozenset((o.schema, o.name) for o in needed if o.kind == "type")
+    return _meanings(conn, types) if types else {}
+
+
+@asked_once
+def _meanings(conn: Connection, types: frozenset[tuple[str, str]]) -> dict[tuple[str, str], str]:
     with catalog(conn) as cur:
-        named = {"schemas": [o.schema for o in types], "names": [o.name for o in types]}
+        named = {"schemas": [schema for schema, _ in types], "names": [name for _, name in types]}
         found = read_types(cur, [r[0] for r in cur.execute(_SQL["types_named"], named)])
     return {(t.schema, t.name): t.meaning for t in found.values()}
 

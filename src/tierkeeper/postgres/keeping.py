@@ -27,6 +27,10 @@ class _Kept(Session):
     conninfo = ""
     database: Hashable = None
 
+    @property
+    def only_reads(self) -> bool:
+        return self.look is not None and self.look is _LOOK.get()
+
     def close(self) -> None:
         if self.look is None or not self.look.takes(self):
             super().close()
@@ -80,8 +84,8 @@ _LOOK: ContextVar[_Look | None] = ContextVar("look", default=None)
 def looking(tables: Iterable[TableName] = ()) -> Iterator[None]:
     """Until the block ends, nothing is dialled or asked twice, and what is asked of one of `tables` is asked of all at once.
 
-    For plans and reports, which change nothing: what writes wants a connection whose loss is its own, and fresh answers. Within
-    another such block it changes nothing.
+    For plans and reports, which change nothing: what writes wants a connection whose loss is its own, and fresh answers, so that
+    `link.transaction` refuses to write within. Within another such block it changes nothing.
     """
     if _LOOK.get() is not None:
         yield

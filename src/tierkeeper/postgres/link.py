@@ -169,6 +169,8 @@ def transaction(
     TABLE that comes before anything takes a snapshot: what the catalog says of the table in it then stays so. No lock is
     waited for longer than `lock_seconds`.
     """
+    if conn.only_reads and not read_only:
+        raise Failed("transaction", "a plan or a report was about to write something", "Report this: it is a fault here")
     first: list[sql.Composable] = [*_begin(isolation, read_only, lock_seconds)]
     if lock is not None:
         first.append(lock)

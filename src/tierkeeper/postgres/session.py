@@ -90,6 +90,11 @@ class Session(psycopg.Connection[Any]):
         return self.info.get_parameters().get("application_name", "")
 
     @property
+    def only_reads(self) -> bool:
+        """Whether nothing may be written over it, now that what is known of its database may be of a moment ago."""
+        return False
+
+    @property
     def in_transaction(self) -> bool:
         """Whether the next statement will be part of one."""
         return bool(self._opening) or not (self._ending or self.info.transaction_status is TransactionStatus.IDLE)

@@ -112,7 +112,7 @@ class QuotaManager:
         before = self._used()
         report = _Report()
         if dry_run:
-            with looking(p.name for p in self._policies):
+            with looking(sorted(self._apart)):
                 self._plan(report, before)
         else:
             with self._audit.action("quota", "core", {"used_bytes": before, "may_rewrite": self._thresholds.may_rewrite}) as note:

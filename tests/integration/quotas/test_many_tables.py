@@ -8,6 +8,7 @@ import pytest
 from support import Tiers, tierkeeper_toml
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import load
+from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.session import Session
 
 FEW, MANY = 4, 12
@@ -28,7 +29,9 @@ def messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def keeper(tiers: Tiers, tables: int) -> Keeper:
-    policies = [{"name": f"public.small_{i}", "age": "at", "core": "30 days", "main": "60 days"} for i in range(tables)]
+    """Of its first `tables` tables each fourth is mirrored."""
+    moved = {"age": "at", "core": "30 days", "main": "60 days"}
+    policies = [{"name": f"public.small_{i}", **({"mode": "mirror"} if i % 4 == 3 else moved)} for i in range(tables)]
     return open_keeper(load(tierkeeper_toml(tiers, policies), {}, tiers.home), environment=tiers.environment)
 
 
@@ -39,13 +42,16 @@ def keeper(tiers: Tiers, tables: int) -> Keeper:
         (lambda k: k.status(), 0),
         (lambda k: k.setup(apply=False), 0),
         (lambda k: k.quota(dry_run=True), 6),  # on each of two hops the count and a sample, which are the table's own
+        (lambda k: k.plan_move(TableName("public", "small_0"), "core", "main"), 0),
     ],
-    ids=["check", "status", "setup", "quota"],
+    ids=["check", "status", "setup", "quota", "move"],
 )
 def test_messages_by_table(tiers: Tiers, messages: list[str], ask: Callable[[Keeper], object], for_each: int) -> None:
     with closing(tiers.core.connect("app")) as core:
+        core.execute("CREATE TYPE public.mood AS ENUM ('sad', 'ok'); CREATE DOMAIN public.named AS text COLLATE \"C\" NOT NULL")
         for i in range(MANY):
-            core.execute(f"CREATE TABLE public.small_{i} (id bigint PRIMARY KEY, at timestamptz NOT NULL, note text)".encode())
+            columns = "id bigint PRIMARY KEY, at timestamptz NOT NULL, note public.mood, named public.named DEFAULT 'x'"
+            core.execute(f"CREATE TABLE public.small_{i} ({columns})".encode())
             core.execute(
                 f"INSERT INTO public.small_{i} SELECT n, now() - n * interval '10 days' FROM generate_series(1, 10) n".encode()
             )
