@@ -22,12 +22,13 @@ from tierkeeper.archive.reading import check_content
 from tierkeeper.archive.segment import DATA_KEY_BYTES, Written
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
-from tierkeeper.kernel.errors import Failed, Fenced, NotNow, TierkeeperError
+from tierkeeper.kernel.errors import Failed, Fenced, TierkeeperError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, LedgerRow, LedgerState, SourceSnapshot
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.objectstore.port import ObjectExists, Store, put_bytes
+from tierkeeper.postgres.arrow import stream_error
 from tierkeeper.postgres.link import PINNED, Link
 
 _REMEDY_SOURCE: Final = "Nothing was moved: run the same command again, and `tierkeeper check` if it fails again"
@@ -275,9 +276,10 @@ def _read(reader: pa.RecordBatchReader, schema: pa.Schema, place: str) -> Iterat
             columns = reader.read_next_batch().columns
         except StopIteration:
             return
-        except (pa.ArrowException, OSError) as error:
-            kind = NotNow if isinstance(error, OSError) else Failed  # the link or the server went away
-            raise kind(place, f"the source's rows stopped coming ({str(error).splitlines()[0]})", _REMEDY_SOURCE) from error
+        except OSError as error:
+            raise stream_error(place, str(error)) from error
+        except pa.ArrowException as error:
+            raise Failed(place, f"the source's rows stopped coming ({str(error).splitlines()[0]})", _REMEDY_SOURCE) from error
         batch = pa.RecordBatch.from_arrays(columns, schema=schema)
         del columns
         yield batch

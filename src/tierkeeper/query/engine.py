@@ -112,7 +112,7 @@ def _in_our_words(error: duckdb.Error, engine: Engine) -> TierkeeperError:
         return NotNow(
             PLACE, f"it took longer than query.timeout ({engine.timeout_seconds:g} s)", "Ask for less, or raise query.timeout"
         )
-    if OUTSIDE in said or "timeout" in said or "ERROR:" in said:
+    if OUTSIDE in said or "[libpq]" in said:
         return scan_error(PLACE, said)
     if isinstance(
         error, duckdb.BinderException | duckdb.CatalogException | duckdb.ParserException | duckdb.NotImplementedException

@@ -18,6 +18,7 @@ from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.ports import ScanSegment, SegmentContent, SegmentScan
 from tierkeeper.kernel.tables import Followed, TableName, TableShape
 from tierkeeper.postgres import followed, shapes
+from tierkeeper.postgres.arrow import snapshot_reader
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
@@ -25,7 +26,7 @@ from tierkeeper.query import core as at_core
 from tierkeeper.query.history import ages_of, check_in_step, choose
 from tierkeeper.query.model import PLACE, Facts, Plan, Scan, refuse
 from tierkeeper.query.plan import managed_tables, plan
-from tierkeeper.query.scans import scan_sql, snapshot_stream
+from tierkeeper.query.scans import scan_error, scan_sql
 from tierkeeper.query.statement import Statement, parse
 
 if TYPE_CHECKING:
@@ -263,8 +264,9 @@ class FastDoor:
         for tier, text in self._scan_texts(scan, snapshots):
             link, snapshot = (self._core, snapshots.core) if tier == "core" else (self._main, snapshots.main)
             if link is not None and snapshot is not None:
-                held = ExitStack()
-                yield held, held.enter_context(snapshot_stream(link, snapshot, text, self._timeout_seconds))
+                held, limit = ExitStack(), {"statement_timeout": f"{int(self._timeout_seconds * 1000)}ms"}
+                reader = snapshot_reader(link, snapshot, text, purpose="query", settings=limit, told=scan_error)
+                yield held, held.enter_context(reader)
         counted = [s for s in snapshots.segments.get(scan.table, []) if _may_match(s, scan, snapshots)] if scan.spread else []
         if counted:
             yield ExitStack(), pa.RecordBatchReader.from_batches(wire_schema(scan), self._archived(scan, counted, snapshots))

@@ -1,25 +1,21 @@
-"""Scans: what is asked of Postgres for one table reference, and the Arrow stream that comes back.
+"""Scans: what is asked of Postgres for one table reference, and what it says where it fails.
 
 Nothing here decides which rows count: it is told which transactions and keys to leave out.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Final
-from urllib.parse import urlencode
+from collections.abc import Sequence
+from typing import Final
 
 from tierkeeper.kernel.errors import Failed, NotNow
-from tierkeeper.postgres.link import PINNED, Link
+from tierkeeper.postgres.arrow import stream_error
 from tierkeeper.query.model import ColumnFacts, Scan
 from tierkeeper.query.terms import ident, quote
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 OUTSIDE: Final = "lies outside of the years 1 to 9999"
-_SNAPSHOT_GONE: Final = re.compile(  # its transaction was ended, or its session
+_TOO_LONG: Final = re.compile(  # a snapshot is gone where its transaction was ended, or its session
     r'snapshot "[^"]*" does not exist|invalid snapshot identifier|could not import the requested snapshot'
+    r"|due to (?:statement|transaction|idle-in-transaction) timeout"
 )
 _FIRST, _BEYOND = "0001-01-01", "10000-01-01"
 
@@ -56,46 +52,11 @@ def _projected(column: ColumnFacts) -> str:
     return f"CASE WHEN {name} IS NULL OR ({held}) THEN {plain} ELSE {odd} END"
 
 
-@contextmanager
-def snapshot_stream(link: Link, snapshot: str, query: str, timeout_seconds: float) -> Iterator["pa.RecordBatchReader"]:
-    """`query`'s rows, streamed, as of the exported `snapshot`, whose transaction must stay open meanwhile.
-
-    Raises NotNow where the server is away or slower than `timeout_seconds`, Failed for any other error of the server's.
-    """
-    from adbc_driver_postgresql import dbapi
-
-    uri = f"{link.uri}&{urlencode({'application_name': 'tierkeeper query'})}"
-    local = {
-        **PINNED,
-        "row_security": "off",
-        "search_path": "pg_catalog",
-        "statement_timeout": f"{int(timeout_seconds * 1000)}ms",
-    }
-    try:
-        with closing(dbapi.connect(uri)) as conn, closing(conn.cursor()) as cur:
-            cur.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            cur.execute(f"SET TRANSACTION SNAPSHOT {quote(snapshot)}")
-            for name, value in local.items():
-                cur.execute(f"SET LOCAL {name} = {quote(value)}")
-            cur.execute(query)
-            with cur.fetch_record_batch() as reader:
-                yield reader
-            conn.rollback()
-    except dbapi.Error as error:
-        raise scan_error(f"tiers.{link.tier} ({link.shown})", str(error)) from error
-
-
 def scan_error(place: str, said: str) -> Failed | NotNow:
     """An error that a scan came to, in our words."""
-    cause = next(
-        (line for line in said.splitlines() if "ERROR" in line or OUTSIDE in line), said.splitlines()[0] if said else "no reason"
-    )
     if OUTSIDE in said:
+        cause = next(line for line in said.splitlines() if OUTSIDE in line)
         return Failed(place, f"a time {OUTSIDE} ({cause[:200]})", "Exclude it: … AND the_column < '10000-01-01'")
-    if _SNAPSHOT_GONE.search(said):
+    if _TOO_LONG.search(said):
         return NotNow(place, "it took longer than query.timeout", "Ask for less, or raise query.timeout")
-    if "timeout" in said or "connection" in said.lower():
-        return NotNow(
-            place, f"the tier did not answer in time ({cause[:200]})", "Ask for less, raise query.timeout, or run it again"
-        )
-    return Failed(place, cause[:300], "Run it again; tell what it says if it stays")
+    return stream_error(place, said)

@@ -20,6 +20,7 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.link import Connection, Link
 from tierkeeper.query import core as at_core
 from tierkeeper.query import runner
+from tierkeeper.query.engine import Engine
 from tierkeeper.query.model import Plan
 from tierkeeper.query.runner import FastDoor
 from tierkeeper.query.statement import Statement, parse
@@ -252,6 +253,21 @@ def test_an_array_is_shown_as_postgres_shows_it(items: Tiers) -> None:
 def test_a_statement_that_takes_too_long_is_stopped(items: Tiers) -> None:
     with pytest.raises(NotNow):
         door(items, timeout_seconds=0.5).query("select pg_sleep(5)")
+
+
+def test_a_reader_whose_server_went_away_may_ask_again(items: Tiers, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(items.core.connect("test")) as core:
+        core.execute("INSERT INTO items SELECT g, '2013-01-01', repeat('x', 300) FROM generate_series(11, 100000) g")
+    answer_as_it_is = Engine.answer
+
+    def struck(engine: Engine) -> object:
+        with closing(items.core.connect("test")) as core:
+            core.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tierkeeper query'")
+        return answer_as_it_is(engine)
+
+    monkeypatch.setattr(Engine, "answer", struck)
+    with pytest.raises(NotNow, match="went away"):
+        door(items).query("select sum(length(note)) from items")
 
 
 def test_a_column_that_differs_in_main_is_named(items: Tiers) -> None:
