@@ -22,8 +22,8 @@ from tierkeeper.tiers.usage import table_size
 ZOO = """
 CREATE SCHEMA "Odd ""S";
 CREATE TYPE public.mood AS ENUM ('sad', 'ok');
-CREATE DOMAIN public.named AS text COLLATE "C" CHECK (VALUE <> '') NOT NULL;
 CREATE COLLATION public.mine (LOCALE = 'C');
+CREATE DOMAIN public.named AS text COLLATE public.mine CHECK (VALUE <> '') NOT NULL;
 CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
 CREATE TABLE public.parent (id int PRIMARY KEY, at date, m public.mood[]);
 CREATE TABLE public.child (
