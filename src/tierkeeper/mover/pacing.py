@@ -65,23 +65,12 @@ def server(conn: Connection, tier: Tier, assumed_redo: int | None = None) -> Ser
     )
 
 
-def table(conn: Connection, selection: Selection, rows: int) -> Table:
-    """The table of `selection`, `rows` of which would move; their sizes are those of a sample."""
-    name, shape = selection.shape.name, selection.shape
-    heap, toast, index, indexes, estimate, identity, correlations = _kept(conn, name) or (0, 0, 0, 1, 0, "d", [None])
+def table(conn: Connection, selection: Selection, rows: int, *, sampled: bool) -> Table:
+    """The table of `selection`, `rows` of which would move; their sizes are those of a sample, else an average of the whole."""
+    kept = _kept(conn, selection.shape.name)
+    heap, toast, index, indexes, estimate, identity, correlations = kept or (0, 0, 0, 1, 0, "d", [None])
     correlation = sum((of_heap or {}).get(selection.age, 1.0) for of_heap in correlations) / len(correlations)
-    percent = min(100.0, 100.0 * SAMPLE_PAGES * budget.PAGE_BYTES / max(heap, 1))
-    with transaction(conn, read_only=True) as cur:
-        sample = cur.last(
-            _SQL["sample"].format(
-                columns=model.stored_bytes([c.name for c in shape.columns]),
-                key=model.stored_bytes(shape.key),
-                table=model.rows_of(shape),
-                sample=sql.SQL("TABLESAMPLE SYSTEM ({})").format(percent),
-                eligible=selection.eligible(None),
-                limit=sql.Literal(SAMPLE_ROWS),
-            )
-        ).fetchone() or (None, None)
+    row_bytes, key_bytes = _sample(conn, selection, heap) if sampled else (None, None)
     total = max(int(estimate), rows)
     return Table(
         rows=total,
@@ -89,11 +78,27 @@ def table(conn: Connection, selection: Selection, rows: int) -> Table:
         toast_bytes=int(toast),
         index_bytes=int(index),
         indexes=int(indexes),
-        row_bytes=float(sample[0] or (heap + toast) / max(total, 1)),
-        key_bytes=float(sample[1] or 16.0),
+        row_bytes=row_bytes or (heap + toast) / max(total, 1),
+        key_bytes=key_bytes or 16.0,
         scatter=1.0 - float(correlation) ** 2,
         identity=_IDENTITIES.get(str(identity), "default"),  # type: ignore[arg-type]
     )
+
+
+def _sample(conn: Connection, selection: Selection, heap_bytes: int) -> tuple[float | None, float | None]:
+    """What a row of the selection takes on average as it is stored, and its key; None for both where none was met."""
+    shape, percent = selection.shape, min(100.0, 100.0 * SAMPLE_PAGES * budget.PAGE_BYTES / max(heap_bytes, 1))
+    query = _SQL["sample"].format(
+        columns=model.stored_bytes([c.name for c in shape.columns]),
+        key=model.stored_bytes(shape.key),
+        table=model.rows_of(shape),
+        sample=sql.SQL("TABLESAMPLE SYSTEM ({})").format(percent),
+        eligible=selection.eligible(None),
+        limit=sql.Literal(SAMPLE_ROWS),
+    )
+    with transaction(conn, read_only=True) as cur:
+        row_bytes, key_bytes = cur.last(query).fetchone() or (None, None)
+    return row_bytes, key_bytes
 
 
 @of_each
@@ -150,8 +155,10 @@ def weigh(
     Of each table that goes `along` as large a part is taken to move as of its own. On the way to the archive each batch is
     sorted whole. Changes nothing.
     """
-    table_ = table(tiers[0][1], selection, rows)
-    further = [(other, int(other.rows * table_.share(rows))) for other in (table(tiers[0][1], s, 0) for s in along)]
+    conn = tiers[0][1]
+    table_ = table(conn, selection, rows, sampled=rows > 0)
+    others = [table(conn, s, 0, sampled=True) for s in along]
+    further = [(other, int(other.rows * table_.share(rows))) for other in others]
     servers = tuple(server(conn, tier) for tier, conn in tiers)
 
     def costs(size: int) -> tuple[Cost, ...]:
