@@ -118,8 +118,9 @@ def test_a_sample_of_the_campaign(servers: Servers, tally: Tally) -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", range(WORLDS))
 def test_many_faults(servers: Servers, tally: Tally, seed: int, pytestconfig: pytest.Config) -> None:
-    began = time.monotonic()
+    began, known = time.monotonic(), len(tally.violations)
     try:
         campaign(servers, seed, RUNS, tally)
     finally:
-        say(pytestconfig, f"world {seed + 1} of {WORLDS}: {time.monotonic() - began:.0f} s; so far {tally.lines()[0]}")
+        wrong = tally.violations[known:]
+        say(pytestconfig, f"world {seed + 1} of {WORLDS}: {time.monotonic() - began:.0f} s; so far {tally.lines()[0]}", *wrong)
