@@ -39,45 +39,35 @@ def world(make_tiers: Callable[..., Tiers]) -> Iterator[World]:
     yield world
 
 
-@pytest.mark.parametrize("point", points("main"))
-def test_killed_on_the_way_to_main(world: World, point: Point) -> None:
+def check_killed(world: World, destination: str, point: Point) -> None:
+    """A move that dies at `point` loses nothing, and the next one ends as if it had been the first."""
     original = world.online()["core"]
-    killed = world.move("main", die_at=point)
+    if destination != "main":
+        assert world.move("main").returncode == 0
+        rest(world)
+    killed = world.move(destination, die_at=point)
     assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
     check_nothing_lost(world, original)
-    again = world.move("main")
+    again = world.move(destination)
     assert again.returncode == 0, again.stdout + again.stderr
     assert json.loads(again.stdout)["stopped_because"] == "complete"
-    check_as_undisturbed(world, original, "main")
+    check_as_undisturbed(world, original, destination)
+
+
+@pytest.mark.parametrize("point", points("main"))
+def test_killed_on_the_way_to_main(world: World, point: Point) -> None:
+    check_killed(world, "main", point)
 
 
 @pytest.mark.parametrize("point", points("archive"))
 def test_killed_on_the_way_to_the_archive(world: World, point: Point) -> None:
-    original = world.online()["core"]
-    assert world.move("main").returncode == 0
-    rest(world)
-    killed = world.move("archive", die_at=point)
-    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
-    check_nothing_lost(world, original)
-    again = world.move("archive")
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert json.loads(again.stdout)["stopped_because"] == "complete"
-    check_as_undisturbed(world, original, "archive")
+    check_killed(world, "archive", point)
     assert json.loads(world.command("archive", "verify").stdout)["ok"] is True
 
 
 @pytest.mark.parametrize("point", points("core"))
 def test_killed_on_the_way_back_to_core(world: World, point: Point) -> None:
-    original = world.online()["core"]
-    assert world.move("main").returncode == 0
-    rest(world)
-    killed = world.move("core", die_at=point)
-    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
-    check_nothing_lost(world, original)
-    again = world.move("core")
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert json.loads(again.stdout)["stopped_because"] == "complete"
-    check_as_undisturbed(world, original, "core")
+    check_killed(world, "core", point)
 
 
 @pytest.mark.parametrize("point", IN_RECOVERY)

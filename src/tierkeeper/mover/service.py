@@ -82,13 +82,8 @@ class MoveService:
 
     def _plan(self, request: Request, *, explain: bool) -> MovePlan:
         policy = self._policy(request)
-        with translated(str(request.table)), opened(self._tiers, request) as ends:
-            source = Source(self._links[request.source], ends.source, request.source)
-            selection = self._selection(request, policy, source)
-            explorer = self._explorer(request, source, selection)
+        with self._looked(request, policy) as (ends, source, selection, explorer, weighed):
             tables = family.tables_of(request.table, explorer)
-            self._refuse_unfit(request, source, selection, explorer, ends)
-            weighed = self._weigh(request, source, selection, ends, explorer)
             notes = [note for table in tables for note in self._around(request, ends, table)]
             rows = weighed.rows
             if explorer is not None:
@@ -127,13 +122,8 @@ class MoveService:
         """Moves, after making what is missing at the destination. Raises the errors of every part, translated."""
         policy = self._policy(request)
         began = self._clock.monotonic()
-        with translated(str(request.table)), opened(self._tiers, request) as ends:
-            source = Source(self._links[request.source], ends.source, request.source)
-            selection = self._selection(request, policy, source)
-            explorer = self._explorer(request, source, selection)
+        with self._looked(request, policy) as (ends, source, selection, explorer, weighed):
             tables = family.tables_of(request.table, explorer)
-            self._refuse_unfit(request, source, selection, explorer, ends)
-            weighed = self._weigh(request, source, selection, ends, explorer)
             notes = self._returning(request, policy, source, selection) if request.upward else []
             if weighed.refusal is not None:
                 raise weighed.refusal
@@ -164,6 +154,18 @@ class MoveService:
             notes=notes + outcome.notes,
             batch_ids=[str(b) for b in outcome.moved],
         )
+
+    @contextmanager
+    def _looked(
+        self, request: Request, policy: TablePolicy
+    ) -> Iterator[tuple[Ends, Source, Selection, Explorer | None, Weighed]]:
+        """What plan and move begin with: connections, the rows meant, and what they weigh. Raises where they cannot move."""
+        with translated(str(request.table)), opened(self._tiers, request) as ends:
+            source = Source(self._links[request.source], ends.source, request.source)
+            selection = self._selection(request, policy, source)
+            explorer = self._explorer(request, source, selection)
+            self._refuse_unfit(request, source, selection, explorer, ends)
+            yield ends, source, selection, explorer, self._weigh(request, source, selection, ends, explorer)
 
     def marker(self, source: Tier, batch_id: UUID) -> str | None:
         """What the marker of a batch says in the tier that its rows leave. Raises NotNow where that is away."""

@@ -184,12 +184,17 @@ def touched(expected: dict[int, str], *keys: int) -> dict[int, str]:
     return expected | {key: "x" * 100 + str(key) for key in keys}
 
 
+def in_each_others_way(hopping: Hopping, chosen: Selection) -> tuple[Run, Neighbours, threading.Event, threading.Event]:
+    """Two workers, both of which read row 1: the first copies once the second has (`copied`), which stays until `refused`."""
+    run = hopping.run_of(chosen, hopping.first_and_last(chosen))
+    copied, refused = threading.Event(), threading.Event()
+    return run, Neighbours(hopping, run, lambda: touch(hopping.application(), 1), lambda: copied.wait(20)), copied, refused
+
+
 def test_a_row_that_a_neighbour_read_later_makes_no_fault(hopping: Hopping, chosen: Selection) -> None:
     """23505: the row was in the first's range, is in the second's, and the first's next look does not find it in its own."""
     expected = hopping.rows(hopping.here)
-    run = hopping.run_of(chosen, hopping.first_and_last(chosen))
-    copied, refused = threading.Event(), threading.Event()
-    pair = Neighbours(hopping, run, lambda: touch(hopping.application(), 1), lambda: copied.wait(20))
+    run, pair, copied, refused = in_each_others_way(hopping, chosen)
     pair.holds[1, Point.WAITED] = lambda: (copied.set(), refused.wait(20))
     pair.holds[0, Point.UNDO_ABORTED] = refused.set
     pair.work()
@@ -202,9 +207,7 @@ def test_a_neighbour_that_is_undone_before_we_look_makes_no_fault(
 ) -> None:
     """23505, and when the keys are looked up the copy that had one is gone: the batch is tried again at once."""
     expected = hopping.rows(hopping.here)
-    run = hopping.run_of(chosen, hopping.first_and_last(chosen))
-    copied, refused = threading.Event(), threading.Event()
-    pair = Neighbours(hopping, run, lambda: touch(hopping.application(), 1), lambda: copied.wait(20))
+    run, pair, copied, refused = in_each_others_way(hopping, chosen)
     pair.holds[1, Point.WAITED] = lambda: (copied.set(), refused.wait(20), touch(hopping.application(), 1))
     look = PostgresDestination.taken_keys
 
@@ -224,9 +227,7 @@ def test_a_neighbour_that_is_undone_before_we_look_makes_no_fault(
 def test_a_neighbour_that_copies_too_long_is_not_waited_for(hopping: Hopping, chosen: Selection) -> None:
     """55P03: whether its key stays is known at its commit."""
     expected = hopping.rows(hopping.here)
-    run = hopping.run_of(chosen, hopping.first_and_last(chosen))
-    copied, refused = threading.Event(), threading.Event()
-    pair = Neighbours(hopping, run, lambda: touch(hopping.application(), 1), lambda: copied.wait(20))
+    run, pair, copied, refused = in_each_others_way(hopping, chosen)
     pair.holds[1, Point.COPY_BEFORE_COMMIT] = lambda: (copied.set(), refused.wait(20))
     pair.holds[0, Point.UNDO_ABORTED] = refused.set
     pair.work()
