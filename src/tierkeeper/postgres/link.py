@@ -236,11 +236,9 @@ _REFUSED: Final[Sequence[tuple[str, str]]] = (
     (r"[Tt]enant or user not found", "In the URL of Supabase's pooler the user is postgres.REF; copy it whole from Connect"),
     (r"password authentication failed|no password supplied|role .* does not exist", _CREDENTIALS),
     (r"database .* does not exist", "Correct the database's name in the URL"),
-    # A peer that went away is told by its TLS library too: that is no fault of the address.
-    (
-        r"certificate|no encryption|SSL(?! SYSCALL| connection has been closed| error: unexpected eof)",
-        "Name the server's CA in sslrootcert",
-    ),
+    # A peer that went away, or that is about to, is told by its TLS library too: that is no fault of the address.
+    (r"certificate|no encryption|SSL error(?!: unexpected eof)|protocol version", "Name the server's CA in sslrootcert"),
+    (r"does not support SSL|response to SSL negotiation", "Check host and port, or have the server speak TLS"),
 )
 """What a server or the link to it says when the address is wrong: the gravest first, for one attempt may hide another."""
 

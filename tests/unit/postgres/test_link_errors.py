@@ -17,6 +17,7 @@ PLAIN = f'{HERE}FATAL:  no pg_hba.conf entry for host "h", user "u", database "x
         (f"{WRONG}\n{PLAIN}", 'password authentication failed for user "u"', "password"),
         (f'{HERE}FATAL:  database "x" does not exist', 'database "x" does not exist', "database's name"),
         (f"{HERE}SSL error: certificate verify failed", "SSL error: certificate verify failed", "sslrootcert"),
+        (f"{HERE}server does not support SSL, but SSL was required", "server does not support SSL, but SSL was required", "TLS"),
         (f"{HERE}FATAL:  Tenant or user not found", "Tenant or user not found", "postgres.REF"),
     ],
 )  # fmt: skip
@@ -33,6 +34,20 @@ def test_a_server_that_is_away_may_come_back() -> None:
     assert "pooler" not in found.remedy
     direct = translate(psycopg.OperationalError(f"{HERE}Network is unreachable"), "tiers.core (db.abc.supabase.co:5432/postgres)")
     assert "Session pooler" in direct.remedy
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "server sent an error response during SSL exchange",
+        "SSL connection has been closed unexpectedly",
+        "SSL SYSCALL error: EOF detected",
+        "SSL error: unexpected eof while reading",
+        "could not send SSL negotiation packet: Broken pipe",
+    ],
+)
+def test_a_server_that_goes_away_while_it_is_greeted_may_come_back(said: str) -> None:
+    assert type(translate(psycopg.OperationalError(f"{HERE}{said}"), "tiers.core (h:5432/x)")) is NotNow
 
 
 def test_a_ca_in_the_url_is_used_on_this_machine_too() -> None:
