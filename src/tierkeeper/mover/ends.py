@@ -1,16 +1,29 @@
-"""The connections of one move: dialled all at once, for on a slow link each dialling costs many round trips."""
+"""The connections of one move: dialled at once and ahead, for on a slow link each dialling costs many round trips."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import TracebackType
+from typing import Self
+
+import structlog
 
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.policy import Tier
+from tierkeeper.kernel.ports import Destination
+from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.request import Request
+from tierkeeper.mover.source import Source
 from tierkeeper.postgres.keeping import at_once
-from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.link import Connection, Link
 from tierkeeper.tiers.tier import Tier as TierFacts
+
+_log = structlog.get_logger()
+
+Pair = tuple[Source, Destination]
+OpenPair = Callable[[], AbstractContextManager[Pair]]
 
 
 @dataclass(frozen=True)
@@ -35,3 +48,46 @@ def opened(tiers: Mapping[Tier, TierFacts], request: Request) -> Iterator[Ends]:
                 raise one
         looking = [(tiers[name], conn) for name, conn in zip(names, conns[len(names) :], strict=True)]
         yield Ends(conns[0], conns[1] if len(names) > 1 else None, looking)
+
+
+@contextmanager
+def pair(links: Mapping[Tier, Link], request: Request, longest_reader_seconds: float) -> Iterator[Pair]:
+    """Connections to both tiers of a move between servers."""
+    here, there = links[request.source], links[request.destination]
+    with closing(here.connect("mover")) as source, closing(there.connect("mover")) as destination:
+        yield (
+            Source(here, source, request.source),
+            PostgresDestination(destination, request.destination, request.source, longest_reader_seconds),
+        )
+
+
+class Pairs:
+    """Pairs of connections for workers, `ahead` of them dialled while the run is still looking. They last for all its passes."""
+
+    def __init__(self, open_pair: OpenPair, ahead: int) -> None:
+        self._open_pair = open_pair
+        self._dialling = ThreadPoolExecutor(thread_name_prefix="dial")
+        self._dialled: list[tuple[AbstractContextManager[Pair], Future[Pair]]] = []
+        self._dial(ahead)
+
+    def up_to(self, wanted: int) -> list[Pair]:
+        """As many as are wanted; fewer where a server gives no more."""
+        self._dial(wanted - len(self._dialled))
+        refused = [one for one in self._dialled if isinstance(one[1].exception(), TierkeeperError)]
+        for one in refused:
+            _log.warning("fewer workers", cause=str(one[1].exception()))
+            self._dialled.remove(one)
+        return [entered.result() for _, entered in self._dialled[:wanted]]
+
+    def _dial(self, more: int) -> None:
+        for context in [self._open_pair() for _ in range(more)]:
+            self._dialled.append((context, self._dialling.submit(context.__enter__)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with ExitStack() as stack, self._dialling:
+            for context, entered in self._dialled:
+                if entered.exception() is None:
+                    stack.push(context)

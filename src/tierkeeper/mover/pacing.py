@@ -125,6 +125,11 @@ class Weighed:
     along_bytes: int = 0
 
     @property
+    def batches(self) -> int:
+        rows = self.rows if self.limit is None else min(self.rows, self.limit)
+        return -(-rows // self.batch_rows)
+
+    @property
     def bytes(self) -> int:
         """What the rows have, those of other tables that go along included."""
         return int(self.rows * self.table.row_bytes) + self.along_bytes

@@ -56,7 +56,12 @@ def workers(wanted: int, batches: Sequence[Piece]) -> int:
     """How many of `wanted` workers to take for `batches`: each needs work for a while, and holds a row of its own in memory."""
     widest = max((b.widest for b in batches), default=0)
     further = WIDE_BYTES // (3 * widest) if widest else wanted
-    return max(min(wanted, len(batches) // 2, 1 + further), 1)
+    return max(min(wanted, workers_of(len(batches)), 1 + further), 1)
+
+
+def workers_of(batches: int) -> int:
+    """How many workers have enough to do with so many batches."""
+    return batches // 2
 
 
 def smaller(rows: int) -> int | None:

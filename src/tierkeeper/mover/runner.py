@@ -5,12 +5,10 @@ It decides nothing by itself: sizes and verdicts come from `plan`, rows from `so
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from uuid import UUID
 
 import psycopg
-import structlog
 
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import TierkeeperError
@@ -20,6 +18,7 @@ from tierkeeper.kernel.tables import TableShape
 from tierkeeper.mover import conflicts, plan
 from tierkeeper.mover.bundle import Bundler
 from tierkeeper.mover.destination import PostgresDestination
+from tierkeeper.mover.ends import Pairs
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Between, Bound, Range, Selection
 from tierkeeper.mover.recovery import clear, recover, refuse_restored
@@ -27,15 +26,11 @@ from tierkeeper.mover.references import Explorer
 from tierkeeper.mover.source import Source
 from tierkeeper.mover.worker import Outcome, Pace, Run, Worker
 
-_log = structlog.get_logger()
-
-Pair = tuple[Source, Destination]
-
 
 class Mover:
-    """One run. `source`, `destination` and `lease` are its own; `open_pair` gives further workers connections of theirs.
+    """One run. `source`, `destination` and `lease` are its own; `pairs` gives further workers connections of theirs.
 
-    Without `open_pair`, and where there is little to move, it works by itself; so it does with an `explorer`, which finds the
+    Without `pairs`, and where there is little to move, it works by itself; so it does with an `explorer`, which finds the
     rows of other tables that must go with the run's own.
     """
 
@@ -51,7 +46,7 @@ class Mover:
         stop: Stop,
         refresh_parents: Callable[[], None],
         rests: Callable[[], str | None],
-        open_pair: Callable[[], AbstractContextManager[Pair]] | None = None,
+        pairs: Pairs | None = None,
         throttle: Throttle = lambda: None,
         explorer: Explorer | None = None,
     ) -> None:
@@ -65,7 +60,7 @@ class Mover:
         self._stop = stop
         self._refresh_parents = refresh_parents
         self._rests = rests
-        self._open_pair = open_pair
+        self._pairs = pairs
         self._throttle = throttle
         self._total: int | None = None
         self._renewed_at = clock.monotonic()
@@ -195,31 +190,13 @@ class Mover:
     def _pass(self, run: Run, ranges: Iterator[Range], workers: int) -> None:
         """Hands `ranges` out until none is left: to workers in threads of their own where there is enough for them."""
         run.hand_out(ranges)
-        with ExitStack() as stack:
-            pairs = self._pairs(stack, workers)
-            if len(pairs) < 2:  # noqa: PLR2004 - one needs no thread
-                self._worker(run, self._source, self._destination, self._beat).work()
-                return
-            working = [self._worker(run, *pair, _nothing) for pair in pairs]
-            pool = stack.enter_context(ThreadPoolExecutor(len(pairs), "mover"))  # last, so that it ends before they are closed
+        pairs = self._pairs.up_to(workers) if self._pairs is not None and workers > 1 else []
+        if len(pairs) < 2:  # noqa: PLR2004 - one needs no thread
+            self._worker(run, self._source, self._destination, self._beat).work()
+            return
+        working = [self._worker(run, *pair, _nothing) for pair in pairs]
+        with ThreadPoolExecutor(len(pairs), "mover") as pool:
             self._watch(run, [pool.submit(worker.work) for worker in working])
-
-    def _pairs(self, stack: ExitStack, wanted: int) -> list[Pair]:
-        """Up to `wanted` pairs of connections, dialled all at once; fewer where a server gives no more."""
-        if self._open_pair is None or wanted < 2:  # noqa: PLR2004 - as above
-            return []
-        pairs: list[Pair] = []
-        contexts = [self._open_pair() for _ in range(wanted)]
-        with ThreadPoolExecutor(wanted, "dial") as dial:
-            entering = [(context, dial.submit(context.__enter__)) for context in contexts]
-        for context, entered in entering:
-            try:
-                pairs.append(entered.result())
-            except TierkeeperError as error:
-                _log.warning("fewer workers", cause=error.cause)
-            else:
-                stack.push(context)
-        return pairs
 
     def _watch(self, run: Run, working: list[Future[None]]) -> None:
         """Keeps the lease until every worker has come to its safe end, then raises the first error that one of them met."""

@@ -17,7 +17,7 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover import budget, family, fitness, mirror, plan, recovery, width
 from tierkeeper.mover.bundle import survey
 from tierkeeper.mover.destination import PostgresDestination
-from tierkeeper.mover.ends import Ends, opened
+from tierkeeper.mover.ends import Ends, Pairs, opened, pair
 from tierkeeper.mover.explain import stays as explain_stays
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Selection
@@ -105,7 +105,7 @@ class MoveService:
             to=request.destination,
             cutoff=selection.cutoff,
             rows=rows,
-            batches=-(-weighed.rows // weighed.batch_rows),
+            batches=weighed.batches,
             bytes=size_bytes,
             wal_bytes=source_cost.wal_bytes,
             scratch_bytes=source_cost.scratch_bytes,
@@ -235,10 +235,13 @@ class MoveService:
             found = (recovery.arrivals_rest(back, came, table, longest) for table in tables)
             return next((why for why in found if why is not None), None)
 
-        mover = self._mover(
-            request, source, there, lease, rest, weighed=weighed, throttle=throttle, waiting=waiting, explorer=explorer
-        )
-        return mover.run(selection)
+        ahead = 0 if explorer is not None else min(self._pace(request).workers, plan.workers_of(weighed.batches))
+        with Pairs(lambda: pair(self._links, request, longest), ahead) as pairs:
+            mover = self._mover(
+                request, source, there, lease, rest,
+                weighed=weighed, throttle=throttle, waiting=waiting, explorer=explorer, pairs=pairs,
+            )  # fmt: skip
+            return mover.run(selection)
 
     def _weigh(self, request: Request, source: Source, selection: Selection, ends: Ends, explorer: Explorer | None) -> Weighed:
         along = [s for s in explorer.selections.values() if s is not selection] if explorer is not None else []
@@ -253,17 +256,6 @@ class MoveService:
         if request.as_room_allows and BATCH_ROWS_MIN <= fits < rows:
             return replace(put(fits), limit=fits)
         return replace(weighed, limit=request.limit)
-
-    @contextmanager
-    def _pair(self, request: Request) -> Iterator[tuple[Source, PostgresDestination]]:
-        """Connections to both tiers of a move between servers."""
-        here, there = self._links[request.source], self._links[request.destination]
-        with closing(here.connect("mover")) as source, closing(there.connect("mover")) as destination:
-            longest = self._bounds.longest_reader_seconds
-            yield (
-                Source(here, source, request.source),
-                PostgresDestination(destination, request.destination, request.source, longest),
-            )
 
     def _refuse_unfit(
         self, request: Request, source: Source, selection: Selection, explorer: Explorer | None, ends: Ends
@@ -320,6 +312,7 @@ class MoveService:
         throttle: Throttle,
         waiting: Collection[str] = (),
         explorer: Explorer | None = None,
+        pairs: Pairs | None = None,
     ) -> Mover:
         return Mover(
             source,
@@ -332,7 +325,7 @@ class MoveService:
             # What rows refer to is at home where they go up to.
             refresh_parents=lambda: None if request.upward else self.refresh_mirrors(waiting),
             rests=rests,
-            open_pair=None if request.destination == "archive" else lambda: self._pair(request),
+            pairs=pairs,
             throttle=throttle,
             explorer=explorer,
         )
