@@ -270,8 +270,8 @@ def translate(error: psycopg.Error, place: str) -> TierkeeperError:
     state = error.sqlstate or ""
     text = error.diag.message_primary or str(error) or type(error).__name__
     text = re.sub(r"postgres(?:ql)?://\S+", "postgresql://…", text.strip())
-    if not state and isinstance(error, psycopg.OperationalError):
-        return _not_connected(text, place)
+    if not state and (isinstance(error, psycopg.OperationalError) or type(error) is psycopg.DatabaseError):
+        return _not_connected(text, place)  # no server has said anything: the driver tells of the link
     cause = text.splitlines()[0].strip()
     cause += next((f" ({said.format(found[1])})" for p, said in _CONTEXTS if (found := p.search(error.diag.context or ""))), "")
     kind, remedy = next(

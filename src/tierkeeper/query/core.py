@@ -44,10 +44,18 @@ def describe(conn: Connection, statement: str) -> list[tuple[str, int]]:
     return [((result.fname(i) or b"").decode(), result.ftype(i)) for i in range(result.nfields)]
 
 
-def _unfit(error: psycopg.Error) -> UsageError:
+def _unfit(error: psycopg.Error) -> psycopg.Error | UsageError:
+    """What to tell of a statement that failed at Core: `error` itself where Core went away or was busy."""
+    if not _refuses(error):
+        return error
     cause = error.diag.message_primary or str(error)
     hint = error.diag.message_hint
     return UsageError(PLACE, cause, hint.rstrip(".") if hint else "Correct the statement; nothing was run")
+
+
+def _refuses(error: psycopg.Error) -> bool:
+    """Whether it is the statement that is wrong. Of a lost link no server says anything, so that it has no SQLSTATE."""
+    return bool(error.sqlstate) and not isinstance(error, psycopg.OperationalError)
 
 
 Reached = tuple[frozenset[TableName], frozenset[TableName]]
@@ -142,7 +150,9 @@ def confirm(cur: psycopg.Cursor, statement: Statement, plan: Plan, described: Se
         try:
             if _explained(cur, statement.sql) == _explained(cur, plan.confirmation):
                 return
-        except psycopg.Error:
+        except psycopg.Error as error:
+            if not _refuses(error):
+                raise
             cause = "Postgres does not accept it as it was understood"
         else:
             cause = "Postgres plans it otherwise than it was understood"

@@ -28,6 +28,7 @@ from tierkeeper.query.statement import Statement, parse
 NOWHERE = Link("main", "postgresql://x:y@127.0.0.1:1/none")
 SUM = "select count(*), sum(id) from items"
 ITEMS = TableName("public", "items")
+END_READERS = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'tierkeeper query'"
 
 
 @pytest.fixture
@@ -262,12 +263,30 @@ def test_a_reader_whose_server_went_away_may_ask_again(items: Tiers, monkeypatch
 
     def struck(engine: Engine) -> object:
         with closing(items.core.connect("test")) as core:
-            core.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tierkeeper query'")
+            core.execute(END_READERS)
         return answer_as_it_is(engine)
 
     monkeypatch.setattr(Engine, "answer", struck)
     with pytest.raises(NotNow, match="went away"):
         door(items).query("select sum(length(note)) from items")
+
+
+@pytest.mark.parametrize("step", ["describe", "read_facts", "confirm"])
+def test_a_core_that_goes_away_while_it_is_asked_is_no_fault_of_the_statement(
+    items: Tiers, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    as_it_is = getattr(at_core, step)
+
+    def struck(*asked: object) -> object:
+        with closing(items.core.connect("test")) as core:
+            core.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'tierkeeper query'"
+            )
+        return as_it_is(*asked)
+
+    monkeypatch.setattr(at_core, step, struck)
+    with pytest.raises(NotNow):
+        door(items).query("select count(*) from items where at < timestamptz '2013-01-05'")
 
 
 def test_a_column_that_differs_in_main_is_named(items: Tiers) -> None:
