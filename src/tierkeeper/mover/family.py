@@ -61,6 +61,11 @@ def tables_of(table: TableName, explorer: Explorer | None) -> tuple[TableName, .
     return (table,) if explorer is None else explorer.family.tables
 
 
+def others(selection: Selection, explorer: Explorer | None) -> list[Selection]:
+    """What may go along with the rows of `selection`, of other tables."""
+    return [s for s in explorer.selections.values() if s is not selection] if explorer is not None else []
+
+
 def refuse_following(source: Source, policy: TablePolicy, policies: Collection[TablePolicy]) -> None:
     """Raises UsageError where rows of the table leave with others only, and names these."""
     if policy.follows:

@@ -146,37 +146,9 @@ class Weighed:
         return min(budget.fitting_rows(s, c, self.rows) for s, c in zip(self.servers, self.costs, strict=True))
 
 
-def weigh(
-    tiers: Sequence[tuple[Tier, Connection]],
-    selection: Selection,
-    rows: int,
-    *,
-    batch_rows: int,
-    in_flight: int,
-    along: Sequence[Selection] = (),
-) -> Weighed:
-    """Weighs moving `rows` of `selection` from the first of `tiers` to the second, if there is one: the archive grows elsewhere.
-
-    Of each table that goes `along` as large a part is taken to move as of its own. On the way to the archive each batch is
-    sorted whole. Changes nothing.
-    """
-    conn = tiers[0][1]
-    table_ = table(conn, selection, rows, sampled=rows > 0)
-    others = [table(conn, s, 0, sampled=True) for s in along]
-    further = [(other, int(other.rows * table_.share(rows))) for other in others]
-    servers = tuple(server(conn, tier) for tier, conn in tiers)
-
-    def costs(size: int) -> tuple[Cost, ...]:
-        batches = -(-rows // size)
-        leaving = budget.delete_cost(table_, servers[0], rows, batches=batches, sorted_rows=size if len(tiers) == 1 else 0)
-        leaving = sum((budget.delete_cost(t, servers[0], n, batches=batches) for t, n in further), leaving)
-        own = (budget.copy_cost(table_, there, rows, batches=batches) for there in servers[1:])
-        more = ([budget.copy_cost(t, there, n, batches=batches) for t, n in further] for there in servers[1:])
-        return leaving, *(sum(costs, cost) for cost, costs in zip(own, more, strict=True))
-
-    size = budget.batch_rows(batch_rows, rows, list(zip(servers, costs(batch_rows), strict=True)), in_flight=in_flight)
-    along_bytes = int(sum(t.row_bytes * n for t, n in further))
-    return Weighed(rows, size, table_, servers, costs(size), along_bytes=along_bytes)
+def look_at(tiers: Sequence[tuple[Tier, Connection]]) -> tuple[Server, ...]:
+    """The servers of a move as they are now."""
+    return tuple(server(conn, tier) for tier, conn in tiers)
 
 
 @dataclass
@@ -189,6 +161,13 @@ class Side:
     reserve: Cost
     allowed: int = field(default=0, init=False)
     assumed_redo: int | None = field(default=None, init=False)
+
+    def allow(self, now: Server) -> str | None:
+        """As many batches as `now` has room for; else why there is none."""
+        self.assumed_redo = now.redo_lsn
+        reason = budget.pause(now, self.reserve)
+        self.allowed = 0 if reason else budget.batches_allowed(now, self.batch, self.reserve)
+        return reason
 
 
 class Pacer:
@@ -207,6 +186,8 @@ class Pacer:
             Side(tier, conn, budget.part(cost, share), budget.part(cost, share, pace.in_flight, pace.workers))
             for (tier, conn), cost in zip(tiers, weighed.costs, strict=True)
         ]
+        # The source was looked at when the rows were weighed, and hardly anything has been written there since.
+        self._sides[0].allow(weighed.servers[0])
         self._clock = clock
         self._stop = stop
         self._lock = threading.Lock()
@@ -223,10 +204,8 @@ class Pacer:
         while True:
             with translated(f"tiers.{side.tier.name}"):
                 now = server(side.conn, side.tier, side.assumed_redo)
-                side.assumed_redo = now.redo_lsn
-                reason = budget.pause(now, side.reserve)
+                reason = side.allow(now)
                 if reason is None:
-                    side.allowed = budget.batches_allowed(now, side.batch, side.reserve)
                     return None
                 if now.may_checkpoint and not asked:
                     side.conn.execute("CHECKPOINT")

@@ -7,6 +7,7 @@ from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.limits import BATCH_ROWS_MIN, PIECE_PAGES, ROWS_PER_PAGE, WIDE_BYTES
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import LedgerState
+from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover.model import Piece
 
 
@@ -45,6 +46,13 @@ def cut(pieces: Iterable[Piece], most_rows: int, most_bytes: int) -> Iterator[Pi
         held = piece
     if held is not None:
         yield held
+
+
+def even(pieces: Sequence[Piece], most_rows: int, workers: int) -> int:
+    """How large to make batches, up to `most_rows`, so that each worker has as many: none works on alone at the end."""
+    rows = sum(p.rows for p in pieces)
+    batches = -(-rows // (most_rows * workers)) * workers
+    return min(-(-rows // max(batches, 1)) + max((p.rows for p in pieces), default=0), most_rows)
 
 
 def piece_pages(batch_rows: int) -> int:
@@ -104,3 +112,11 @@ def check_condition(where: str | None) -> None:
     inside = statements[0].args["where"].this
     if not isinstance(inside, sqlglot.exp.Paren):
         raise UsageError("--where", "its parentheses do not match", "Close every parenthesis that it opens")
+
+
+def locks(table: TableName, source: Tier, destination: Tier) -> list[str]:
+    """What others have to wait for while rows move: no lock is held longer than one batch takes."""
+    held = [f"{source}: ROW EXCLUSIVE on {table}, and its rows of one batch while that is deleted"]
+    if destination != "archive":
+        held.append(f"{destination}: ROW EXCLUSIVE on {table}, and the copied rows until their batch is forgotten")
+    return held

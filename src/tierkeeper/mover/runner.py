@@ -177,8 +177,8 @@ class Mover:
             rows = self._source.holdings.count(run.selection)
             return rows, 1, self._in_order(run, size)
         pieces = self._source.holdings.pieces(run.selection, plan.piece_pages(size), run.conflicts)
-        batches = list(plan.cut(pieces, size, BATCH_BYTES))
-        return sum(p.rows for p in pieces), plan.workers(self._pace.workers, batches), iter(batches)
+        workers = plan.workers(self._pace.workers, list(plan.cut(pieces, size, BATCH_BYTES)))
+        return sum(p.rows for p in pieces), workers, plan.cut(pieces, plan.even(pieces, size, workers), BATCH_BYTES)
 
     def _in_order(self, run: Run, size: int) -> Iterator[Range]:
         for part in self._source.holdings.parts(run.selection):

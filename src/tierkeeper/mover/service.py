@@ -1,31 +1,33 @@
 """One table, one hop: turns a request and a policy into a run, or into a plan that changes nothing."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import InFlight, UsageError
-from tierkeeper.kernel.limits import BATCH_ROWS_MIN
 from tierkeeper.kernel.policy import TablePolicy, Tier
 from tierkeeper.kernel.ports import Arrivals, Audit, Destination, Progress, Room, Stop, Throttle
 from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.mover import budget, family, fitness, mirror, plan, recovery, width
+from tierkeeper.mover import budget, family, fitness, mirror, plan, recovery
 from tierkeeper.mover.bundle import survey
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.ends import Ends, Pairs, opened, pair
 from tierkeeper.mover.explain import stays as explain_stays
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Selection
-from tierkeeper.mover.pacing import Pacer, Weighed, weigh
+from tierkeeper.mover.pacing import Pacer, Weighed, look_at
 from tierkeeper.mover.references import Explorer
 from tierkeeper.mover.request import Bounds, Request
 from tierkeeper.mover.runner import Mover
 from tierkeeper.mover.source import Source
+from tierkeeper.mover.weighing import weigh_all
 from tierkeeper.mover.worker import Outcome, Pace
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.keeping import looking
@@ -39,6 +41,17 @@ class Prepare(Protocol):
     def __call__(self, policies: Sequence[TablePolicy], source: Tier, destination: Tier, *, apply: bool) -> SetupResult:
         """What the two tiers lack for moving the tables of `policies` from one to the other; with `apply` it is made."""
         ...
+
+
+class _Looked(NamedTuple):
+    """Connections, the rows that are meant and what hangs on them, what they weigh, and what the destination lacks for them."""
+
+    ends: Ends
+    source: Source
+    selection: Selection
+    explorer: Explorer | None
+    weighed: Weighed
+    missing: Future[SetupResult]
 
 
 OpenDestination = Callable[[], AbstractContextManager[Destination]]
@@ -82,7 +95,7 @@ class MoveService:
 
     def _plan(self, request: Request, *, explain: bool) -> MovePlan:
         policy = self._policy(request)
-        with self._looked(request, policy) as (ends, source, selection, explorer, weighed):
+        with self._looked(request, policy) as (ends, source, selection, explorer, weighed, missing):
             tables = family.tables_of(request.table, explorer)
             notes = [note for table in tables for note in self._around(request, ends, table)]
             rows = weighed.rows
@@ -98,7 +111,6 @@ class MoveService:
         if weighed.refusal is not None:
             notes.append(f"it would be refused now: {weighed.refusal}")
         source_cost, destination_cost = weighed.costs[0], weighed.costs[1] if len(weighed.costs) > 1 else None
-        size_bytes = weighed.bytes
         return MovePlan(
             table=str(request.table),
             from_=request.source,
@@ -106,14 +118,14 @@ class MoveService:
             cutoff=selection.cutoff,
             rows=rows,
             batches=weighed.batches,
-            bytes=size_bytes,
+            bytes=weighed.bytes,
             wal_bytes=source_cost.wal_bytes,
             scratch_bytes=source_cost.scratch_bytes,
             destination_bytes=destination_cost and destination_cost.growth_bytes,
             destination_wal_bytes=destination_cost and destination_cost.wal_bytes,
-            seconds=budget.seconds(weighed.rows, size_bytes, self._bounds.longest_reader_seconds),
-            locks=_locks(request) if weighed.rows else [],
-            setup=self._prepare(self._of(tables), request.source, request.destination, apply=False).steps,
+            seconds=budget.seconds(weighed.rows, weighed.bytes, self._bounds.longest_reader_seconds),
+            locks=plan.locks(request.table, request.source, request.destination) if weighed.rows else [],
+            setup=missing.result().steps,
             notes=notes,
             stays=stays,
         )
@@ -122,7 +134,7 @@ class MoveService:
         """Moves, after making what is missing at the destination. Raises the errors of every part, translated."""
         policy = self._policy(request)
         began = self._clock.monotonic()
-        with self._looked(request, policy) as (ends, source, selection, explorer, weighed):
+        with self._looked(request, policy) as (ends, source, selection, explorer, weighed, missing):
             tables = family.tables_of(request.table, explorer)
             notes = self._returning(request, policy, source, selection) if request.upward else []
             if weighed.refusal is not None:
@@ -131,7 +143,7 @@ class MoveService:
             if explorer is not None:
                 detail["with"] = ", ".join(str(t) for t in tables if t != request.table)
             run = partial(self._run, request, source, selection, explorer=explorer, ends=ends)
-            prepared = self._prepared(request, tables, run, weighed)
+            prepared = self._prepared(request, tables, run, weighed, missing)
             notes += [*prepared.notes, *(f"{e.place}: {e.cause}. {e.remedy}" for e in prepared.errors)]
             with self._audit.action("move", str(request.table), detail) as note:
                 outcome = run(weighed, prepared.waiting)
@@ -156,16 +168,21 @@ class MoveService:
         )
 
     @contextmanager
-    def _looked(
-        self, request: Request, policy: TablePolicy
-    ) -> Iterator[tuple[Ends, Source, Selection, Explorer | None, Weighed]]:
-        """What plan and move begin with: connections, the rows meant, and what they weigh. Raises where they cannot move."""
+    def _looked(self, request: Request, policy: TablePolicy) -> Iterator[_Looked]:
+        """What plan and move begin with. Raises where rows cannot move; what is missing there is looked for meanwhile."""
         with translated(str(request.table)), opened(self._tiers, request) as ends:
             source = Source(self._links[request.source], ends.source, request.source)
             selection = self._selection(request, policy, source)
             explorer = self._explorer(request, source, selection)
-            self._refuse_unfit(request, source, selection, explorer, ends)
-            yield ends, source, selection, explorer, self._weigh(request, source, selection, ends, explorer)
+            needed = self._of(family.tables_of(request.table, explorer))
+            prepare = partial(self._prepare, needed, request.source, request.destination, apply=False)
+            with ThreadPoolExecutor(2, "beside") as beside:
+                missing = beside.submit(copy_context().run, prepare)
+                servers = beside.submit(copy_context().run, look_at, ends.looking)
+                self._refuse_unfit(request, source, selection, explorer, ends)
+                selections = [selection, *family.others(selection, explorer)]
+                weighed = weigh_all(source, request, self._pace(request), selections, conn=ends.looking[0][1], servers=servers)
+            yield _Looked(ends, source, selection, explorer, weighed, missing)
 
     def marker(self, source: Tier, batch_id: UUID) -> str | None:
         """What the marker of a batch says in the tier that its rows leave. Raises NotNow where that is away."""
@@ -178,11 +195,16 @@ class MoveService:
         tables: Sequence[TableName],
         run: Callable[[Weighed, Collection[str]], Outcome],
         weighed: Weighed,
+        missing: Future[SetupResult],
     ) -> SetupResult:
-        """The setup, made. Where copies in flight keep the table from being altered they are settled, and no new ones made."""
+        """The setup, made where anything is `missing`.
+
+        Where copies in flight keep the table from being altered they are settled, and no new ones made.
+        """
         policies = self._of(tables)
         try:
-            return self._prepare(policies, request.source, request.destination, apply=True)
+            found = missing.result()
+            return self._prepare(policies, request.source, request.destination, apply=True) if found.steps else found
         except InFlight:
             with self._audit.action("settle", str(request.table), {"from": request.source, "to": request.destination}) as note:
                 outcome = run(replace(weighed, limit=0), [str(p.name) for p in self._policies])
@@ -242,20 +264,6 @@ class MoveService:
                 weighed=weighed, throttle=throttle, waiting=waiting, explorer=explorer, pairs=pairs,
             )  # fmt: skip
             return mover.run(selection)
-
-    def _weigh(self, request: Request, source: Source, selection: Selection, ends: Ends, explorer: Explorer | None) -> Weighed:
-        along = [s for s in explorer.selections.values() if s is not selection] if explorer is not None else []
-        for one in (selection, *along):
-            parts, as_text = source.holdings.parts(one), request.destination == "archive"
-            width.refuse(source.conn, source.tier, one, parts, as_text=as_text)
-        pace, counted = self._pace(request), source.holdings.count(selection)
-        rows = counted if request.limit is None else min(counted, request.limit)
-        put = partial(weigh, ends.looking, selection, batch_rows=pace.batch_rows, in_flight=pace.in_flight, along=along)
-        weighed = put(rows)
-        fits = weighed.fitting_rows
-        if request.as_room_allows and BATCH_ROWS_MIN <= fits < rows:
-            return replace(put(fits), limit=fits)
-        return replace(weighed, limit=request.limit)
 
     def _refuse_unfit(
         self, request: Request, source: Source, selection: Selection, explorer: Explorer | None, ends: Ends
@@ -357,7 +365,6 @@ class MoveService:
 
     def _selection(self, request: Request, policy: TablePolicy, source: Source) -> Selection:
         """The rows that are meant, with the cutoff frozen. Raises UsageError where the table cannot be moved."""
-        place = f"tables.{request.table}"
         family.refuse_following(source, policy, self._policies)
         shape = shapes.read(source.conn, request.table, tier=request.source)
         age = family.age_of(policy, shape)
@@ -370,7 +377,7 @@ class MoveService:
             cutoff = older_than.before(self._clock.now(source.now))
         if cutoff is None:
             raise UsageError(
-                f"{place}.{request.source}",
+                f"tables.{request.table}.{request.source}",
                 f"nothing says when rows leave {request.source}",
                 f'Write {request.source} = "30 days", or give --older-than or --before',
             )
@@ -379,13 +386,3 @@ class MoveService:
         if request.where is not None:
             family.try_condition(source, selection)
         return selection
-
-
-def _locks(request: Request) -> list[str]:
-    """What others have to wait for while rows move: no lock is held longer than one batch takes."""
-    locks = [f"{request.source}: ROW EXCLUSIVE on {request.table}, and its rows of one batch while that is deleted"]
-    if request.destination != "archive":
-        locks.append(
-            f"{request.destination}: ROW EXCLUSIVE on {request.table}, and the copied rows until their batch is forgotten"
-        )
-    return locks

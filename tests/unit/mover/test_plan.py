@@ -8,7 +8,7 @@ from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.limits import BATCH_ROWS_MIN
 from tierkeeper.kernel.tables import Column, TableName, TableShape
 from tierkeeper.mover.model import Piece, travels_as_binary
-from tierkeeper.mover.plan import Verdict, check_chosen, check_condition, check_hop, cut, smaller, verdict, workers
+from tierkeeper.mover.plan import Verdict, check_chosen, check_condition, check_hop, cut, even, smaller, verdict, workers
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,14 @@ def test_wide_rows_get_fewer_workers(widest: int, batches: int, expected: int) -
     assert workers(4, pieces) == expected
     assert workers(4, list(cut(pieces, 10, 1))) == expected
     assert max(p.widest for p in cut(pieces, 10**6, 10**6)) == widest
+
+
+@given(st.lists(st.integers(1, 3000), max_size=400), st.integers(3000, 60_000), st.integers(1, 4))
+def test_batches_are_shared_out_evenly(rows: list[int], most: int, workers: int) -> None:
+    pieces = [Piece(i, i + 1, n, 0) for i, n in enumerate(rows)]
+    size = even(pieces, most, workers)
+    made = [b.rows for b in cut(pieces, size, 10**9)]
+    assert sum(made) == sum(rows)
+    assert max(made, default=0) <= size <= most
+    rounds = -(-sum(rows) // (most * workers))
+    assert size == most or len(made) <= rounds * workers
