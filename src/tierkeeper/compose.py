@@ -328,10 +328,11 @@ class Keeper:
         return done.result.model_copy(update={"waiting": [str(t) for t in done.waiting], "errors": told(done.waiting.values())})
 
     def _archived(self, table: TableName | None, before: datetime | None) -> list[TableName]:
-        """The tables to archive: the one that is named, else those of the policy that have reached Main."""
+        """The tables to archive: the one that is named, else those of the policy that have reached Main and lead others."""
         if table is not None:
             return [table]
-        asked = [p.name for p in self._policies if p.mode == "move" and (p.main is not None or before is not None)]
+        leading = [p for p in self._policies if p.mode == "move" and not p.follows]
+        asked = [p.name for p in leading if p.main is not None or before is not None]
         with translated("tiers.main"), closing(self.links["main"].connect("archive")) as conn:
             return [name for name in asked if usage.table_size(conn, name) is not None]
 

@@ -9,6 +9,8 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from itertools import cycle
 
+import pytest
+
 from processes import At, Hop, start_hop
 from strikes import POINTS
 from support import Tiers, tierkeeper_toml
@@ -29,10 +31,12 @@ CREATE TABLE c (id int PRIMARY KEY, at timestamptz NOT NULL, p int NOT NULL REFE
 CREATE TABLE g (id int PRIMARY KEY, at timestamptz NOT NULL, c int NOT NULL REFERENCES c ON DELETE RESTRICT);
 CREATE TABLE q (id int PRIMARY KEY, note text NOT NULL, c int REFERENCES c ON DELETE SET NULL);
 ALTER TABLE p ADD FOREIGN KEY (last) REFERENCES c;
-INSERT INTO p SELECT i, timestamptz '2024-01-01 00:00+00' + i * interval '1 hour' FROM generate_series(1, 120) AS i;
-INSERT INTO c SELECT i, '2024-01-01', 1 + i % 120 FROM generate_series(1, 240) AS i;
-INSERT INTO g SELECT i, '2024-01-01', 1 + i % 240 FROM generate_series(1, 480) AS i;
-INSERT INTO q SELECT i, 'note', nullif(1 + i % 240, 7) FROM generate_series(1, 240) AS i;
+"""
+FILL = """
+INSERT INTO p SELECT i, timestamptz '2024-01-01 00:00+00' + i * interval '1 hour' FROM generate_series(1, {n}) AS i;
+INSERT INTO c SELECT i, '2024-01-01', 1 + i % {n} FROM generate_series(1, 2 * {n}) AS i;
+INSERT INTO g SELECT i, '2024-01-01', 1 + i % (2 * {n}) FROM generate_series(1, 4 * {n}) AS i;
+INSERT INTO q SELECT i, 'note', nullif(1 + i % (2 * {n}), 7) FROM generate_series(1, 2 * {n}) AS i;
 UPDATE p SET last = (SELECT max(id) FROM c WHERE p = p.id);
 UPDATE g SET at = now() WHERE id = 77;
 """
@@ -68,7 +72,7 @@ def test_killed_at_every_step(tiers: Tiers) -> None:
     keeper = open_keeper(load(config, tiers.environment, tiers.home), environment=tiers.environment)
     hop = Hop(config, tiers.environment, "p", "core", "main", datetime(2024, 6, 1, tzinfo=UTC), batch_rows=120)
     with closing(tiers.core.connect("oracle")) as core, closing(tiers.main.connect("oracle")) as main:
-        core.execute(MAKE)
+        core.execute(MAKE + FILL.format(n=120))
         keeper.setup(apply=True)
 
         def run(point: Point | None = None) -> None:
@@ -103,3 +107,72 @@ def test_killed_at_every_step(tiers: Tiers) -> None:
         assert rows(core) + rows(main) == original
         left = core.execute("SELECT array_agg(id) FROM p").fetchone()
         assert left == (core.execute("SELECT array_agg(p) FROM c WHERE id = (SELECT c FROM g WHERE id = 77)").fetchone() or ())
+
+
+AS_BEFORE = (Point.LEASED, Point.SOURCE_READ, Point.SEGMENT_WRITTEN, Point.OBJECT_BEFORE_RENAME)
+"""Where nothing is durable that was not at the point before."""
+BEFORE_COPIED = POINTS["archive"][: POINTS["archive"].index(Point.COPY_BEFORE_COMMIT)]
+IN_THE_MIDDLE = (Point.SEGMENT_WRITTEN, Point.SEGMENT_PUT, Point.MANIFEST_PUT, Point.COMMIT_PUT)
+"""Where a bundle comes by once for each of its tables: there it is killed with half of them done."""
+
+
+@pytest.mark.parametrize("more", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_killed_at_every_step_to_the_archive(tiers: Tiers, *, more: bool) -> None:
+    """What left Main is whole in the archive: a reader sees every row of it once, and no row at Main refers to one that went.
+
+    `more`: killed at each point that there is, and on arrival at the first, third and last table, too.
+    """
+    aged = {"age": "at", "core": "30 days", "main": "60 days"}
+    policies = [{"name": t, **aged} if t != "q" else {"name": t} for t in TABLES]
+    config = tierkeeper_toml(tiers, policies, query_timeout="5 seconds")
+    keeper = open_keeper(load(config, tiers.environment, tiers.home), environment=tiers.environment)
+    hop = Hop(config, tiers.environment, "p", "main", "archive", datetime(2024, 6, 1, tzinfo=UTC), batch_rows=120)
+    with closing(tiers.core.connect("oracle")) as core, closing(tiers.main.connect("oracle")) as main:
+        core.execute(MAKE)
+        keeper.setup(apply=True)
+        main.execute(FILL.format(n=36))
+
+        def run(point: Point | None = None, nth: int = 1) -> None:
+            process, wire = start_hop(hop, At(point, nth) if point else None)
+            process.join(60)
+            assert process.exitcode == (-signal.SIGKILL if point else 0), (point, nth)
+            if point is None:
+                assert wire.recv() == ("began",)
+                said = wire.recv()
+                assert said[0] == "ended" and str(said[1]).startswith("referenced: 1 group"), said
+            wire.close()
+            assert sum((rows(main) - original).values()) == 0
+            if point in BEFORE_COPIED:
+                assert rows(main) == original
+                return
+            table = next(asked)
+            assert told(keeper, table) == known[table], (point, nth, table)
+
+        original, asked = rows(main), cycle(TABLES)
+        known = {t: sorted(map(tuple, main.execute(f"SELECT * FROM {t}".encode()).fetchall()), key=str) for t in TABLES}
+        for point in POINTS["archive"]:
+            if point is not Point.FORGOTTEN and (more or point not in AS_BEFORE):
+                for nth in (1, 2, 3, 4) if more and point in IN_THE_MIDDLE else (2 if point in IN_THE_MIDDLE else 1,):
+                    run(point, nth)
+        # A child comes to a bundle whose copy is proven: it must be undone, whole.
+        run(Point.COPIED)
+        stays = main.execute("SELECT p FROM c WHERE id = (SELECT c FROM g WHERE id = 77)").fetchone()
+        main.execute("INSERT INTO q SELECT 999, 'late', last FROM p WHERE id <> %s ORDER BY at LIMIT 1", stays)
+        late = main.execute("SELECT * FROM q WHERE id = 999").fetchall()
+        known["q"] = sorted([*known["q"], *map(tuple, late)], key=str)
+        original = original + (rows(main) - original)
+        for point in (Point.UNDO_ABORTED, Point.UNDO_BEFORE_COMMIT, Point.UNDONE):
+            run(point)
+        run(Point.FORGOTTEN)
+        run()
+        assert {t: told(keeper, t) for t in TABLES} == known
+        assert keeper.archive_verify().ok
+        assert main.execute("SELECT id FROM p").fetchall() == [stays]
+
+
+def told(keeper: Keeper, table: str) -> list[tuple[object, ...]]:
+    """The rows that a reader sees."""
+    for _ in range(5):
+        with suppress(NotNow):  # an honest answer on a busy machine
+            return sorted((tuple(r.values()) for r in keeper.query(f"SELECT * FROM {table}").to_pylist()), key=str)
+    raise AssertionError(table)

@@ -27,7 +27,10 @@ _COUNTED: Final[tuple[SegmentState, ...]] = ("copied", "sealed")
 
 
 class Catalog:
-    """Ledger rows and segment rows change together, in one transaction, and only from the state that was expected."""
+    """Ledger rows and segment rows change together, in one transaction, and only from the state that was expected.
+
+    So do those of a bundle: whichever of its batches is named, all of them are settled.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -46,22 +49,27 @@ class Catalog:
             except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
                 raise UsageError(self.place, "the archive's catalog is not set up", "Run `tierkeeper setup --apply`") from error
 
-    def open(self, batch: Batch, key_id: str) -> LedgerRow:
-        """Ledger row `open`; opening it again changes nothing.
+    def open(self, batches: Sequence[Batch], key_id: str) -> list[LedgerRow]:
+        """Ledger rows `open`, of a bundle all of them or none; opening them again changes nothing.
 
-        Raises Fenced if the batch is past that, UsageError if the newest segment was written with another key than `key_id`.
+        Raises Fenced if one is past that, UsageError if the newest segment was written with another key than `key_id`.
         """
         with self.transaction() as cur:
             last = cur.execute(_SQL["newest"]).fetchone()
             if last is not None and last[0] != key_id:
                 remedy = "Put the archive's own key back, or give this archive another catalog and store"
                 raise UsageError("archive key", f"the archive was written with key {last[0]}, this key is {key_id}", remedy)
-            cur.execute(_SQL["ledger_open"], {
-                "batch": batch.id, "source": batch.source, "schema": batch.table.schema, "table": batch.table.name,
-                "age": batch.age, "cutoff": batch.cutoff, "predicate": batch.predicate,
-                "part_schema": batch.part and batch.part.schema, "part_name": batch.part and batch.part.name,
-            })  # fmt: skip
-            row = cur.execute(_SQL["ledger_row"], {"batch": batch.id}).fetchone()
+            return [self._open(cur, batch) for batch in batches]
+
+    def _open(self, cur: psycopg.Cursor, batch: Batch) -> LedgerRow:
+        cur.execute(_SQL["ledger_open"], {
+            "batch": batch.id, "source": batch.source, "schema": batch.table.schema, "table": batch.table.name,
+            "age": batch.age, "cutoff": batch.cutoff, "predicate": batch.predicate,
+            "part_schema": batch.part and batch.part.schema, "part_name": batch.part and batch.part.name,
+        })  # fmt: skip
+        if batch.bundle is not None:
+            cur.execute(_SQL["bundle_note"], {"batch": batch.id, "bundle": batch.bundle})
+        row = cur.execute(_SQL["ledger_row"], {"batch": batch.id}).fetchone()
         if row is None or (found := _ledger_row(row)).state != "open":
             raise Fenced(self.place, f"another run has settled batch {batch.id}", "Run the same command again")
         return found
@@ -112,22 +120,34 @@ class Catalog:
         return _ledger_row(row)
 
     def done(self, batch_id: UUID) -> bool:
-        """Ledger copied -> done and the segment sealed; False if the ledger did not say `copied`."""
+        """Ledger copied -> done and the segment sealed, of a bundle all; False if the ledger did not say `copied`."""
         with self.transaction() as cur:
-            if cur.execute(_SQL["ledger_done"], {"batch": batch_id}).rowcount != 1:
+            tied = {"batches": self._tied(cur, batch_id)}
+            done = cur.execute(_SQL["ledger_done"], tied).rowcount
+            if not done:
                 return False
-            if cur.execute(_SQL["segment_sealed"], {"batch": batch_id}).rowcount != 1:
+            if done != len(tied["batches"]):
+                raise Failed(self.place, f"batch {batch_id} was copied, but not all that are tied to it", _COMPARE)
+            if cur.execute(_SQL["segment_sealed"], tied).rowcount != done:
                 raise Failed(self.place, f"batch {batch_id} was copied, but the catalog has no segment of it", _COMPARE)
         return True
 
     def undone(self, batch_id: UUID) -> list[str] | None:
-        """Ledger open|copied -> undone, the segment's row with it; the objects that nothing needs now. None if it was neither."""
+        """Ledger open|copied -> undone, the segment's row with it, of a bundle all; the objects that nothing needs now.
+
+        None if it was neither.
+        """
         with self.transaction() as cur:
-            if cur.execute(_SQL["ledger_undone"], {"batch": batch_id}).rowcount != 1:
+            tied = {"batches": self._tied(cur, batch_id)}
+            if not cur.execute(_SQL["ledger_undone"], tied).rowcount:
                 return None
-            row = cur.execute(_SQL["segment_undone"], {"batch": batch_id}).fetchone()
+            rows = cur.execute(_SQL["segment_undone"], tied).fetchall()
             reach(Point.UNDO_BEFORE_COMMIT)
-        return [f"segment/{row[0]}", str(row[1])] if row else []
+        return [key for sha256, key_object in rows for key in (f"segment/{sha256}", str(key_object))]
+
+    def _tied(self, cur: psycopg.Cursor, batch_id: UUID) -> list[UUID]:
+        """The batch with those that it is tied to, their ledger rows locked until the transaction ends."""
+        return [r[0] for r in cur.execute(_SQL["ledger_tied"], {"batch": batch_id}).fetchall()]
 
     def chain(self) -> tuple[list[Segment], str | None]:
         """Every segment ever, those undone too, in the order of their chain; and the manifest that the next one will follow."""
@@ -199,10 +219,12 @@ def _named(table: TableName | None) -> Mapping[str, str | None]:
 
 
 def _ledger_row(row: tuple[Any, ...]) -> LedgerRow:
-    batch, source, schema, table, age, cutoff, predicate, *part, seq, state, rows, fingerprint, min_age, max_age, size = row
+    batch, source, schema, table, age, cutoff, predicate, *part, seq, state, rows, fingerprint, min_age, max_age, size, bundle = (
+        row
+    )
     where = None if part[1] is None else TableName(*part)
     return LedgerRow(
-        Batch(batch, source, TableName(schema, table), age, cutoff, predicate, where),
+        Batch(batch, source, TableName(schema, table), age, cutoff, predicate, where, bundle),
         int(seq),
         cast("LedgerState", state),
         Extent(rows, fingerprint, min_age, max_age) if fingerprint is not None else None,

@@ -7,7 +7,8 @@ import hashlib
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 from uuid import UUID, uuid4
@@ -34,11 +35,22 @@ from tierkeeper.postgres.link import PINNED, Link
 _REMEDY_SOURCE: Final = "Nothing was moved: run the same command again, and `tierkeeper check` if it fails again"
 
 
+@dataclass(frozen=True)
+class _Made:
+    """One batch's segment, and the key that it is encrypted with."""
+
+    snapshot: SourceSnapshot
+    contents: Contents
+    data_key: bytes
+    written: Written
+
+
 class ArchiveDestination:
     """Implements `kernel.ports.Destination` for the archive.
 
     Keeps I1, I3 and I5: a batch is `copied` only after its segment was read back from the store, decrypted to the last byte and
-    found equal to what the source gave, and after key and manifest were acknowledged. Keeps I6: what leaves memory is ciphertext.
+    found equal to what the source gave, and after key and manifest were acknowledged; those of a bundle in one transaction of the
+    catalog, which also says `done` or `undone` of all of them. Keeps I6: what leaves memory is ciphertext.
     Nothing in the store counts before its commit object, and a commit object that a crash left out is put by the next call.
     """
 
@@ -54,31 +66,43 @@ class ArchiveDestination:
         self._scratch = scratch
 
     def open(self, batch: Batch) -> LedgerRow:
-        """See `Destination.open`. Raises UsageError if the archive was last written with another key, Failed in another store."""
+        """See `Destination.open`. Raises as `open_all` does."""
+        return self.open_all([batch])[0]
+
+    def open_all(self, batches: Sequence[Batch]) -> list[LedgerRow]:
+        """See `Destination.open_all`. Raises UsageError if the newest segment has another key, Failed in another store."""
         newest = self._catalog.newest()
         if newest is not None:
             self._same_store(newest[1])
-        return self._catalog.open(batch, self._keys().key_id)
+        return self._catalog.open(batches, self._keys().key_id)
 
     def copy(self, batch: Batch, snapshot: SourceSnapshot) -> LedgerRow:
         """See `Destination.copy`."""
-        row = self._catalog.ledger_row(batch.id)
-        if row is not None and row.state == "copied":
-            return row  # an earlier call's commit, whose answer was lost
-        if row is None or row.state != "open":
-            raise Fenced(self._catalog.place, f"another run has settled batch {batch.id}", "Run the same command again")
-        ring, data_key = self._keys(), secrets.token_bytes(DATA_KEY_BYTES)
-        contents = Contents(uuid4(), snapshot.shape, batch.age, _age_is_native(snapshot), dict(PINNED))
+        del batch  # the snapshot has it
+        return self.copy_all([snapshot])[0]
+
+    def copy_all(self, snapshots: Sequence[SourceSnapshot]) -> list[LedgerRow]:
+        """See `Destination.copy_all`. The source's transaction ends before the first byte goes to the store."""
+        rows = [self._catalog.ledger_row(s.batch.id) for s in snapshots]
+        known = [row for row in rows if row is not None and row.state == "copied"]
+        if len(known) == len(snapshots):
+            return known  # an earlier call's commit, whose answer was lost
+        for row, snapshot in zip(rows, snapshots, strict=True):
+            if row is None or row.state != "open":
+                cause = f"another run has settled batch {snapshot.batch.id}"
+                raise Fenced(self._catalog.place, cause, "Run the same command again")
         put: list[str] = []
         try:
-            written = self._put_segment(contents, snapshot, data_key, put)
-            self._prove(contents, written, data_key)
-            put.append(self._put_sealed(ring, "key", WrappedKey(segment=contents.segment, data_key=data_key.hex()).body()))
+            with ExitStack() as scratch:
+                written = [self._write_segment(s, scratch.enter_context(self._scratch_file())) for s in snapshots]
+                for made, file in written:
+                    self._put_segment(made, file, put)
+            segments = [(made, self._proven(made, put)) for made, _ in written]
         except TierkeeperError:
             self._discard(put)
             raise
         try:
-            copied = self._enter(batch, snapshot, contents, written, put)
+            copied = self._enter(segments, put)
         except Fenced:
             self._discard(put)
             raise
@@ -86,20 +110,21 @@ class ArchiveDestination:
         reach(Point.COPIED)
         return copied
 
-    def _enter(
-        self, batch: Batch, snapshot: SourceSnapshot, contents: Contents, written: Written, put: Sequence[str]
-    ) -> LedgerRow:
-        """Manifest, ledger row, segment row and chain head, in one transaction. `put`: the segment, then its key."""
-        ring = self._keys()
+    def _enter(self, segments: Sequence[tuple[_Made, str]], put: list[str]) -> list[LedgerRow]:
+        """Manifests, ledger rows, segment rows and chain head, in one transaction. Each segment comes with its key's object."""
+        ring, copied = self._keys(), []
         with self._catalog.transaction() as cur:
-            manifest = self._manifest(batch, snapshot, contents, written, self._catalog.chain_head(cur))
-            try:
-                manifest_key = self._put_sealed(ring, "manifest", manifest.body())
-            except TierkeeperError:
-                self._discard(put)  # nothing was entered, and on a full disk what is left behind makes it worse (I9)
-                raise
-            reach(Point.MANIFEST_PUT)
-            copied = self._catalog.copied(cur, manifest, manifest_key.partition("/")[2], put[-1], snapshot.extent)
+            head = self._catalog.chain_head(cur)
+            for made, key_object in segments:
+                manifest = self._manifest(made, head)
+                try:
+                    put.append(self._put_sealed(ring, "manifest", manifest.body()))
+                except TierkeeperError:
+                    self._discard(put)  # nothing was entered, and on a full disk what is left behind makes it worse (I9)
+                    raise
+                reach(Point.MANIFEST_PUT)
+                head = (manifest.position, put[-1].partition("/")[2])
+                copied.append(self._catalog.copied(cur, manifest, head[1], key_object, made.snapshot.extent))
             reach(Point.COPY_BEFORE_COMMIT)
         return copied
 
@@ -150,45 +175,50 @@ class ArchiveDestination:
         """See `Destination.knows`."""
         return self._catalog.state(batch_id)
 
-    def _put_segment(self, contents: Contents, snapshot: SourceSnapshot, data_key: bytes, put: list[str]) -> Written:
-        """Source -> encrypted scratch file -> store. The scratch file has no name: no crash can leave it behind."""
+    def _write_segment(self, snapshot: SourceSnapshot, scratch: BinaryIO) -> tuple[_Made, BinaryIO]:
+        """Source -> encrypted scratch file, which has no name: no crash can leave it behind."""
+        batch, data_key = snapshot.batch, secrets.token_bytes(DATA_KEY_BYTES)
+        contents = Contents(uuid4(), snapshot.shape, batch.age, _age_is_native(snapshot), dict(PINNED))
         carried = contents.carried
         projection = [(c.column.name, c.expression) for c in carried]
-        order = list(dict.fromkeys([contents.age, *contents.shape.key]))
+        order = list(dict.fromkeys(c for c in (contents.age, *contents.shape.key) if c))
         place = f"{contents.shape.name} (archive)"
-        with self._scratch_file() as scratch:
-            with snapshot.arrow(projection, order) as reader:
-                written = format_.write(contents, _read(reader, arrow_schema(carried), place), data_key, scratch)
-            snapshot.close()
-            if written.rows != snapshot.extent.rows:
-                cause = f"{written.rows} rows were read where the same snapshot counted {snapshot.extent.rows}"
-                raise Failed(place, cause, _REMEDY_SOURCE)
-            reach(Point.SEGMENT_WRITTEN)
-            scratch.seek(0)
-            self._store.put(f"segment/{written.sha256}", scratch, length_bytes=written.bytes, sha256=written.sha256)
-        put.append(f"segment/{written.sha256}")
-        reach(Point.SEGMENT_PUT)
-        return written
+        with snapshot.arrow(projection, order) as reader:
+            written = format_.write(contents, _read(reader, arrow_schema(carried), place), data_key, scratch)
+        snapshot.close()
+        if written.rows != snapshot.extent.rows:
+            cause = f"{written.rows} rows were read where the same snapshot counted {snapshot.extent.rows}"
+            raise Failed(place, cause, _REMEDY_SOURCE)
+        reach(Point.SEGMENT_WRITTEN)
+        return _Made(snapshot, contents, data_key, written), scratch
 
-    def _prove(self, contents: Contents, written: Written, data_key: bytes) -> None:
-        """I3: what the store gives back, decrypted whole, is what the source gave."""
-        place = f"segment {contents.segment}"
+    def _put_segment(self, made: _Made, scratch: BinaryIO, put: list[str]) -> None:
+        key = f"segment/{made.written.sha256}"
+        scratch.seek(0)
+        self._store.put(key, scratch, length_bytes=made.written.bytes, sha256=made.written.sha256)
+        put.append(key)
+        reach(Point.SEGMENT_PUT)
+
+    def _proven(self, made: _Made, put: list[str]) -> str:
+        """I3: what the store gives back, decrypted whole, is what the source gave. Then puts its key; that object's name."""
+        segment, written = made.contents.segment, made.written
         with self._store.open(f"segment/{written.sha256}") as file:
             check_content(
                 file,
-                contents.segment,
-                data_key,
-                place,
+                segment,
+                made.data_key,
+                f"segment {segment}",
                 sha256=written.sha256,
                 length_bytes=written.bytes,
                 rows=written.rows,
                 digest=written.digest,
             )
+        put.append(self._put_sealed(self._keys(), "key", WrappedKey(segment=segment, data_key=made.data_key.hex()).body()))
+        return put[-1]
 
-    def _manifest(
-        self, batch: Batch, snapshot: SourceSnapshot, contents: Contents, written: Written, head: tuple[int, str | None]
-    ) -> Manifest:
+    def _manifest(self, made: _Made, head: tuple[int, str | None]) -> Manifest:
         position, previous = head
+        contents, written, batch, extent = made.contents, made.written, made.snapshot.batch, made.snapshot.extent
         return Manifest(
             segment=contents.segment,
             position=position + 1,
@@ -199,8 +229,8 @@ class ArchiveDestination:
             table_name=batch.table.name,
             age=batch.age,
             cutoff=batch.cutoff,
-            min_age=snapshot.extent.min_age,
-            max_age=snapshot.extent.max_age,
+            min_age=extent.min_age,
+            max_age=extent.max_age,
             first_key=list(written.first_key),
             last_key=list(written.last_key),
             rows=written.rows,

@@ -66,7 +66,13 @@ def names_a_file(to: str) -> bool:
 
 
 def select(reader: SegmentReader, segments: Sequence[Segment], since: datetime | None, until: datetime | None) -> Selection:
-    """The selection from `segments` (at least one, the newest last). Raises UsageError where their columns differ."""
+    """The selection from `segments` (at least one, the newest last).
+
+    Raises UsageError where their columns differ, or where ages are asked for and the rows of one have none.
+    """
+    if (since, until) != (None, None) and not all(s.age for s in segments):
+        cause = "its rows have no age of their own: they came with those that they refer to"
+        raise UsageError(f"table {segments[-1].table}", cause, "Leave --since and --until out")
     wanted = [s for s in segments if _may_match(s, since, until)]
     newest = wanted[-1] if wanted else segments[-1]
     contents = _contents(reader, newest)

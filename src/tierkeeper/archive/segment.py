@@ -178,14 +178,14 @@ class OpenSegment:
     def batches(
         self, since: datetime | None = None, until: datetime | None = None, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Rows, in order, with age in [since, until); row groups that cannot hold any are not read.
+        """Rows, in order, with age in [since, until); row groups that cannot hold any are not read. Without an age all come.
 
         Just `columns` if given. Raises Failed at the first page that is not what was written, or for a column that is not there.
         """
         wanted = self.schema if columns is None else pa.schema([self._field(name) for name in columns])
-        bounded = since is not None or until is not None
+        bounded = bool(self.contents.age) and (since is not None or until is not None)
         read = list(dict.fromkeys([*wanted.names, *([self.contents.age] if bounded else [])]))
-        groups = [g for g in range(self.parquet.num_row_groups) if self._may_match(g, since, until)]
+        groups = [g for g in range(self.parquet.num_row_groups) if not bounded or self._may_match(g, since, until)]
         with authenticated(self.place):
             for batch in read_batches(self.parquet, groups, read if columns is not None else None):
                 rows = batch

@@ -107,8 +107,19 @@ class Destination(Protocol):
         """Ledger row `open`, durable."""
         ...
 
+    def open_all(self, batches: Sequence[Batch]) -> list[LedgerRow]:
+        """The ledger rows of a bundle, all of them or none; parents first, so that they can be undone children first."""
+        ...
+
     def copy(self, batch: Batch, snapshot: SourceSnapshot) -> LedgerRow:
         """Ledger open -> copied with the rows, read back and compared by content first. Raises Failed on a difference."""
+        ...
+
+    def copy_all(self, snapshots: Sequence[SourceSnapshot]) -> list[LedgerRow]:
+        """`copy` of a bundle's batches: they become `copied`, and durable, together or not at all.
+
+        The snapshots share one transaction at the source, which the last of them ends.
+        """
         ...
 
     def settled_for_readers(self, batch_ids: Sequence[UUID]) -> str | None:
@@ -116,15 +127,18 @@ class Destination(Protocol):
         ...
 
     def finish(self, batch_id: UUID) -> None:
-        """Ledger copied -> done. Nothing to do if it is done or forgotten already."""
+        """Ledger copied -> done, with all that are tied to the batch. Nothing to do if it is done or forgotten already."""
         ...
 
     def undo(self, batch_id: UUID) -> None:
-        """Ledger open|copied -> undone, taking exactly the batch's rows away. The caller has won the marker."""
+        """Ledger open|copied -> undone, with all that are tied to the batch, taking exactly their rows away.
+
+        The caller has won the marker.
+        """
         ...
 
     def unsettled(self, table: TableName | None = None) -> list[LedgerRow]:
-        """Batches that are `open` or `copied`, oldest first."""
+        """Batches that are `open` or `copied`, oldest first; of `table`: with all that are tied to them."""
         ...
 
     def forget(self, older_than_seconds: float, settled: Sequence[UUID]) -> list[UUID]:

@@ -12,10 +12,10 @@ from uuid import uuid4
 
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import BATCH_BYTES, GRAPH_SEEDS_SHARE, GRAPH_SEEN_FACTOR, PASSES
-from tierkeeper.kernel.ports import Batch, LedgerRow
+from tierkeeper.kernel.ports import Batch, Destination, LedgerRow
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover import references
-from tierkeeper.mover.destination import Contended, KeyTaken, ParentMissing, PostgresDestination
+from tierkeeper.mover.destination import Contended, KeyTaken, ParentMissing
 from tierkeeper.mover.graph import LATER, Found, Row, take
 from tierkeeper.mover.model import Between, Bound, Selection
 from tierkeeper.mover.recovery import settle
@@ -97,7 +97,7 @@ class Bundler:
     them.
     """
 
-    def __init__(self, run: Run, explorer: Explorer, source: Source, destination: PostgresDestination, worker: Worker) -> None:
+    def __init__(self, run: Run, explorer: Explorer, source: Source, destination: Destination, worker: Worker) -> None:
         self._run = run
         self._explorer = explorer
         self._source = source

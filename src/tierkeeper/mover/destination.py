@@ -73,7 +73,7 @@ class PostgresDestination:
         return self.open_all([batch])[0]
 
     def open_all(self, batches: Sequence[Batch]) -> list[LedgerRow]:
-        """The ledger rows of a bundle, all of them or none; parents first, so that they can be undone children first."""
+        """See `Destination.open_all`."""
         rows = []
         with transaction(self._conn) as cur:
             for batch in batches:

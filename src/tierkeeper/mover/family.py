@@ -29,16 +29,16 @@ def explorer(
     """What finds the rows that must go along with those of `selection`; None where no foreign key asks for any.
 
     A run's own condition and cutoff are for its table alone. Rows of another table may leave when they are old enough by that
-    table's own policy; without a time for Core they stay, and keep what hangs on them. Those of a table without an age column
-    go with the others at any time. Raises UsageError where rows that hang together cannot go this way.
+    table's own policy; without a time for the tier that rows leave they stay, and keep what hangs on them. Those of a table
+    without an age column go with the others at any time. Raises UsageError where rows that hang together cannot go this way.
     """
     table = selection.shape.name
     found = references.family(table, references.read(source.conn), policies)
     if found is None:
         return None
-    if hop != ("core", "main"):
+    if hop == ("main", "core"):
         others = ", ".join(str(t) for t in found.tables if t != table) or "each other"
-        cause = f"foreign keys join its rows to those of {others}; rows that hang together go from core to main only"
+        cause = f"foreign keys join its rows to those of {others}; rows that hang together do not come back to core"
         raise UsageError(f"tables.{table}", cause, f"Leave them in {hop[0]}")
     selections, instant = {table: selection}, now()
     for policy in policies:
@@ -47,12 +47,13 @@ def explorer(
             if policy.follows:
                 selections[policy.name] = Selection(shape, "", selection.cutoff)
                 continue
-            cutoff = policy.core.before(instant) if policy.core is not None else _NEVER
+            leaves = policy.core if hop[0] == "core" else policy.main
+            cutoff = leaves.before(instant) if leaves is not None else _NEVER
             selections[policy.name] = Selection(shape, age_of(policy, shape), cutoff)
     trees = [str(s.shape.name) for s in selections.values() if s.shape.is_tree]
     if trees:
         cause = f"foreign keys join {', '.join(map(str, found.tables))}, and {trees[0]} is partitioned or inherited from"
-        raise UsageError(f"tables.{table}", cause, "Leave it in core: only plain tables go together")
+        raise UsageError(f"tables.{table}", cause, f"Leave it in {hop[0]}: only plain tables go together")
     return Explorer(found, selections, table)
 
 

@@ -114,9 +114,10 @@ def check_condition(where: str | None) -> None:
         raise UsageError("--where", "its parentheses do not match", "Close every parenthesis that it opens")
 
 
-def locks(table: TableName, source: Tier, destination: Tier) -> list[str]:
+def locks(tables: Sequence[TableName], source: Tier, destination: Tier) -> list[str]:
     """What others have to wait for while rows move: no lock is held longer than one batch takes."""
-    held = [f"{source}: ROW EXCLUSIVE on {table}, and its rows of one batch while that is deleted"]
+    names = ", ".join(map(str, tables))
+    held = [f"{source}: ROW EXCLUSIVE on {names}, and the rows of one batch while that is deleted"]
     if destination != "archive":
-        held.append(f"{destination}: ROW EXCLUSIVE on {table}, and the copied rows until their batch is forgotten")
+        held.append(f"{destination}: ROW EXCLUSIVE on {names}, and the copied rows until their batch is forgotten")
     return held

@@ -112,8 +112,8 @@ class Mover:
             for shape in self._shapes(run.selection):
                 self._destination.drop_resolved(self._source, shape)
         else:
-            name = run.selection.shape.name
-            run.add_conflicts(name, conflicts.noted(self._source.conn, name))
+            for shape in self._shapes(run.selection):
+                run.add_conflicts(shape.name, conflicts.noted(self._source.conn, shape.name))
 
     def _give_back(self) -> None:
         try:
@@ -129,7 +129,7 @@ class Mover:
 
     def _move_all(self, run: Run) -> None:
         """Passes over what is left: smaller batches after one in which writers changed rows under us, a few for late arrivals."""
-        if self._explorer is not None and isinstance(self._destination, PostgresDestination):
+        if self._explorer is not None:
             worker = self._worker(run, self._source, self._destination, self._beat)
             Bundler(run, self._explorer, self._source, self._destination, worker).work()
             return

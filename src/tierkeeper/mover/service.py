@@ -1,6 +1,6 @@
 """One table, one hop: turns a request and a policy into a run, or into a plan that changes nothing."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from contextvars import copy_context
@@ -124,7 +124,7 @@ class MoveService:
             destination_bytes=destination_cost and destination_cost.growth_bytes,
             destination_wal_bytes=destination_cost and destination_cost.wal_bytes,
             seconds=budget.seconds(weighed.rows, weighed.bytes, self._bounds.longest_reader_seconds),
-            locks=plan.locks(request.table, request.source, request.destination) if weighed.rows else [],
+            locks=plan.locks(tables, request.source, request.destination) if weighed.rows else [],
             setup=missing.result().steps,
             notes=notes,
             stays=stays,
@@ -180,8 +180,8 @@ class MoveService:
                 missing = beside.submit(copy_context().run, prepare)
                 servers = beside.submit(copy_context().run, look_at, ends.looking)
                 self._refuse_unfit(request, source, selection, explorer, ends)
-                selections = [selection, *family.others(selection, explorer)]
-                weighed = weigh_all(source, request, self._pace(request), selections, conn=ends.looking[0][1], servers=servers)
+                pace, selections = self._pace(request, explorer), [selection, *family.others(selection, explorer)]
+                weighed = weigh_all(source, request, pace, selections, conn=ends.looking[0][1], servers=servers)
             yield _Looked(ends, source, selection, explorer, weighed, missing)
 
     def marker(self, source: Tier, batch_id: UUID) -> str | None:
@@ -236,28 +236,30 @@ class MoveService:
         ends: Ends,
     ) -> Outcome:
         longest = self._bounds.longest_reader_seconds
-        throttle = Pacer(ends.looking, weighed, self._pace(request), clock=self._clock, stop=self._stop)
+        pace, tables = self._pace(request, explorer), family.tables_of(request.table, explorer)
+        throttle = Pacer(ends.looking, weighed, pace, clock=self._clock, stop=self._stop)
         if ends.destination is None:
             came = PostgresDestination(source.conn, "main", "core", longest)
-            lease = Lease(source.conn, f"{request.table} main -> archive")
+            lease = Lease(source.conn, f"{min(tables)} main -> archive")
             with self._archive() as destination:
-                rests = partial(came.rests, request.table, longest)
-                return self._mover(request, source, destination, lease, rests, weighed=weighed, throttle=throttle).run(selection)
+                mover = self._mover(
+                    request, source, destination, lease, lambda: _first(came.rests(table, longest) for table in tables),
+                    weighed=weighed, throttle=throttle, explorer=explorer,
+                )  # fmt: skip
+                return mover.run(selection)
         if not request.upward:
             self.refresh_mirrors(waiting)
         conn = ends.destination
         there = PostgresDestination(conn, request.destination, request.source, longest)
         # One run at a time, whichever way: what the other way left is settled by whoever comes first.
-        tables = family.tables_of(request.table, explorer)
         lease = Lease(source.conn if request.upward else conn, f"{min(tables)} core <-> main")
         back = Source(self._links[request.destination], conn, request.destination)
         came = PostgresDestination(source.conn, request.source, request.destination, longest)
 
         def rest() -> str | None:
-            found = (recovery.arrivals_rest(back, came, table, longest) for table in tables)
-            return next((why for why in found if why is not None), None)
+            return _first(recovery.arrivals_rest(back, came, table, longest) for table in tables)
 
-        ahead = 0 if explorer is not None else min(self._pace(request).workers, plan.workers_of(weighed.batches))
+        ahead = 0 if explorer is not None else min(pace.workers, plan.workers_of(weighed.batches))
         with Pairs(lambda: pair(self._links, request, longest), ahead) as pairs:
             mover = self._mover(
                 request, source, there, lease, rest,
@@ -326,7 +328,7 @@ class MoveService:
             source,
             destination,
             lease,
-            pace=replace(self._pace(request), batch_rows=weighed.batch_rows, limit=weighed.limit),
+            pace=replace(self._pace(request, explorer), batch_rows=weighed.batch_rows, limit=weighed.limit),
             clock=self._clock,
             progress=self._progress,
             stop=self._stop,
@@ -338,11 +340,13 @@ class MoveService:
             explorer=explorer,
         )
 
-    def _pace(self, request: Request) -> Pace:
-        longest = self._bounds.longest_reader_seconds
+    def _pace(self, request: Request, explorer: Explorer | None) -> Pace:
+        """A bundle is no larger on its way to the archive: its rows are named one by one, and one statement deletes them all."""
+        longest, rows = self._bounds.longest_reader_seconds, self._bounds.batch_rows
         if request.destination == "archive":
-            return Pace(self._bounds.segment_rows, longest, request.limit, group=1, workers=1)
-        return Pace(self._bounds.batch_rows, longest, request.limit)
+            most = self._bounds.segment_rows
+            return Pace(most if explorer is None else min(most, rows), longest, request.limit, group=1, workers=1)
+        return Pace(rows, longest, request.limit)
 
     def _policy(self, request: Request) -> TablePolicy:
         """The table's policy. Raises UsageError for a hop, a table or a condition that cannot be."""
@@ -368,7 +372,7 @@ class MoveService:
         family.refuse_following(source, policy, self._policies)
         shape = shapes.read(source.conn, request.table, tier=request.source)
         age = family.age_of(policy, shape)
-        if shape.is_tree or (request.source, request.destination) != ("core", "main"):
+        if shape.is_tree or request.upward:
             family.refuse_referenced(shape)
         by_policy = {"core": policy.core, "main": policy.main}.get(request.source) if not request.upward else None
         older_than = request.older_than or by_policy
@@ -386,3 +390,8 @@ class MoveService:
         if request.where is not None:
             family.try_condition(source, selection)
         return selection
+
+
+def _first(reasons: Iterable[str | None]) -> str | None:
+    """The first reason that there is."""
+    return next((why for why in reasons if why is not None), None)

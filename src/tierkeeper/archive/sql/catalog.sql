@@ -11,26 +11,40 @@ SET state = 'copied', rows = %(rows)s, bytes = %(bytes)s, fingerprint = %(finger
     min_age = %(min_age)s, max_age = %(max_age)s, copy_xid = pg_current_xact_id(), copied_at = clock_timestamp()
 WHERE batch = %(batch)s AND state = 'open'
 
+-- name: bundle_note
+INSERT INTO tierkeeper.bundle (batch, bundle) VALUES (%(batch)s, %(bundle)s) ON CONFLICT (batch) DO NOTHING
+
+-- name: ledger_tied
+-- The batch with those of its bundle, locked in one order, so that two who settle them never wait for each other.
+SELECT batch FROM tierkeeper.ledger
+WHERE batch = %(batch)s OR batch IN (
+    SELECT b.batch FROM tierkeeper.bundle AS own JOIN tierkeeper.bundle AS b ON b.bundle = own.bundle WHERE own.batch = %(batch)s)
+ORDER BY seq FOR UPDATE
+
 -- name: ledger_done
 UPDATE tierkeeper.ledger SET state = 'done', settled_at = clock_timestamp()
-WHERE batch = %(batch)s AND state = 'copied'
+WHERE batch = ANY (%(batches)s) AND state = 'copied'
 
 -- name: ledger_undone
 UPDATE tierkeeper.ledger SET state = 'undone', settled_at = clock_timestamp()
-WHERE batch = %(batch)s AND state IN ('open', 'copied')
+WHERE batch = ANY (%(batches)s) AND state IN ('open', 'copied')
 
 -- name: ledger_row
-SELECT batch, source, schema_name, table_name, age, cutoff, predicate, part_schema, part_name,
-       seq, state, rows, fingerprint, min_age, max_age, bytes
-FROM tierkeeper.ledger WHERE batch = %(batch)s
+SELECT l.batch, l.source, l.schema_name, l.table_name, l.age, l.cutoff, l.predicate, l.part_schema, l.part_name,
+       l.seq, l.state, l.rows, l.fingerprint, l.min_age, l.max_age, l.bytes, b.bundle
+FROM tierkeeper.ledger AS l LEFT JOIN tierkeeper.bundle AS b ON b.batch = l.batch
+WHERE l.batch = %(batch)s
 
 -- name: ledger_unsettled
-SELECT batch, source, schema_name, table_name, age, cutoff, predicate, part_schema, part_name,
-       seq, state, rows, fingerprint, min_age, max_age, bytes
-FROM tierkeeper.ledger
-WHERE state IN ('open', 'copied')
-  AND (%(table)s::text IS NULL OR (schema_name = %(schema)s AND table_name = %(table)s))
-ORDER BY seq
+-- Of a table, and all that is tied to a batch of it.
+SELECT l.batch, l.source, l.schema_name, l.table_name, l.age, l.cutoff, l.predicate, l.part_schema, l.part_name,
+       l.seq, l.state, l.rows, l.fingerprint, l.min_age, l.max_age, l.bytes, b.bundle
+FROM tierkeeper.ledger AS l LEFT JOIN tierkeeper.bundle AS b ON b.batch = l.batch
+WHERE l.state IN ('open', 'copied')
+  AND (%(table)s::text IS NULL OR (l.schema_name = %(schema)s AND l.table_name = %(table)s) OR b.bundle IN (
+    SELECT other.bundle FROM tierkeeper.bundle AS other JOIN tierkeeper.ledger AS of_table ON of_table.batch = other.batch
+    WHERE of_table.schema_name = %(schema)s AND of_table.table_name = %(table)s AND of_table.state IN ('open', 'copied')))
+ORDER BY l.seq
 
 -- name: ledger_forget
 UPDATE tierkeeper.ledger SET state = 'forgotten', settled_at = clock_timestamp()
@@ -68,10 +82,10 @@ INSERT INTO tierkeeper.segment (
 )
 
 -- name: segment_sealed
-UPDATE tierkeeper.segment SET state = 'sealed' WHERE batch = %(batch)s AND state = 'copied'
+UPDATE tierkeeper.segment SET state = 'sealed' WHERE batch = ANY (%(batches)s) AND state = 'copied'
 
 -- name: segment_undone
-UPDATE tierkeeper.segment SET state = 'undone' WHERE batch = %(batch)s AND state = 'copied'
+UPDATE tierkeeper.segment SET state = 'undone' WHERE batch = ANY (%(batches)s) AND state = 'copied'
 RETURNING sha256, key_object
 
 -- name: segment_committed
