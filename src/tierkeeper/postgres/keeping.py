@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import wraps
+from threading import RLock
 from typing import Concatenate, ParamSpec, TypeVar
 
 from psycopg.conninfo import conninfo_to_dict
@@ -36,15 +37,22 @@ class _Kept(Session):
             super().close()
 
 
+class _Answers(dict[Hashable, object]):
+    """The answers to one question to one database. Who asks holds `asking` meanwhile."""
+
+    def __init__(self) -> None:
+        self.asking = RLock()
+
+
 class _Look:
     """Connections that are not in use now, by address and purpose, and what was asked of which database.
 
-    Several threads take from it: each operation on a list or a dict is one step, and what two ask at once is asked twice.
+    Several threads take from it: each operation on a list or a dict is one step, and what two ask at once one of them asks.
     """
 
     def __init__(self, tables: Iterable[TableName]) -> None:
         self.tables = list(dict.fromkeys(tables))
-        self.known: dict[Hashable, dict[Hashable, object]] = {}
+        self.known: dict[Hashable, _Answers] = {}
         self._free: dict[str, list[_Kept]] = {}
         self._open = True
 
@@ -132,8 +140,9 @@ def asked_once(ask: Callable[Concatenate[Session, P], T]) -> Callable[Concatenat
         if known is None:
             return ask(conn, *args, **kwargs)
         key = (args, tuple(sorted(kwargs.items())))
-        if key not in known:
-            known[key] = ask(conn, *args, **kwargs)
+        with known.asking:
+            if key not in known:
+                known[key] = ask(conn, *args, **kwargs)
         return known[key]  # type: ignore[return-value]
 
     return asked
@@ -150,10 +159,11 @@ def of_each(ask: Callable[[Session, Sequence[TableName]], Mapping[TableName, T]]
         known, look = _known(conn, ask), _LOOK.get()
         if known is None or look is None:
             return ask(conn, [name]).get(name)
-        if name not in known:
-            names = look.tables if name in look.tables else [name]
-            found = ask(conn, names)
-            known.update({n: found.get(n) for n in names})
+        with known.asking:
+            if name not in known:
+                names = look.tables if name in look.tables else [name]
+                found = ask(conn, names)
+                known.update({n: found.get(n) for n in names})
         return known[name]  # type: ignore[return-value]
 
     return asked
@@ -164,9 +174,9 @@ def named(tables: Sequence[TableName]) -> dict[str, list[str]]:
     return {"schemas": [t.schema for t in tables], "names": [t.name for t in tables]}
 
 
-def _known(conn: Session, question: Hashable) -> dict[Hashable, object] | None:
+def _known(conn: Session, question: Hashable) -> _Answers | None:
     """What is known of a question to the database that `conn` leads to; None where answers are not kept."""
     look = _LOOK.get()
     if look is None or not isinstance(conn, _Kept) or conn.look is not look:
         return None
-    return look.known.setdefault((conn.database, question), {})
+    return look.known.setdefault((conn.database, question), _Answers())

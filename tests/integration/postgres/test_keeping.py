@@ -1,13 +1,19 @@
 """Connections that are used again within one look."""
 
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from contextvars import copy_context
+from time import sleep
 
 import psycopg
 import pytest
 
 from support import Tiers
-from tierkeeper.postgres.keeping import looking
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.keeping import asked_once, looking, of_each
 from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.session import Session
 from tierkeeper.tiers.ask import ask_all
 
 
@@ -52,3 +58,29 @@ def test_what_is_in_a_transaction_or_broken_is_not_given_on(tiers: Tiers) -> Non
                 broken.execute("SELECT 1")
         with closing(tiers.core.connect("setup")) as fresh:
             assert fresh.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_what_two_threads_ask_at_once_is_asked_once(tiers: Tiers) -> None:
+    table, asked = TableName("public", "t"), list[str]()
+
+    def answered(question: str) -> str:
+        asked.append(question)
+        sleep(0.2)  # long enough for the other thread to ask as well, if nothing keeps it from that
+        return question
+
+    @asked_once
+    def version(conn: Session) -> str:
+        return answered("version")
+
+    @of_each
+    def shape(conn: Session, names: Sequence[TableName]) -> Mapping[TableName, str]:
+        return {name: answered("shape") for name in names}
+
+    def both() -> tuple[str, str | None]:
+        with closing(tiers.core.connect("setup")) as conn:
+            return version(conn), shape(conn, table)
+
+    with looking([table]), ThreadPoolExecutor(2) as pool:
+        answers = [one.result() for one in [pool.submit(copy_context().run, both) for _ in range(2)]]
+    assert answers == [("version", "shape")] * 2
+    assert sorted(asked) == ["shape", "version"]
