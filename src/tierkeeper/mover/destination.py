@@ -351,7 +351,8 @@ class PostgresDestination:
             return self._states(cur, table)
 
     def _states(self, cur: Cursor, table: TableName) -> list[tuple[str, int]]:
-        rows = cur.execute(_SQL["ledger_resting"], {"schema": table.schema, "table": table.name}).fetchall()
+        """The last question of `cur`'s transaction."""
+        rows = cur.last(_SQL["ledger_resting"], {"schema": table.schema, "table": table.name}).fetchall()
         return [(str(state), int(n)) for state, n in rows]
 
     def knows(self, batch_id: UUID) -> LedgerState | None:

@@ -20,11 +20,12 @@ T = TypeVar("T")
 
 
 class Holdings:
-    """The rows of selections in one tier, as they are at the moment of each question."""
+    """The rows of selections in one tier during one run, as they are at the moment of each question."""
 
     def __init__(self, conn: Connection, tier: Tier) -> None:
         self._conn = conn
         self._tier = tier
+        self._toastable: dict[TableName, list[str]] = {}  # of each heap met; an altered table ends the run
 
     def parts(self, selection: Selection) -> list[TableName | None]:
         """Where the selection's rows lie now: as `Batch.part` names it, None for a table without others below it."""
@@ -76,8 +77,10 @@ class Holdings:
     def _pieces(self, selection: Selection, part: TableName | None, step: int, conflicts: Sequence[Bound]) -> list[Piece]:
         name = part or selection.shape.name
         regclass = model.regclass(name)
+        if name not in self._toastable:
+            self._toastable[name], _ = width.toasted(self._conn, name)
+        toastable = self._toastable[name]
         with transaction(self._conn, read_only=True) as cur:
-            toastable, _ = width.toasted(self._conn, name)
             sizes = [sql.SQL("coalesce(sum(pg_column_size({})), 0)").format(sql.Identifier(c)) for c in toastable]
             query = _SQL["pieces"].format(
                 step=sql.Literal(step),

@@ -65,9 +65,8 @@ def server(conn: Connection, tier: Tier, assumed_redo: int | None = None) -> Ser
     )
 
 
-def table(conn: Connection, selection: Selection, rows: int, *, sampled: bool) -> Table:
+def table(conn: Connection, selection: Selection, rows: int, kept: "Kept | None", *, sampled: bool) -> Table:
     """The table of `selection`, `rows` of which would move; their sizes are those of a sample, else an average of the whole."""
-    kept = _kept(conn, selection.shape.name)
     heap, toast, index, indexes, estimate, identity, correlations = kept or (0, 0, 0, 1, 0, "d", [None])
     correlation = sum((of_heap or {}).get(selection.age, 1.0) for of_heap in correlations) / len(correlations)
     row_bytes, key_bytes = _sample(conn, selection, heap) if sampled else (None, None)
@@ -101,9 +100,13 @@ def _sample(conn: Connection, selection: Selection, heap_bytes: int) -> tuple[fl
     return row_bytes, key_bytes
 
 
+Kept = tuple[Any, ...]
+"""What a server keeps for a table, as `table` of budget.sql has it."""
+
+
 @of_each
-def _kept(conn: Connection, names: Sequence[TableName]) -> dict[TableName, tuple[Any, ...]]:
-    """What the server keeps for a table, as `table` of budget.sql has it."""
+def kept_of(conn: Connection, names: Sequence[TableName]) -> dict[TableName, Kept]:
+    """Of a table at once what its server keeps for it."""
     with transaction(conn, read_only=True) as cur:
         return {TableName(schema, name): tuple(kept) for schema, name, *kept in cur.last(_SQL["table"], named(names))}
 
@@ -146,9 +149,12 @@ class Weighed:
         return min(budget.fitting_rows(s, c, self.rows) for s, c in zip(self.servers, self.costs, strict=True))
 
 
-def look_at(tiers: Sequence[tuple[Tier, Connection]]) -> tuple[Server, ...]:
-    """The servers of a move as they are now."""
-    return tuple(server(conn, tier) for tier, conn in tiers)
+LookedAt = tuple[tuple[Server, ...], Kept | None]
+
+
+def look_at(tiers: Sequence[tuple[Tier, Connection]], name: TableName) -> LookedAt:
+    """The servers of a move as they are now, and what the source keeps for the table that rows leave."""
+    return tuple(server(conn, tier) for tier, conn in tiers), kept_of(tiers[0][1], name)
 
 
 @dataclass

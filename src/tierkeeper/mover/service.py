@@ -1,9 +1,7 @@
 """One table, one hop: turns a request and a policy into a run, or into a plan that changes nothing."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager
-from contextvars import copy_context
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -30,7 +28,7 @@ from tierkeeper.mover.source import Source
 from tierkeeper.mover.weighing import weigh_all
 from tierkeeper.mover.worker import Outcome, Pace
 from tierkeeper.postgres import shapes
-from tierkeeper.postgres.keeping import looking
+from tierkeeper.postgres.keeping import beside, looking
 from tierkeeper.postgres.link import translated
 from tierkeeper.tiers.tier import Tier as TierFacts
 
@@ -51,7 +49,7 @@ class _Looked(NamedTuple):
     selection: Selection
     explorer: Explorer | None
     weighed: Weighed
-    missing: Future[SetupResult]
+    missing: Callable[[], SetupResult]
 
 
 OpenDestination = Callable[[], AbstractContextManager[Destination]]
@@ -104,7 +102,7 @@ class MoveService:
                 notes += [f"rows of {', '.join(map(str, tables))} go together where foreign keys join them", *stay]
             if request.upward:
                 notes += self._returning(request, policy, source, selection)
-            stays = None
+            steps, stays = missing().steps, None
             if explain:
                 with closing(self._links["main"].connect("mover")) as main:
                     stays = explain_stays(source, main, selection, self._bounds.longest_reader_seconds)
@@ -125,7 +123,7 @@ class MoveService:
             destination_wal_bytes=destination_cost and destination_cost.wal_bytes,
             seconds=budget.seconds(weighed.rows, weighed.bytes, self._bounds.longest_reader_seconds),
             locks=plan.locks(tables, request.source, request.destination) if weighed.rows else [],
-            setup=missing.result().steps,
+            setup=steps,
             notes=notes,
             stays=stays,
         )
@@ -169,20 +167,23 @@ class MoveService:
 
     @contextmanager
     def _looked(self, request: Request, policy: TablePolicy) -> Iterator[_Looked]:
-        """What plan and move begin with. Raises where rows cannot move; what is missing there is looked for meanwhile."""
-        with translated(str(request.table)), opened(self._tiers, request) as ends:
+        """What plan and move begin with, asked side by side. Raises where rows cannot move."""
+        set_up = partial(self._set_up, request, apply=False)
+        with (
+            translated(str(request.table)),
+            beside(partial(set_up, [request.table])) as of_it_alone,
+            opened(self._tiers, request) as ends,
+            beside(partial(look_at, ends.looking, request.table)) as looked_at,
+        ):
             source = Source(self._links[request.source], ends.source, request.source)
             selection = self._selection(request, policy, source)
             explorer = self._explorer(request, source, selection)
-            needed = self._of(family.tables_of(request.table, explorer))
-            prepare = partial(self._prepare, needed, request.source, request.destination, apply=False)
-            with ThreadPoolExecutor(2, "beside") as beside:
-                missing = beside.submit(copy_context().run, prepare)
-                servers = beside.submit(copy_context().run, look_at, ends.looking)
+            tables = family.tables_of(request.table, explorer)
+            with nullcontext(of_it_alone) if explorer is None else beside(partial(set_up, tables)) as missing:
                 self._refuse_unfit(request, source, selection, explorer, ends)
                 pace, selections = self._pace(request, explorer), [selection, *family.others(selection, explorer)]
-                weighed = weigh_all(source, request, pace, selections, conn=ends.looking[0][1], servers=servers)
-            yield _Looked(ends, source, selection, explorer, weighed, missing)
+                weighed = weigh_all(source, request, pace, selections, conn=ends.looking[0][1], looked_at=looked_at)
+                yield _Looked(ends, source, selection, explorer, weighed, missing)
 
     def marker(self, source: Tier, batch_id: UUID) -> str | None:
         """What the marker of a batch says in the tier that its rows leave. Raises NotNow where that is away."""
@@ -195,21 +196,23 @@ class MoveService:
         tables: Sequence[TableName],
         run: Callable[[Weighed, Collection[str]], Outcome],
         weighed: Weighed,
-        missing: Future[SetupResult],
+        missing: Callable[[], SetupResult],
     ) -> SetupResult:
         """The setup, made where anything is `missing`.
 
         Where copies in flight keep the table from being altered they are settled, and no new ones made.
         """
-        policies = self._of(tables)
         try:
-            found = missing.result()
-            return self._prepare(policies, request.source, request.destination, apply=True) if found.steps else found
+            found = missing()
+            return self._set_up(request, tables, apply=True) if found.steps else found
         except InFlight:
             with self._audit.action("settle", str(request.table), {"from": request.source, "to": request.destination}) as note:
                 outcome = run(replace(weighed, limit=0), [str(p.name) for p in self._policies])
                 note(recovered=outcome.recovered)
-            return self._prepare(policies, request.source, request.destination, apply=True)
+            return self._set_up(request, tables, apply=True)
+
+    def _set_up(self, request: Request, tables: Sequence[TableName], *, apply: bool) -> SetupResult:
+        return self._prepare(self._of(tables), request.source, request.destination, apply=apply)
 
     def refresh_mirrors(self, waiting: Collection[str] = ()) -> None:
         """Brings the mirrored tables at Main up to date with Core, but for those `waiting`, which Main does not follow."""

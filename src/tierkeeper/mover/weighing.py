@@ -1,15 +1,14 @@
 """Weighs a move before its first write: how many rows there are, what they cost each tier, and how many of them fit."""
 
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from tierkeeper.kernel.limits import BATCH_ROWS_MIN
 from tierkeeper.mover import budget, width
-from tierkeeper.mover.budget import Cost, Server
+from tierkeeper.mover.budget import Cost
 from tierkeeper.mover.model import Selection
-from tierkeeper.mover.pacing import Weighed, table
+from tierkeeper.mover.pacing import LookedAt, Weighed, kept_of, table
 from tierkeeper.mover.request import Request
 from tierkeeper.mover.source import Source
 from tierkeeper.mover.worker import Pace
@@ -23,7 +22,7 @@ def weigh_all(
     selections: Sequence[Selection],
     *,
     conn: Connection,
-    servers: Future[tuple[Server, ...]],
+    looked_at: Callable[[], LookedAt],
 ) -> Weighed:
     """What `request` would move of the first of `selections`, with rows of the others along; where it says so, as much as fits.
 
@@ -36,7 +35,7 @@ def weigh_all(
     counted = source.holdings.count(selection)
     rows = counted if request.limit is None else min(counted, request.limit)
     size, in_flight, along = pace.batch_rows, pace.in_flight, selections[1:]
-    put = partial(weigh, servers.result(), conn, selection, batch_rows=size, in_flight=in_flight, along=along)
+    put = partial(weigh, looked_at(), conn, selection, batch_rows=size, in_flight=in_flight, along=along)
     weighed = put(rows)
     fits = weighed.fitting_rows
     if request.as_room_allows and BATCH_ROWS_MIN <= fits < rows:
@@ -45,7 +44,7 @@ def weigh_all(
 
 
 def weigh(
-    servers: tuple[Server, ...],
+    looked_at: LookedAt,
     conn: Connection,
     selection: Selection,
     rows: int,
@@ -54,13 +53,14 @@ def weigh(
     in_flight: int,
     along: Sequence[Selection] = (),
 ) -> Weighed:
-    """Weighs moving `rows` of `selection` from the first of `servers`, where `conn` leads, to the second (none: the archive).
+    """Weighs moving `rows` of `selection` from the first of the servers, where `conn` leads, to the second (none: the archive).
 
     Of each table that goes `along` as large a part is taken to move as of its own. On the way to the archive each batch is
     sorted whole. Changes nothing.
     """
-    table_ = table(conn, selection, rows, sampled=rows > 0)
-    others = [table(conn, s, 0, sampled=True) for s in along]
+    servers, kept = looked_at
+    table_ = table(conn, selection, rows, kept, sampled=rows > 0)
+    others = [table(conn, s, 0, kept_of(conn, s.shape.name), sampled=True) for s in along]
     further = [(other, int(other.rows * table_.share(rows))) for other in others]
 
     def costs(size: int) -> tuple[Cost, ...]:

@@ -77,7 +77,7 @@ def toasted(conn: Connection, heap: TableName) -> tuple[list[str], int]:
 def _toasted(conn: Connection, heaps: Sequence[TableName]) -> dict[TableName, dict[str, int]]:
     found: dict[TableName, dict[str, int]] = {}
     with catalog(conn) as cur:
-        for schema, name, column, size_bytes in cur.execute(_SQL["toasted"], named(heaps)):
+        for schema, name, column, size_bytes in cur.last(_SQL["toasted"], named(heaps)):
             found.setdefault(TableName(schema, name), {})[column] = size_bytes
     return found
 
@@ -109,15 +109,15 @@ def refuse(
 
 def _too_wide(conn: Connection, selection: Selection, heap: TableName, *, as_text: bool) -> tuple[str, ...] | None:
     """A row of `heap` that is too wide: its key, and how many bytes it has."""
+    columns, toasted_bytes = toasted(conn, heap)
+    if (toasted_bytes + _PAGE_BYTES) * PACKED_RATIO <= ROW_BYTES_MAX:
+        return None
+    row = of(selection.shape, columns, as_text=as_text)
+    query = _SQL["too_wide"].format(
+        key=sql.SQL(", ").join(model.text_of(k, "t") for k in selection.shape.key), table=model.qualified(heap),
+        eligible=selection.eligible(None), limit=sql.Literal(ROW_BYTES_MAX),
+        most=row.most, sure=row.sure, unpacked=row.unpacked,
+    )  # fmt: skip
     with transaction(conn, read_only=True) as cur:
-        columns, toasted_bytes = toasted(conn, heap)
-        if (toasted_bytes + _PAGE_BYTES) * PACKED_RATIO <= ROW_BYTES_MAX:
-            return None
-        row = of(selection.shape, columns, as_text=as_text)
-        query = _SQL["too_wide"].format(
-            key=sql.SQL(", ").join(model.text_of(k, "t") for k in selection.shape.key), table=model.qualified(heap),
-            eligible=selection.eligible(None), limit=sql.Literal(ROW_BYTES_MAX),
-            most=row.most, sure=row.sure, unpacked=row.unpacked,
-        )  # fmt: skip
         found = cur.last(query).fetchone()
     return tuple(map(str, found)) if found else None

@@ -131,6 +131,20 @@ def at_once(calls: Sequence[Callable[[], T]]) -> list[T | TierkeeperError]:
         return [one.result() for one in [pool.submit(copy_context().run, told, call) for call in calls]]
 
 
+@contextmanager
+def beside(call: Callable[[], T]) -> Iterator[Callable[[], T]]:
+    """What gives the result of `call`, which goes on in a thread during the block, over connections of its own.
+
+    Unless connections are at hand already: then `call` is made when its result is asked for.
+    """
+    look = _LOOK.get()
+    if look is not None and look.is_warm:
+        yield call
+        return
+    with ThreadPoolExecutor(1, "beside") as pool:
+        yield pool.submit(copy_context().run, call).result
+
+
 def asked_once(ask: Callable[Concatenate[Session, P], T]) -> Callable[Concatenate[Session, P], T]:
     """A question about a database, with further arguments that are hashable: within `looking` it is asked once."""
 

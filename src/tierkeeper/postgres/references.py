@@ -72,7 +72,7 @@ def read(conn: Connection) -> tuple[Reference, ...]:
             Reference(
                 name, TableName(cs, ct), tuple(columns), TableName(ps, pt), tuple(theirs), tuple(equal), action, late, partitioned
             )
-            for name, cs, ct, columns, ps, pt, theirs, equal, action, late, partitioned in cur.execute(_SQL["references"])
+            for name, cs, ct, columns, ps, pt, theirs, equal, action, late, partitioned in cur.last(_SQL["references"])
         )
 
 

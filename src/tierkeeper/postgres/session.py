@@ -53,12 +53,13 @@ class Cursor(psycopg.Cursor[Any]):
         text = "\n;\n".join(one.as_string(self.connection) for one in statements)
         return self.execute(text.encode())
 
-    def all_of(self, asked: Sequence[tuple["Query", "Params | None"]]) -> list[list[tuple[Any, ...]]]:
-        """The rows of each of several queries with their parameters, which go as one message."""
+    def all_of(self, asked: Sequence[tuple["Query", "Params | None"]], *, last: bool = False) -> list[list[tuple[Any, ...]]]:
+        """The rows of each of several queries with their parameters, which go as one message; `last` as that method has it."""
         client = psycopg.ClientCursor(self.connection)
-        self.execute("\n;\n".join(client.mogrify(*one) for one in asked).encode())
+        text = "\n;\n".join(client.mogrify(*one) for one in asked).encode()
+        self.last(text) if last else self.execute(text)
         found = [self.fetchall()]
-        while self.nextset():
+        while len(found) < len(asked) and self.nextset():
             found.append(self.fetchall())
         return found
 
@@ -73,6 +74,13 @@ class Cursor(psycopg.Cursor[Any]):
     def _open(self) -> None:
         for one in self.connection.take_opening():
             super().execute(one.as_string(self.connection).encode())
+
+
+class Shared(Cursor):
+    """For a part of a transaction that goes on behind it."""
+
+    def last(self, query: "QueryNoTemplate", params: "Params | None" = None) -> Self:
+        return self.execute(query, params)
 
 
 class Session(psycopg.Connection[Any]):

@@ -155,7 +155,7 @@ def _assembled(cur: Cursor, name: TableName, found: _Found) -> tuple[TableShape,
 def exists(conn: Connection, name: TableName) -> bool:
     """Whether a relation of exactly that name is there, of whatever kind."""
     with catalog(conn) as cur:
-        return cur.execute(_SQL["relation"], named([name])).fetchone() is not None
+        return cur.last(_SQL["relation"], named([name])).fetchone() is not None
 
 
 def parts(cur: psycopg.Cursor[Any], name: TableName, apart: Collection[TableName] = ()) -> list[Part]:
@@ -199,7 +199,7 @@ def publications_and_slots(conn: Connection, name: TableName) -> tuple[str, ...]
 def _publications(conn: Connection, names: Sequence[TableName]) -> dict[TableName, list[str]]:
     found: dict[TableName, list[str]] = {}
     with catalog(conn) as cur:
-        for schema, table, publication in cur.execute(_SQL["publications"], named(names)):
+        for schema, table, publication in cur.last(_SQL["publications"], named(names)):
             found.setdefault(TableName(schema, table), []).append(publication)
     return found
 
@@ -207,7 +207,7 @@ def _publications(conn: Connection, names: Sequence[TableName]) -> dict[TableNam
 @asked_once
 def _slots(conn: Connection) -> list[tuple[str, bool]]:
     with catalog(conn) as cur:
-        return [(str(slot), bool(active)) for slot, active in cur.execute(_SQL["slots"])]
+        return [(str(slot), bool(active)) for slot, active in cur.last(_SQL["slots"])]
 
 
 def check_age_column(shape: TableShape, age: str) -> None:

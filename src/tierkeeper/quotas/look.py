@@ -55,7 +55,7 @@ def facts_of(conn: Connection, tables: Sequence[TableName], *, locked: bool = Fa
 def barred(conn: Connection) -> str | None:
     """Why nothing that writes much WAL may run on this server; None if it may (I9)."""
     with catalog(conn) as cur:
-        return _first(cur.execute(_SQL["barred"], {}))
+        return _first(cur.last(_SQL["barred"], {}))
 
 
 def untouchable(conn: Connection, table: TableName, whole: TableName) -> str | None:
@@ -71,7 +71,7 @@ def untouchable(conn: Connection, table: TableName, whole: TableName) -> str | N
 def column(conn: Connection, table: TableName) -> str | None:
     """The column that such an UPDATE sets to itself; None where there is none."""
     with catalog(conn) as cur:
-        return _first(cur.execute(_SQL["column"], {"schema": table.schema, "table": table.name}))
+        return _first(cur.last(_SQL["column"], {"schema": table.schema, "table": table.name}))
 
 
 def in_flight(cur: Cursor[Any], table: TableName) -> bool:
@@ -85,14 +85,14 @@ def in_flight(cur: Cursor[Any], table: TableName) -> bool:
 def leftovers(conn: Connection, table: TableName) -> list[str]:
     """Indexes that an interrupted rebuild left behind."""
     with catalog(conn) as cur:
-        rows = cur.execute(_SQL["leftovers"], {"schema": table.schema, "table": table.name}).fetchall()
+        rows = cur.last(_SQL["leftovers"], {"schema": table.schema, "table": table.name}).fetchall()
     return [name for (name,) in rows]
 
 
 def largest_tables(conn: Connection) -> list[tuple[TableName, int]]:
     """The application's largest tables and their bytes, indexes and TOAST included."""
     with catalog(conn) as cur:
-        return [(TableName(schema, name), size) for schema, name, size in cur.execute(_SQL["largest"]).fetchall()]
+        return [(TableName(schema, name), size) for schema, name, size in cur.last(_SQL["largest"]).fetchall()]
 
 
 def _first(cur: Cursor[Any]) -> str | None:

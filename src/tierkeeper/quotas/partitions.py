@@ -31,7 +31,7 @@ _CHANGED: Final = "it is not what it was a moment ago: the next run looks again"
 @of_each
 def _partitioned(conn: Connection, tables: Sequence[TableName]) -> dict[TableName, bool]:
     with catalog(conn) as cur:
-        return {TableName(schema, name): True for schema, name in cur.execute(_SQL["partitioned"], named(tables))}
+        return {TableName(schema, name): True for schema, name in cur.last(_SQL["partitioned"], named(tables))}
 
 
 class _Stays(Exception):  # noqa: N818 - it ends a transaction by rolling it back, and is no error

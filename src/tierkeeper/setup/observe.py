@@ -21,7 +21,8 @@ def own_schema(conn: Connection) -> OwnSchema:
     """What `conn`'s database has of the schema `tierkeeper`."""
     roles = frozenset(identity.read(conn).roles)
     with catalog(conn) as cur:
-        there, relations, functions = cur.all_of([(_SQL[one], None) for one in ("own_schema", "own_relations", "own_functions")])
+        asked = ("own_schema", "own_relations", "own_functions")
+        there, relations, functions = cur.all_of([(_SQL[one], None) for one in asked], last=True)
     return OwnSchema(there == [(True,)], frozenset(r[0] for r in relations), dict(functions), roles)
 
 
@@ -35,7 +36,7 @@ def source_table(conn: Connection, name: TableName) -> SourceTable:
 def called_now(conn: Connection, oid: int) -> TableName | None:
     """The name of the table with that object id; None where there is none."""
     with catalog(conn) as cur:
-        row = cur.execute(_SQL["called_now"], {"table": oid}).fetchone()
+        row = cur.last(_SQL["called_now"], {"table": oid}).fetchone()
     return TableName(*row) if row else None
 
 
@@ -96,7 +97,7 @@ def _asked(statement: str) -> Callable[[Connection, TableName], list[Any] | None
 
     def ask(conn: Connection, names: Sequence[TableName]) -> dict[TableName, list[Any]]:
         with catalog(conn) as cur:
-            return _by_table(cur.execute(_SQL[statement], named(names)))
+            return _by_table(cur.last(_SQL[statement], named(names)))
 
     return of_each(ask)
 
@@ -121,22 +122,22 @@ def _in_flight(conn: Connection, names: Sequence[TableName]) -> dict[TableName, 
     if "ledger" not in own_schema(conn).relations:
         return {}
     with catalog(conn) as cur:
-        return {table: batches[0] for table, batches in _by_table(cur.execute(_SQL["in_flight"], named(names))).items()}
+        return {table: batches[0] for table, batches in _by_table(cur.last(_SQL["in_flight"], named(names))).items()}
 
 
 @asked_once
 def _present(conn: Connection, names: frozenset[str]) -> list[tuple[Any, ...]]:
     with catalog(conn) as cur:
-        return cur.execute(_SQL["present"], {"names": sorted(names)}).fetchall() if names else []
+        return cur.last(_SQL["present"], {"names": sorted(names)}).fetchall() if names else []
 
 
 @asked_once
 def _guards(conn: Connection) -> dict[TableName, list[str]]:
     with catalog(conn) as cur:
-        return _by_table(cur.execute(_SQL["guards"]))
+        return _by_table(cur.last(_SQL["guards"]))
 
 
 @asked_once
 def _available(conn: Connection) -> frozenset[str]:
     with catalog(conn) as cur:
-        return frozenset(r[0] for r in cur.execute(_SQL["available"]))
+        return frozenset(r[0] for r in cur.last(_SQL["available"]))

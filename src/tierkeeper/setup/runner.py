@@ -7,6 +7,7 @@ audit itself.
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 
 from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point, reach
@@ -16,7 +17,7 @@ from tierkeeper.kernel.results import SetupResult, SetupStep
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.catalog import catalog
-from tierkeeper.postgres.keeping import looking
+from tierkeeper.postgres.keeping import beside, looking
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
 from tierkeeper.setup import drift, observe
 from tierkeeper.setup import plan as decide
@@ -71,7 +72,8 @@ def _plan(
                 raise refused
             return identity.read(conn), observe.own_schema(conn)
 
-    seen, away = ask_all(tiers, look, "setup")
+    with beside(partial(_of_tables, tiers, policies, upward=upward)) as of_tables:
+        seen, away = ask_all(tiers, look, "setup")
     faults = [*away.values(), *identity.faults({tier: who for tier, (who, _) in seen.items()})]
     if faults:
         raise Faults(faults)
@@ -79,19 +81,8 @@ def _plan(
     for tier, (_, own) in seen.items():
         more = archive_schema if tier == "archive" else {}
         steps += decide.own_steps(tier, own, more, upward=upward)
-    waiting: dict[TableName, TierkeeperError] = {}
-    if policies and "core" in tiers and "main" in tiers:
-        with (
-            closing(tiers["core"].connect("setup")) as core,
-            closing(tiers["main"].connect("setup")) as main,
-            catalog(core),  # one snapshot of each for all tables: a transaction costs more than a look
-            catalog(main),
-        ):
-            if upward:
-                steps += _returning(core, main, policies)
-            else:
-                of_tables, waiting = _all_tables(core, main, policies)
-                steps += of_tables
+    table_steps, waiting = of_tables()
+    steps += table_steps
     if not key_present:
         steps.append(SetupStep(tier="archive", action=decide.KEY_ACTION))
     return SetupPlan(decide.once(steps), waiting=waiting)
@@ -194,6 +185,21 @@ def apply_steps(conn: Connection, steps: Iterable[SetupStep]) -> None:
                 cur.execute(step.sql.encode())
         if statements[-1].table:
             reach(Point.TABLE_ALTERED)
+
+
+def _of_tables(
+    tiers: Mapping[str, Link], policies: Collection[TablePolicy], *, upward: bool
+) -> tuple[list[SetupStep], dict[TableName, TierkeeperError]]:
+    """The steps of the tables of `policies`, and why others of them wait; nothing where the hop is not between Core and Main."""
+    if not policies or "core" not in tiers or "main" not in tiers:
+        return [], {}
+    with (
+        closing(tiers["core"].connect("setup")) as core,
+        closing(tiers["main"].connect("setup")) as main,
+        catalog(core),  # one snapshot of each for all tables: a transaction costs more than a look
+        catalog(main),
+    ):
+        return (_returning(core, main, policies), {}) if upward else _all_tables(core, main, policies)
 
 
 def _returning(core: Connection, main: Connection, policies: Collection[TablePolicy]) -> list[SetupStep]:

@@ -60,7 +60,7 @@ def refusal(usage: Usage, place: str, *, gives_only: bool) -> TierkeeperError | 
 def measure(conn: Connection, profile: Profile) -> Usage:
     """What `conn`'s server says of itself, its size counted as `profile` counts."""
     with catalog(conn) as cur:
-        row = cur.execute(_SQL["facts"], {"whole_server": profile.counts == "server"}).fetchone()
+        row = cur.last(_SQL["facts"], {"whole_server": profile.counts == "server"}).fetchone()
     used_bytes, read_only, in_recovery, version = row or (0, False, False, 0)
     return Usage(used_bytes, read_only, in_recovery, version, conn.pgconn.ssl_in_use)
 
@@ -69,7 +69,7 @@ def measure(conn: Connection, profile: Profile) -> Usage:
 def table_size(conn: Connection, names: Sequence[TableName]) -> dict[TableName, TableSize]:
     """The size of a table with its partitions and children, without other tables; None where there is no such table."""
     with catalog(conn) as cur:
-        rows = cur.execute(_SQL["table_size"], named(names)).fetchall()
+        rows = cur.last(_SQL["table_size"], named(names)).fetchall()
     return {TableName(schema, name): TableSize(*sizes) for schema, name, *sizes in rows}
 
 
