@@ -317,7 +317,7 @@ class Keeper:
         links = {str(n): link for n, link in self.links.items() if n in names}
         key_present = self._key_present if "archive" in names else True
         schema = self.archive.schema if "archive" in names else {}
-        planned = runner.plan(links, policies, schema, key_present=key_present, upward=upward)
+        planned = runner.plan(links, policies, schema, key_present=key_present, upward=upward, facts=self._tiers)
         _refuse_waiting(planned.waiting, needed, len(policies))
         if apply:
             done = runner.apply(planned, links, self._audit, self._make_key)

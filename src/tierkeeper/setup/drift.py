@@ -10,7 +10,7 @@ from typing import Final
 
 from psycopg import sql
 
-from tierkeeper.kernel.errors import Faults, InFlight, TierkeeperError, UsageError
+from tierkeeper.kernel.errors import Faults, InFlight, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.results import SetupStep
 from tierkeeper.kernel.tables import Column, Followed, FollowedColumn, TableName, TableShape
 from tierkeeper.kernel.units import format_bytes
@@ -62,7 +62,10 @@ def between(tier: str, source: SourceTable, there: DestinationTable) -> Drift:
         elif have.type != column.type:
             widened.append((have, column))
     if widened:
-        quiet.append(_widened(tier, name, widened, there.size_bytes))
+        rewritten = there.size_bytes if any(_rewrites(*change) for change in widened) else 0
+        quiet.append(_widened(tier, name, widened, rewritten))
+        if there.room_bytes is not None and rewritten > there.room_bytes:
+            faults.append(_no_room(place, quiet[-1].action, there.room_bytes))
     steps += [_nullable(tier, name, c) for c in _to_loosen(shape, main, there.followed)]
     faults += _too_strict(place, shape, main, there.followed)
     faults += _key_faults(place, shape, main)
@@ -215,8 +218,19 @@ def _added(tier: str, table: TableName, column: Column, present: str | None) -> 
     return SetupStep(tier=tier, action=action, sql=text.as_string(None), table=str(table))
 
 
+def _rewrites(old: Column, new: Column) -> bool:
+    """Whether Postgres writes the table anew for it: not where a value stays what it is."""
+    known = widening(old, new)
+    return known is None or known.conversion != "same"
+
+
+def _no_room(place: str, action: str, room_bytes: int) -> NotNow:
+    cause = f"the tier's quota leaves {format_bytes(max(room_bytes, 0))}, too little to {action}"
+    return NotNow(place, cause, "Make room there, or raise its quota, then run tierkeeper setup --apply")
+
+
 def _widened(tier: str, table: TableName, changes: list[tuple[Column, Column]], size_bytes: int) -> SetupStep:
-    """All at once: a rewrite for each would cost the table's size each time."""
+    """All at once: a rewrite for each would cost the table's size each time. `size_bytes`: what one costs, 0 for none."""
     parts = sql.SQL(", ").join(
         sql.SQL("ALTER COLUMN {} TYPE {}").format(
             sql.Identifier(new.name), sql.SQL(new.type + (f" COLLATE {new.collation}" if new.collation else ""))
@@ -224,9 +238,9 @@ def _widened(tier: str, table: TableName, changes: list[tuple[Column, Column]], 
         for _, new in changes
     )
     listed = ", ".join(f"{new.name!r} from {old.type} to {new.type}" for old, new in changes)
-    scratch = f"may rewrite the table, which takes up to {format_bytes(size_bytes)} more while it runs"
+    scratch = f": rewrites the table, which takes up to {format_bytes(size_bytes)} more while it runs" if size_bytes else ""
     text = sql.SQL("ALTER TABLE {} {}").format(_table(table), parts).as_string(None)
-    return SetupStep(tier=tier, action=f"widen {listed} in {table}, as in Core: {scratch}", sql=text, table=str(table))
+    return SetupStep(tier=tier, action=f"widen {listed} in {table}, as in Core{scratch}", sql=text, table=str(table))
 
 
 def _misfit(place: str, table: TableName, ours: Column, theirs: Column) -> TierkeeperError | None:

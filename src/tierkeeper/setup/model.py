@@ -49,8 +49,9 @@ class DestinationTable:
 
     `index_leads` are the columns that a whole B-tree index begins with. `meanings` says what its types are that bear the names of
     needed ones; `available` are the extensions that can be made there (None: nobody asked).
-    `parts` are the tables that hold its rows. `checks` are a domain's constraints by name, `in_flight` the table's batches that a
-    reader or undo may still look for there, `followed` is what Core's table was like last.
+    `parts` are the tables that hold its rows. `room_bytes` is what its tier's quota leaves (None: nobody asked). `checks` are a
+    domain's constraints by name, `in_flight` the table's batches that a reader or undo may still look for there, `followed` is
+    what Core's table was like last.
     """
 
     shape: TableShape | None
@@ -64,6 +65,7 @@ class DestinationTable:
     available: frozenset[str] | None = None
     checks: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     size_bytes: int = 0
+    room_bytes: int | None = None
     in_flight: int = 0
     followed: Followed | None = None
 

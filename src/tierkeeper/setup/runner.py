@@ -6,12 +6,13 @@ audit itself.
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 
 from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point, reach
-from tierkeeper.kernel.policy import TablePolicy
+from tierkeeper.kernel.policy import TablePolicy, Tier
 from tierkeeper.kernel.ports import Audit
 from tierkeeper.kernel.results import SetupResult, SetupStep
 from tierkeeper.kernel.tables import TableName
@@ -25,6 +26,7 @@ from tierkeeper.setup.model import OwnSchema, SetupPlan, SourceTable
 from tierkeeper.tiers import identity
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.profile import SELF_HOSTED
+from tierkeeper.tiers.tier import Tier as TierFacts
 from tierkeeper.tiers.usage import measure, refusal
 
 
@@ -43,16 +45,18 @@ def plan(
     *,
     key_present: bool,
     upward: bool = False,
+    facts: Mapping[Tier, TierFacts] = MappingProxyType({}),
 ) -> SetupPlan:
     """What is missing at `tiers` (core, main, archive: the catalog; the uppermost first) for `policies`.
 
     The first of `tiers` only gives rows away, unless rows are to go `upward` to it; the others must take writes.
+    `facts` has the tiers' quotas: what would write a table anew where there is no room for that waits (I9).
     `archive_schema` maps a relation of the catalog's schema `tierkeeper` to the statement that makes it. A table that cannot be
     set up, or must wait, is in the plan's `waiting`. Raises NotNow for a tier that is away or read-only, UsageError for addresses
     that are mixed up; several faults: Faults.
     """
     with looking(p.name for p in policies):
-        return _plan(tiers, policies, archive_schema, key_present=key_present, upward=upward)
+        return _plan(tiers, policies, archive_schema, key_present=key_present, upward=upward, facts=facts)
 
 
 def _plan(
@@ -62,6 +66,7 @@ def _plan(
     *,
     key_present: bool,
     upward: bool,
+    facts: Mapping[Tier, TierFacts],
 ) -> SetupPlan:
     uppermost = next(iter(tiers), None)
 
@@ -72,7 +77,7 @@ def _plan(
                 raise refused
             return identity.read(conn), observe.own_schema(conn)
 
-    with beside(partial(_of_tables, tiers, policies, upward=upward)) as of_tables:
+    with beside(partial(_of_tables, tiers, policies, upward=upward, main_facts=facts.get("main"))) as of_tables:
         seen, away = ask_all(tiers, look, "setup")
     faults = [*away.values(), *identity.faults({tier: who for tier, (who, _) in seen.items()})]
     if faults:
@@ -150,6 +155,7 @@ def missing_for(
     *,
     along: Collection[TableName] = (),
     tier: str = "main",
+    room_bytes: int | None = None,
 ) -> tuple[SetupStep, ...]:
     """What `tier`, which `destination` leads to, lacks of the table of `policy` as `source` has it.
 
@@ -164,11 +170,12 @@ def missing_for(
     parents = {}
     if policy.mode == "move":
         for parent in dict.fromkeys(fk.parent for fk in table.foreign_keys if fk.parent in mirrors):
-            steps += missing_for(source, destination, TablePolicy(parent, "mirror"), mirrors, tier=tier)
+            steps += missing_for(source, destination, TablePolicy(parent, "mirror"), mirrors, tier=tier, room_bytes=room_bytes)
             parents[parent] = observe.source_table(source, parent).shape
         for parent in {fk.parent for fk in table.foreign_keys}.intersection(along):
             parents[parent] = observe.source_table(source, parent).shape
     there = observe.destination_table(destination, policy.name, table.objects, tier=tier)
+    there = replace(there, room_bytes=room_bytes)
     return decide.once([*steps, *decide.table_steps(tier, policy, table, there, parents, joined=along)])
 
 
@@ -188,7 +195,7 @@ def apply_steps(conn: Connection, steps: Iterable[SetupStep]) -> None:
 
 
 def _of_tables(
-    tiers: Mapping[str, Link], policies: Collection[TablePolicy], *, upward: bool
+    tiers: Mapping[str, Link], policies: Collection[TablePolicy], *, upward: bool, main_facts: TierFacts | None
 ) -> tuple[list[SetupStep], dict[TableName, TierkeeperError]]:
     """The steps of the tables of `policies`, and why others of them wait; nothing where the hop is not between Core and Main."""
     if not policies or "core" not in tiers or "main" not in tiers:
@@ -199,7 +206,10 @@ def _of_tables(
         catalog(core),  # one snapshot of each for all tables: a transaction costs more than a look
         catalog(main),
     ):
-        return (_returning(core, main, policies), {}) if upward else _all_tables(core, main, policies)
+        if upward:
+            return _returning(core, main, policies), {}
+        room = None if main_facts is None else main_facts.quota_bytes - measure(main, main_facts.profile).used_bytes
+        return _all_tables(core, main, policies, room)
 
 
 def _returning(core: Connection, main: Connection, policies: Collection[TablePolicy]) -> list[SetupStep]:
@@ -215,7 +225,7 @@ def _returning(core: Connection, main: Connection, policies: Collection[TablePol
 
 
 def _all_tables(
-    core: Connection, main: Connection, policies: Collection[TablePolicy]
+    core: Connection, main: Connection, policies: Collection[TablePolicy], room_bytes: int | None
 ) -> tuple[list[SetupStep], dict[TableName, TierkeeperError]]:
     """The steps of the tables that can be followed, and why the others wait."""
     mirrors = {p.name for p in policies if p.mode == "mirror"}
@@ -224,7 +234,7 @@ def _all_tables(
     waiting: dict[TableName, TierkeeperError] = {}
     for policy in sorted(policies, key=lambda p: p.mode != "mirror"):
         try:
-            steps += missing_for(core, main, policy, mirrors, along=along)
+            steps += missing_for(core, main, policy, mirrors, along=along, room_bytes=room_bytes)
         except TierkeeperError as error:
             waiting[policy.name] = error
     return steps, waiting

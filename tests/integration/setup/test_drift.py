@@ -243,6 +243,34 @@ def test_a_rewrite_waits_for_copies_in_flight_and_settles_them(place: Place, hoo
     assert place.count("SELECT count(*) FROM things") == 19
 
 
+def test_a_rewrite_that_would_fill_main_waits_and_what_rewrites_nothing_goes_on(make_tiers: TiersFactory) -> None:
+    """I9: ALTER TYPE writes the table anew beside itself, which a Main near its quota has no room for."""
+    with built(make_tiers(), ["wider", "longer"]) as place:
+        place.main.execute(
+            "INSERT INTO wider (id, at, name, gone) SELECT i, '2020-01-01', 'x', 'g' FROM generate_series(1000, 40000) i"
+        )
+        place.main.execute("VACUUM ANALYZE wider")
+        place.drift("ALTER TABLE {0} ALTER small TYPE integer", "wider")
+        place.drift("ALTER TABLE {0} ALTER name TYPE text", "longer")
+        used, large = (
+            int(str(place.count(f"SELECT {size}")))
+            for size in ("pg_database_size(current_database())", "pg_total_relation_size('wider')")
+        )
+        policy = [{"name": f"public.{t}", "age": "at", "core": "30 days"} for t in ("wider", "longer")]
+        before = place.columns("wider")
+        for room, waits in ((large // 2, True), (large * 2, False)):
+            toml = tierkeeper_toml(place.tiers, policy, quotas={"main": f"{(used + room) // 1000}kB"})
+            house = open_keeper(load(toml, {}, place.tiers.home), environment=place.tiers.environment)
+            done = house.setup(apply=True)
+            assert [(str(e.place), "too little to widen 'small'" in e.cause) for e in done.errors] == (
+                [("tiers.main, table public.wider", True)] if waits else []
+            )
+            assert (place.columns("wider") == before) is waits
+        type_of = "SELECT atttypid::regtype::text FROM pg_attribute WHERE attrelid = 'longer'::regclass AND attname = 'name'"
+        assert place.count(type_of) == "text"
+        assert place.count("SELECT count(*) FROM wider") == 9 + 39001
+
+
 def test_rows_that_a_reader_may_still_mistake_keep_a_rewrite_waiting(place: Place) -> None:
     assert place.move(SECOND) == 10
     place.main.execute("UPDATE tierkeeper.ledger SET reader_seconds = 3600 WHERE state = 'done'")  # they read for an hour
