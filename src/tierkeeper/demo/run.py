@@ -135,7 +135,7 @@ def _settings(folder: Path, core: EmbeddedPostgres, main: EmbeddedPostgres, cata
                 {"name": "public.flights", "age": "time_hour", "core": "90 days", "main": "180 days"},
                 *({"name": f"public.{name}", "mode": "mirror"} for name in ("airlines", "airports", "planes", "weather")),
             ],
-            "query": {"timeout": "1 second"},
+            "query": {"timeout": "3 seconds"},
         }
     )
 

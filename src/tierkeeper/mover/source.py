@@ -35,7 +35,7 @@ _CHANGED = (
     errors.SerializationFailure,
     errors.DeadlockDetected,
     errors.LockNotAvailable,
-    errors.ObjectInUse,  # rows that have just arrived here, in the range of a batch that leaves: the guard keeps them
+    errors.ObjectInUse,  # a copy in flight in another table, which the delete would have reached: its guard keeps it
 )
 _REFERRED = (errors.ForeignKeyViolation, errors.RestrictViolation)  # a row that came since the proof refers to one that would go
 
@@ -90,7 +90,8 @@ class Source:
     """A Postgres tier that rows leave. Its marker decides every batch.
 
     Keeps I3 and I4: `delete` takes away exactly the rows whose versions S1 read, in one transaction with the marker's change
-    from open to moved, or nothing at all.
+    from open to moved, or nothing at all. None of them is a copy in flight, which the guard would have to keep: S1 found no such
+    copy in its snapshot, and what came since has another version.
     """
 
     def __init__(self, link: Link, conn: Connection, tier: Tier) -> None:
@@ -250,9 +251,11 @@ class Source:
         """
         batch = batches[0]
         tables = sql.SQL(", ").join(sql.SQL("ONLY {}").format(model.qualified(b.heap)) for b in batches)
-        lock = sql.SQL("LOCK TABLE {} IN {} MODE").format(tables, sql.SQL(mode))
+        opening = [sql.SQL("LOCK TABLE {} IN {} MODE").format(tables, sql.SQL(mode))]
+        if not read_only:
+            opening.append(_SQL["leaving"].format(heaps=sql.SQL(", ").join(model.regclass(b.heap) for b in batches)))
         try:
-            with transaction(self.conn, isolation="repeatable read", read_only=read_only, lock=lock) as cur:
+            with transaction(self.conn, isolation="repeatable read", read_only=read_only, opening=opening) as cur:
                 if batch.part is not None:
                     names = {"part": model.regclass(batch.part), "table": model.regclass(batch.table)}
                     if not one(cur.execute(_SQL["is_part"].format(**names)), bool):

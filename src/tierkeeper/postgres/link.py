@@ -159,21 +159,19 @@ def transaction(
     *,
     isolation: Isolation = "read committed",
     read_only: bool = False,
-    lock: sql.Composable | None = None,
+    opening: Sequence[sql.Composable] = (),
     lock_seconds: float = LOCK_SECONDS,
 ) -> Iterator[Cursor]:
     """One transaction under the pinned settings. An explicit READ WRITE also works where a full tier's default is read-only.
 
     A write is durable when this returns: `synchronous_commit` is on, whatever the server's default. A read-only one may be
-    ended early by its body with COMMIT. One on a connection made for the purpose `mover` shares MOVER_LOCK. `lock` is a LOCK
-    TABLE that comes before anything takes a snapshot: what the catalog says of the table in it then stays so. No lock is
-    waited for longer than `lock_seconds`.
+    ended early by its body with COMMIT. One on a connection made for the purpose `mover` shares MOVER_LOCK. `opening` comes
+    before all else: with a LOCK TABLE before anything takes a snapshot, what the catalog says of the table in it stays so. No
+    lock is waited for longer than `lock_seconds`.
     """
     if conn.only_reads and not read_only:
         raise Failed("transaction", "a plan or a report was about to write something", "Report this: it is a fault here")
-    first: list[sql.Composable] = [*_begin(isolation, read_only, lock_seconds)]
-    if lock is not None:
-        first.append(lock)
+    first: list[sql.Composable] = [*_begin(isolation, read_only, lock_seconds), *opening]
     if conn.name.startswith(_MOVER):
         first.append(sql.SQL("SELECT pg_advisory_xact_lock_shared({}, {})").format(*MOVER_LOCK))
     with Cursor(conn) as cur:

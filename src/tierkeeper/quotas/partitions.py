@@ -166,7 +166,7 @@ class PartitionDropper:
         """
         lock = sql.SQL("LOCK TABLE ONLY {}, {} IN ACCESS EXCLUSIVE MODE").format(_named(found.table), _named(found.name))
         try:
-            with transaction(self._conn, lock=lock, lock_seconds=DROP_LOCK_SECONDS) as cur:
+            with transaction(self._conn, opening=[lock], lock_seconds=DROP_LOCK_SECONDS) as cur:
                 yield cur
         except errors.DependentObjectsStillExist as error:
             raise _Stays((error.diag.message_detail or "something depends on it").splitlines()[0]) from error

@@ -230,7 +230,7 @@ def test_two_runs_that_take_the_lease_at_once_get_one(pair: Any, monkeypatch: py
 
 
 def test_rows_arriving_among_those_that_leave_make_a_changed_batch(pair: Any) -> None:
-    """The guard keeps copies in flight from the mover that takes rows further down: no fault, the batch is tried again."""
+    """Their versions keep copies in flight from the mover that takes rows further down: no fault, the batch is tried again."""
     shape = shapes.read(pair.main, EVENTS)
     pair.main.execute("INSERT INTO public.events VALUES (1, '2024-01-01', 'at rest')")
     with closing(pair.tiers.main.connect("mover")) as conn:

@@ -75,6 +75,18 @@ def test_rows_beside_it_are_free(copied: House) -> None:
     assert copied.main.execute("DELETE FROM public.events WHERE id = 2").rowcount == 1
 
 
+def test_a_movers_delete_passes_in_the_tables_that_it_names_alone(copied: House) -> None:
+    delete = "DELETE FROM public.events WHERE id = 1"
+    with copied.main.transaction(force_rollback=True):
+        copied.main.execute("SELECT set_config('tierkeeper.leaving', '1,' || 'public.events'::regclass::oid, true)")
+        assert copied.main.execute(delete.encode()).rowcount == 1
+    with pytest.raises(psycopg.errors.ObjectInUse), copied.main.transaction():
+        copied.main.execute("SELECT set_config('tierkeeper.leaving', 'public.kinds'::regclass::oid::text, true)")
+        copied.main.execute(delete.encode())
+    with pytest.raises(psycopg.errors.ObjectInUse):
+        copied.main.execute(delete.encode())
+
+
 def test_an_undo_passes_in_its_transaction_alone(copied: House) -> None:
     with transaction(copied.main) as cur:
         cur.execute("SELECT set_config('tierkeeper.mover', 'on', true)")

@@ -76,6 +76,10 @@ SELECT coalesce(sum(rows), 0)::bigint FROM tierkeeper.ledger
 WHERE schema_name = %(schema)s AND table_name = %(table)s
   AND (state = 'copied' OR (state = 'done' AND settled_at > clock_timestamp() - make_interval(secs => greatest(%(seconds)s, reader_seconds))))
 
+-- name: leaving
+-- Names the tables whose rows the transaction takes away to their guards, which let them go.
+SELECT set_config('tierkeeper.leaving', (SELECT string_agg(heap::oid::text, ',') FROM unnest(ARRAY[{heaps}]::regclass[]) AS heap), true)
+
 -- name: interfered
 -- Whether a delete would do more than take rows away, or something else: by a foreign key or a rule.
 SELECT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = {regclass}::regclass)
