@@ -136,8 +136,9 @@ class World:
 
         def attached() -> bool:
             with suppress(
-                psycopg.errors.ObjectNotInPrerequisiteState, psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedTable
-            ):
+                psycopg.errors.ObjectNotInPrerequisiteState, psycopg.errors.UndefinedTable,
+                psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected,  # it waits for snapshots under a lock
+            ):  # fmt: skip
                 conn.execute(f"ALTER TABLE public.{parent} DETACH PARTITION public.{name} FINALIZE".encode())
             there = conn.execute(
                 "SELECT p.oid IS NULL, c.oid IS NULL OR c.relispartition FROM (SELECT) AS one"
