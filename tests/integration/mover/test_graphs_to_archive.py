@@ -121,6 +121,23 @@ def _disarm() -> Iterator[None]:
     faults.disarm()
 
 
+def test_the_quota_manager_takes_a_graph_through_both_hops(tiers: Tiers) -> None:
+    with house(tiers, orders=0, timeout="1 second", batch_rows=200) as h:
+        with h.core.transaction():
+            h.core.execute("SET CONSTRAINTS ALL DEFERRED")
+            h.core.execute(FILL.format(n=20).encode())
+        before = h.told()
+        assert [len(before[t]) for t in TABLES] == [20, 60, 3, 20]
+        done = h.keeper.quota()
+        assert done.errors == []
+        gone = {(m.table, m.from_): m.rows for m in done.moves}
+        assert [sum(rows for (_, tier), rows in gone.items() if tier == one) for one in ("core", "main")] == [103, 103]
+        left = [h.core.execute(f"SELECT count(*) FROM {t}".encode()).fetchone() for t in TABLES]
+        assert (left, h.at_main()) == ([(0,)] * 4, [0] * 4)
+        assert h.told() == before
+        assert h.keeper.archive_verify().ok
+
+
 def test_a_graph_leaves_main_whole(tiers: Tiers) -> None:
     """Circles, trees, a child of two parents, tables without an age; the mirrored parent stays; what went can be restored."""
     with house(tiers, batch_rows=200) as h:
