@@ -313,7 +313,10 @@ class Keeper:
         upward: bool = False,
         needed: Collection[TableName] = (),
     ) -> SetupResult:
-        """Raises where every table must wait, or a `needed` one; else those that wait are told in the result."""
+        """Raises where every table must wait, or a `needed` one; else those that wait are told in the result.
+
+        On the way up each is needed: those that get a guard besides refer to rows that come.
+        """
         links = {str(n): link for n, link in self.links.items() if n in names}
         key_present = self._key_present if "archive" in names else True
         schema = self.archive.schema if "archive" in names else {}
@@ -324,7 +327,7 @@ class Keeper:
         else:
             shown = SetupResult(applied=False, steps=list(planned.steps), notes=list(planned.notes))
             done = runner.Applied(shown, planned.waiting)
-        _refuse_waiting(done.waiting, needed, len(policies))
+        _refuse_waiting(done.waiting, done.waiting if upward else needed, len(policies))
         return done.result.model_copy(update={"waiting": [str(t) for t in done.waiting], "errors": told(done.waiting.values())})
 
     def _archived(self, table: TableName | None, before: datetime | None) -> list[TableName]:

@@ -169,6 +169,59 @@ def test_killed_at_every_step_to_the_archive(tiers: Tiers, *, more: bool) -> Non
         assert main.execute("SELECT id FROM p").fetchall() == [stays]
 
 
+SAMPLE = (Point.MARKER_OPEN, Point.DELETED)
+
+
+@pytest.mark.parametrize("more", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_killed_at_every_step_back_to_core(tiers: Tiers, *, more: bool) -> None:
+    """Core's foreign keys delete, refuse and set to NULL what they like: no row is lost, no orphan is anywhere."""
+    aged = {"age": "at", "core": "30 days"}
+    config = tierkeeper_toml(tiers, [{"name": t, **aged} if t != "q" else {"name": t} for t in TABLES], query_timeout="5 seconds")
+    keeper = open_keeper(load(config, tiers.environment, tiers.home), environment=tiers.environment)
+    begun = datetime(2025, 1, 1, tzinfo=UTC)
+    hop = Hop(config, tiers.environment, "p", "main", "core", begun, batch_rows=40, where="id % 2 = 0")
+    with closing(tiers.core.connect("oracle")) as core, closing(tiers.main.connect("oracle")) as main:
+        core.execute(
+            MAKE.replace("DELETE CASCADE", "DELETE CASCADE DEFERRABLE").replace("REFERENCES c;", "REFERENCES c DEFERRABLE;")
+        )
+        keeper.setup(apply=True)
+        main.execute(FILL.format(n=40))
+
+        def run(point: Point | None = None) -> None:
+            process, wire = start_hop(hop, At(point) if point else None)
+            process.join(60)
+            ended = process.exitcode == 0 and [wire.recv(), wire.recv()]
+            assert process.exitcode == (-signal.SIGKILL if point else 0), (point, ended)
+            assert point is not None or ended[1][1] == "complete", ended
+            wire.close()
+            assert (rows(core) | rows(main)) == original
+            table = next(asked)
+            if more or point is Point.COPIED:
+                assert seen(keeper, table) == sum(1 for r in original if r.startswith(table)), (point, table)
+
+        original, asked = rows(main), cycle(TABLES)
+        for point in POINTS["core"] if more else SAMPLE:
+            if point is not Point.FORGOTTEN:
+                run(point)
+        # A row of a bundle whose copy is proven is changed: it must be undone, whole.
+        run(Point.COPIED)
+        for point in (Point.UNDO_ABORTED, Point.UNDO_BEFORE_COMMIT, Point.UNDONE) if more else (Point.UNDO_BEFORE_COMMIT,):
+            before = rows(main)
+            main.execute("UPDATE q SET note = note || '!'")
+            original = original - (before - rows(main)) + (rows(main) - before)
+            process, wire = start_hop(hop, At(point))
+            process.join(60)
+            assert process.exitcode == -signal.SIGKILL, point
+            wire.close()
+            assert not original - (rows(core) | rows(main)) and not rows(main) - original
+        if more:
+            run(Point.FORGOTTEN)
+        run()
+        assert rows(core) + rows(main) == original
+        ids = [[r[0] for r in conn.execute("SELECT id FROM p ORDER BY id").fetchall()] for conn in (core, main)]
+        assert ids == [list(range(2, 41, 2)), list(range(1, 41, 2))]
+
+
 def told(keeper: Keeper, table: str) -> list[tuple[object, ...]]:
     """The rows that a reader sees."""
     for _ in range(5):

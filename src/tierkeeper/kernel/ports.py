@@ -186,8 +186,8 @@ class Arrivals:
 class Room(Protocol):
     """Core's quota, as the mover needs it before rows go up."""
 
-    def __call__(self, arrivals: Arrivals) -> str:
-        """What Core would use with `arrivals`, in words. Raises Failed, with the figures, where that is too much (I9)."""
+    def __call__(self, arrivals: Sequence[Arrivals]) -> str:
+        """What Core would use with all of `arrivals`, in words. Raises Failed, with the figures, where that is too much (I9)."""
         ...
 
 

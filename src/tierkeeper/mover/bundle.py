@@ -6,7 +6,7 @@ nothing of bundles. What changes one of them changes all, in one transaction of 
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from tierkeeper.kernel.limits import BATCH_BYTES, GRAPH_SEEDS_SHARE, GRAPH_SEEN_
 from tierkeeper.kernel.ports import Batch, Destination, LedgerRow
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover import references
-from tierkeeper.mover.destination import Contended, KeyTaken, ParentMissing
+from tierkeeper.mover.destination import Contended, KeyTaken, ParentMissing, Referred
 from tierkeeper.mover.graph import LATER, Found, Row, take
 from tierkeeper.mover.model import Between, Bound, Selection
 from tierkeeper.mover.recovery import settle
@@ -74,14 +74,38 @@ class Walk:
                 after, size = upto, min(size * 2, largest)
 
 
-def survey(source: Source, explorer: Explorer, batch_rows: int) -> tuple[int, list[str]]:
-    """How many rows of all tables would go, and what would stay and why. Changes nothing."""
+@dataclass
+class Survey:
+    """What would go of all tables, and what would stay and why; `weights` has each table's rows and its columns' bytes."""
+
+    rows: set[Row] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+    weights: dict[TableName, tuple[int, dict[str, int]]] = field(default_factory=dict)
+
+    def add(self, weights: Mapping[TableName, tuple[int, Mapping[str, int]]]) -> None:
+        for table, (rows, columns) in weights.items():
+            before, known = self.weights.get(table, (0, {}))
+            self.weights[table] = (before + rows, {c: known.get(c, 0) + size for c, size in columns.items()})
+
+
+def survey(source: Source, explorer: Explorer, batch_rows: int, *, limit: int | None = None, weighed: bool = False) -> Survey:
+    """What would go and what would stay; with `limit` as much as that, `weighed` with each column's bytes. Changes nothing."""
     stays: Counter[str] = Counter()
-    rows: set[Row] = set()
-    for found, _ in Walk(source, explorer, batch_rows).ranges(dict, lambda *_: None):
-        rows |= {row for component in found.goes for row in component}
+    seen = Survey()
+
+    def add(cur: Cursor, found: Found) -> None:
+        left = None if limit is None else limit - len(seen.rows)
+        fresh, _ = take([one for one in found.goes if one[0] not in seen.rows], left)
+        seen.rows.update(fresh)
+        if weighed:
+            seen.add(explorer.weigh_columns(cur, fresh))
+
+    for found, _ in Walk(source, explorer, batch_rows).ranges(dict, add):
         stays += found.stays
-    return len(rows), told(stays)
+        if limit is not None and len(seen.rows) >= limit:
+            break
+    seen.notes = told(stays)
+    return seen
 
 
 def told(stays: Mapping[str, int]) -> list[str]:
@@ -178,6 +202,12 @@ class Bundler:
                 return True
             except KeyTaken as taken:
                 return self._left_out(planned, taken)
+            except Referred as referred:
+                settle(self._source, self._destination, planned[0].batch.id)
+                why = f"rows in {self._destination.tier} refer to them already: {referred.by}"
+                if not self._explorer.hold(referred.table, referred.keys, why):
+                    raise
+                return False
             except ParentMissing as error:
                 settle(self._source, self._destination, planned[0].batch.id)
                 if refreshed:

@@ -14,9 +14,10 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, SourceSnapshot
 from tierkeeper.kernel.tables import TableName, TableShape
-from tierkeeper.mover import fitness, keys, model
+from tierkeeper.mover import fitness, keys, model, references
 from tierkeeper.mover.model import Bound
 from tierkeeper.mover.source import Source
+from tierkeeper.mover.undoing import take_back
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.copy import rows_in, rows_out
 from tierkeeper.postgres.link import MOVER_LOCK, Connection, transaction, translate
@@ -43,6 +44,16 @@ class ParentMissing(Exception):  # noqa: N818 - likewise
 
 class Contended(Exception):  # noqa: N818 - likewise
     """Another session holds what a row of the batch needs there, a neighbour's copy for one; nothing was changed."""
+
+
+class Referred(Exception):  # noqa: N818 - likewise
+    """Rows that are here refer to rows of the batch, which could not be taken back then; nothing was changed."""
+
+    def __init__(self, table: TableName, found: list[Bound], by: str) -> None:
+        super().__init__(by)
+        self.table = table
+        self.keys = found
+        self.by = by
 
 
 Target = tuple[TableShape, list[tuple[str, int]]]
@@ -141,7 +152,25 @@ class PostgresDestination:
         cur.execute("SET CONSTRAINTS ALL IMMEDIATE")  # what is deferred may still change or refuse a row: before the comparison
         for snapshot, target, digest in zip(snapshots, targets, sent, strict=True):
             self._prove(cur, snapshot, target, digest)
+        if self.tier == "core" and snapshots[0].batch.bundle is not None:
+            self._refuse_referred(cur, snapshots)
         return sent
+
+    def _refuse_referred(self, cur: Cursor, snapshots: Sequence[SourceSnapshot]) -> None:
+        """Raises Referred for rows that Core's own have been waiting for: under a foreign key that was never validated, by a
+        trigger that made them just now. The guards keep such from coming later, not these.
+        """
+        key = {s.batch.table: s.shape.key for s in snapshots}
+        own = {s.batch.table: self._own(s).as_string(self._conn) for s in snapshots}
+        found = references.reaching(cur, own)
+        if found is not None:
+            raise Referred(found.parent, references.reached(cur, found, own, key[found.parent]), str(found))
+
+    def _own(self, snapshot: SourceSnapshot) -> sql.Composed:
+        """What holds for the rows of the batch that this transaction has written."""
+        batch, shape = snapshot.batch, snapshot.shape
+        near = model.near(batch.age, snapshot.extent) if batch.age else keys.among(batch, shape)
+        return _SQL["own"].format(near=near)
 
     def _send(self, cur: Cursor, snapshot: SourceSnapshot, target: Target) -> RowDigest:
         batch, extent, place = snapshot.batch, snapshot.extent, f"{snapshot.batch.table} ({self.tier})"
@@ -174,7 +203,7 @@ class PostgresDestination:
         own = _SQL["own_rows"].format(
             columns=model.names(columns),
             table=model.qualified(batch.table),
-            near=model.near(batch.age, extent) if batch.age else keys.among(batch, snapshot.shape),
+            own=self._own(snapshot),
             options=model.copy_options(binary),
         )
         deque(rows_out(cur, own, binary=binary, digest=kept), maxlen=0)
@@ -281,38 +310,9 @@ class PostgresDestination:
         reach(Point.DONE)
 
     def undo(self, batch_id: UUID) -> None:
-        with transaction(self._conn) as cur:
-            family = self._family(cur, batch_id)
-            if len(family) > 1:
-                cur.execute("SET CONSTRAINTS ALL DEFERRED")  # tables may refer to each other in a circle
-            undone = [self._undo_one(cur, one) for one in reversed(family)]
-            if not any(undone):
-                return
-            reach(Point.UNDO_BEFORE_COMMIT)
-        reach(Point.UNDONE)
-
-    def _undo_one(self, cur: Cursor, batch_id: UUID) -> bool:
-        """Takes the rows of one batch away. False: it was settled before."""
-        row = cur.execute(_SQL["ledger_undo"], {"batch": batch_id}).fetchone()
-        if row is None:
-            return False
-        rows, xid, min_age, max_age, age, schema, table = row
-        if xid is not None:
-            cur.execute("SELECT set_config('tierkeeper.mover', 'on', true)")
-            extent = Extent(rows, "", min_age, max_age)
-            query = _SQL["undo_rows"].format(
-                table=sql.Identifier(schema, table),
-                xid=sql.SQL("{}::xid").format(sql.Literal(str(xid))),
-                near=model.near(age, extent),
-            )
-            gone = cur.execute(query).rowcount
-            if gone != rows:
-                raise Failed(
-                    f"{TableName(schema, table)} ({self.tier})",
-                    f"batch {batch_id} left {rows} rows here, {gone} of them can still be told apart",
-                    "Stop moving and compare the tiers: this table was rewritten or put back from a backup",
-                )
-        return True
+        """See `Destination.undo`. Raises NotNow where another row refers to one that would be taken away."""
+        if take_back(self._conn, self.tier, batch_id):
+            reach(Point.UNDONE)
 
     def _family(self, cur: Cursor, batch_id: UUID) -> list[UUID]:
         """The batch with those that it is tied to: they end together, one way or the other."""

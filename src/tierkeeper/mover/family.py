@@ -1,6 +1,6 @@
 """Which tables a run may take rows of, and why it may not begin: foreign keys, ages, conditions."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,10 +11,11 @@ from tierkeeper.kernel.policy import TablePolicy, Tier
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover.model import Selection
 from tierkeeper.mover.references import Explorer
+from tierkeeper.mover.request import Request
 from tierkeeper.mover.source import Source
 from tierkeeper.postgres import references, shapes
 from tierkeeper.postgres.link import Connection
-from tierkeeper.postgres.references import Family
+from tierkeeper.postgres.references import Family, Reference
 
 _NEVER: Final = datetime(1, 1, 1, tzinfo=UTC)  # no row is older
 
@@ -24,7 +25,9 @@ def explorer(
     selection: Selection,
     policies: Collection[TablePolicy],
     hop: tuple[Tier, Tier],
+    *,
     now: Callable[[], datetime],
+    destination: Connection | None,
 ) -> Explorer | None:
     """What finds the rows that must go along with those of `selection`; None where no foreign key asks for any.
 
@@ -32,14 +35,12 @@ def explorer(
     table's own policy; without a time for the tier that rows leave they stay, and keep what hangs on them. Those of a table
     without an age column go with the others at any time. Raises UsageError where rows that hang together cannot go this way.
     """
+    if hop == ("main", "core") and destination is not None:
+        return _upward(source, selection, policies, destination)
     table = selection.shape.name
     found = references.family(table, references.read(source.conn), policies)
     if found is None:
         return None
-    if hop == ("main", "core"):
-        others = ", ".join(str(t) for t in found.tables if t != table) or "each other"
-        cause = f"foreign keys join its rows to those of {others}; rows that hang together do not come back to core"
-        raise UsageError(f"tables.{table}", cause, f"Leave them in {hop[0]}")
     selections, instant = {table: selection}, now()
     for policy in policies:
         if policy.name in found.tables and policy.name != table:
@@ -50,11 +51,59 @@ def explorer(
             leaves = policy.core if hop[0] == "core" else policy.main
             cutoff = leaves.before(instant) if leaves is not None else _NEVER
             selections[policy.name] = Selection(shape, age_of(policy, shape), cutoff)
-    trees = [str(s.shape.name) for s in selections.values() if s.shape.is_tree]
+    _refuse_trees(table, found, [s.shape for s in selections.values()], hop[0])
+    return Explorer(found, selections, table)
+
+
+def _upward(source: Source, selection: Selection, policies: Collection[TablePolicy], core: Connection) -> Explorer | None:
+    """What finds the rows that go back to Core with those of `selection`; None where nothing in Core refers to such rows.
+
+    Here no policy says what may go: whoever names a row wants it with all that hangs on it. What joins rows is what joins them in
+    Core, of tables that are at Main; there no foreign key may have been made for it. Those of Main hold there as well.
+    """
+    table, moved = selection.shape.name, {p.name: p for p in policies if p.mode != "mirror"}
+    at_home, here = references.read(core), references.read(source.conn)
+    near = references.joined(table, [*here, *at_home], moved)
+    shapes_here = {t: shapes.read(source.conn, t, tier="main") for t in sorted(near) if shapes.exists(source.conn, t)}
+    known = {r.joins for r in here}
+    more = [r for r in at_home if r.joins not in known and _is_known(r, shapes_here)]
+    found = references.family(table, [*here, *more], policies)
+    if found is None:
+        if not any(r.parent == table for r in at_home):
+            return None
+        found = Family((table,), (), ())
+    _refuse_trees(table, found, [shapes_here[t] for t in found.tables], "main")
+    _refuse_trees(table, found, [shapes.read(core, t, tier="core") for t in found.tables], "main")
+    selections = {table: selection}
+    for other in found.tables:
+        if other != table:
+            shape, policy = shapes_here[other], moved[other]
+            age = "" if policy.follows else age_of(policy, shape)
+            selections[other] = Selection(shape, age, selection.cutoff, any_age=True)
+    return Explorer(found, selections, table, whole=True)
+
+
+def _is_known(one: Reference, shapes_here: Mapping[TableName, TableShape]) -> bool:
+    """Whether both ends of a reference are among the tables, with its columns."""
+    ends = ((one.child, one.columns), (one.parent, one.parent_columns))
+    return all(t in shapes_here and None not in map(shapes_here[t].column, columns) for t, columns in ends)
+
+
+def _refuse_trees(table: TableName, found: Family, among: Iterable[TableShape], tier: Tier) -> None:
+    trees = [str(shape.name) for shape in among if shape.is_tree]
     if trees:
         cause = f"foreign keys join {', '.join(map(str, found.tables))}, and {trees[0]} is partitioned or inherited from"
-        raise UsageError(f"tables.{table}", cause, f"Leave it in {hop[0]}: only plain tables go together")
-    return Explorer(found, selections, table)
+        raise UsageError(f"tables.{table}", cause, f"Leave it in {tier}: only plain tables go together")
+
+
+def lease_of(request: Request, tables: Collection[TableName], core: Connection, policies: Collection[TablePolicy]) -> str:
+    """One run at a time over the tables that Core's foreign keys join, whichever way: what the other way left is settled by
+    whoever comes first.
+    """
+    if request.upward:  # `tables` may have more, which are joined at Main alone
+        moved = {p.name for p in policies if p.mode != "mirror"}
+        tables = references.joined(request.table, references.read(core), moved)
+    return f"{min(tables)} core <-> main"
 
 
 def tables_of(table: TableName, explorer: Explorer | None) -> tuple[TableName, ...]:
@@ -108,8 +157,9 @@ def refuse_referenced(shape: TableShape) -> None:
 
 def refuse_rigid(family: Family, conn: Connection, tier: Tier) -> None:
     """Raises UsageError where tables refer to each other in a circle that no order of copying could satisfy at `tier`."""
-    for one in references.read(conn) if family.circular else ():
-        if one.child in family.tables and one.parent in family.tables and one.child != one.parent and not one.deferrable:
+    circles = {one.joins for one in family.links if family.in_circle(one)}
+    for one in references.read(conn) if circles else ():
+        if one.joins in circles and not one.deferrable:
             raise UsageError(
                 f"{one.child} ({tier})",
                 f"it is in a circle of foreign keys, and {one.name} is checked row by row",

@@ -81,7 +81,7 @@ def _faults(seen: Surroundings, table: TableName, tier: str, *, arrives: bool) -
     if arrives and not seen.may_arrive:
         remedy = f"There: GRANT SELECT, INSERT, DELETE ON {table}, or connect as its owner"
         yield UsageError(place, "the role may not read, write and delete its rows", remedy)
-    if arrives and seen.effect is not None:
+    if arrives and seen.effect is not None and tier != "core":  # there rows go up with all that hangs on them, or not at all
         cause = f"the foreign key {seen.effect} deletes or changes rows there when a copy is taken back"
         yield UsageError(place, cause, "Drop it there, or make it one with ON DELETE NO ACTION")
 

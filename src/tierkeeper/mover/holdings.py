@@ -95,7 +95,7 @@ class Holdings:
     def weigh(self, selection: Selection, limit: int | None) -> tuple[int, dict[str, int]]:
         """The number of the selection's first `limit` rows, and what each column's values take as they are stored."""
         columns = [c.name for c in selection.shape.columns]
-        sizes = [sql.SQL("coalesce(sum(pg_column_size({})), 0)").format(sql.Identifier(c)) for c in columns]
+        sizes = [model.stored_bytes_of(c) for c in columns]
         first = sql.SQL("ORDER BY {} LIMIT {}").format(model.names(selection.order), sql.Literal(limit))
         with transaction(self._conn, read_only=True) as cur:
             query = _SQL["weigh"].format(

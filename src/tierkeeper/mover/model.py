@@ -70,7 +70,8 @@ class Selection:
     """The rows of one table that a run may move: older than `cutoff`, with a finite age, and the user's own condition.
 
     `upto` is the last (age, key…) that a limited run may take, so that it takes the oldest rows. `apart` are partitions and
-    inheriting tables that move by themselves. An empty `age` is a table's whose rows follow others: each may leave with them.
+    inheriting tables that move by themselves. An empty `age` is a table's whose rows follow others: each may leave with them. So
+    may with `any_age` each of a table that has one.
     """
 
     shape: TableShape
@@ -79,6 +80,7 @@ class Selection:
     where: str | None = None
     upto: Bound | None = None
     apart: frozenset[TableName] = frozenset()
+    any_age: bool = False
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -88,7 +90,7 @@ class Selection:
     @property
     def old(self) -> sql.Composed:
         """SQL that holds for rows older than the cutoff, infinitely old ones too; for all where none has an age."""
-        if not self.age:
+        if not self.age or self.any_age:
             return sql.SQL("{}").format(sql.SQL("true"))
         return sql.SQL("{} < {}").format(sql.Identifier(self.age), self._instant())
 
@@ -100,7 +102,7 @@ class Selection:
     def eligible(self, after: Bound | None, conflicts: Sequence[Bound] = ()) -> sql.Composed:
         """SQL that holds for the selected rows behind `after`; `conflicts` are keys (in key order) to leave where they are."""
         parts: list[sql.Composable] = [self.old]
-        if self.age:
+        if self.age and not self.any_age:
             parts.insert(0, sql.SQL("isfinite({})").format(sql.Identifier(self.age)))
         if self.where is not None:
             parts.append(sql.SQL("({})").format(self.condition))
@@ -171,6 +173,11 @@ def stored_bytes(columns: Sequence[str]) -> sql.Composed:
 def typed(value: str, column: Column) -> sql.Composed:
     """A text form back in its column's type, so that it compares as the column does."""
     return sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(column.type))  # format_type's own text
+
+
+def stored_bytes_of(column: str) -> sql.Composed:
+    """SQL for what all values of `column` take together, as `stored_bytes`."""
+    return sql.SQL("coalesce(sum(pg_column_size({})), 0)::bigint").format(sql.Identifier(column))
 
 
 FINGERPRINT = sql.SQL("coalesce(sum(hashtidextended(ctid, xmin::text::bigint)), 0)")

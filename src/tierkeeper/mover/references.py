@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from psycopg import sql
 
@@ -26,30 +26,52 @@ def reaching(cur: Cursor, going: Mapping[TableName, str]) -> Reference | None:
     that go as well.
     """
     for one in references.read(cur.connection):
-        if one.parent not in going:
-            continue
-        own = going.get(one.child)
-        query = _SQL["reaching"].format(
-            columns=model.names(one.columns),
-            children=one.children,
-            outside=sql.SQL("true") if own is None else sql.SQL("({}) IS NOT TRUE").format(sql.SQL(own)),
-            parent_columns=model.names(one.parent_columns),
-            parent=model.qualified(one.parent),
-            inside=sql.SQL(going[one.parent]),
-            meets=one.meets("child", "parent"),
-        )
-        if cur.execute(query).fetchone() == (True,):
-            return one
+        if one.parent in going:
+            query = sql.SQL("SELECT EXISTS (SELECT {})").format(_reaching(one, going))
+            if cur.execute(query).fetchone() == (True,):
+                return one
     return None
+
+
+def reached(cur: Cursor, one: Reference, going: Mapping[TableName, str], key: Sequence[str]) -> list[Bound]:
+    """The keys of those rows that go, for which `reaching` gave `one`."""
+    keys = sql.SQL(", ").join(model.text_of(column, "parent") for column in key)
+    found = cur.execute(sql.SQL("SELECT DISTINCT {} {}").format(keys, _reaching(one, going)))
+    return [tuple(map(str, row)) for row in found.fetchall()]
+
+
+def _reaching(one: Reference, going: Mapping[TableName, str]) -> sql.Composed:
+    own = going.get(one.child)
+    return _SQL["reaching"].format(
+        columns=model.names(one.columns),
+        children=one.children,
+        outside=sql.SQL("true") if own is None else sql.SQL("({}) IS NOT TRUE").format(sql.SQL(own)),
+        parent=model.qualified(one.parent),
+        inside=sql.SQL(going[one.parent]),
+        meets=one.meets("child", "parent"),
+    )
 
 
 @dataclass(frozen=True)
 class Explorer:
-    """The rows of a family of tables, of which `selections` say what may leave; the first seeds are those of `of`."""
+    """The rows of a family of tables, of which `selections` say what may leave; the first seeds are those of `of`.
+
+    With `whole` the selection of `of` says only where to begin, and all that hangs on its rows goes with them. `held` are keys of
+    rows that stay, each list with the reason.
+    """
 
     family: Family
     selections: Mapping[TableName, Selection]
     of: TableName
+    whole: bool = False
+    held: dict[TableName, dict[str, list[Bound]]] = field(default_factory=dict)
+
+    def hold(self, table: TableName, keys: Sequence[Bound], why: str) -> bool:
+        """From now on the rows of these `keys` stay, and what hangs on them. False: they did already."""
+        known = self.held.setdefault(table, {}).setdefault(why, [])
+        fresh = [key for key in keys if key not in known]
+        known += fresh
+        return bool(fresh)
 
     def find(
         self,
@@ -101,7 +123,26 @@ class Explorer:
             total += int((cur.execute(query).fetchone() or (0,))[0])
         return total
 
+    def weigh_columns(self, cur: Cursor, rows: Collection[Row]) -> dict[TableName, tuple[int, dict[str, int]]]:
+        """Of each table how many of `rows` are its own, and what each column's values take as they are stored."""
+        found: dict[TableName, tuple[int, dict[str, int]]] = {}
+        for i, places in _by_table(rows).items():
+            table = self.family.tables[i]
+            columns = [c.name for c in self.selections[table].shape.columns]
+            sizes = sql.SQL(", ").join(model.stored_bytes_of(c) for c in columns)
+            query = _SQL["weigh_columns"].format(sizes=sizes, table=model.qualified(table), places=sql.SQL(predicate(places)))
+            count, *weights = cur.execute(query).fetchone() or (0,)
+            found[table] = (int(count), dict(zip(columns, map(int, weights), strict=False)))
+        return found
+
     def _look(self, table: TableName, conflicts: Sequence[Bound], places: str) -> sql.Composed:
+        selection, young = self.selections[table], f"rows of {table} may not leave yet"
+        if self.whole:
+            selection, young = replace(selection, where=None, any_age=True), f"a key of {table} is in core and in main"
+        kept = [
+            _SQL["kept"].format(others=selection.none_of(keys), why=sql.Literal(why))
+            for why, keys in self.held.get(table, {}).items()
+        ]
         pinned = [
             _SQL["pinned"].format(
                 children=pin.children,
@@ -113,9 +154,9 @@ class Explorer:
         ]
         return _SQL["look"].format(
             table=model.qualified(table),
-            may_leave=self.selections[table].eligible(None, conflicts),
-            young=sql.Literal(f"rows of {table} may not leave yet"),
-            pinned=sql.SQL(" ").join(pinned),
+            may_leave=selection.eligible(None, conflicts),
+            young=sql.Literal(young),
+            pinned=sql.SQL(" ").join([*kept, *pinned]),
             places=sql.SQL(places),
         )
 

@@ -10,11 +10,11 @@ from uuid import UUID
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import InFlight, UsageError
 from tierkeeper.kernel.policy import TablePolicy, Tier
-from tierkeeper.kernel.ports import Arrivals, Audit, Destination, Progress, Room, Stop, Throttle
+from tierkeeper.kernel.ports import Audit, Destination, Progress, Room, Stop, Throttle
 from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.mover import budget, family, fitness, mirror, plan, recovery
-from tierkeeper.mover.bundle import survey
+from tierkeeper.mover import budget, family, fitness, mirror, plan, recovery, returning
+from tierkeeper.mover.bundle import Survey, survey
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.ends import Ends, Pairs, opened, pair
 from tierkeeper.mover.explain import stays as explain_stays
@@ -96,12 +96,13 @@ class MoveService:
         with self._looked(request, policy) as (ends, source, selection, explorer, weighed, missing):
             tables = family.tables_of(request.table, explorer)
             notes = [note for table in tables for note in self._around(request, ends, table)]
-            rows = weighed.rows
+            rows, surveyed = weighed.rows, None
             if explorer is not None:
-                rows, stay = survey(source, explorer, weighed.batch_rows)
-                notes += [f"rows of {', '.join(map(str, tables))} go together where foreign keys join them", *stay]
+                surveyed = self._survey(request, source, explorer, weighed)
+                rows = len(surveyed.rows)
+                notes += [f"rows of {', '.join(map(str, tables))} go together where foreign keys join them", *surveyed.notes]
             if request.upward:
-                notes += self._returning(request, policy, source, selection)
+                notes += returning.notes(self._room, policy, returning.arrivals(request, source, selection, surveyed))
             steps, stays = missing().steps, None
             if explain:
                 with closing(self._links["main"].connect("mover")) as main:
@@ -134,7 +135,10 @@ class MoveService:
         began = self._clock.monotonic()
         with self._looked(request, policy) as (ends, source, selection, explorer, weighed, missing):
             tables = family.tables_of(request.table, explorer)
-            notes = self._returning(request, policy, source, selection) if request.upward else []
+            notes = []
+            if request.upward:
+                surveyed = None if explorer is None else self._survey(request, source, explorer, weighed)
+                notes += returning.notes(self._room, policy, returning.arrivals(request, source, selection, surveyed))
             if weighed.refusal is not None:
                 raise weighed.refusal
             detail = {"from": request.source, "to": request.destination, "cutoff": selection.cutoff, "where": request.where}
@@ -177,7 +181,7 @@ class MoveService:
         ):
             source = Source(self._links[request.source], ends.source, request.source)
             selection = self._selection(request, policy, source)
-            explorer = self._explorer(request, source, selection)
+            explorer = self._explorer(request, source, selection, ends)
             tables = family.tables_of(request.table, explorer)
             with nullcontext(of_it_alone) if explorer is None else beside(partial(set_up, tables)) as missing:
                 self._refuse_unfit(request, source, selection, explorer, ends)
@@ -254,8 +258,8 @@ class MoveService:
             self.refresh_mirrors(waiting)
         conn = ends.destination
         there = PostgresDestination(conn, request.destination, request.source, longest)
-        # One run at a time, whichever way: what the other way left is settled by whoever comes first.
-        lease = Lease(source.conn if request.upward else conn, f"{min(tables)} core <-> main")
+        core, main = (conn, source.conn) if request.upward else (source.conn, conn)
+        lease = Lease(main, family.lease_of(request, tables, core, self._policies))
         back = Source(self._links[request.destination], conn, request.destination)
         came = PostgresDestination(source.conn, request.source, request.destination, longest)
 
@@ -285,9 +289,10 @@ class MoveService:
             if explorer is not None:
                 family.refuse_rigid(explorer.family, ends.destination, request.destination)
 
-    def _explorer(self, request: Request, source: Source, selection: Selection) -> Explorer | None:
+    def _explorer(self, request: Request, source: Source, selection: Selection, ends: Ends) -> Explorer | None:
         hop = (request.source, request.destination)
-        return family.explorer(source, selection, self._policies, hop, lambda: self._clock.now(source.now))
+        now = lambda: self._clock.now(source.now)  # noqa: E731 - asked only where something depends on it
+        return family.explorer(source, selection, self._policies, hop, now=now, destination=ends.destination)
 
     def _of(self, tables: Sequence[TableName]) -> list[TablePolicy]:
         """The policies of `tables`, in the configuration's order."""
@@ -304,14 +309,9 @@ class MoveService:
             notes += fitness.arrival_notes(arrives, request.destination) if arrives else []
         return notes
 
-    def _returning(self, request: Request, policy: TablePolicy, source: Source, selection: Selection) -> list[str]:
-        """What to know of rows that go back to Core. Raises where they would fill it (I9) or could not leave it again."""
-        notes = [self._room(Arrivals(request.table, *source.holdings.weigh(selection, request.limit)))]
-        with translated(f"{request.table} (core)"), closing(self._links["core"].connect("mover")) as conn:
-            family.refuse_referenced(shapes.read(conn, request.table, tier="core"))
-        if policy.core is not None:
-            notes.append(f"rows older than {policy.core} leave core again by policy, once they have rested there")
-        return notes
+    def _survey(self, request: Request, source: Source, explorer: Explorer, weighed: Weighed) -> Survey:
+        limit = request.limit if request.upward else None
+        return survey(source, explorer, weighed.batch_rows, limit=limit, weighed=request.upward)
 
     def _mover(
         self,
@@ -375,7 +375,7 @@ class MoveService:
         family.refuse_following(source, policy, self._policies)
         shape = shapes.read(source.conn, request.table, tier=request.source)
         age = family.age_of(policy, shape)
-        if shape.is_tree or request.upward:
+        if shape.is_tree:
             family.refuse_referenced(shape)
         by_policy = {"core": policy.core, "main": policy.main}.get(request.source) if not request.upward else None
         older_than = request.older_than or by_policy

@@ -1,8 +1,7 @@
 """The foreign keys of a database, and which tables they join. It decides nothing about rows."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from graphlib import CycleError, TopologicalSorter
+from dataclasses import dataclass
 
 from psycopg import sql
 
@@ -32,6 +31,11 @@ class Reference:
     deferrable: bool
     partitioned: bool
 
+    @property
+    def joins(self) -> tuple[TableName, TableName, frozenset[tuple[str, str]]]:
+        """What it is whatever it is called, and whatever it does on DELETE: the tables, and which column refers to which."""
+        return self.child, self.parent, frozenset(zip(self.columns, self.parent_columns, strict=True))
+
     def __str__(self) -> str:
         return f"{self.name} of {self.child} (ON DELETE {ACTIONS[self.action]})"
 
@@ -53,7 +57,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Family:
-    """The tables whose rows can only leave together, parents first where that is possible (else `circular`).
+    """The tables whose rows can only leave together, parents first but where they refer to each other in a circle.
 
     `links` join them; `pins` come from tables that stay, and keep what they refer to.
     """
@@ -61,7 +65,10 @@ class Family:
     tables: tuple[TableName, ...]
     links: tuple[Reference, ...]
     pins: tuple[Reference, ...]
-    circular: bool = False
+
+    def in_circle(self, one: Reference) -> bool:
+        """Whether no order of its two tables has parents first."""
+        return one.child != one.parent and one.child in _above(one.parent, self.links)
 
 
 @asked_once
@@ -74,6 +81,18 @@ def read(conn: Connection) -> tuple[Reference, ...]:
             )
             for name, cs, ct, columns, ps, pt, theirs, equal, action, late, partitioned in cur.last(_SQL["references"])
         )
+
+
+def joined(table: TableName, references: Sequence[Reference], tables: Collection[TableName]) -> frozenset[TableName]:
+    """Those of `tables` that are joined to `table`, be it through others of them; `table` is one of these."""
+    found, todo = {table}, [table]
+    while todo:
+        one = todo.pop()
+        near = {r.child for r in references if r.parent == one} | {r.parent for r in references if r.child == one}
+        fresh = near.intersection(tables) - found
+        todo += fresh
+        found |= fresh
+    return frozenset(found)
 
 
 def leaders(table: TableName, references: Sequence[Reference], policies: Collection[TablePolicy]) -> tuple[TableName, ...]:
@@ -108,12 +127,7 @@ def family(table: TableName, references: Sequence[Reference], policies: Collecti
         return None  # as most tables are: what the others' policies say does not matter
     moved = {p.name for p in policies if p.mode != "mirror"}
     mirrored = {p.name for p in policies if p.mode == "mirror"}
-    found, todo = {table}, [table]
-    while todo:
-        one = todo.pop()
-        near = {r.child for r in references if r.parent == one} | {r.parent for r in references if r.child == one}
-        todo += (near & moved) - found
-        found |= near & moved
+    found = joined(table, references, moved)
     incoming = [r for r in references if r.parent in found]
     unnamed = [r for r in incoming if r.child not in found | mirrored]
     if unnamed:
@@ -130,9 +144,17 @@ def family(table: TableName, references: Sequence[Reference], policies: Collecti
     if not incoming:
         return None
     links = tuple(r for r in incoming if r.child in found)
-    whole = Family(tuple(sorted(found)), links, tuple(r for r in incoming if r.child not in found))
-    above = {t: {r.parent for r in links if r.child == t} - {t} for t in whole.tables}
-    try:
-        return replace(whole, tables=tuple(TopologicalSorter(above).static_order()))
-    except CycleError:
-        return replace(whole, circular=True)
+    # What is above a parent is above its children, too, and they are not above it but in a circle.
+    ordered = sorted(found, key=lambda t: (len(_above(t, links)), t))
+    return Family(tuple(ordered), links, tuple(r for r in incoming if r.child not in found))
+
+
+def _above(table: TableName, links: Sequence[Reference]) -> set[TableName]:
+    """The table and all that its rows refer to, be it through others."""
+    found, todo = {table}, [table]
+    while todo:
+        one = todo.pop()
+        fresh = {r.parent for r in links if r.child == one} - found
+        todo += fresh
+        found |= fresh
+    return found

@@ -1,5 +1,6 @@
 """Whether Core has room for rows that are to come back to it. It measures; `plan` decides."""
 
+from collections.abc import Sequence
 from contextlib import closing
 
 from tierkeeper.kernel.errors import Failed
@@ -23,17 +24,20 @@ class Room:
         self._core = core
         self._start_at = start_at
 
-    def __call__(self, arrivals: Arrivals) -> str:
+    def __call__(self, arrivals: Sequence[Arrivals]) -> str:
         place, quota = f"tiers.{self._core.name}", self._core.quota_bytes
         with translated(place), closing(self._core.link.connect("usage")) as conn:
             used = measure(conn, self._core.profile).used_bytes
+            coming = 0
             with catalog(conn) as cur:
-                name = {"schema": arrivals.table.schema, "table": arrivals.table.name}
-                indexes = [r[0] for r in cur.execute(_SQL["index_columns"], name)]
-        coming = plan.arriving_bytes(arrivals.rows, arrivals.column_bytes, indexes)
-        fit = plan.rows_that_fit(used, quota, self._start_at, arrivals.rows, coming)
-        what = f"{arrivals.rows:,} rows bring about {format_bytes(coming)} to {self._core.name}"
-        if fit < arrivals.rows:
+                for one in arrivals:
+                    name = {"schema": one.table.schema, "table": one.table.name}
+                    indexes = [r[0] for r in cur.execute(_SQL["index_columns"], name)]
+                    coming += plan.arriving_bytes(one.rows, one.column_bytes, indexes)
+        rows = sum(one.rows for one in arrivals)
+        fit = plan.rows_that_fit(used, quota, self._start_at, rows, coming)
+        what = f"{rows:,} rows bring about {format_bytes(coming)} to {self._core.name}"
+        if fit < rows:
             remedy = "Make room first (tierkeeper quota), or raise its quota"
             if fit:
                 remedy = f"Bring fewer (about {fit:,} fit: --limit {fit}, or a narrower --where), or raise its quota"

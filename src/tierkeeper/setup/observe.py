@@ -59,7 +59,7 @@ def destination_table(conn: Connection, name: TableName, needs: Sequence[SchemaO
         labels={(schema, thing): tuple(labels) for kind, schema, thing, labels, _ in present if kind == "type"},
         checks={(schema, thing): dict(map(reversed, checks)) for kind, schema, thing, _, checks in present if kind == "type"},
         index_leads=index_leads(conn, name),
-        guards=frozenset((part, trigger) for part in {name, *parts} for trigger in _guards(conn).get(part, ())),
+        guards=frozenset((part, trigger) for part in {name, *parts} for trigger in guards(conn).get(part, ())),
         parts=parts,
         foreign_keys=frozenset(fk.name for fk in foreign_keys(conn, name)),
         meanings=ddl.meanings(conn, needs),
@@ -132,7 +132,8 @@ def _present(conn: Connection, names: frozenset[str]) -> list[tuple[Any, ...]]:
 
 
 @asked_once
-def _guards(conn: Connection) -> dict[TableName, list[str]]:
+def guards(conn: Connection) -> dict[TableName, list[str]]:
+    """The triggers that hold for everybody, by their table."""
     with catalog(conn) as cur:
         return _by_table(cur.last(_SQL["guards"]))
 

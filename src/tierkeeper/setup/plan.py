@@ -14,12 +14,15 @@ from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.results import SetupStep
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.postgres.ddl import SchemaObject
+from tierkeeper.postgres.references import Reference
 from tierkeeper.postgres.statements import load
 from tierkeeper.setup import drift
 from tierkeeper.setup.model import DestinationTable, ForeignKey, OwnSchema, SourceTable
 
 ROW_GUARD: Final = "tierkeeper_copy_in_flight"
 TRUNCATE_GUARD: Final = "tierkeeper_copies_in_flight"
+REFERENCE_GUARD: Final = "tierkeeper_reference_in_flight"
+LATE_REFERENCE_GUARD: Final = "tierkeeper_reference_in_flight_late"
 KEY_ACTION: Final = "make the archive key"
 _MAKE_SCHEMA: Final = "create schema tierkeeper"
 _ADD_FOREIGN_KEY: Final = "add foreign key"
@@ -33,6 +36,7 @@ _RELATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "archive": _EVERYWHERE,
 }
 _GUARD_FUNCTION: Final = "refuse_copy_in_flight"
+_REFERENCE_FUNCTION: Final = "refuse_reference_in_flight"
 _QUIET_FUNCTION: Final = "require_quiet"
 
 
@@ -48,7 +52,8 @@ def own_steps(tier: str, seen: OwnSchema, more: Mapping[str, str], *, upward: bo
     for name, text in wanted.items():
         if name not in seen.relations:
             steps.append(SetupStep(tier=tier, action=f"create tierkeeper.{name}", sql=text))
-    functions = {"main": (_GUARD_FUNCTION, _QUIET_FUNCTION), "core": (_GUARD_FUNCTION,) if upward else ()}.get(tier, ())
+    guards = (_GUARD_FUNCTION, _REFERENCE_FUNCTION) if upward else ()
+    functions = {"main": (_GUARD_FUNCTION, _QUIET_FUNCTION), "core": guards}.get(tier, ())
     for name in functions:
         text = _OWN[name].as_string(None)
         if seen.functions.get(name) != _body(text):
@@ -144,6 +149,22 @@ def return_steps(tier: str, source: TableShape, there: DestinationTable) -> list
     if found:
         raise found[0] if len(found) == 1 else Faults(found)
     return list(guard_steps(tier, source.name, there))
+
+
+def reference_steps(
+    tier: str, references: Iterable[Reference], moving: Collection[TableName], guards: Mapping[TableName, Collection[str]]
+) -> Iterator[SetupStep]:
+    """The triggers that keep new rows from referring to a copy in flight of the tables `moving`, as far as `tier` lacks them.
+
+    A foreign key whose check may wait for the end of a transaction has a guard that waits as long.
+    """
+    for one in references:
+        late = one.deferrable
+        trigger, statement = (LATE_REFERENCE_GUARD, "late_reference_guard") if late else (REFERENCE_GUARD, "reference_guard")
+        if one.parent in moving and trigger not in guards.get(one.child, ()):
+            text = _SQL[statement].format(trigger=sql.Identifier(trigger), table=_table(one.child)).as_string(None)
+            action = f"guard what refers from {one.child} to copies in flight" + (" at the end of transactions" if late else "")
+            yield SetupStep(tier=tier, action=action, sql=text, table=str(one.child))
 
 
 def wanted_foreign_keys(foreign_keys: Iterable[ForeignKey], parents: Mapping[TableName, TableShape]) -> Iterator[ForeignKey]:

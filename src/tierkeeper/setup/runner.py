@@ -16,7 +16,7 @@ from tierkeeper.kernel.policy import TablePolicy, Tier
 from tierkeeper.kernel.ports import Audit
 from tierkeeper.kernel.results import SetupResult, SetupStep
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.postgres import shapes
+from tierkeeper.postgres import references, shapes
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.keeping import beside, looking
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
@@ -221,7 +221,8 @@ def _returning(core: Connection, main: Connection, policies: Collection[TablePol
             drift.refuse_behind(table, observe.destination_table(main, policy.name, table.objects, tier="main"))
             shape = shapes.read(main, policy.name, tier="main")
             steps += decide.return_steps("core", shape, observe.destination_table(core, policy.name, tier="core"))
-    return steps
+    moving = {p.name for p in policies if p.mode == "move"}
+    return [*steps, *decide.reference_steps("core", references.read(core), moving, observe.guards(core))]
 
 
 def _all_tables(

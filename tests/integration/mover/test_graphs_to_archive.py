@@ -300,8 +300,3 @@ def test_a_bundle_for_the_archive_is_bounded_by_bytes(tiers: Tiers, monkeypatch:
         assert h.move().rows == sum(before)
         assert h.at_main() == [0, 0, 0, 0] and h.counts() == before
         assert len(bundles) >= 3 and max(bundles) < 60
-
-
-def test_back_to_core_they_are_still_refused(tiers: Tiers) -> None:
-    with house(tiers) as h, pytest.raises(UsageError, match=r"do not come back to core|refer to this table"):
-        h.keeper.move(ORDERS, "main", "core", where="id = 1")

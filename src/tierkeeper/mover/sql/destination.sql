@@ -30,10 +30,18 @@ WHERE l.batch = %(batch)s OR l.batch IN (
     SELECT b.batch FROM tierkeeper.bundle AS own JOIN tierkeeper.bundle AS b ON b.bundle = own.bundle WHERE own.batch = %(batch)s)
 ORDER BY l.seq
 
+-- name: ledger_tied
+-- Those of the batch's bundle that are in flight, and whether their tables are still there.
+SELECT l.batch, l.schema_name, l.table_name, to_regclass(format('%%I.%%I', l.schema_name, l.table_name)) IS NOT NULL
+FROM tierkeeper.ledger AS l
+WHERE l.state IN ('open', 'copied') AND (l.batch = %(batch)s OR l.batch IN (
+    SELECT b.batch FROM tierkeeper.bundle AS own JOIN tierkeeper.bundle AS b ON b.bundle = own.bundle WHERE own.batch = %(batch)s))
+ORDER BY l.seq
+
 -- name: ledger_undo
 UPDATE tierkeeper.ledger SET state = 'undone', settled_at = clock_timestamp()
 WHERE batch = %(batch)s AND state IN ('open', 'copied')
-RETURNING rows, copy_xid::xid, min_age, max_age, age, schema_name, table_name
+RETURNING batch, rows, copy_xid::xid, min_age, max_age, age, schema_name, table_name
 
 -- name: ledger_state
 SELECT state FROM tierkeeper.ledger WHERE batch = %(batch)s
@@ -90,11 +98,13 @@ SELECT count(*) FROM pg_stat_replication
 WHERE state IS NULL OR (state = 'streaming' AND (flush_lsn IS NULL OR flush_lsn < %(lsn)s::pg_lsn))
 
 -- name: own_rows
-COPY (SELECT {columns} FROM {table} WHERE xmin = pg_current_xact_id()::xid AND {near})
-TO STDOUT {options}
+COPY (SELECT {columns} FROM {table} WHERE {own}) TO STDOUT {options}
+
+-- name: own
+xmin = pg_current_xact_id()::xid AND {near}
 
 -- name: undo_rows
-DELETE FROM {table} WHERE xmin = {xid} AND {near}
+{name} AS (DELETE FROM {table} WHERE {own} RETURNING 1)
 
 -- name: keys_staging
 CREATE TEMP TABLE {staging} ON COMMIT DROP AS SELECT {keys} FROM {table} LIMIT 0

@@ -38,10 +38,11 @@ WHERE NOT EXISTS (SELECT FROM tierkeeper.marker AS m WHERE m.batch = b.batch)
   AND NOT EXISTS (SELECT FROM tierkeeper.ledger AS l WHERE l.batch = b.batch)
 
 -- name: extent
--- Ages before the year 1 are no dates in Python; a filter on age only saves time, so there it is left out.
+-- Ages before the year 1 are no dates in Python, nor are those behind the year 9999, and NULL is in no range: a filter on age
+-- only saves time, so there it is left out.
 SELECT count(*), {fingerprint}::text,
-       CASE WHEN min({age}) >= '0001-01-02' THEN min({age})::timestamptz END,
-       CASE WHEN max({age}) >= '0001-01-02' THEN max({age})::timestamptz END,
+       CASE WHEN count({age}) = count(*) AND min({age}) >= '0001-01-02' AND min({age}) < '9999-12-31' THEN min({age})::timestamptz END,
+       CASE WHEN count({age}) = count(*) AND max({age}) >= '0001-01-02' AND max({age}) < '9999-12-31' THEN max({age})::timestamptz END,
        pg_relation_filenode({regclass}::regclass)::bigint,
        (SELECT count(*) FROM tierkeeper.ledger
         WHERE schema_name = {schema} AND table_name = {name} AND state IN ('copied', 'done'))

@@ -118,6 +118,51 @@ BEGIN
 END
 $guard$
 
+-- name: refuse_reference_in_flight
+CREATE OR REPLACE FUNCTION tierkeeper.refuse_reference_in_flight() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $guard$
+DECLARE
+    asked record;
+    in_flight boolean;
+BEGIN
+    -- A copy that a row refers to could not be taken back: what its foreign key does on DELETE would be done to that row. This runs
+    -- behind the foreign key's own check, which has locked the copy: it is undone by nobody before this transaction has ended.
+    IF NOT EXISTS (SELECT FROM tierkeeper.ledger WHERE state = 'copied' AND copy_xid <> pg_current_xact_id()) THEN
+        RETURN NULL;
+    END IF;
+    FOR asked IN
+        SELECT f.conname, n.nspname, p.relname,
+               (SELECT string_agg(
+                    format('parent.%I OPERATOR(%I.%s) ($1).%I', theirs.attname, ns.nspname, o.oprname, ours.attname), ' AND ')
+                FROM unnest(f.conkey, f.confkey, f.conpfeqop) AS k (ours, theirs, operator)
+                JOIN pg_attribute AS ours ON ours.attrelid = f.conrelid AND ours.attnum = k.ours
+                JOIN pg_attribute AS theirs ON theirs.attrelid = f.confrelid AND theirs.attnum = k.theirs
+                JOIN pg_operator AS o ON o.oid = k.operator
+                JOIN pg_namespace AS ns ON ns.oid = o.oprnamespace) AS meets
+        FROM pg_constraint AS f
+        JOIN pg_class AS p ON p.oid = f.confrelid
+        JOIN pg_namespace AS n ON n.oid = p.relnamespace
+        WHERE f.contype = 'f' AND f.conrelid = TG_RELID
+          AND (n.nspname, p.relname) IN (SELECT schema_name, table_name FROM tierkeeper.ledger WHERE state = 'copied')
+    LOOP
+        EXECUTE format(
+            'SELECT EXISTS (SELECT FROM ONLY %I.%I AS parent JOIN tierkeeper.ledger AS l ON l.copy_xid::xid = parent.xmin '
+            'WHERE l.state = ''copied'' AND l.copy_xid <> pg_current_xact_id() AND %s)', asked.nspname, asked.relname, asked.meets
+        ) INTO in_flight USING NEW;
+        IF in_flight THEN
+            RAISE EXCEPTION USING
+                ERRCODE = 'object_in_use',
+                MESSAGE = format(
+                    '%s of %I.%I refused: by %I it refers to a row of %I.%I that tierkeeper is moving here',
+                    TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME, asked.conname, asked.nspname, asked.relname),
+                HINT = 'Wait until the move has settled (tierkeeper status shows it).';
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END
+$guard$
+
 -- name: refuse_copy_in_flight
 CREATE OR REPLACE FUNCTION tierkeeper.refuse_copy_in_flight() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -131,6 +131,20 @@ FOR EACH ROW WHEN (OLD.tableoid::text <> ALL (string_to_array(coalesce(current_s
 EXECUTE FUNCTION tierkeeper.refuse_copy_in_flight();
 ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}
 
+-- name: reference_guard
+-- Its name is behind that of the foreign key's own trigger, and so is its turn.
+DROP TRIGGER IF EXISTS {trigger} ON {table};
+CREATE TRIGGER {trigger} AFTER INSERT OR UPDATE ON {table}
+FOR EACH ROW EXECUTE FUNCTION tierkeeper.refuse_reference_in_flight();
+ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}
+
+-- name: late_reference_guard
+-- As late as a foreign key's own check may be.
+DROP TRIGGER IF EXISTS {trigger} ON {table};
+CREATE CONSTRAINT TRIGGER {trigger} AFTER INSERT OR UPDATE ON {table} DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW EXECUTE FUNCTION tierkeeper.refuse_reference_in_flight();
+ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}
+
 -- name: truncate_guard
 CREATE OR REPLACE TRIGGER {trigger} BEFORE TRUNCATE ON {table}
 FOR EACH STATEMENT EXECUTE FUNCTION tierkeeper.refuse_copy_in_flight();
