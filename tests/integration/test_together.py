@@ -75,7 +75,7 @@ def everything_there(conn: Connection, name: TableName) -> DestinationTable:
 
 def kept(conn: Connection, name: TableName) -> object:
     """What the server keeps for a table; in which order it tells of the parts does not matter."""
-    *sums, correlations = pacing._kept(conn, name) or (None,)
+    *sums, correlations = pacing.kept_of(conn, name) or (None,)
     return sums, sorted(correlations or (), key=str)
 
 
