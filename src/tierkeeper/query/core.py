@@ -11,7 +11,9 @@ from psycopg import pq, sql
 
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres import shapes
 from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 from tierkeeper.query.functions import numeric_of
 from tierkeeper.query.model import PLACE, ColumnFacts, Constant, Facts, Output, PgType, Plan, TableFacts, refuse
@@ -54,8 +56,12 @@ def _unfit(error: psycopg.Error) -> psycopg.Error | UsageError:
 
 
 def _refuses(error: psycopg.Error) -> bool:
-    """Whether it is the statement that is wrong. Of a lost link no server says anything, so that it has no SQLSTATE."""
-    return bool(error.sqlstate) and not isinstance(error, psycopg.OperationalError)
+    """Whether it is the statement that is wrong. Of a lost link no server says anything, so that it has no SQLSTATE.
+
+    Class 25 is of the transaction: that it only reads, or that it lasted too long.
+    """
+    state = error.sqlstate or ""
+    return bool(state) and not state.startswith("25") and not isinstance(error, psycopg.OperationalError)
 
 
 Reached = tuple[frozenset[TableName], frozenset[TableName]]
@@ -137,6 +143,20 @@ def _constants(cur: psycopg.Cursor, constants: Sequence[str]) -> dict[str, Const
         raise _unfit(error) from error
     values = [None if v is None else str(v) for v in row or ()]
     return {c: Constant(values[2 * i] or "", values[2 * i + 1]) for i, c in enumerate(constants)}
+
+
+def keys_there(core: Cursor, table: TableName, keys: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The key's columns, and which of `keys` Core's snapshot has."""
+    shape = shapes.read(core.connection, table)
+    types = {c.name: c.type for c in shape.columns}
+    equal = sql.SQL(" AND ").join(
+        sql.SQL("t.{} = (given.key ->> {})::{}").format(sql.Identifier(k), sql.Literal(i), sql.SQL(types[k]))
+        for i, k in enumerate(shape.key)
+    )
+    statement = sql.SQL(
+        "SELECT given.key::text FROM unnest({}::jsonb[]) AS given (key) WHERE EXISTS (SELECT FROM {} t WHERE {})"
+    ).format(sql.Literal(keys), sql.Identifier(table.schema, table.name), equal)  # a name may hold a %
+    return shape.key, [str(row[0]) for row in core.execute(statement)]
 
 
 def confirm(cur: psycopg.Cursor, statement: Statement, plan: Plan, described: Sequence[tuple[str, int]]) -> None:

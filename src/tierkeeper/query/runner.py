@@ -19,7 +19,7 @@ from tierkeeper.kernel.ports import ScanSegment, SegmentContent, SegmentScan
 from tierkeeper.kernel.tables import Followed, TableName, TableShape
 from tierkeeper.postgres import followed, shapes
 from tierkeeper.postgres.arrow import snapshot_reader
-from tierkeeper.postgres.link import Connection, Link, transaction, translated
+from tierkeeper.postgres.link import Connection, Link, transaction, translate
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 from tierkeeper.query import core as at_core
@@ -156,8 +156,7 @@ class FastDoor:
     @contextmanager
     def _reading(self, conn: Connection, link: Link) -> Iterator[Cursor]:
         """One read-only snapshot that the server ends by itself when the reader's time is over."""
-        place = f"tiers.{link.tier} ({link.shown})"
-        with _as_setup(place), transaction(conn, isolation="repeatable read", read_only=True) as cur:
+        with _told_of(link), transaction(conn, isolation="repeatable read", read_only=True) as cur:
             milliseconds = str(int(self._timeout_seconds * 1000))
             cur.execute(_SQL["settings"], {"milliseconds": milliseconds})
             if conn.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
@@ -230,19 +229,10 @@ class FastDoor:
         for name in tables:
             if name not in known:
                 continue
-            shape = shapes.read(core.connection, name)
-            types = {c.name: c.type for c in shape.columns}
-            equal = sql.SQL(" AND ").join(
-                sql.SQL("t.{} = (given.key ->> {})::{}").format(sql.Identifier(k), sql.Literal(i), sql.SQL(types[k]))
-                for i, k in enumerate(shape.key)
-            )
-            both = core.execute(
-                sql.SQL(
-                    "SELECT given.key::text FROM unnest({}::jsonb[]) AS given (key) WHERE EXISTS (SELECT FROM {} t WHERE {})"
-                ).format(sql.Literal(known[name]), sql.Identifier(name.schema, name.name), equal)  # a name may hold a %
-            ).fetchall()
+            with _told_of(self._core):
+                key, both = at_core.keys_there(core, name, known[name])
             if both:
-                taken.conflicts[name] = (shape.key, [str(r[0]) for r in both])
+                taken.conflicts[name] = (key, both)
 
     # Reading and finishing
 
@@ -371,17 +361,25 @@ def _as_today(content: SegmentContent, segment: ScanSegment, scan: Scan, snapsho
 
 
 @contextmanager
-def _as_setup(place: str) -> Iterator[None]:
-    """A tier without our schema was not set up; a server that ends a reader found it too slow."""
+def _told_of(link: Link) -> Iterator[None]:
+    """Tells the driver's errors as this tier's. They lie within each other: what an inner one has told keeps its place."""
     try:
-        with translated(place):
-            yield
-    except TierkeeperError as error:
-        cause = error.__cause__
-        if isinstance(cause, psycopg.Error) and cause.sqlstate in _MISSING and "tierkeeper." in str(cause):
-            raise UsageError(place, "the tierkeeper schema is missing here", "Run tierkeeper setup --apply") from cause
-        if isinstance(cause, psycopg.Error) and cause.sqlstate == _WRITES:
-            raise UsageError(place, f"the statement does more than read ({error.cause})", "Run it on that server") from cause
-        if isinstance(cause, psycopg.Error) and cause.sqlstate in _TOO_LONG:
-            raise NotNow(place, "it took longer than query.timeout", "Ask for less, or raise query.timeout") from cause
-        raise
+        yield
+    except psycopg.Error as error:
+        raise _told(error, _place(link)) from error
+
+
+def _told(error: psycopg.Error, place: str) -> TierkeeperError:
+    """A tier without our schema was not set up; a server that ends a reader found it too slow."""
+    told = translate(error, place)
+    if error.sqlstate in _MISSING and "tierkeeper." in str(error):
+        return UsageError(place, "the tierkeeper schema is missing here", "Run tierkeeper setup --apply")
+    if error.sqlstate == _WRITES:
+        return UsageError(place, f"the statement does more than read ({told.cause})", "Run it on that server")
+    if error.sqlstate in _TOO_LONG:
+        return NotNow(place, "it took longer than query.timeout", "Ask for less, or raise query.timeout")
+    return told
+
+
+def _place(link: Link) -> str:
+    return f"tiers.{link.tier} ({link.shown})"

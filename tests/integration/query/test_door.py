@@ -12,12 +12,15 @@ import pytest
 from psycopg import Cursor
 
 from integration.query.world import build, set_up
-from support import Tiers
+from support import Tiers, TiersFactory, tierkeeper_toml
+from tierkeeper.compose import open_keeper
+from tierkeeper.config import load
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.errors import Failed, NotNow, UsageError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.link import Connection, Link
+from tierkeeper.postgres.session import Cursor as SessionCursor
 from tierkeeper.query import core as at_core
 from tierkeeper.query import runner
 from tierkeeper.query.engine import Engine
@@ -196,11 +199,42 @@ def test_a_tier_that_is_away_is_no_partial_answer(items: Tiers, gone: str) -> No
         door(away).query(SUM)
 
 
-def test_a_tier_that_was_not_set_up_is_named(items: Tiers) -> None:
+@pytest.mark.parametrize("tier", ["core", "main", "archive"])
+def test_a_tier_that_was_not_set_up_is_named(make_tiers: TiersFactory, tier: str) -> None:
+    tiers = make_tiers(core="events")
+    policy = {"name": "public.events", "age": "at", "core": "1 day"}
+    keeper = open_keeper(load(tierkeeper_toml(tiers, [policy]), {}, tiers.home), environment=tiers.environment)
+    asked = "select count(*) from events"
+    with pytest.raises(UsageError, match=r"^tiers\.core .*Run tierkeeper setup --apply"):
+        keeper.query(asked)
+    keeper.setup(apply=True)
+    with closing({"core": tiers.core, "main": tiers.main, "archive": tiers.catalog}[tier].connect("test")) as conn:
+        conn.execute("DROP SCHEMA tierkeeper CASCADE")
+    with pytest.raises(UsageError, match=rf"^tiers\.{tier} .*schema is missing here.*Run tierkeeper setup --apply"):
+        keeper.query(asked)
+
+
+@pytest.mark.parametrize("slow", ["core", "main"])
+def test_a_tier_that_took_too_long_is_named(items: Tiers, slow: str) -> None:
+    with closing({"core": items.core, "main": items.main}[slow].connect("test")) as conn, conn.transaction():
+        conn.execute("LOCK TABLE tierkeeper.marker")
+        with pytest.raises(NotNow, match=rf"^tiers\.{slow} .*longer than query\.timeout"):
+            door(items, timeout_seconds=0.7).query(SUM)
+
+
+def test_a_core_that_is_asked_about_a_conflict_for_too_long_is_named(items: Tiers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Main is being read meanwhile, and is not to blame."""
+    as_it_is = at_core.keys_there
+
+    def slowly(core: SessionCursor, table: TableName, keys: list[str]) -> tuple[tuple[str, ...], list[str]]:
+        core.execute("SELECT pg_sleep(5)")
+        return as_it_is(core, table, keys)
+
+    monkeypatch.setattr(at_core, "keys_there", slowly)
     with closing(items.main.connect("test")) as main:
-        main.execute("DROP SCHEMA tierkeeper CASCADE")
-    with pytest.raises(UsageError, match="tierkeeper setup --apply"):
-        door(items).query(SUM)
+        main.execute("INSERT INTO tierkeeper.conflict (schema_name, table_name, key) VALUES ('public', 'items', '[\"1\"]')")
+    with pytest.raises(NotNow, match=r"^tiers\.core .*longer than query\.timeout"):
+        door(items, timeout_seconds=0.7).query(SUM)
 
 
 def test_what_core_can_answer_alone_goes_there_as_it_is(items: Tiers) -> None:
