@@ -230,7 +230,9 @@ def asked(keeper: Keeper, statement: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 22))])
-@pytest.mark.parametrize(("source", "destination"), [("core", "main"), ("main", "archive"), ("main", "core")])
+@pytest.mark.parametrize(
+    ("source", "destination"), [("core", "main"), ("main", "archive"), pytest.param("main", "core", marks=pytest.mark.long)]
+)
 def test_writers_of_a_graph_lose_nothing(tiers: Tiers, source: Tier, destination: Tier, seed: int) -> None:
     """I1, I2, I4: each row is once where it was written or where it went, with its parent, and a reader sees each once.
 
