@@ -9,13 +9,14 @@ import shutil
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 
@@ -195,7 +196,27 @@ def some_age(chance: random.Random, until: datetime) -> datetime:
     return FIRST + timedelta(seconds=chance.randrange(int((until - FIRST).total_seconds())))
 
 
-class Writer:
+class Beside(ABC):
+    """Somebody who is at work in a thread of his own while the block runs."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @abstractmethod
+    def _work(self) -> None:
+        """Until `_ended` is set."""
+
+
+class Writer(Beside):
     """One of the application's sessions: it inserts old rows and young ones, updates (across the cutoff, the key), deletes.
 
     It writes in Core, and to rows that have left Core at Main. What it cannot write (a copy in flight, a row in the
@@ -206,17 +227,9 @@ class Writer:
         self._world, self._table, self._chance, self._tally = world, table, chance, tally
         self._truth = world.truths[table]
         self._sessions: dict[Tier, Connection] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._write)
+        super().__init__()
 
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _write(self) -> None:
+    def _work(self) -> None:
         while not self._ended.wait(0.02):
             kind, tag, value = self._draw()
             write = self._truth.begin(tag, value)
@@ -278,24 +291,15 @@ class Writer:
         return conn
 
 
-class Reader:
+class Reader(Beside):
     """Asks `tierkeeper query` for the whole table, over and over and once at the end, and compares each answer (I2)."""
 
     def __init__(self, world: World, table: str, tally: Tally) -> None:
         self._world, self._table, self._tally = world, table, tally
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._read)
         self.wrong: list[str] = []
+        super().__init__()
 
-    def __enter__(self) -> "Reader":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _read(self) -> None:
+    def _work(self) -> None:
         while not self._ended.wait(0.1):
             self._ask()
         if not any(self._ask() for _ in range(10)):

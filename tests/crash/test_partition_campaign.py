@@ -4,7 +4,6 @@ Everything is drawn from a seed. The oracle is what the application's own transa
 """
 
 import random
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ import psycopg
 import pytest
 
 import processes
-from campaign import CORE_UNTIL, Reader, Tally, Writer, some_age
+from campaign import CORE_UNTIL, Beside, Reader, Tally, Writer, some_age
 from support import Tiers, eventually, tierkeeper_toml
 from tierkeeper.compose import open_keeper
 from tierkeeper.config import load
@@ -167,21 +166,13 @@ class PartitionedWriter(Writer):
             return False
 
 
-class Owner:
+class Owner(Beside):
     """Takes partitions off and puts them back, and makes those anew that were dropped."""
 
     def __init__(self, world: World, tally: Tally) -> None:
         self._world, self._tally = world, tally
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._work)
         self.wrong: list[str] = []
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
+        super().__init__()
 
     def _work(self) -> None:
         with closing(self._world.connect("core")) as conn:

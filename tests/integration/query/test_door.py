@@ -313,9 +313,7 @@ def test_a_core_that_goes_away_while_it_is_asked_is_no_fault_of_the_statement(
 
     def struck(*asked: object) -> object:
         with closing(items.core.connect("test")) as core:
-            core.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'tierkeeper query'"
-            )
+            core.execute(END_READERS)
         return as_it_is(*asked)
 
     monkeypatch.setattr(at_core, step, struck)
