@@ -5,11 +5,11 @@ It uses the keeper as the command line does. What is lost or doubled is counted 
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import Settings
@@ -18,14 +18,19 @@ from tierkeeper.demo.oracle import Original
 from tierkeeper.demo.runtime import workspace
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.clock import FixedDay
-from tierkeeper.kernel.errors import Failed
+from tierkeeper.kernel.errors import Failed, NotNow
 from tierkeeper.kernel.ports import Progress, Stop
 from tierkeeper.kernel.results import DemoResult, DemoTier, QuotaResult
 from tierkeeper.kernel.tables import TableName
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 TODAY: Final = datetime(2014, 1, 1, tzinfo=UTC)
 SEGMENT_ROWS: Final = 60_000  # several segments out of half a year of flights, so that there is a catalog to see
 RESTORED_MONTH: Final = (2013, 2)
+READER_SECONDS: Final = 5  # rows rest that long at Main; the question takes less than one where nothing else is at work
+QUESTIONS: Final = 3  # how often a machine that is busy with something else is asked
 
 _FLIGHTS: Final = TableName("public", "flights")
 _RESTORED: Final = "public.flights_february"
@@ -90,7 +95,7 @@ def _cycle(
             _FLIGHTS, to=_RESTORED, since=datetime(year, month, 1, tzinfo=UTC), until=datetime(year, month + 1, 1, tzinfo=UTC)
         )
     with watch("query", "asking one question over all tiers"):
-        answer = keeper.query(_QUESTION)
+        answer = _asked(keeper)
     with watch("proof", "counting every row against the original"):
         keeper.archive_restore(_FLIGHTS, to=str(export))
         parts = {"archive": oracle.read_file(export)}
@@ -118,6 +123,14 @@ def _cycle(
     )
 
 
+def _asked(keeper: Keeper) -> "pa.Table":
+    """The answer; to "not now" the remedy is to ask again. Raises NotNow after the last of QUESTIONS."""
+    for _ in range(QUESTIONS - 1):
+        with suppress(NotNow):
+            return keeper.query(_QUESTION)
+    return keeper.query(_QUESTION)
+
+
 def _settings(folder: Path, core: EmbeddedPostgres, main: EmbeddedPostgres, catalog: EmbeddedPostgres) -> Settings:
     (folder / "store").mkdir()
 
@@ -135,7 +148,7 @@ def _settings(folder: Path, core: EmbeddedPostgres, main: EmbeddedPostgres, cata
                 {"name": "public.flights", "age": "time_hour", "core": "90 days", "main": "180 days"},
                 *({"name": f"public.{name}", "mode": "mirror"} for name in ("airlines", "airports", "planes", "weather")),
             ],
-            "query": {"timeout": "3 seconds"},
+            "query": {"timeout": f"{READER_SECONDS} seconds"},
         }
     )
 
