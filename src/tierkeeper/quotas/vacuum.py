@@ -18,6 +18,8 @@ _LOCKED: Final = "55P03"
 _WARNING: Final = "01000"
 TRIES: Final = 3  # an autovacuum of the rows just deleted holds the table for a moment, too
 TRY_SECONDS: Final = 0.4
+PROBES: Final = 50  # as VACUUM asks for the lock that cuts a tail: often, since between short transactions it is free for moments
+PROBE_SECONDS: Final = 0.05
 HELD: Final = "the application holds a lock on it, so that its space comes back with a later run"
 
 
@@ -51,9 +53,9 @@ def can_be_cut(conn: Connection, table: TableName, clock: Clock) -> bool:
     It is given back at once, and waits for nobody, so that nobody waits behind it.
     """
     statement = sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE NOWAIT").format(sql.Identifier(table.schema, table.name))
-    for attempt in range(TRIES):
+    for attempt in range(PROBES):
         if attempt:
-            clock.sleep(TRY_SECONDS)
+            clock.sleep(PROBE_SECONDS)
         try:
             with transaction(conn) as cur:
                 cur.execute(statement)
