@@ -1,0 +1,138 @@
+"""The only place that wires objects together: from settings to a keeper. It decides nothing and opens nothing by itself."""
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, cast
+
+from tierkeeper.compose.archive import ArchiveKeeper
+from tierkeeper.config import Settings
+from tierkeeper.kernel.clock import Clock, SystemClock
+from tierkeeper.kernel.errors import Faults
+from tierkeeper.kernel.limits import BATCH_ROWS, SEGMENT_ROWS
+from tierkeeper.kernel.policy import Tier
+from tierkeeper.kernel.ports import Progress, Stop
+from tierkeeper.kernel.results import CheckResult, HealthItem, MovePlan, MoveResult, QuotaResult, StatusResult
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.mover.request import Bounds, Request
+from tierkeeper.mover.service import MoveService
+from tierkeeper.quotas.runner import QuotaManager, Thresholds
+from tierkeeper.setup import checks, status
+from tierkeeper.tiers.tier import Tier as TierFacts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def open_keeper(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    environment: Mapping[str, str] | None = None,
+    batch_rows: int = BATCH_ROWS,
+    segment_rows: int = SEGMENT_ROWS,
+) -> "Keeper":
+    """A keeper of the configured tiers. No connection is made before it is asked for something."""
+    return Keeper(
+        settings,
+        clock=clock or SystemClock(),
+        progress=progress or _silent,
+        stop=stop or _never,
+        environment=os.environ if environment is None else environment,
+        bounds=Bounds(settings.query.timeout.seconds, batch_rows, segment_rows),
+    )
+
+
+class Keeper(ArchiveKeeper):
+    """Everything a user can ask for, on the configured tiers. Each call opens what it needs and closes it again."""
+
+    def check(self) -> CheckResult:
+        """Looks at everything. Raises Faults, all at once, each with its remedy."""
+        report = checks.check(cast("dict[str, TierFacts]", self._tiers), self._policies, self._probe_store)
+        if report.errors:
+            raise Faults(report.errors)
+        notes = report.notes if self._key_present else [*report.notes, "the archive has no key yet: setup --apply makes one"]
+        return CheckResult(ok=True, checks=report.checks, notes=notes)
+
+    def status(self) -> StatusResult:
+        """Tiers and tables as they are; a tier that is away is a line of it."""
+        return status.status(
+            cast("dict[str, TierFacts]", self._tiers),
+            self._policies,
+            store_bytes=self._store_bytes,
+            archive_rows=self.archive.rows_by_table,
+            start_at=self._settings.quotas.start_at,
+        )
+
+    def health(self) -> list[HealthItem]:
+        """The tiers and the store, asked once."""
+        found = self.status().tiers
+        return [HealthItem(name=n, healthy=t.healthy, cause=t.cause, remedy=t.remedy) for n, t in found.items()]
+
+    def quota(self, dry_run: bool = False, *, allow_rewrite: bool = False) -> QuotaResult:
+        """The quota manager's run. Raises UsageError, before anything moves, where the tiers are not who they should be.
+
+        `allow_rewrite` (else `[quotas] allow_rewrite`): VACUUM FULL may lock a table, and scratch space may exceed the quota.
+        """
+        quotas = self._settings.quotas
+        self._set_up((), frozenset(("core", "main")), apply=not dry_run)
+        manager = QuotaManager(
+            self._tiers,
+            self._policies,
+            _Moves(self._mover),
+            store_bytes=self._store_bytes,
+            thresholds=Thresholds(
+                quotas.start_at,
+                quotas.stop_at,
+                self._bounds.longest_reader_seconds,
+                may_rewrite=allow_rewrite or quotas.allow_rewrite,
+            ),
+            audit=self._audit,
+            clock=self._clock,
+            stop=self._stop,
+        )
+        return manager.run(dry_run=dry_run)
+
+    def query(self, sql: str) -> "pa.Table":
+        """The answer over every tier, each row once (I2)."""
+        from tierkeeper.query.runner import FastDoor
+
+        door = FastDoor(
+            self.links["core"],
+            self.links["main"],
+            self.links["archive"],
+            self._policies,
+            timeout_seconds=self._bounds.longest_reader_seconds,
+            archive=self.archive.scan(),
+        )
+        return door.query(sql)
+
+    def _probe_store(self) -> str:
+        self._store_bytes()
+        return self.archive.probe()
+
+
+class _Moves:
+    """The mover as the quota manager's port."""
+
+    def __init__(self, service: MoveService) -> None:
+        self._service = service
+
+    def move(
+        self, table: TableName, source: Tier, destination: Tier, *, before: datetime | None = None, limit: int | None = None
+    ) -> MoveResult:
+        return self._service.move(Request(table, source, destination, before, limit=limit, as_room_allows=True))
+
+    def plan(self, table: TableName, source: Tier, destination: Tier) -> MovePlan:
+        return self._service.plan(Request(table, source, destination, as_room_allows=True))
+
+
+def _silent(what: str, done: int, total: int | None) -> None:
+    """Progress that nobody watches."""
+
+
+def _never() -> str | None:
+    """A run that nothing asks to end."""
+    return None

@@ -1,0 +1,103 @@
+"""The archive's part of a keeper: what `tierkeeper archive` asks for, wired to the mover and the audit."""
+
+from contextlib import ExitStack, closing
+from datetime import datetime
+
+from tierkeeper.compose.moving import MovingKeeper
+from tierkeeper.kernel.errors import Faults, NotNow, TierkeeperError, each
+from tierkeeper.kernel.policy import Tier
+from tierkeeper.kernel.results import (
+    ArchiveRunResult,
+    MovePlan,
+    MoveResult,
+    RestoreResult,
+    SegmentDetail,
+    SegmentResult,
+    VerifyResult,
+    told,
+)
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.link import translated
+from tierkeeper.tiers import profile, usage
+
+
+class ArchiveKeeper(MovingKeeper):
+    """Writes, reads and proves the archive."""
+
+    def archive_run(self, table: TableName | None = None, before: datetime | None = None) -> ArchiveRunResult:
+        """Main -> Archive, by policy or up to `before`; every table of the policy unless one is named.
+
+        A table that must wait does not keep the others; raises its error where no other went on.
+        """
+        runs: list[MoveResult] = []
+        waiting: list[TierkeeperError] = []
+        for name in self._archived(table, before):
+            try:
+                runs.append(self.move(name, "main", "archive", before=before))
+            except TierkeeperError as error:
+                waiting.append(error)
+        if waiting and not runs:
+            raise waiting[0] if len(waiting) == 1 else Faults(each(waiting))
+        batches = [b for run in runs for b in run.batch_ids]
+        segments = self.archive.segments_of(batches) if batches else []
+        return ArchiveRunResult(runs=runs, segments=segments, errors=told(waiting))
+
+    def plan_archive(self, table: TableName | None = None, before: datetime | None = None) -> list[MovePlan]:
+        """What `archive_run` would do. Changes nothing."""
+        return [self.plan_move(name, "main", "archive", before=before) for name in self._archived(table, before)]
+
+    def archive_list(self, table: TableName | None = None) -> list[SegmentResult]:
+        """The segments, oldest rows first."""
+        return self.archive.list(table)
+
+    def archive_show(self, segment: str) -> SegmentDetail:
+        """One segment with what its signed manifest says."""
+        return self.archive.show(segment)
+
+    def archive_verify(self, segment: str | None = None) -> VerifyResult:
+        """Reads every segment, or one, whole from the store and compares it with its signed manifest."""
+        return self.archive.verify(segment)
+
+    def archive_restore(
+        self,
+        table: TableName,
+        *,
+        to: str,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        segment: str | None = None,
+        tier: Tier = "main",
+    ) -> RestoreResult:
+        """Rows of the archive as a new table in `tier`, or as a file, which changes no tier and needs none but the archive."""
+        from tierkeeper.archive.restore import names_a_file
+
+        if not names_a_file(to):
+            self._check_writable(tier)
+        detail = {"to": to, "since": since, "until": until, "segment": segment}
+        with ExitStack() as stack:
+            note = None
+            try:
+                note = stack.enter_context(self._audit.action("restore", str(table), detail))
+            except NotNow:
+                if not names_a_file(to):
+                    raise
+            result = self.archive.restore(table, since=since, until=until, segment=segment, to=to, target=self.links[tier])
+            if note is not None:
+                note(rows=result.rows)
+        return result
+
+    def _archived(self, table: TableName | None, before: datetime | None) -> list[TableName]:
+        """The tables to archive: the one that is named, else those of the policy that have reached Main and lead others."""
+        if table is not None:
+            return [table]
+        leading = [p for p in self._policies if p.mode == "move" and not p.follows]
+        asked = [p.name for p in leading if p.main is not None or before is not None]
+        with translated("tiers.main"), closing(self.links["main"].connect("archive")) as conn:
+            return [name for name in asked if usage.table_size(conn, name) is not None]
+
+    def _check_writable(self, tier: Tier) -> None:
+        """Raises UsageError or NotNow where nothing may be written to `tier`."""
+        with translated(f"tiers.{tier}"), closing(self.links[tier].connect("restore")) as conn:
+            refused = usage.refusal(usage.measure(conn, profile.SELF_HOSTED), f"tiers.{tier}", gives_only=False)
+        if refused is not None:
+            raise refused

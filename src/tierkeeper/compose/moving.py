@@ -1,0 +1,142 @@
+"""The setup and the mover, wired to the tiers and the archive."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tierkeeper.compose.wiring import Wiring
+from tierkeeper.crypto.keys import KeyRing
+from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError, each
+from tierkeeper.kernel.policy import TablePolicy, Tier
+from tierkeeper.kernel.ports import Destination
+from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult, told
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.units import Age
+from tierkeeper.mover.request import Request
+from tierkeeper.mover.service import MoveService
+from tierkeeper.objectstore.directory import DirectoryStore
+from tierkeeper.quotas.room import Room
+from tierkeeper.setup import runner
+
+if TYPE_CHECKING:
+    from tierkeeper.archive.service import Archive
+
+
+class MovingKeeper(Wiring):
+    """Sets tiers up and moves rows between them."""
+
+    def setup(self, apply: bool) -> SetupResult:
+        """What is missing, made if `apply`. Raises what keeps it from being made."""
+        return self._set_up(self._policies, frozenset(("core", "main", "archive")), apply=apply)
+
+    def move(
+        self,
+        table: TableName,
+        from_: Tier,
+        to: Tier,
+        *,
+        before: datetime | None = None,
+        older_than: Age | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+    ) -> MoveResult:
+        """Moves rows, after making what is missing at the destination."""
+        return self._mover.move(Request(table, from_, to, before, older_than, where, limit))
+
+    def plan_move(
+        self,
+        table: TableName,
+        from_: Tier,
+        to: Tier,
+        *,
+        before: datetime | None = None,
+        older_than: Age | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        explain: bool = False,
+    ) -> MovePlan:
+        """What `move` would do; `explain` says which rows it would leave, and why. Changes nothing."""
+        return self._mover.plan(Request(table, from_, to, before, older_than, where, limit), explain=explain)
+
+    @cached_property
+    def archive(self) -> "Archive":
+        from tierkeeper.archive.service import Archive
+
+        return Archive(
+            DirectoryStore(self._settings.store_path, self._clock),
+            self.links["archive"],
+            lambda: KeyRing.open(self._config_dir, self._environment),
+            self._clock,
+            source_marker=lambda batch_id: self._mover.marker("main", batch_id),
+        )
+
+    @cached_property
+    def _mover(self) -> MoveService:
+        return MoveService(
+            self._tiers,
+            self._policies,
+            bounds=self._bounds,
+            audit=self._audit,
+            clock=self._clock,
+            progress=self._progress,
+            stop=self._stop,
+            prepare=self._prepare,
+            archive=self._archive_destination,
+            room=Room(self._tiers["core"], self._settings.quotas.start_at),
+        )
+
+    def _archive_destination(self) -> AbstractContextManager[Destination]:
+        """Asked for by a run that needs it: the archive's libraries take most of a second to load."""
+        return self.archive.destination()
+
+    def _prepare(self, policies: Sequence[TablePolicy], source: Tier, destination: Tier, *, apply: bool) -> SetupResult:
+        mirrors = tuple(p for p in self._policies if p.mode == "mirror")
+        upward = (source, destination) == ("main", "core")
+        needed = [p.name for p in policies]
+        names = frozenset((source, destination))
+        return self._set_up((*mirrors, *policies), names, apply=apply, upward=upward, needed=needed)
+
+    def _set_up(
+        self,
+        policies: tuple[TablePolicy, ...],
+        names: frozenset[Tier],
+        *,
+        apply: bool,
+        upward: bool = False,
+        needed: Collection[TableName] = (),
+    ) -> SetupResult:
+        """Raises where every table must wait, or a `needed` one; else those that wait are told in the result.
+
+        On the way up each is needed: those that get a guard besides refer to rows that come.
+        """
+        links = {str(n): link for n, link in self.links.items() if n in names}
+        key_present = self._key_present if "archive" in names else True
+        schema = self.archive.schema if "archive" in names else {}
+        planned = runner.plan(links, policies, schema, key_present=key_present, upward=upward, facts=self._tiers)
+        _refuse_waiting(planned.waiting, needed, len(policies))
+        if apply:
+            done = runner.apply(planned, links, self._audit, self._make_key)
+        else:
+            shown = SetupResult(applied=False, steps=list(planned.steps), notes=list(planned.notes))
+            done = runner.Applied(shown, planned.waiting)
+        _refuse_waiting(done.waiting, done.waiting if upward else needed, len(policies))
+        return done.result.model_copy(update={"waiting": [str(t) for t in done.waiting], "errors": told(done.waiting.values())})
+
+    def _make_key(self) -> str:
+        written = self.archive.written_with()
+        if written is not None:
+            cause = f"it is missing, and the archive was written with key {written}, which no new one can replace"
+            remedy = "Put archive.key back, or the text of the recovery key into TIERKEEPER_KEY to read the archive"
+            raise UsageError("archive key", cause, remedy)
+        return KeyRing.create(self._config_dir, self._environment)[1]
+
+
+def _refuse_waiting(waiting: Mapping[TableName, TierkeeperError], needed: Collection[TableName], tables: int) -> None:
+    for table in needed:
+        if table in waiting:
+            raise waiting[table]
+    if waiting and len(waiting) == tables:
+        errors = each(waiting.values())
+        raise errors[0] if len(errors) == 1 else Faults(errors)

@@ -1,0 +1,65 @@
+"""What every part of a keeper stands on: settings, links, tiers, keys and the archive, each made when it is first needed."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from tierkeeper.config import Settings
+from tierkeeper.crypto.keys import KeyRing
+from tierkeeper.kernel.clock import Clock
+from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.policy import Tier
+from tierkeeper.kernel.ports import Progress, Stop
+from tierkeeper.mover.request import Bounds
+from tierkeeper.postgres.link import Link
+from tierkeeper.security.audit import PostgresAudit
+from tierkeeper.tiers import profile, usage
+from tierkeeper.tiers.tier import Tier as TierFacts
+
+if TYPE_CHECKING:
+    pass
+
+
+class Wiring:
+    """The configured tiers and all that reaches them. Constructing it reaches nothing."""
+
+    def __init__(
+        self, settings: Settings, *, clock: Clock, progress: Progress, stop: Stop, environment: Mapping[str, str], bounds: Bounds
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._progress = progress
+        self._stop = stop
+        self._environment = environment
+        self._bounds = bounds
+        self._policies = settings.policies()
+        self.links = cast("dict[Tier, Link]", settings.links())
+        self._audit = PostgresAudit(self.links["main"])
+
+    @cached_property
+    def _tiers(self) -> dict[Tier, TierFacts]:
+        quotas, configured = self._settings.quotas_bytes(), self._settings.tiers
+        names = {"core": configured.core.profile, "main": configured.main.profile, "archive": None}
+        return {tier: TierFacts(tier, link, quotas[tier], _profile(names[tier], tier)) for tier, link in self.links.items()}
+
+    @property
+    def _config_dir(self) -> Path:
+        """The user's configuration folder (XDG), where the archive's key lies."""
+        home = self._environment.get("XDG_CONFIG_HOME") or Path(self._environment.get("HOME") or Path.home()) / ".config"
+        return Path(home) / "tierkeeper"
+
+    @property
+    def _key_present(self) -> bool:
+        return KeyRing.present(self._config_dir, self._environment)
+
+    def _store_bytes(self) -> int:
+        """Raises UsageError where the store is no directory."""
+        path = self._settings.store_path
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"store {path}", "this is a file, not a directory", "Set ARCHIVE_PATH to a directory")
+        return usage.directory_bytes(path)
+
+
+def _profile(name: str | None, tier: Tier) -> profile.Profile:
+    return profile.SELF_HOSTED if name is None else profile.named(name, f"tiers.{tier}.profile")
