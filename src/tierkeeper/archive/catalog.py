@@ -15,6 +15,7 @@ from tierkeeper.archive.model import Manifest, Segment, SegmentState
 from tierkeeper.kernel.errors import Failed, Fenced, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, ScanSegment
+from tierkeeper.kernel.results import ReadingStatus
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.link import Connection, Isolation, Link, transaction, translated
 from tierkeeper.postgres.statements import load
@@ -157,6 +158,12 @@ class Catalog:
             end = cur.execute(_SQL["chain_end"]).fetchone()
         return segments, end[0] if end else None
 
+    def chain_at(self, position: int) -> tuple[int, str | None, str | None, str | None]:
+        """The chain's length, its first and its last manifest, and the one at `position`; None where there is none."""
+        with self.transaction(read_only=True) as cur:
+            row = cur.execute(_SQL["chain_at"], {"position": position}).fetchone()
+        return (int(row[0]), row[1], row[2], row[3]) if row else (0, None, None, None)
+
     def uncommitted(self) -> list[Segment]:
         """Sealed segments whose commit object may be missing from the store."""
         with self.transaction(read_only=True) as cur:
@@ -209,6 +216,13 @@ def rows_by_table(conn: Connection) -> dict[TableName, int]:
     """Rows of sealed segments, by table; through a connection that is open already."""
     with transaction(conn, read_only=True) as cur:
         return {TableName(str(s), str(t)): int(n) for s, t, n in cur.execute(_SQL["rows_by_table"])}
+
+
+def reading(conn: Connection) -> ReadingStatus:
+    """How far the segments were read back; through a connection that is open already."""
+    with transaction(conn, read_only=True) as cur:
+        segments, unread, oldest = cur.execute(_SQL["reading"]).fetchone() or (0, 0, None)
+    return ReadingStatus(segments=segments, unread=unread, oldest_read_at=oldest)
 
 
 _COMPARE: Final = "Stop archiving and run `tierkeeper archive verify`: the catalog may have been put back from a backup"

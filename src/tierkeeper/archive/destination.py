@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from tierkeeper.archive import segment as format_
 from tierkeeper.archive.catalog import Catalog
+from tierkeeper.archive.checkpoint import Watch
 from tierkeeper.archive.lossless import arrow_schema
 from tierkeeper.archive.model import Commit, Contents, Manifest, Segment, WrappedKey
 from tierkeeper.archive.reading import check_content
@@ -57,12 +58,20 @@ class ArchiveDestination:
     tier: Tier = "archive"
 
     def __init__(
-        self, store: Store, catalog: Link, keys: Callable[[], KeyRing], clock: Clock, scratch: Path | None = None
+        self,
+        store: Store,
+        catalog: Link,
+        keys: Callable[[], KeyRing],
+        clock: Clock,
+        *,
+        watch: Watch | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self._store = store
         self._catalog = Catalog(catalog)
         self._keys = keys
         self._clock = clock
+        self._watch = watch or Watch(self._catalog, clock, None)
         self._scratch = scratch
 
     def open(self, batch: Batch) -> LedgerRow:
@@ -70,7 +79,12 @@ class ArchiveDestination:
         return self.open_all([batch])[0]
 
     def open_all(self, batches: Sequence[Batch]) -> list[LedgerRow]:
-        """See `Destination.open_all`. Raises UsageError if the newest segment has another key, Failed in another store."""
+        """See `Destination.open_all`. Raises UsageError if the newest segment has another key, Failed in another store.
+
+        Failed as well where the archive is older than this machine remembers it.
+        """
+        self._watch.require(self._catalog.place)
+        self._watch.remember()
         newest = self._catalog.newest()
         if newest is not None:
             self._same_store(newest[1])
@@ -141,6 +155,7 @@ class ArchiveDestination:
             raise Failed(self._catalog.place, cause, remedy)
         reach(Point.DONE)
         self._put_missing_commits()
+        self._watch.remember()
 
     def undo(self, batch_id: UUID) -> None:
         """See `Destination.undo`. The manifest stays: those after it are chained to it."""

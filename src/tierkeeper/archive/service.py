@@ -15,16 +15,18 @@ import pyarrow as pa
 
 from tierkeeper.archive import restore as restoring
 from tierkeeper.archive import verify as verifying
-from tierkeeper.archive.catalog import SCHEMA, Catalog, rows_by_table, scan_segments
+from tierkeeper.archive.catalog import SCHEMA, Catalog, reading, rows_by_table, scan_segments
+from tierkeeper.archive.checkpoint import Checkpoints, Watch
 from tierkeeper.archive.destination import ArchiveDestination
 from tierkeeper.archive.model import Segment
 from tierkeeper.archive.reading import SegmentReader
 from tierkeeper.archive.segment import OpenSegment
+from tierkeeper.archive.verify import Sample
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.ports import ScanSegment
-from tierkeeper.kernel.results import RestoreResult, SegmentDetail, SegmentResult, VerifyResult
+from tierkeeper.kernel.results import ReadingStatus, RestoreResult, SegmentDetail, SegmentResult, VerifyResult
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.objectstore.port import Store
 from tierkeeper.postgres.link import Connection, Link
@@ -36,7 +38,7 @@ class Archive:
     """Store, catalog and keys together. Constructing it reaches none of them; `keys` is asked when a key is needed.
 
     `source_marker` gives the marker of a batch in the tier that its rows came from: it alone says whether a segment counts
-    that an interrupted run left `copied`.
+    that an interrupted run left `copied`. `checkpoints`: where this machine remembers how far the archive had come.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Archive:
         clock: Clock,
         *,
         source_marker: Callable[[UUID], str | None],
+        checkpoints: Checkpoints | None = None,
         scratch: Path | None = None,
     ) -> None:
         self._source_marker = source_marker
@@ -54,6 +57,7 @@ class Archive:
         self._link = catalog
         self._catalog = Catalog(catalog)
         self._keys = keys
+        self._watch = Watch(self._catalog, clock, checkpoints)
         self._clock = clock
         self._scratch = scratch
 
@@ -70,7 +74,7 @@ class Archive:
     @contextmanager
     def destination(self) -> Iterator[ArchiveDestination]:
         """The archive's side of a move."""
-        yield ArchiveDestination(self._store, self._link, self._keys, self._clock, self._scratch)
+        yield ArchiveDestination(self._store, self._link, self._keys, self._clock, watch=self._watch, scratch=self._scratch)
 
     def scan(self) -> "ArchiveScan":
         """The archive as `query` reads it."""
@@ -88,6 +92,10 @@ class Archive:
     def rows_by_table(self, conn: Connection) -> dict[TableName, int]:
         """How many rows count in the archive, read from its catalog through `conn`."""
         return rows_by_table(conn)
+
+    def reading(self, conn: Connection) -> ReadingStatus:
+        """How far the segments were read back whole, from the archive's catalog through `conn`."""
+        return reading(conn)
 
     def segments_of(self, batch_ids: Sequence[str]) -> builtins.list[str]:
         """Ids of the segments that the batches became."""
@@ -116,12 +124,12 @@ class Archive:
             source=manifest.source,
             batch=str(manifest.batch),
             created_at=manifest.created_at,
-            verified_at=found[0].verified_at,
         )
 
-    def verify(self, segment: str | None = None) -> VerifyResult:
-        """Reads every segment, or one, back from the store whole; see `verify.verify`."""
-        return verifying.verify(self._store, self._catalog, self._keys, _id(segment))
+    def verify(self, segment: str | None = None, sample: str | None = None) -> VerifyResult:
+        """Reads every segment, one, or a share `n/t` of them, back from the store whole; see `verify.verify`."""
+        chosen = Sample.parse(sample) if sample is not None else None
+        return verifying.verify(self._store, self._catalog, self._keys, self._watch, segment_id=_id(segment), sample=chosen)
 
     def restore(
         self,
@@ -216,4 +224,5 @@ def _shown(segment: Segment) -> dict[str, Any]:
         "min_age": segment.min_age,
         "max_age": segment.max_age,
         "state": segment.state,
+        "verified_at": segment.verified_at,
     }

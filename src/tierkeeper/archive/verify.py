@@ -4,49 +4,164 @@ It trusts nothing but the key: not the store, and the catalog only where the sig
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fractions import Fraction
+from math import ceil
 from uuid import UUID
 
 from tierkeeper.archive.catalog import Catalog
+from tierkeeper.archive.checkpoint import Watch
 from tierkeeper.archive.model import Commit, Segment, parse_document
 from tierkeeper.archive.reading import SegmentReader, check_content
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.results import VerifyResult
-from tierkeeper.objectstore.port import ObjectMissing, Store
+from tierkeeper.objectstore.port import KINDS, Kind, ObjectMissing, Store
 
 _REMEDY = "Restore the store from its copy"
 
 
-def verify(store: Store, catalog: Catalog, keys: Callable[[], KeyRing], segment_id: UUID | None = None) -> VerifyResult:
-    """Checks every segment, or one, and notes in the catalog which were found good.
+@dataclass(frozen=True)
+class Sample:
+    """`share` of all segments, those that were read longest ago first: so the next ones are others, until all had their turn."""
 
-    Raises NotNow where the store or the catalog is away, UsageError for an unknown segment or a missing key: neither is damage.
+    share: Fraction
+
+    @classmethod
+    def parse(cls, text: str) -> "Sample":
+        """A share as `n/t`, 0 < n <= t. Raises UsageError."""
+        n, slash, t = text.partition("/")
+        if not (slash and n.isdecimal() and t.isdecimal() and 0 < int(n) <= int(t)):
+            remedy = "Write it as two whole numbers, such as 1/30: the thirtieth that was read longest ago"
+            raise UsageError("--sample", f"{text[:80]!r} is no share of the segments", remedy)
+        return cls(Fraction(int(n), int(t)))
+
+    def of(self, segments: Sequence[Segment]) -> set[UUID]:
+        """Ids of the segments whose turn it is; of any at least one."""
+        never = datetime.min.replace(tzinfo=UTC)
+        turns = sorted(segments, key=lambda s: (s.verified_at or never, s.position))
+        return {s.id for s in turns[: ceil(len(turns) * self.share)]}
+
+
+def verify(
+    store: Store,
+    catalog: Catalog,
+    keys: Callable[[], KeyRing],
+    watch: Watch,
+    *,
+    segment_id: UUID | None = None,
+    sample: Sample | None = None,
+) -> VerifyResult:
+    """Checks every segment, one, or a sample, and notes in the catalog which were found good.
+
+    Unless one is named, it also looks for the others' objects, and at the chain, at what this machine remembers of it, and at
+    what lies in the store besides. Raises NotNow where the store or the catalog is away, UsageError for an unknown segment or a
+    missing key: neither is damage.
     """
     keys()
-    committed = [] if segment_id else [info.key for info in store.list("commit")]  # before the catalog, which knows them sooner
+    listed = {} if segment_id else {kind: _listed(store, kind) for kind in KINDS}  # before the catalog, which knows them sooner
     chain, end = catalog.chain()
-    chosen = [s for s in chain if s.state != "undone" and segment_id in (None, s.id)]
+    counted = [s for s in chain if s.state != "undone"]
+    chosen = [s for s in counted if segment_id in (None, s.id)]
     if segment_id is not None and not chosen:
         raise UsageError(f"segment {segment_id}", "the archive has no such segment", "See `tierkeeper archive list`")
-    good: list[UUID] = []
-    missing: list[str] = []
-    damaged = [] if segment_id else [*_broken_chain(chain, end), *_unknown(committed, chain)]
+    whole = sample.of(chosen) if sample is not None else {s.id for s in chosen}
+    found = _Found()
+    if segment_id is None:
+        found.damaged += _broken_chain(chain, end)
+        found.damaged += [f"chain: {wrong}"] if (wrong := watch.wrong()) is not None else []
+        _strangers(store, keys(), listed, chain, found)
     for segment in chosen:
         try:
-            check(store, keys, segment)
+            if segment.id in whole:
+                check(store, keys, segment)
+            else:
+                _present(store, segment, listed)
         except (NotNow, UsageError):
             raise
         except ObjectMissing as error:
-            if _undone(catalog, segment):
-                continue  # a run took the copy back meanwhile: its rows are in the tier above
-            missing.append(f"{segment.id}: {error.cause}")
+            if not _undone(catalog, segment):  # else a run took the copy back meanwhile: its rows are in the tier above
+                found.missing.append(f"{segment.id}: {error.cause}")
         except TierkeeperError as error:
-            damaged.append(f"{segment.id}: {error.place}: {error.cause}")
+            found.damaged.append(f"{segment.id}: {error.place}: {error.cause}")
         else:
-            good.append(segment.id)
-    catalog.verified(good)
-    return VerifyResult(checked=len(chosen), damaged=damaged, missing=missing, ok=not damaged and not missing)
+            found.good += [segment.id] if segment.id in whole else []
+    catalog.verified(found.good)
+    ok = not found.damaged and not found.missing
+    if ok and segment_id is None:
+        watch.remember()
+    unread = sum(s.verified_at is None and s.id not in found.good for s in counted)
+    return VerifyResult(
+        segments=len(counted),
+        checked=len(whole),
+        damaged=found.damaged,
+        missing=found.missing,
+        strays=found.strays,
+        unread=unread,
+        ok=ok,
+    )
+
+
+@dataclass
+class _Found:
+    good: list[UUID] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    strays: list[str] = field(default_factory=list)
+
+
+def _listed(store: Store, kind: Kind) -> dict[str, int]:
+    return {info.key: info.length_bytes for info in store.list(kind)}
+
+
+def _present(store: Store, segment: Segment, listed: Mapping[Kind, Mapping[str, int]]) -> None:
+    """Raises ObjectMissing or Failed where not all of the segment's objects are there, or its file has another length."""
+    lengths = {**listed["segment"], **listed["key"], **listed["manifest"], **listed["commit"]}
+    for key in _objects(segment):
+        length_bytes = lengths.get(key)
+        if length_bytes is None:  # it may have come after the list
+            info = store.head(key)
+            if info is None:
+                raise ObjectMissing(store.name, f"the store does not hold {key}", _REMEDY)
+            length_bytes = info.length_bytes
+        if key == segment.object_key and length_bytes != segment.bytes:
+            cause = f"it has {length_bytes} bytes in the store, and {segment.bytes} were written"
+            raise Failed(f"segment {segment.id}", cause, _REMEDY)
+
+
+def _objects(segment: Segment) -> list[str]:
+    objects = [segment.object_key, segment.key_object, segment.manifest_key]
+    return [*objects, segment.commit_key] if segment.committed_at is not None else objects
+
+
+def _strangers(
+    store: Store, ring: KeyRing, listed: Mapping[Kind, Mapping[str, int]], chain: Sequence[Segment], found: _Found
+) -> None:
+    """What lies in the store and belongs to no segment that counts.
+
+    What this archive signed, an interrupted run left, or the catalog was put back; what it did not, somebody else has written.
+    """
+    known = {key for s in chain for key in ([s.manifest_key] if s.state == "undone" else [*_objects(s), s.commit_key])}
+    for kind in KINDS:
+        for key in listed[kind]:
+            if key in known:
+                continue
+            if kind == "segment":
+                found.strays.append(f"{key}: no manifest that counts names it")
+                continue
+            try:
+                ring.unseal(kind, store.get(key), key)
+            except ObjectMissing:
+                continue  # taken back meanwhile
+            except Failed as error:
+                found.damaged.append(f"{key}: this archive has not written it ({error.cause})")
+            else:
+                if kind == "commit":
+                    found.damaged.append(f"{key}: the store holds a segment that the catalog does not count")
+                else:
+                    found.strays.append(f"{key}: an interrupted run left it")
 
 
 def check(store: Store, keys: Callable[[], KeyRing], segment: Segment) -> None:
@@ -84,12 +199,6 @@ def _check_commit(store: Store, ring: KeyRing, segment: Segment) -> None:
 
 def _undone(catalog: Catalog, segment: Segment) -> bool:
     return segment.state == "copied" and bool(catalog.segments(segment_id=segment.id, states=("undone",)))
-
-
-def _unknown(committed: Sequence[str], chain: Sequence[Segment]) -> list[str]:
-    """Commit objects of segments that do not count in the catalog: it was put back from a backup, or a row was changed."""
-    known = {s.commit_key for s in chain if s.state != "undone"}
-    return [f"{key}: the store holds a segment that the catalog does not count" for key in committed if key not in known]
 
 
 def _broken_chain(chain: Sequence[Segment], end: str | None) -> list[str]:

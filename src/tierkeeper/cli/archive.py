@@ -6,6 +6,7 @@ import typer
 
 from tierkeeper.cli import arguments
 from tierkeeper.cli.session import Session, command
+from tierkeeper.kernel.errors import UsageError
 
 TableArgument = Annotated[str | None, typer.Argument(metavar="TABLE", help="Only this table.")]
 SegmentOption = Annotated[str | None, typer.Option("--segment", metavar="ID", help="Only this segment.")]
@@ -79,10 +80,20 @@ def _reading(group: typer.Typer) -> None:
             session.show(keeper.archive_show(segment))
 
     @command(group, "verify")
-    def verify(session: Session, segment: SegmentOption = None) -> None:
+    def verify(
+        session: Session,
+        *,
+        segment: SegmentOption = None,
+        sample: Annotated[
+            str | None, typer.Option(metavar="N/T", help="Read this share whole, such as 1/30: those read longest ago.")
+        ] = None,
+    ) -> None:
         """Read segments back, decrypt and compare them.
 
         Each is read whole from the store and compared with its signed manifest; exit 1 if one is damaged or missing.
+        With --sample the others are looked for, and read when it is their turn.
         """
+        if segment is not None and sample is not None:
+            raise UsageError("--segment, --sample", "one segment has no share", "Give one of them")
         with session.keeper() as keeper:
-            session.show(keeper.archive_verify(segment))
+            session.show(keeper.archive_verify(segment, sample))

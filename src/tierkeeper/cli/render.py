@@ -149,11 +149,20 @@ def _status(result: r.StatusResult) -> Iterator[RenderableType]:
         yield _tables(result.tables)
     else:
         yield from notes(["no table has a policy yet: add [[tables]] entries to tierkeeper.toml"])
+    if result.archive is not None and result.archive.segments:
+        yield Text()
+        yield _reading(result.archive)
     remedies = [(name, tier.remedy) for name, tier in result.tiers.items() if tier.remedy]
     if remedies:
         yield Text()
     for name, remedy in remedies:
         yield Text.assemble((f"{visible(name):<9}", "bold"), (visible(remedy), "green"))
+
+
+def _reading(archive: r.ReadingStatus) -> Text:
+    read, oldest = archive.segments - archive.unread, instant(archive.oldest_read_at)
+    text = f"{read} of {plural(archive.segments, 'archived segment')} read back whole since written"
+    return Text(f"{text}, the longest ago {oldest}" if read else text, "yellow" if archive.unread else "dim")
 
 
 def _tables(tables: dict[str, r.TableStatus]) -> Table:

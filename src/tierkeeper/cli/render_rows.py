@@ -111,12 +111,12 @@ def _several(results: list[r.Result]) -> Iterator[RenderableType]:
 
 
 def _segments(segments: list[r.SegmentResult]) -> Table:
-    table = grid("Segment", "Table", "Rows", "Size", "From", "Up to", "State", right=("Rows", "Size"))
+    table = grid("Segment", "Table", "Rows", "Size", "From", "Up to", "State", "Read", right=("Rows", "Size"))
     table.columns[0].no_wrap = True  # an id that is cut cannot be copied
     for s in segments:
         state = cell(s.state, "green" if s.state == "sealed" else "yellow")
         ages = (instant(s.min_age), instant(s.max_age))
-        table.add_row(cell(s.segment, "bold"), cell(s.table), count(s.rows), size(s.bytes), *ages, state)
+        table.add_row(cell(s.segment, "bold"), cell(s.table), count(s.rows), size(s.bytes), *ages, state, instant(s.verified_at))
     return table
 
 
@@ -163,14 +163,17 @@ def _verify(result: r.VerifyResult) -> Iterator[RenderableType]:
         yield bad(f"damaged  {line}")
     for line in result.missing:
         yield bad(f"missing  {line}")
-    checked = plural(result.checked, "segment")
+    yield from notes([f"stray  {line}" for line in result.strays])
+    checked, others = plural(result.checked, "segment"), result.segments - result.checked
     if result.ok and not result.checked:
         yield Text("The archive holds no segment yet.", "dim")
     elif result.ok:
         yield good(f"{checked} read back, decrypted and compared: all intact")
     else:
         wrong = len(result.damaged) + len(result.missing)
-        yield bad(f"{wrong} of {checked} damaged or missing: restore the store from a copy, then verify again")
+        yield bad(f"{plural(wrong, 'finding')}, {checked} read: restore the store from a copy, then verify again")
+    if result.checked < result.segments and result.checked > 1:
+        yield Text(f"{plural(others, 'other')} looked for; {result.unread} of all never read back whole so far", "dim")
 
 
 @render.register

@@ -63,6 +63,7 @@ class Keeper(ArchiveKeeper):
             self._policies,
             store_bytes=self._store_bytes,
             archive_rows=self.archive.rows_by_table,
+            archive_reading=self.archive.reading,
             start_at=self._settings.quotas.start_at,
         )
 

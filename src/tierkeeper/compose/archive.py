@@ -54,9 +54,9 @@ class ArchiveKeeper(MovingKeeper):
         """One segment with what its signed manifest says."""
         return self.archive.show(segment)
 
-    def archive_verify(self, segment: str | None = None) -> VerifyResult:
-        """Reads every segment, or one, whole from the store and compares it with its signed manifest."""
-        return self.archive.verify(segment)
+    def archive_verify(self, segment: str | None = None, sample: str | None = None) -> VerifyResult:
+        """Reads every segment, one, or a share `n/t`, whole from the store and compares it with its signed manifest."""
+        return self.archive.verify(segment, sample)
 
     def archive_restore(
         self,

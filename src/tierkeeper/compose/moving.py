@@ -62,14 +62,17 @@ class MovingKeeper(Wiring):
 
     @cached_property
     def archive(self) -> "Archive":
+        from tierkeeper.archive.checkpoint import FILE, Checkpoints
         from tierkeeper.archive.service import Archive
 
+        store = DirectoryStore(self._settings.store_path, self._clock)
         return Archive(
-            DirectoryStore(self._settings.store_path, self._clock),
+            store,
             self.links["archive"],
             lambda: KeyRing.open(self._config_dir, self._environment),
             self._clock,
             source_marker=lambda batch_id: self._mover.marker("main", batch_id),
+            checkpoints=Checkpoints(self._config_dir / FILE, store.name) if self._disk_lasts else None,
         )
 
     @cached_property

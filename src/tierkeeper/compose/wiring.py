@@ -50,6 +50,10 @@ class Wiring:
         return Path(home) / "tierkeeper"
 
     @property
+    def _disk_lasts(self) -> bool:
+        return "AWS_LAMBDA_FUNCTION_NAME" not in self._environment
+
+    @property
     def _key_present(self) -> bool:
         return KeyRing.present(self._config_dir, self._environment)
 

@@ -93,11 +93,20 @@ class TableStatus(Result):
     conflicts: list[str] = Field(default=[], description="keys that are in Core and in Main; Core's row counts")
 
 
+class ReadingStatus(Result):
+    """How far the archive's segments were read back whole, to prove that they still can be."""
+
+    segments: int
+    unread: int = Field(description="never read back since they were written")
+    oldest_read_at: datetime | None = Field(description="when that segment was read whose reading is longest ago")
+
+
 class StatusResult(Result):
     """`status`."""
 
     tiers: dict[str, TierStatus]
     tables: dict[str, TableStatus]
+    archive: ReadingStatus | None = Field(default=None, description="null where the archive's catalog does not answer")
 
 
 class MoveResult(Result):
@@ -172,6 +181,7 @@ class SegmentResult(Result):
     min_age: datetime | None
     max_age: datetime | None
     state: str
+    verified_at: datetime | None = Field(default=None, description="when it was last read back whole and found intact")
 
 
 class SegmentDetail(SegmentResult):
@@ -184,15 +194,17 @@ class SegmentDetail(SegmentResult):
     source: str
     batch: str
     created_at: datetime
-    verified_at: datetime | None = None
 
 
 class VerifyResult(Result):
-    """`archive verify`: every segment was read back whole, decrypted and compared with its signed manifest."""
+    """`archive verify`: segments were read back whole, decrypted and compared with their signed manifests."""
 
-    checked: int
-    damaged: list[str] = Field(description="segment ids, each with its cause after a colon")
+    segments: int = Field(description="that count; where none was named, the objects of all of them were looked for")
+    checked: int = Field(description="of them, read whole")
+    damaged: list[str] = Field(description="segment ids or objects, each with its cause after a colon")
     missing: list[str]
+    strays: list[str] = Field(default=[], description="objects that no segment needs, such as an interrupted run leaves")
+    unread: int = Field(default=0, description="segments that were never read back whole since they were written")
     ok: bool
 
 

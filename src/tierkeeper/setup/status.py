@@ -6,7 +6,7 @@ from typing import Final
 
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.policy import TablePolicy
-from tierkeeper.kernel.results import StatusResult, TableStatus, TierStatus
+from tierkeeper.kernel.results import ReadingStatus, StatusResult, TableStatus, TierStatus
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.keeping import looking
@@ -44,20 +44,24 @@ def status(
     *,
     store_bytes: Callable[[], int],
     archive_rows: Callable[[Connection], Mapping[TableName, int]],
+    archive_reading: Callable[[Connection], ReadingStatus] | None = None,
     start_at: float = 1.0,
 ) -> StatusResult:
-    """Tiers and tables as they are. `store_bytes` measures the store, `archive_rows` reads the catalog, rows by table.
+    """Tiers and tables as they are. `store_bytes` measures the store, `archive_rows` and `archive_reading` read the catalog.
 
     A tier that uses at least `start_at` (a share) of its quota says so, with what to do about it.
     """
     links = {name: tier.link for name, tier in tiers.items()}
     archived: dict[TableName, int] = {}
+    read: list[ReadingStatus] = []
 
     def look(name: str, conn: Connection) -> _Seen:
         with catalog(conn):  # one snapshot: a transaction costs more than the look at a table
             seen = _look(conn, tiers[name], policies)
         if name == "archive" and seen.has_segments:
             archived.update(archive_rows(conn))
+            if archive_reading is not None:
+                read.append(archive_reading(conn))
         return seen
 
     with looking(p.name for p in policies):
@@ -74,7 +78,7 @@ def status(
                 error = error or store_error
         lines[name] = _tier_status(tier, seen.get(name), used_bytes, error, start_at)
     tables = {str(p.name): _table_status(p, seen, archived if "archive" in seen else None) for p in policies}
-    return StatusResult(tiers=lines, tables=tables)
+    return StatusResult(tiers=lines, tables=tables, archive=read[0] if read else None)
 
 
 def _look(conn: Connection, tier: Tier, policies: Collection[TablePolicy]) -> _Seen:

@@ -62,7 +62,9 @@ def test_the_whole_cycle(sample: Tiers, ask: Command) -> None:
     assert (segment["segment"], segment["rows"], segment["table"]) == (archived["segments"][0], january, "public.flights")
     assert {"bytes", "min_age", "max_age", "state"} <= set(segment)
     assert ask("archive", "show", segment["segment"])["columns"]["time_hour"] == "timestamp with time zone"
-    assert ask("archive", "verify") == {"checked": 1, "damaged": [], "missing": [], "ok": True}
+    good = {"segments": 1, "checked": 1, "damaged": [], "missing": [], "strays": [], "unread": 0, "ok": True}
+    assert ask("archive", "verify", "--sample", "1/30") == good
+    assert ask("status")["archive"]["unread"] == 0
 
     status = ask("status")
     assert status["tables"]["public.flights"]["archive_rows"] == january

@@ -107,7 +107,8 @@ def test_a_move_hands_its_arguments_over(cli: Cli, keeper: Any) -> None:
         (["quota", "--dry-run"], ("quota", (True,))),
         (["archive", "list", "t"], ("archive_list", (TableName("public", "t"),))),
         (["archive", "show", "s1"], ("archive_show", ("s1",))),
-        (["archive", "verify", "--segment", "s1"], ("archive_verify", ("s1",))),
+        (["archive", "verify", "--segment", "s1"], ("archive_verify", ("s1", None))),
+        (["archive", "verify", "--sample", "1/30"], ("archive_verify", (None, "1/30"))),
         (
             ["archive", "run", "t", "--before", "2013-01-01"],
             ("archive_run", (TableName("public", "t"), datetime(2013, 1, 1, tzinfo=UTC))),
@@ -134,8 +135,8 @@ def test_a_command_asks_the_keeper_one_thing(cli: Cli, keeper: Any, argv: list[s
         (ArchiveRunResult(runs=[MOVED, with_end("stopped")]), Exit.NOT_NOW),
         (QuotaResult(dry_run=False, tiers={}, moves=[with_end("stopped")]), Exit.NOT_NOW),
         (QuotaResult(dry_run=False, tiers={}, errors=[{"place": "t", "cause": "c", "remedy": "r"}]), Exit.FAILED),
-        (VerifyResult(checked=1, damaged=["s: flipped"], missing=[], ok=False), Exit.FAILED),
-        (VerifyResult(checked=1, damaged=[], missing=[], ok=True), Exit.DONE),
+        (VerifyResult(segments=1, checked=1, damaged=["s: flipped"], missing=[], ok=False), Exit.FAILED),
+        (VerifyResult(segments=1, checked=1, damaged=[], missing=[], ok=True), Exit.DONE),
     ],
 )
 def test_a_result_means_an_exit_code(cli: Cli, keeper: Any, answer: object, code: int) -> None:

@@ -78,8 +78,16 @@ def shown(result: object, width: int = 160) -> str:
         (r.ArchiveRunResult(runs=[MOVE], segments=["s-1"]), ["12,000 rows archived in 1 segment"]),
         (r.ArchiveRunResult(runs=[]), ["No table has a policy"]),
         (
-            r.VerifyResult(checked=2, damaged=["s-1: tag"], missing=["s-2"], ok=False),
-            ["damaged  s-1: tag", "missing  s-2", "2 of 2 segments"],
+            r.VerifyResult(segments=2, checked=2, damaged=["s-1: tag"], missing=["s-2"], ok=False),
+            ["damaged  s-1: tag", "missing  s-2", "2 findings, 2 segments read"],
+        ),
+        (
+            r.VerifyResult(segments=60, checked=2, damaged=[], missing=[], strays=["key/0: left"], unread=9, ok=True),
+            ["stray  key/0: left", "2 segments read back", "58 others looked for; 9 of all never read back"],
+        ),
+        (
+            r.StatusResult(tiers={}, tables={}, archive=r.ReadingStatus(segments=9, unread=2, oldest_read_at=NOW)),
+            ["7 of 9 archived segments read back whole since written, the longest ago"],
         ),
         (DEMO, ["inside its quota", "✓ lost 0", "✗ doubled 1", "3 rows restored"]),
         (
@@ -151,7 +159,7 @@ def shown(result: object, width: int = 160) -> str:
                 "         CREATE TABLE t (\n           a int\n",
             ],
         ),
-        (r.VerifyResult(checked=0, damaged=[], missing=[], ok=True), ["holds no segment yet"]),
+        (r.VerifyResult(segments=0, checked=0, damaged=[], missing=[], ok=True), ["holds no segment yet"]),
         (r.InitResult(file="tierkeeper.toml", found=["A"], missing=["B"]), ["tierkeeper.toml is written", "missing  B"]),
         (
             r.HealthResult(ok=False, checks=[r.HealthItem(name="api", healthy=False, cause="gone", remedy="Look")]),

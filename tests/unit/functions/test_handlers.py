@@ -28,7 +28,7 @@ ANSWERS = {
     (HomeServerArchiver, "run"): ArchiveRunResult(runs=[]),
     (HomeServerArchiver, "plan"): [],
     (HomeServerArchiver, "segments"): [],
-    (HomeServerArchiver, "verify"): VerifyResult(checked=0, damaged=[], missing=[], ok=True),
+    (HomeServerArchiver, "verify"): VerifyResult(segments=0, checked=0, damaged=[], missing=[], ok=True),
     (HomeServerArchiver, "restore"): RestoreResult(table="t", to="u", rows=0, segments=0, seconds=0),
     (IntelligentLoadBalancer, "health"): HealthResult(ok=True, checks=[]),
     (MultiTierQuotaManager, "run"): QuotaResult(dry_run=False, tiers={}),

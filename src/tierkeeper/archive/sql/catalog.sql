@@ -69,6 +69,13 @@ SELECT position, manifest FROM tierkeeper.chain FOR UPDATE
 -- name: chain_end
 SELECT manifest FROM tierkeeper.chain
 
+-- name: chain_at
+SELECT c.position,
+       (SELECT manifest FROM tierkeeper.segment WHERE position = 1),
+       c.manifest,
+       (SELECT manifest FROM tierkeeper.segment WHERE position = %(position)s)
+FROM tierkeeper.chain AS c
+
 -- name: chain_advance
 UPDATE tierkeeper.chain SET position = %(position)s, manifest = %(manifest)s WHERE position = %(position)s - 1
 
@@ -122,6 +129,9 @@ SELECT id::text FROM tierkeeper.segment WHERE batch = ANY (%(batches)s::uuid[]) 
 
 -- name: rows_by_table
 SELECT schema_name, table_name, sum(rows)::bigint FROM tierkeeper.segment WHERE state = 'sealed' GROUP BY 1, 2
+
+-- name: reading
+SELECT count(*), count(*) FILTER (WHERE verified_at IS NULL), min(verified_at) FROM tierkeeper.segment WHERE state <> 'undone'
 
 -- name: newest
 SELECT key_id, manifest FROM tierkeeper.segment WHERE state <> 'undone' ORDER BY position DESC LIMIT 1
