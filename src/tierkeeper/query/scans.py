@@ -17,6 +17,7 @@ _TOO_LONG: Final = re.compile(  # a snapshot is gone where its transaction was e
     r'snapshot "[^"]*" does not exist|invalid snapshot identifier|could not import the requested snapshot'
     r"|due to (?:statement|transaction|idle-in-transaction) timeout"
 )
+_QUOTES_QUERY: Final = "Query was"
 _FIRST, _BEYOND = "0001-01-01", "10000-01-01"
 
 
@@ -54,9 +55,10 @@ def _projected(column: ColumnFacts) -> str:
 
 def scan_error(place: str, said: str) -> Failed | NotNow:
     """An error that a scan came to, in our words."""
-    if OUTSIDE in said:
-        cause = next(line for line in said.splitlines() if OUTSIDE in line)
+    told = said.partition(_QUOTES_QUERY)[0]  # the query has these words in it, whatever it came to
+    if OUTSIDE in told:
+        cause = next(line for line in told.splitlines() if OUTSIDE in line)
         return Failed(place, f"a time {OUTSIDE} ({cause[:200]})", "Exclude it: … AND the_column < '10000-01-01'")
-    if _TOO_LONG.search(said):
+    if _TOO_LONG.search(told):
         return NotNow(place, "it took longer than query.timeout", "Ask for less, or raise query.timeout")
     return stream_error(place, said)

@@ -3,7 +3,7 @@
 import pytest
 
 from tierkeeper.kernel.errors import Failed, NotNow
-from tierkeeper.query.scans import scan_error
+from tierkeeper.query.scans import OUTSIDE, scan_error
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,14 @@ def test_any_other_error_is_told_as_it_is() -> None:
     error = scan_error("tiers.core", "[libpq] ERROR:  division by zero\n. SQLSTATE: 22012")
     assert isinstance(error, Failed)
     assert "division by zero" in error.cause
+
+
+def test_a_server_that_went_away_is_no_time_outside_of_the_years_though_the_query_says_so() -> None:
+    query = f"Query was: COPY (SELECT CASE WHEN true THEN at ELSE ('x {OUTSIDE}')::timestamp END FROM t) TO STDOUT"
+    gone = scan_error("tiers.main", f"[libpq] Failed to execute COPY: server closed the connection unexpectedly\n{query}")
+    assert isinstance(gone, NotNow)
+    shut = scan_error("tiers.main", f"[libpq] FATAL:  terminating connection\n{query}. SQLSTATE: 57P01")
+    assert isinstance(shut, NotNow)
+    odd = scan_error("tiers.main", f'ERROR:  invalid input syntax: "infinity {OUTSIDE}"\n{query}. SQLSTATE: 22007')
+    assert isinstance(odd, Failed)
+    assert f"a time {OUTSIDE} (ERROR:" in odd.cause
