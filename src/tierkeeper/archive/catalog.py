@@ -5,7 +5,7 @@ It runs statements and changes states by compare-and-set; it opens no object and
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 from uuid import UUID
 
 import psycopg
@@ -24,7 +24,8 @@ SCHEMA: Final[Mapping[str, str]] = {n: s.as_string(None) for n, s in load("tierk
 """Relations of the catalog's schema `tierkeeper`, in the order of their making, after those that every Postgres tier has."""
 
 _SQL = load("tierkeeper.archive", "catalog.sql")
-_COUNTED: Final[tuple[SegmentState, ...]] = ("copied", "sealed")
+_ALL: Final[tuple[SegmentState, ...]] = get_args(SegmentState)
+_LISTED: Final[tuple[SegmentState, ...]] = ("copied", "sealed", "unsure")
 
 
 class Catalog:
@@ -110,8 +111,7 @@ class Catalog:
         }).rowcount  # fmt: skip
         if changed != 1:
             raise Fenced(self.place, f"another run has settled batch {manifest.batch}", "Run the same command again")
-        values = {**manifest.model_dump(), "id": manifest.segment, "manifest": manifest_sha256, "key_object": key_object}
-        cur.execute(_SQL["segment_insert"], values)
+        cur.execute(_SQL["segment_insert"], _entered(manifest, manifest_sha256, key_object))
         head = {"position": manifest.position, "manifest": manifest_sha256}
         if cur.execute(_SQL["chain_advance"], head).rowcount != 1:
             raise Failed(self.place, "the chain of manifests has another head than its lock showed", "Run the same command again")
@@ -119,6 +119,35 @@ class Catalog:
         if row is None:
             raise Failed(self.place, f"batch {manifest.batch} has no ledger row", _COMPARE)
         return _ledger_row(row)
+
+    def require_empty(self) -> None:
+        """Raises UsageError where it knows a batch or a segment."""
+        with self.transaction(read_only=True) as cur:
+            if cur.execute(_SQL["is_known"]).fetchone() == (True,):
+                cause = "it knows segments or batches already, and is compared with the store, not made again"
+                raise UsageError(
+                    self.place, cause, "Run `tierkeeper archive verify`; to rebuild, give the archive an empty database"
+                )
+
+    def reenter(
+        self,
+        cur: psycopg.Cursor,
+        manifest: Manifest,
+        manifest_sha256: str,
+        key_object: str,
+        state: SegmentState,
+        *,
+        committed: bool,
+    ) -> None:
+        """A segment that was once there, with its batch `done` if it is sealed, else `undone`."""
+        ledger = "done" if state == "sealed" else "undone"
+        values = {**_entered(manifest, manifest_sha256, key_object), "ledger": ledger, "state": state, "committed": committed}
+        for statement in ("ledger_reenter", "segment_insert", "segment_reenter"):
+            cur.execute(_SQL[statement], values)
+
+    def set_chain(self, cur: psycopg.Cursor, position: int, manifest_sha256: str) -> None:
+        """Makes a manifest the chain's end."""
+        cur.execute(_SQL["chain_set"], {"position": position, "manifest": manifest_sha256})
 
     def done(self, batch_id: UUID) -> bool:
         """Ledger copied -> done and the segment sealed, of a bundle all; False if the ledger did not say `copied`."""
@@ -152,7 +181,7 @@ class Catalog:
 
     def chain(self) -> tuple[list[Segment], str | None]:
         """Every segment ever, those undone too, in the order of their chain; and the manifest that the next one will follow."""
-        everything = {**_named(None), "segment": None, "states": ["copied", "sealed", "undone"]}
+        everything = {**_named(None), "segment": None, "states": list(_ALL)}
         with self.transaction(read_only=True, isolation="repeatable read") as cur:
             segments = [_segment(r) for r in cur.execute(_SQL["segments"], everything).fetchall()]
             end = cur.execute(_SQL["chain_end"]).fetchone()
@@ -194,7 +223,7 @@ class Catalog:
         table: TableName | None = None,
         *,
         segment_id: UUID | None = None,
-        states: Sequence[SegmentState] = _COUNTED,
+        states: Sequence[SegmentState] = _LISTED,
     ) -> list[Segment]:
         """Segments in the order of their chain."""
         with self.transaction(read_only=True) as cur:
@@ -226,6 +255,10 @@ def reading(conn: Connection) -> ReadingStatus:
 
 
 _COMPARE: Final = "Stop archiving and run `tierkeeper archive verify`: the catalog may have been put back from a backup"
+
+
+def _entered(manifest: Manifest, sha256: str, key_object: str) -> dict[str, Any]:
+    return {**manifest.model_dump(), "id": manifest.segment, "manifest": sha256, "key_object": key_object}
 
 
 def _named(table: TableName | None) -> Mapping[str, str | None]:

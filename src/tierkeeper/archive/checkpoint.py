@@ -147,9 +147,16 @@ class Watch:
         length, _, _, manifest = self.catalog.chain_at(remembered.position)
         return gone_back(remembered, length, manifest)
 
-    def require(self, place: str) -> None:
+    def wrong_with(self, chain: Mapping[int, str]) -> str | None:
+        """The same of manifests by their positions."""
+        remembered = self.checkpoints.remembered(chain.get(1)) if self.checkpoints is not None else None
+        if remembered is None:
+            return None
+        return gone_back(remembered, max(chain, default=0), chain.get(remembered.position))
+
+    def require(self, place: str, wrong: str | None) -> None:
         """Raises Failed at `place` where something is wrong."""
-        if (wrong := self.wrong()) is not None and self.checkpoints is not None:
+        if wrong is not None and self.checkpoints is not None:
             remedy = (
                 "Run `tierkeeper archive verify` and bring the newer state of store and catalog back. Only if this is meant to be"
                 f" another archive: remove {self.checkpoints.path}"

@@ -83,11 +83,15 @@ class ArchiveDestination:
 
         Failed as well where the archive is older than this machine remembers it.
         """
-        self._watch.require(self._catalog.place)
+        self._watch.require(self._catalog.place, self._watch.wrong())
         self._watch.remember()
         newest = self._catalog.newest()
         if newest is not None:
             self._same_store(newest[1])
+        elif (known := next(iter(self._store.list("commit")), None)) is not None:
+            cause = f"it holds segments ({known.key}), and the catalog knows none"
+            remedy = "Run `tierkeeper archive rebuild`; a new archive needs a store of its own"
+            raise Failed(self._store.name, cause, remedy)
         return self._catalog.open(batches, self._keys().key_id)
 
     def copy(self, batch: Batch, snapshot: SourceSnapshot) -> LedgerRow:

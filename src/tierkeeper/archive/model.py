@@ -14,7 +14,7 @@ from tierkeeper.archive.lossless import Carried, carry
 from tierkeeper.kernel.errors import Failed
 from tierkeeper.kernel.tables import Column, TableName, TableShape
 
-SegmentState = Literal["copied", "sealed", "undone"]
+SegmentState = Literal["copied", "sealed", "undone", "unsure"]
 
 _FILE_FORMAT: Final = "tierkeeper segment"
 _VERSION: Final = 1

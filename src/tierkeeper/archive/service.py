@@ -20,13 +20,14 @@ from tierkeeper.archive.checkpoint import Checkpoints, Watch
 from tierkeeper.archive.destination import ArchiveDestination
 from tierkeeper.archive.model import Segment
 from tierkeeper.archive.reading import SegmentReader
+from tierkeeper.archive.rebuild import Rebuilder
 from tierkeeper.archive.segment import OpenSegment
 from tierkeeper.archive.verify import Sample
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.ports import ScanSegment
-from tierkeeper.kernel.results import ReadingStatus, RestoreResult, SegmentDetail, SegmentResult, VerifyResult
+from tierkeeper.kernel.results import ReadingStatus, RebuildResult, RestoreResult, SegmentDetail, SegmentResult, VerifyResult
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.objectstore.port import Store
 from tierkeeper.postgres.link import Connection, Link
@@ -131,6 +132,14 @@ class Archive:
         chosen = Sample.parse(sample) if sample is not None else None
         return verifying.verify(self._store, self._catalog, self._keys, self._watch, segment_id=_id(segment), sample=chosen)
 
+    def rebuild(self, settled: Callable[[UUID], str | None]) -> RebuildResult:
+        """Makes the catalog again from the store; see `rebuild.Rebuilder`."""
+        result = Rebuilder(self._store, self._catalog, self._keys(), self._watch, settled).run()
+        if result.ok:
+            with self.destination() as destination:
+                destination.unsettled()  # puts the commit objects of those that a marker has spoken for
+        return result
+
     def restore(
         self,
         table: TableName,
@@ -148,7 +157,12 @@ class Archive:
         """
         began = time.monotonic()
         found = self._catalog.segments(table, segment_id=_id(segment))
-        segments = [s for s in found if s.state == "sealed" or self._source_marker(s.batch) == "moved"]
+        named = (
+            "unsure" if segment is not None else None
+        )  # one that nothing says of whether it counts comes back where it is named
+        segments = [
+            s for s in found if s.state in ("sealed", named) or (s.state == "copied" and self._source_marker(s.batch) == "moved")
+        ]
         if not segments:
             cause = "no segment of it counts in the archive" if segment is None else f"it has no segment {segment} that counts"
             raise UsageError(f"table {table}", cause, "See `tierkeeper archive list` for what the archive holds")
@@ -175,7 +189,7 @@ class ArchiveScan:
     @contextmanager
     def open(self, segment_id: str) -> Iterator["ScannedSegment"]:
         """See `SegmentScan.open`."""
-        found = self._catalog.segments(segment_id=UUID(segment_id), states=("copied", "sealed", "undone"))
+        found = self._catalog.segments(segment_id=UUID(segment_id), states=("copied", "sealed", "undone", "unsure"))
         if not found:
             raise _unknown(segment_id)
         with self._reader.open(found[0]) as content:

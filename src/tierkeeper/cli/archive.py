@@ -1,4 +1,4 @@
-"""`tierkeeper archive`: run, list, show, verify, restore."""
+"""`tierkeeper archive`: run, rebuild, list, show, verify, restore."""
 
 from typing import Annotated, Literal
 
@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         no_args_is_help=True,
         rich_markup_mode=None,
-        help="Write, list, verify and restore the encrypted archive.",
+        help="Write, list, verify, restore and rebuild the encrypted archive.",
     )
     app.add_typer(group, name="archive")
     _writing(group)
@@ -63,6 +63,21 @@ def _writing(group: typer.Typer) -> None:
         target = arguments.target(to)
         with session.keeper() as keeper:
             session.show(keeper.archive_restore(name, to=target, since=begin, until=end, segment=segment, tier=tier))
+
+    @command(group, "rebuild")
+    def rebuild(
+        session: Session,
+        *,
+        without_main: Annotated[
+            bool, typer.Option("--without-main", help="Main is gone for good: what only it could tell stays unsure.")
+        ] = False,
+    ) -> None:
+        """Make the archive's catalog again from the store alone.
+
+        Into an empty database, in one transaction; exit 1 if something is missing, damaged or unsure.
+        """
+        with session.keeper() as keeper:
+            session.show(keeper.archive_rebuild(without_main=without_main))
 
 
 def _reading(group: typer.Typer) -> None:

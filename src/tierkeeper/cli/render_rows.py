@@ -177,6 +177,17 @@ def _verify(result: r.VerifyResult) -> Iterator[RenderableType]:
 
 
 @render.register
+def _rebuild(result: r.RebuildResult) -> Iterator[RenderableType]:
+    for what, lines in (("damaged", result.damaged), ("missing", result.missing), ("unsure", result.unsure)):
+        for line in lines:
+            yield bad(f"{what}  {line}")
+    undone = [f"{plural(result.undone, 'batch')} that had been taken back"] if result.undone else []
+    yield from notes(undone)
+    made = f"The catalog was made again: {plural(result.segments, 'segment')}, {plural(result.rows, 'row')}"
+    yield good(made) if result.ok else bad(f"{made}, and what stands above; run 'tierkeeper archive verify'")
+
+
+@render.register
 def _restore(result: r.RestoreResult) -> Iterator[RenderableType]:
     rows, segments = plural(result.rows, "row"), plural(result.segments, "segment")
     yield good(f"{rows} of {result.table} from {segments} into {result.to}, {result.seconds:.1f} s")

@@ -2,14 +2,17 @@
 
 from contextlib import ExitStack, closing
 from datetime import datetime
+from uuid import UUID
 
 from tierkeeper.compose.moving import MovingKeeper
+from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Faults, NotNow, TierkeeperError, each
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.results import (
     ArchiveRunResult,
     MovePlan,
     MoveResult,
+    RebuildResult,
     RestoreResult,
     SegmentDetail,
     SegmentResult,
@@ -17,7 +20,9 @@ from tierkeeper.kernel.results import (
     told,
 )
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.mover import markers
 from tierkeeper.postgres.link import translated
+from tierkeeper.security.audit import LoggedAudit
 from tierkeeper.tiers import profile, usage
 
 
@@ -57,6 +62,24 @@ class ArchiveKeeper(MovingKeeper):
     def archive_verify(self, segment: str | None = None, sample: str | None = None) -> VerifyResult:
         """Reads every segment, one, or a share `n/t`, whole from the store and compares it with its signed manifest."""
         return self.archive.verify(segment, sample)
+
+    def archive_rebuild(self, *, without_main: bool = False) -> RebuildResult:
+        """The archive's catalog, made again from the store alone in an empty database.
+
+        Main's markers settle what no commit object speaks for; `without_main`, where Main is gone for good, leaves those unsure.
+        """
+        if not self._key_present:
+            KeyRing.open(self._config_dir, self._environment)  # raises what is missing: a new key opens no archive
+        audit = LoggedAudit() if without_main else self._audit
+        self._set_up((), frozenset(("archive",)), apply=True, audit=audit)
+
+        def settled(batch_id: UUID) -> str | None:
+            return None if without_main else markers.settled(self.links["main"], "main", batch_id)
+
+        with audit.action("rebuild archive", "tiers.archive", {"without_main": without_main}) as note:
+            result = self.archive.rebuild(settled)
+            note(segments=result.segments, unsure=result.unsure, missing=result.missing, damaged=result.damaged)
+        return result
 
     def archive_restore(
         self,

@@ -10,10 +10,11 @@ from tierkeeper.compose.wiring import Wiring
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError, each
 from tierkeeper.kernel.policy import TablePolicy, Tier
-from tierkeeper.kernel.ports import Destination
+from tierkeeper.kernel.ports import Audit, Destination
 from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult, told
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
+from tierkeeper.mover import markers
 from tierkeeper.mover.request import Request
 from tierkeeper.mover.service import MoveService
 from tierkeeper.objectstore.directory import DirectoryStore
@@ -71,7 +72,7 @@ class MovingKeeper(Wiring):
             self.links["archive"],
             lambda: KeyRing.open(self._config_dir, self._environment),
             self._clock,
-            source_marker=lambda batch_id: self._mover.marker("main", batch_id),
+            source_marker=lambda batch_id: markers.marker(self.links["main"], "main", batch_id),
             checkpoints=Checkpoints(self._config_dir / FILE, store.name) if self._disk_lasts else None,
         )
 
@@ -109,6 +110,7 @@ class MovingKeeper(Wiring):
         apply: bool,
         upward: bool = False,
         needed: Collection[TableName] = (),
+        audit: Audit | None = None,
     ) -> SetupResult:
         """Raises where every table must wait, or a `needed` one; else those that wait are told in the result.
 
@@ -120,7 +122,7 @@ class MovingKeeper(Wiring):
         planned = runner.plan(links, policies, schema, key_present=key_present, upward=upward, facts=self._tiers)
         _refuse_waiting(planned.waiting, needed, len(policies))
         if apply:
-            done = runner.apply(planned, links, self._audit, self._make_key)
+            done = runner.apply(planned, links, audit or self._audit, self._make_key)
         else:
             shown = SetupResult(applied=False, steps=list(planned.steps), notes=list(planned.notes))
             done = runner.Applied(shown, planned.waiting)

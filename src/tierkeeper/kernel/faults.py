@@ -37,6 +37,8 @@ class Point(StrEnum):
     COMMIT_PUT = "commit-put"  # the signed commit object is in the store
     OBJECT_BEFORE_RENAME = "object-before-rename"  # an object is written and synced under a temporary name
     RESTORE_BEFORE_COMMIT = "restore-before-commit"
+    REBUILD_SETTLED = "rebuild-settled"  # markers have said what counts, nothing is entered
+    REBUILD_BEFORE_COMMIT = "rebuild-before-commit"  # the catalog is made again, not committed
 
 
 def _nothing(point: Point) -> None:

@@ -208,6 +208,20 @@ class VerifyResult(Result):
     ok: bool
 
 
+class RebuildResult(Result):
+    """`archive rebuild`: the catalog was made again from the store."""
+
+    segments: int = Field(description="that count")
+    rows: int
+    undone: int = Field(description="manifests of batches that were taken back; they keep their places in the chain")
+    unsure: list[str] = Field(
+        default=[], description="segments that nothing says of whether they count; they are kept, and do not"
+    )
+    damaged: list[str] = Field(default=[], description="objects that do not open")
+    missing: list[str] = Field(default=[])
+    ok: bool
+
+
 class RestoreResult(Result):
     """`archive restore`."""
 

@@ -21,11 +21,12 @@ def refuse_restored(source: Source, destination: Destination) -> None:
     """
     for batch_id, state in source.settled_markers(destination.tier).items():
         if state == "moved" and destination.knows(batch_id) in (None, "open", "undone"):
+            lost = ", or make a lost catalog again with `tierkeeper archive rebuild`" if destination.tier == "archive" else ""
             raise Failed(
                 f"tiers.{destination.tier}",
                 f"{source.tier} has handed rows over (batch {batch_id}) that {destination.tier} knows nothing of: "
                 f"{destination.tier} was put back from an older backup",
-                f"Bring {destination.tier} to its state after the last move; until then nothing is moved",
+                f"Bring {destination.tier} to its state after the last move{lost}; until then nothing is moved",
             )
 
 

@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Protocol
-from uuid import UUID
 
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import InFlight, UsageError
@@ -188,11 +187,6 @@ class MoveService:
                 pace, selections = self._pace(request, explorer), [selection, *family.others(selection, explorer)]
                 weighed = weigh_all(source, request, pace, selections, conn=ends.looking[0][1], looked_at=looked_at)
                 yield _Looked(ends, source, selection, explorer, weighed, missing)
-
-    def marker(self, source: Tier, batch_id: UUID) -> str | None:
-        """What the marker of a batch says in the tier that its rows leave. Raises NotNow where that is away."""
-        with translated(f"tiers.{source}"), closing(self._links[source].connect("mover")) as conn:
-            return Source(self._links[source], conn, source).marker(batch_id)
 
     def _prepared(
         self,

@@ -149,3 +149,12 @@ def test_what_is_gone_is_missed_though_it_was_not_its_turn(small: Bench) -> None
 def test_what_is_no_share_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--sample"):
         Sample.parse(text)
+
+
+def test_nothing_is_written_beside_an_archive_that_the_catalog_has_lost(small: Bench) -> None:
+    small.move("events", "at", "id = 1")
+    with closing(small.tiers.catalog.connect("test")) as conn:
+        conn.execute("TRUNCATE tierkeeper.segment, tierkeeper.ledger, tierkeeper.chain")
+    with pytest.raises(Failed, match="the catalog knows none") as refused:
+        small.move("events", "at", "id = 2")
+    assert "archive rebuild" in refused.value.remedy

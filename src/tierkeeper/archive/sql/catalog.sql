@@ -88,6 +88,25 @@ INSERT INTO tierkeeper.segment (
     %(key_object)s, %(sha256)s, %(bytes)s, %(rows)s, %(min_age)s, %(max_age)s, %(key_id)s, %(schema_hash)s, %(created_at)s
 )
 
+-- name: is_known
+SELECT EXISTS (SELECT FROM tierkeeper.segment) OR EXISTS (SELECT FROM tierkeeper.ledger)
+
+-- name: ledger_reenter
+INSERT INTO tierkeeper.ledger (
+    batch, source, schema_name, table_name, age, cutoff, predicate, state, rows, bytes, digest, min_age, max_age, settled_at
+) VALUES (
+    %(batch)s, %(source)s, %(schema_name)s, %(table_name)s, %(age)s, %(cutoff)s, '', %(ledger)s, %(rows)s, %(bytes)s, %(digest)s,
+    %(min_age)s, %(max_age)s, clock_timestamp()
+)
+
+-- name: segment_reenter
+UPDATE tierkeeper.segment
+SET state = %(state)s, committed_at = CASE WHEN %(committed)s THEN clock_timestamp() END
+WHERE id = %(id)s
+
+-- name: chain_set
+UPDATE tierkeeper.chain SET position = %(position)s, manifest = %(manifest)s
+
 -- name: segment_sealed
 UPDATE tierkeeper.segment SET state = 'sealed' WHERE batch = ANY (%(batches)s) AND state = 'copied'
 
@@ -121,7 +140,7 @@ ORDER BY position
 SELECT s.id::text, s.batch, l.state, s.rows, s.min_age, s.max_age, s.age
 FROM tierkeeper.segment AS s
 JOIN tierkeeper.ledger AS l ON l.batch = s.batch
-WHERE s.schema_name = %(schema)s AND s.table_name = %(table)s AND s.state <> 'undone'
+WHERE s.schema_name = %(schema)s AND s.table_name = %(table)s AND s.state IN ('copied', 'sealed')
 ORDER BY s.position
 
 -- name: segments_of

@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS tierkeeper.segment (
     schema_name  text        NOT NULL,
     table_name   text        NOT NULL,
     age          text        NOT NULL,
-    state        text        NOT NULL CHECK (state IN ('copied', 'sealed', 'undone')),
+    state        text        NOT NULL CHECK (state IN ('copied', 'sealed', 'undone', 'unsure')),
     position     bigint      NOT NULL UNIQUE,
     previous     text,
     manifest     text        NOT NULL UNIQUE,

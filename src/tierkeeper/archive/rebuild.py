@@ -1,0 +1,127 @@
+"""The catalog, made again from what the store holds: the store is enough by itself (I8)."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from tierkeeper.archive.catalog import Catalog
+from tierkeeper.archive.chain import line_up
+from tierkeeper.archive.checkpoint import Watch
+from tierkeeper.archive.model import Commit, D, Manifest, SegmentState, WrappedKey, parse_document
+from tierkeeper.crypto.keys import KeyRing
+from tierkeeper.kernel.errors import Failed, UsageError
+from tierkeeper.kernel.faults import Point, reach
+from tierkeeper.kernel.results import RebuildResult
+from tierkeeper.objectstore.port import Kind, ObjectMissing, Store
+
+NO_KEY = "key/" + "0" * 64
+"""In the place of a key's name where the store holds no key for the segment."""
+
+
+@dataclass
+class _Held:
+    """What the store holds, unsealed; what does not open was not written by this archive, or is damaged."""
+
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    commits: dict[str, Commit] = field(default_factory=dict)
+    keys: dict[UUID, str] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+
+
+class Rebuilder:
+    """Enters every manifest that the store holds into an empty catalog, in one transaction.
+
+    I1 and I8: a manifest with its commit object counts. One without is settled by its marker in the tier that the rows came from,
+    which alone knows whether they left it; an open one is aborted first, so that nobody can delete those rows any more. Where no
+    marker says anything, the segment is entered as `unsure`: it counts for nobody, and nothing of it is ever deleted.
+    """
+
+    def __init__(
+        self, store: Store, catalog: Catalog, ring: KeyRing, watch: Watch, settled: Callable[[UUID], str | None]
+    ) -> None:
+        """`settled`: the state of a batch's marker, aborted if it was open; None where there is none."""
+        self._store = store
+        self._catalog = catalog
+        self._ring = ring
+        self._watch = watch
+        self._settled = settled
+
+    def run(self) -> RebuildResult:
+        """Does it. Raises UsageError where the catalog knows segments, Failed where the store is not what it was."""
+        self._catalog.require_empty()
+        held = self._held()
+        counting = {sha256 for sha256 in held.commits if sha256 in held.manifests}
+        asked = {s: self._settled(m.batch) for s, m in held.manifests.items() if s not in counting}
+        reach(Point.REBUILD_SETTLED)
+        counting |= {sha256 for sha256, marker in asked.items() if marker == "moved"}
+        lined_up = line_up(held.manifests, counting)
+        if lined_up.forks:
+            cause = f"manifest {lined_up.forks[0]} counts, and so does another in its place: two archives were mixed in it"
+            raise Failed(self._store.name, cause, "Give each archive a store of its own, then run again")
+        self._watch.require(self._store.name, self._watch.wrong_with(lined_up.chain))
+        unsure = {s for s in asked if s not in lined_up.beside and self._is_unsure(held.manifests[s], asked[s])}
+        states: dict[str, SegmentState] = {
+            s: "sealed" if s in counting else "unsure" if s in unsure else "undone" for s in lined_up.chain.values()
+        }
+        manifests = [(held.manifests[s], s) for s in lined_up.chain.values()]
+        self._enter(manifests, states, held)
+        self._watch.remember()
+        missing = [f"manifest number {position}: the store does not hold it" for position in lined_up.gaps]
+        missing += [f"{c.segment}: its manifest {s} is gone" for s, c in held.commits.items() if s not in held.manifests]
+        missing += [f"{m.segment}: its key is gone" for m, s in manifests if states[s] != "undone" and m.segment not in held.keys]
+        return RebuildResult(
+            segments=sum(state == "sealed" for state in states.values()),
+            rows=sum(m.rows for m, s in manifests if states[s] == "sealed"),
+            undone=sum(state == "undone" for state in states.values()),
+            unsure=[f"{held.manifests[s].segment}: no marker says whether its rows left the tier above" for s in sorted(unsure)],
+            damaged=held.damaged,
+            missing=missing,
+            ok=not (unsure or held.damaged or missing),
+        )
+
+    def _held(self) -> _Held:
+        held = _Held()
+        for key, manifest in self._documents("manifest", Manifest, held):
+            held.manifests[key.partition("/")[2]] = manifest
+        for key, commit in self._documents("commit", Commit, held):
+            if commit.manifest == key.partition("/")[2]:
+                held.commits[commit.manifest] = commit
+            else:
+                held.damaged.append(f"{key}: it commits another manifest")
+        for key, wrapped in self._documents("key", WrappedKey, held):
+            held.keys[wrapped.segment] = key
+        return held
+
+    def _documents(self, kind: Kind, model: type[D], held: _Held) -> Sequence[tuple[str, D]]:
+        found = []
+        for info in self._store.list(kind):
+            try:
+                sealed = self._store.get(info.key)
+                if kind != "commit" and f"{kind}/{hashlib.sha256(sealed).hexdigest()}" != info.key:
+                    held.damaged.append(f"{info.key}: its bytes are not what was written")
+                    continue
+                found.append((info.key, parse_document(model, self._ring.unseal(kind, sealed, info.key), info.key)))
+            except ObjectMissing:
+                continue  # taken back meanwhile
+            except Failed as error:
+                held.damaged.append(f"{info.key}: {error.cause}")
+        return found
+
+    def _is_unsure(self, manifest: Manifest, marker: str | None) -> bool:
+        """An undone batch's segment was deleted; where it still lies, and nobody says why, it may be the rows' only place."""
+        return marker is None and self._store.head(f"segment/{manifest.sha256}") is not None
+
+    def _enter(self, manifests: Sequence[tuple[Manifest, str]], states: Mapping[str, SegmentState], held: _Held) -> None:
+        with self._catalog.transaction() as cur:
+            if self._catalog.chain_head(cur) != (0, None):
+                cause = "another run has written to it meanwhile"
+                raise UsageError(self._catalog.place, cause, "Look at `tierkeeper archive list`, then verify")
+            for manifest, sha256 in manifests:
+                key_object = held.keys.get(manifest.segment, NO_KEY)
+                committed = sha256 in held.commits
+                self._catalog.reenter(cur, manifest, sha256, key_object, states[sha256], committed=committed)
+            if manifests:
+                last, sha256 = manifests[-1]
+                self._catalog.set_chain(cur, last.position, sha256)
+            reach(Point.REBUILD_BEFORE_COMMIT)
