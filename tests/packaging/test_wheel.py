@@ -46,7 +46,7 @@ def test_the_wheel_runs_from_another_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["LICENSE", "README.md", "pyproject.toml", "home_server_archiver.py", "src/tierkeeper/compose.py"]
+    "name", ["LICENSE", "README.md", "pyproject.toml", "home_server_archiver.py", "src/tierkeeper/compose/__init__.py"]
 )
 def test_the_source_archive_can_be_built_from(tmp_path: Path, name: str) -> None:
     with tarfile.open(built("sdist", tmp_path)) as archive:
