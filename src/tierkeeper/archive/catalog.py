@@ -15,7 +15,7 @@ from tierkeeper.archive.model import Manifest, Segment, SegmentState
 from tierkeeper.kernel.errors import Failed, Fenced, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, ScanSegment
-from tierkeeper.kernel.results import ReadingStatus
+from tierkeeper.kernel.results import DrillResult, DrillStatus, ReadingStatus
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.link import Connection, Isolation, Link, transaction, translated
 from tierkeeper.postgres.statements import load
@@ -135,12 +135,12 @@ class Catalog:
         manifest: Manifest,
         manifest_sha256: str,
         key_object: str,
-        state: SegmentState,
+        states: tuple[LedgerState, SegmentState],
         *,
         committed: bool,
     ) -> None:
-        """A segment that was once there, with its batch `done` if it is sealed, else `undone`."""
-        ledger = "done" if state == "sealed" else "undone"
+        """A segment that was once there, with its batch's ledger row."""
+        ledger, state = states
         values = {**_entered(manifest, manifest_sha256, key_object), "ledger": ledger, "state": state, "committed": committed}
         for statement in ("ledger_reenter", "segment_insert", "segment_reenter"):
             cur.execute(_SQL[statement], values)
@@ -206,6 +206,22 @@ class Catalog:
         with self.transaction() as cur:
             cur.execute(_SQL["segment_verified"], {"segments": list(segment_ids)})
 
+    def sealed(self) -> int:
+        """How many segments count."""
+        with self.transaction(read_only=True) as cur:
+            (count,) = cur.execute(_SQL["sealed"]).fetchone() or (0,)
+        return int(count)
+
+    def keys_used(self) -> dict[str, int]:
+        """Segments by the id of the key that they were written with."""
+        with self.transaction(read_only=True) as cur:
+            return {str(key): int(n) for key, n in cur.execute(_SQL["keys_used"])}
+
+    def drilled(self, result: DrillResult) -> None:
+        """Keeps how a drill went."""
+        with self.transaction() as cur:
+            cur.execute(_SQL["drill_note"], result.model_dump())
+
     def forget(self, older_than_seconds: float, settled: Sequence[UUID]) -> list[UUID]:
         """See `Destination.forget`."""
         bounds = {"seconds": older_than_seconds, "settled": list(settled)}
@@ -251,7 +267,9 @@ def reading(conn: Connection) -> ReadingStatus:
     """How far the segments were read back; through a connection that is open already."""
     with transaction(conn, read_only=True) as cur:
         segments, unread, oldest = cur.execute(_SQL["reading"]).fetchone() or (0, 0, None)
-    return ReadingStatus(segments=segments, unread=unread, oldest_read_at=oldest)
+        last = cur.execute(_SQL["drill_last"]).fetchone()
+    drill = DrillStatus(at=last[0], ok=last[1], segments=last[2], restored=last[3]) if last else None
+    return ReadingStatus(segments=segments, unread=unread, oldest_read_at=oldest, drill=drill)
 
 
 _COMPARE: Final = "Stop archiving and run `tierkeeper archive verify`: the catalog may have been put back from a backup"

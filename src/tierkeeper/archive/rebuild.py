@@ -1,8 +1,9 @@
 """The catalog, made again from what the store holds: the store is enough by itself (I8)."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 from uuid import UUID
 
 from tierkeeper.archive.catalog import Catalog
@@ -12,6 +13,7 @@ from tierkeeper.archive.model import Commit, D, Manifest, SegmentState, WrappedK
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point, reach
+from tierkeeper.kernel.ports import LedgerState
 from tierkeeper.kernel.results import RebuildResult
 from tierkeeper.objectstore.port import Kind, ObjectMissing, Store
 
@@ -29,30 +31,51 @@ class _Held:
     damaged: list[str] = field(default_factory=list)
 
 
+class Markers(Protocol):
+    """What the tier above says of batches whose rows left it for the archive."""
+
+    def kept(self) -> Mapping[UUID, str]:
+        """The states of all settled markers that it keeps; after `settled` was asked."""
+        ...
+
+    def settled(self, batch_id: UUID) -> str | None:
+        """The state of a batch's marker, aborted if it was open; None where there is none."""
+        ...
+
+
+class NoMarkers:
+    """The tier above is gone for good."""
+
+    def kept(self) -> Mapping[UUID, str]:
+        return {}
+
+    def settled(self, batch_id: UUID) -> str | None:  # noqa: ARG002 - nobody is there to ask
+        return None
+
+
 class Rebuilder:
     """Enters every manifest that the store holds into an empty catalog, in one transaction.
 
     I1 and I8: a manifest with its commit object counts. One without is settled by its marker in the tier that the rows came from,
     which alone knows whether they left it; an open one is aborted first, so that nobody can delete those rows any more. Where no
-    marker says anything, the segment is entered as `unsure`: it counts for nobody, and nothing of it is ever deleted.
+    marker says anything, the segment is entered as `unsure`: it counts for nobody, and nothing of it is ever deleted. I2: a batch
+    whose marker was dropped is entered as forgotten, which counts without one; the others as done, which counts where a
+    reader's snapshot has the marker moved.
     """
 
-    def __init__(
-        self, store: Store, catalog: Catalog, ring: KeyRing, watch: Watch, settled: Callable[[UUID], str | None]
-    ) -> None:
-        """`settled`: the state of a batch's marker, aborted if it was open; None where there is none."""
+    def __init__(self, store: Store, catalog: Catalog, ring: KeyRing, watch: Watch, markers: Markers) -> None:
         self._store = store
         self._catalog = catalog
         self._ring = ring
         self._watch = watch
-        self._settled = settled
+        self._markers = markers
 
     def run(self) -> RebuildResult:
         """Does it. Raises UsageError where the catalog knows segments, Failed where the store is not what it was."""
         self._catalog.require_empty()
         held = self._held()
         counting = {sha256 for sha256 in held.commits if sha256 in held.manifests}
-        asked = {s: self._settled(m.batch) for s, m in held.manifests.items() if s not in counting}
+        asked = {s: self._markers.settled(m.batch) for s, m in held.manifests.items() if s not in counting}
         reach(Point.REBUILD_SETTLED)
         counting |= {sha256 for sha256, marker in asked.items() if marker == "moved"}
         lined_up = line_up(held.manifests, counting)
@@ -113,14 +136,18 @@ class Rebuilder:
         return marker is None and self._store.head(f"segment/{manifest.sha256}") is not None
 
     def _enter(self, manifests: Sequence[tuple[Manifest, str]], states: Mapping[str, SegmentState], held: _Held) -> None:
+        kept = self._markers.kept()
         with self._catalog.transaction() as cur:
             if self._catalog.chain_head(cur) != (0, None):
                 cause = "another run has written to it meanwhile"
                 raise UsageError(self._catalog.place, cause, "Look at `tierkeeper archive list`, then verify")
             for manifest, sha256 in manifests:
+                ledger: LedgerState = "undone"
+                if states[sha256] == "sealed":
+                    ledger = "done" if manifest.batch in kept else "forgotten"
                 key_object = held.keys.get(manifest.segment, NO_KEY)
                 committed = sha256 in held.commits
-                self._catalog.reenter(cur, manifest, sha256, key_object, states[sha256], committed=committed)
+                self._catalog.reenter(cur, manifest, sha256, key_object, (ledger, states[sha256]), committed=committed)
             if manifests:
                 last, sha256 = manifests[-1]
                 self._catalog.set_chain(cur, last.position, sha256)

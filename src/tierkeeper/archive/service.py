@@ -18,16 +18,25 @@ from tierkeeper.archive import verify as verifying
 from tierkeeper.archive.catalog import SCHEMA, Catalog, reading, rows_by_table, scan_segments
 from tierkeeper.archive.checkpoint import Checkpoints, Watch
 from tierkeeper.archive.destination import ArchiveDestination
+from tierkeeper.archive.drill import Drill
 from tierkeeper.archive.model import Segment
 from tierkeeper.archive.reading import SegmentReader
-from tierkeeper.archive.rebuild import Rebuilder
+from tierkeeper.archive.rebuild import Markers, Rebuilder
 from tierkeeper.archive.segment import OpenSegment
 from tierkeeper.archive.verify import Sample
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
-from tierkeeper.kernel.errors import UsageError
-from tierkeeper.kernel.ports import ScanSegment
-from tierkeeper.kernel.results import ReadingStatus, RebuildResult, RestoreResult, SegmentDetail, SegmentResult, VerifyResult
+from tierkeeper.kernel.errors import NotNow, UsageError
+from tierkeeper.kernel.ports import ScanSegment, Stop
+from tierkeeper.kernel.results import (
+    DrillResult,
+    ReadingStatus,
+    RebuildResult,
+    RestoreResult,
+    SegmentDetail,
+    SegmentResult,
+    VerifyResult,
+)
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.objectstore.port import Store
 from tierkeeper.postgres.link import Connection, Link
@@ -132,13 +141,48 @@ class Archive:
         chosen = Sample.parse(sample) if sample is not None else None
         return verifying.verify(self._store, self._catalog, self._keys, self._watch, segment_id=_id(segment), sample=chosen)
 
-    def rebuild(self, settled: Callable[[UUID], str | None]) -> RebuildResult:
+    def rebuild(self, markers: Markers) -> RebuildResult:
         """Makes the catalog again from the store; see `rebuild.Rebuilder`."""
-        result = Rebuilder(self._store, self._catalog, self._keys(), self._watch, settled).run()
+        result = Rebuilder(self._store, self._catalog, self._keys(), self._watch, markers).run()
         if result.ok:
             with self.destination() as destination:
                 destination.unsettled()  # puts the commit objects of those that a marker has spoken for
         return result
+
+    def drill(self, ring: KeyRing, scratch: Link, stop: Stop, sample: str | None = None) -> DrillResult:
+        """Opens the archive on `scratch`, an empty database, with `ring` and the store alone; see `drill.Drill`.
+
+        The catalog, if it answers, has to know as many segments, and keeps how it went.
+        """
+        share = Sample.parse(sample) if sample is not None else None
+        before = self._sealed()
+
+        def listed(found: int) -> str | None:
+            after = self._sealed()
+            if before is None or after is None or before <= found <= after:
+                return None
+            return f"the store gives {found} segments, and the catalog knows {after}"
+
+        result = Drill(self._store, ring, scratch, self._clock, stop).run(share, listed)
+        if before is not None:
+            self._catalog.drilled(result)
+        return result
+
+    def _sealed(self) -> int | None:
+        """How many segments count; None where the catalog is gone."""
+        try:
+            return self._catalog.sealed()
+        except (NotNow, UsageError):
+            return None
+
+    def keys_used(self) -> dict[str, int]:
+        """Segments by the id of the key that they were written with."""
+        return self._catalog.keys_used()
+
+    def newest(self) -> tuple[int, str] | None:
+        """Number and hash of the chain's last manifest; None while there is none."""
+        length, _, last, _ = self._catalog.chain_at(1)
+        return (length, last) if last is not None else None
 
     def restore(
         self,

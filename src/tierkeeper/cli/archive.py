@@ -1,5 +1,6 @@
 """`tierkeeper archive`: run, rebuild, list, show, verify, restore."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -10,6 +11,9 @@ from tierkeeper.kernel.errors import UsageError
 
 TableArgument = Annotated[str | None, typer.Argument(metavar="TABLE", help="Only this table.")]
 SegmentOption = Annotated[str | None, typer.Option("--segment", metavar="ID", help="Only this segment.")]
+SampleOption = Annotated[
+    str | None, typer.Option("--sample", metavar="N/T", help="This share alone, such as 1/30: those read longest ago.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -94,14 +98,32 @@ def _reading(group: typer.Typer) -> None:
         with session.keeper() as keeper:
             session.show(keeper.archive_show(segment))
 
+    @command(group, "drill")
+    def drill(
+        session: Session,
+        *,
+        kit: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="A recovery kit or key; else the one in the configuration folder.")
+        ] = None,
+        sample: SampleOption = None,
+        on: Annotated[
+            str | None, typer.Option("--on", metavar="URL", help="A Postgres server to try on; else the catalog's.")
+        ] = None,
+    ) -> None:
+        """Open the archive as a new machine would.
+
+        With nothing but the store and the recovery key, in a scratch database that is dropped again: the catalog is made again,
+        each segment verified, restored and compared. Says how long it took; exit 1 if anything would have stopped it.
+        """
+        with session.keeper(stoppable=True) as keeper:
+            session.show(keeper.archive_drill(recovery=kit, sample=sample, on=on))
+
     @command(group, "verify")
     def verify(
         session: Session,
         *,
         segment: SegmentOption = None,
-        sample: Annotated[
-            str | None, typer.Option(metavar="N/T", help="Read this share whole, such as 1/30: those read longest ago.")
-        ] = None,
+        sample: SampleOption = None,
     ) -> None:
         """Read segments back, decrypt and compare them.
 

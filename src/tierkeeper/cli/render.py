@@ -162,7 +162,13 @@ def _status(result: r.StatusResult) -> Iterator[RenderableType]:
 def _reading(archive: r.ReadingStatus) -> Text:
     read, oldest = archive.segments - archive.unread, instant(archive.oldest_read_at)
     text = f"{read} of {plural(archive.segments, 'archived segment')} read back whole since written"
-    return Text(f"{text}, the longest ago {oldest}" if read else text, "yellow" if archive.unread else "dim")
+    text = f"{text}, the longest ago {oldest}" if read else text
+    drill = archive.drill
+    if drill is not None:
+        went = "went well" if drill.ok else "found something wrong"
+        text += f"; the drill of {instant(drill.at)} {went} ({drill.restored} of {drill.segments})"
+    worry = archive.unread or (drill is not None and not drill.ok)
+    return Text(text, "yellow" if worry else "dim")
 
 
 def _tables(tables: dict[str, r.TableStatus]) -> Table:

@@ -188,6 +188,35 @@ def _rebuild(result: r.RebuildResult) -> Iterator[RenderableType]:
 
 
 @render.register
+def _drill(result: r.DrillResult) -> Iterator[RenderableType]:
+    for line in result.wrong:
+        yield bad(f"wrong  {line}")
+    took = f"{result.seconds:.1f} s, of them {result.rebuild_seconds:.1f} s for the catalog"
+    told = (
+        f"{result.restored} of {plural(result.segments, 'segment')}, {plural(result.rows, 'row')} restored and compared: {took}"
+    )
+    yield good(f"opened with the recovery key alone: {told}") if result.ok else bad(told)
+
+
+@render.register
+def _kit(result: r.KitResult) -> Iterator[RenderableType]:
+    if result.kit is not None:
+        yield Text(result.kit, no_wrap=True, overflow="ignore", end="")  # a key that is cut opens nothing
+    else:
+        yield good(f"{result.file} is the recovery kit of key {result.key_id}: put it away, and nowhere near the archive")
+
+
+@render.register
+def _keys(result: r.KeysResult) -> Iterator[RenderableType]:
+    used = (
+        "unknown" if result.segments is None else ", ".join(f"{n} by {key}" for key, n in result.segments.items()) or "none yet"
+    )
+    rows = [("Key", Text(result.key_id)), ("From", Text(result.source)), ("Segments", Text(used))]
+    yield pairs(*rows, ("Can write", Text("yes" if result.can_write else "no: it is a recovery key")))
+    yield from notes(result.notes)
+
+
+@render.register
 def _restore(result: r.RestoreResult) -> Iterator[RenderableType]:
     rows, segments = plural(result.rows, "row"), plural(result.segments, "segment")
     yield good(f"{rows} of {result.table} from {segments} into {result.to}, {result.seconds:.1f} s")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
-from tierkeeper.compose.archive import ArchiveKeeper
+from tierkeeper.compose.keys import VaultKeeper
 from tierkeeper.config import Settings
 from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Faults
@@ -45,7 +45,7 @@ def open_keeper(
     )
 
 
-class Keeper(ArchiveKeeper):
+class Keeper(VaultKeeper):
     """Everything a user can ask for, on the configured tiers. Each call opens what it needs and closes it again."""
 
     def check(self) -> CheckResult:

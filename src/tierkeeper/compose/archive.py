@@ -1,6 +1,7 @@
 """The archive's part of a keeper: what `tierkeeper archive` asks for, wired to the mover and the audit."""
 
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from tierkeeper.kernel.results import (
 )
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover import markers
-from tierkeeper.postgres.link import translated
+from tierkeeper.postgres.link import Link, translated
 from tierkeeper.security.audit import LoggedAudit
 from tierkeeper.tiers import profile, usage
 
@@ -73,11 +74,10 @@ class ArchiveKeeper(MovingKeeper):
         audit = LoggedAudit() if without_main else self._audit
         self._set_up((), frozenset(("archive",)), apply=True, audit=audit)
 
-        def settled(batch_id: UUID) -> str | None:
-            return None if without_main else markers.settled(self.links["main"], "main", batch_id)
+        from tierkeeper.archive.rebuild import NoMarkers
 
         with audit.action("rebuild archive", "tiers.archive", {"without_main": without_main}) as note:
-            result = self.archive.rebuild(settled)
+            result = self.archive.rebuild(NoMarkers() if without_main else MainsMarkers(self.links["main"]))
             note(segments=result.segments, unsure=result.unsure, missing=result.missing, damaged=result.damaged)
         return result
 
@@ -124,3 +124,16 @@ class ArchiveKeeper(MovingKeeper):
             refused = usage.refusal(usage.measure(conn, profile.SELF_HOSTED), f"tiers.{tier}", gives_only=False)
         if refused is not None:
             raise refused
+
+
+@dataclass(frozen=True)
+class MainsMarkers:
+    """Implements the archive's `Markers` on Main."""
+
+    main: Link
+
+    def kept(self) -> dict[UUID, str]:
+        return markers.known(self.main, "main", "archive")
+
+    def settled(self, batch_id: UUID) -> str | None:
+        return markers.settled(self.main, "main", batch_id)

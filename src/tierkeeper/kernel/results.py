@@ -93,12 +93,22 @@ class TableStatus(Result):
     conflicts: list[str] = Field(default=[], description="keys that are in Core and in Main; Core's row counts")
 
 
+class DrillStatus(Result):
+    """How the last restore drill went."""
+
+    at: datetime
+    ok: bool
+    segments: int
+    restored: int
+
+
 class ReadingStatus(Result):
     """How far the archive's segments were read back whole, to prove that they still can be."""
 
     segments: int
     unread: int = Field(description="never read back since they were written")
     oldest_read_at: datetime | None = Field(description="when that segment was read whose reading is longest ago")
+    drill: DrillStatus | None = Field(default=None, description="null where there was none yet")
 
 
 class StatusResult(Result):
@@ -219,6 +229,41 @@ class RebuildResult(Result):
     )
     damaged: list[str] = Field(default=[], description="objects that do not open")
     missing: list[str] = Field(default=[])
+    ok: bool
+
+
+class DrillResult(Result):
+    """`archive drill`: the archive was opened with nothing but its store and the recovery key."""
+
+    at: datetime
+    segments: int = Field(description="that the store alone says count")
+    restored: int = Field(description="of them, brought back into a scratch database, read back, compared and dropped")
+    rows: int
+    bytes: int = Field(description="of the encrypted files")
+    key_id: str
+    rebuild_seconds: float = Field(description="of all seconds, those that making the catalog again took")
+    seconds: float
+    wrong: list[str] = Field(default=[], description="what a new machine would be stopped by")
+    ok: bool
+
+
+class KitResult(Result):
+    """`keys kit`: what to keep offline."""
+
+    key_id: str
+    file: str | None = Field(description="where it was written, mode 600")
+    kit: str | None = Field(description="its text, a secret; null where it was written to a file")
+
+
+class KeysResult(Result):
+    """`keys status`. No secret is in it."""
+
+    source: str = Field(description="where the key in use comes from")
+    key_id: str
+    can_write: bool = Field(description="false for a recovery key, which opens and verifies, and signs nothing")
+    recovery_file: str | None = Field(description="the recovery key, if it still lies on this machine")
+    segments: dict[str, int] | None = Field(description="key id -> segments written with it; null where the catalog is away")
+    notes: list[str] = Field(default=[])
     ok: bool
 
 

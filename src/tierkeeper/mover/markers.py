@@ -18,3 +18,9 @@ def settled(link: Link, tier: Tier, batch_id: UUID) -> str | None:
     """As `marker`, after one that was open was aborted: whoever still meant to delete the batch's rows cannot any more."""
     with translated(f"tiers.{tier}"), closing(link.connect("mover")) as conn:
         return Source(link, conn, tier).abort(batch_id)
+
+
+def known(link: Link, tier: Tier, destination: Tier) -> dict[UUID, str]:
+    """The settled markers of batches that left `tier` for `destination`, of those that are kept still."""
+    with translated(f"tiers.{tier}"), closing(link.connect("mover")) as conn:
+        return Source(link, conn, tier).settled_markers(destination)

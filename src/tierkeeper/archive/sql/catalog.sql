@@ -152,5 +152,18 @@ SELECT schema_name, table_name, sum(rows)::bigint FROM tierkeeper.segment WHERE 
 -- name: reading
 SELECT count(*), count(*) FILTER (WHERE verified_at IS NULL), min(verified_at) FROM tierkeeper.segment WHERE state <> 'undone'
 
+-- name: sealed
+SELECT count(*) FROM tierkeeper.segment WHERE state = 'sealed'
+
+-- name: keys_used
+SELECT key_id, count(*) FROM tierkeeper.segment WHERE state <> 'undone' GROUP BY key_id ORDER BY key_id
+
+-- name: drill_note
+INSERT INTO tierkeeper.drill (at, ok, segments, restored, rows, seconds, wrong)
+VALUES (%(at)s, %(ok)s, %(segments)s, %(restored)s, %(rows)s, %(seconds)s, %(wrong)s)
+
+-- name: drill_last
+SELECT at, ok, segments, restored FROM tierkeeper.drill ORDER BY at DESC LIMIT 1
+
 -- name: newest
 SELECT key_id, manifest FROM tierkeeper.segment WHERE state <> 'undone' ORDER BY position DESC LIMIT 1

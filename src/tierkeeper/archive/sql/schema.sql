@@ -35,3 +35,14 @@ CREATE TABLE IF NOT EXISTS tierkeeper.chain (
     position bigint  NOT NULL DEFAULT 0,
     manifest text
 )
+
+-- name: drill
+CREATE TABLE IF NOT EXISTS tierkeeper.drill (
+    at       timestamptz      PRIMARY KEY,
+    ok       boolean          NOT NULL,
+    segments bigint           NOT NULL,
+    restored bigint           NOT NULL,
+    rows     bigint           NOT NULL,
+    seconds  double precision NOT NULL,
+    wrong    text[]           NOT NULL
+)

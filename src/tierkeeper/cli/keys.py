@@ -1,0 +1,42 @@
+"""`tierkeeper keys`: status, kit."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tierkeeper.cli.session import Session, command
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the group."""
+    group = typer.Typer(
+        no_args_is_help=True, rich_markup_mode=None, help="The archive's keys: which is in use, what to put away."
+    )
+    app.add_typer(group, name="keys")
+
+    @command(group, "status")
+    def status(session: Session) -> None:
+        """Show which key is in use, and what was written with which.
+
+        Shows no secret. Exit 1 if the archive holds segments that the key does not open.
+        """
+        with session.keeper() as keeper:
+            session.show(keeper.keys_status())
+
+    @command(group, "kit")
+    def kit(
+        session: Session,
+        *,
+        kit: Annotated[
+            Path | None,
+            typer.Option(metavar="FILE", help="An older kit or the recovery key; else the one in the configuration folder."),
+        ] = None,
+        to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="A new file (mode 600); else the terminal.")] = None,
+    ) -> None:
+        """Print the recovery kit, to be kept offline.
+
+        Whoever has it and the store can read the whole archive: it is the recovery key, with what to do on a new machine.
+        """
+        with session.keeper() as keeper:
+            session.show(keeper.keys_kit(recovery=kit, to=to))

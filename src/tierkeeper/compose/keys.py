@@ -1,0 +1,79 @@
+"""The archive's keys and the drill that tries them, as a part of a keeper."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from tierkeeper.compose.archive import ArchiveKeeper
+from tierkeeper.crypto import kit
+from tierkeeper.crypto.keys import RECOVERY_FILE, VARIABLE, KeyRing
+from tierkeeper.kernel.errors import NotNow, UsageError
+from tierkeeper.kernel.results import DrillResult, KeysResult, KitResult
+from tierkeeper.postgres.link import Link
+from tierkeeper.postgres.scratch import scratch_database
+
+
+class VaultKeeper(ArchiveKeeper):
+    """Proves that the archive can be opened, and gives what it takes."""
+
+    def archive_drill(self, *, recovery: Path | None = None, sample: str | None = None, on: str | None = None) -> DrillResult:
+        """Restores the archive, or a share `n/t` of it, into a scratch database with its recovery key and its store alone.
+
+        `recovery`: a kit or recovery key, else the one in the configuration folder. `on`: a server's URL, else the catalog's.
+        """
+        ring = kit.recovery(kit.read(recovery, self._config_dir), str(recovery or self._config_dir / RECOVERY_FILE))
+        server = Link("archive", on) if on is not None else self.links["archive"]
+        with scratch_database(server) as scratch:
+            return self.archive.drill(ring, scratch, self._stop, sample)
+
+    def keys_kit(self, *, recovery: Path | None = None, to: Path | None = None) -> KitResult:
+        """The recovery kit, as a text or into a new file (600)."""
+        newest = None
+        with suppress(NotNow, UsageError):  # a kit is wanted most where the catalog is gone
+            newest = self.archive.newest()
+        shown = f"manifest number {newest[0]}, {newest[1]}" if newest else "unknown, or none yet"
+        place = kit.Place(str(self._settings.tiers.archive.store), shown, self._clock.now())
+        text = kit.render(kit.read(recovery, self._config_dir), place)
+        if to is not None:
+            _write_new(to, text)
+        key_id = kit.recovery(text, "kit").key_id
+        return KitResult(key_id=key_id, file=None if to is None else str(to), kit=text if to is None else None)
+
+    def keys_status(self) -> KeysResult:
+        """Which key is in use, where from, and what was written with which. Raises UsageError where there is none."""
+        ring = KeyRing.open(self._config_dir, self._environment)
+        here = self._config_dir / RECOVERY_FILE
+        segments: dict[str, int] | None = None
+        notes = []
+        try:
+            segments = self.archive.keys_used()
+        except (NotNow, UsageError) as error:
+            notes.append(f"the catalog does not say what was written with it: {error.cause}")
+        others = {key: n for key, n in (segments or {}).items() if key != ring.key_id}
+        notes += [f"{n} segments were written with key {key}, which this one does not open" for key, n in others.items()]
+        if here.exists():
+            notes.append(
+                f"the recovery key still lies beside the other: run `tierkeeper keys kit`, put it away, then remove {here}"
+            )
+        return KeysResult(
+            source=VARIABLE if self._environment.get(VARIABLE) else str(self._config_dir / "archive.key"),
+            key_id=ring.key_id,
+            can_write=ring.signing_key is not None,
+            recovery_file=str(here) if here.exists() else None,
+            segments=segments,
+            notes=notes,
+            ok=not others,
+        )
+
+
+def _write_new(path: Path, text: str) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise UsageError(str(path), "it exists already", "Name a file that does not exist") from None
+    except OSError as error:
+        raise UsageError(str(path), f"it cannot be written ({error.strerror})", "Name a file in a folder of yours") from error
+    with os.fdopen(fd, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
