@@ -9,13 +9,18 @@ from threading import Barrier, Thread
 
 import pytest
 
+import bucket_server
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point
 from tierkeeper.objectstore.directory import DirectoryStore
 from tierkeeper.objectstore.port import ObjectExists, ObjectLocked, ObjectMissing, Store, put_bytes
+from tierkeeper.objectstore.s3 import S3Store
 
-STORES: dict[str, Callable[[Path], Store]] = {"directory": lambda folder: DirectoryStore(folder / "store")}
+STORES: dict[str, Callable[[Path], Store]] = {
+    "directory": lambda folder: DirectoryStore(folder / "store"),
+    "s3": lambda _: S3Store(bucket_server.bucket(), bucket_server.server()),
+}
 
 DATA = bytes(range(256)) * 5_000
 KEY = "segment/" + hashlib.sha256(DATA).hexdigest()

@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Failed, UsageError
@@ -20,6 +22,7 @@ from tierkeeper.kernel.errors import Failed, UsageError
 FILE: Final = "archive-checkpoint.json"
 _FORMAT: Final = "tierkeeper checkpoints"
 _VERSION: Final = 1
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -137,15 +140,33 @@ class Watch:
     clock: Clock
     checkpoints: Checkpoints | None
 
-    def wrong(self) -> str | None:
-        """What is wrong with the catalog's chain; None if it goes on from what was remembered, or nothing was."""
+    def look(self) -> str | None:
+        """What is wrong with the catalog's chain; None if it goes on from what was remembered, or nothing was.
+
+        The end of a chain that nothing is wrong with is remembered from here on.
+        """
         if self.checkpoints is None:
             return None
-        remembered = self.checkpoints.remembered(self.catalog.chain_at(1)[1])
-        if remembered is None:
-            return None
-        length, _, _, manifest = self.catalog.chain_at(remembered.position)
-        return gone_back(remembered, length, manifest)
+        likely = self.checkpoints.remembered(None)
+        asked = likely.position if likely is not None else 1
+        length, first, last, manifest = self.catalog.chain_at(asked)
+        remembered = self.checkpoints.remembered(first)
+        if remembered is not None:
+            if remembered.position != asked:
+                manifest = self.catalog.chain_at(remembered.position)[3]
+            if (said := gone_back(remembered, length, manifest)) is not None:
+                return said
+        if first is not None and last is not None and (remembered is None or length > remembered.position):
+            self._remember(Checkpoint(first, length, last, self.clock.now()))
+        return None
+
+    def _remember(self, seen: Checkpoint) -> None:
+        if self.checkpoints is None:
+            return
+        try:
+            self.checkpoints.advance(seen)
+        except UsageError as error:  # a folder that cannot be written keeps nobody from archiving
+            _log.warning("what was seen of the archive is not remembered", place=error.place, cause=error.cause)
 
     def wrong_with(self, chain: Mapping[int, str]) -> str | None:
         """The same of manifests by their positions."""
@@ -162,11 +183,3 @@ class Watch:
                 f" another archive: remove {self.checkpoints.path}"
             )
             raise Failed(place, wrong, remedy)
-
-    def remember(self) -> None:
-        """Remembers the chain's end, which nothing must be wrong with."""
-        if self.checkpoints is None:
-            return
-        length, first, last, _ = self.catalog.chain_at(1)
-        if first is not None and last is not None:
-            self.checkpoints.advance(Checkpoint(first, length, last, self.clock.now()))

@@ -83,8 +83,7 @@ class ArchiveDestination:
 
         Failed as well where the archive is older than this machine remembers it.
         """
-        self._watch.require(self._catalog.place, self._watch.wrong())
-        self._watch.remember()
+        self._watch.require(self._catalog.place, self._watch.look())
         newest = self._catalog.newest()
         if newest is not None:
             self._same_store(newest[1])
@@ -159,7 +158,7 @@ class ArchiveDestination:
             raise Failed(self._catalog.place, cause, remedy)
         reach(Point.DONE)
         self._put_missing_commits()
-        self._watch.remember()
+        self._watch.look()  # remembers how far the chain has come
 
     def undo(self, batch_id: UUID) -> None:
         """See `Destination.undo`. The manifest stays: those after it are chained to it."""

@@ -89,7 +89,7 @@ class Rebuilder:
         }
         manifests = [(held.manifests[s], s) for s in lined_up.chain.values()]
         self._enter(manifests, states, held)
-        self._watch.remember()
+        self._watch.look()  # remembers how far the chain has come
         missing = [f"manifest number {position}: the store does not hold it" for position in lined_up.gaps]
         missing += [f"{c.segment}: its manifest {s} is gone" for s, c in held.commits.items() if s not in held.manifests]
         missing += [f"{m.segment}: its key is gone" for m, s in manifests if states[s] != "undone" and m.segment not in held.keys]

@@ -71,7 +71,7 @@ def verify(
     found = _Found()
     if segment_id is None:
         found.damaged += _broken_chain(chain, end)
-        found.damaged += [f"chain: {wrong}"] if (wrong := watch.wrong()) is not None else []
+        found.damaged += [f"chain: {wrong}"] if (wrong := watch.look()) is not None else []
         _strangers(store, keys(), listed, chain, found)
     for segment in chosen:
         try:
@@ -90,8 +90,6 @@ def verify(
             found.good += [segment.id] if segment.id in whole else []
     catalog.verified(found.good)
     ok = not found.damaged and not found.missing
-    if ok and segment_id is None:
-        watch.remember()
     unread = sum(s.verified_at is None and s.id not in found.good for s in counted)
     return VerifyResult(
         segments=len(counted),

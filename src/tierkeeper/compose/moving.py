@@ -17,7 +17,6 @@ from tierkeeper.kernel.units import Age
 from tierkeeper.mover import markers
 from tierkeeper.mover.request import Request
 from tierkeeper.mover.service import MoveService
-from tierkeeper.objectstore.directory import DirectoryStore
 from tierkeeper.quotas.room import Room
 from tierkeeper.setup import runner
 
@@ -66,14 +65,13 @@ class MovingKeeper(Wiring):
         from tierkeeper.archive.checkpoint import FILE, Checkpoints
         from tierkeeper.archive.service import Archive
 
-        store = DirectoryStore(self._settings.store_path, self._clock)
         return Archive(
-            store,
+            self._store,
             self.links["archive"],
             lambda: KeyRing.open(self._config_dir, self._environment),
             self._clock,
             source_marker=lambda batch_id: markers.marker(self.links["main"], "main", batch_id),
-            checkpoints=Checkpoints(self._config_dir / FILE, store.name) if self._disk_lasts else None,
+            checkpoints=Checkpoints(self._config_dir / FILE, self._store.name) if self._disk_lasts else None,
         )
 
     @cached_property

@@ -5,16 +5,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from tierkeeper.compose.stores import open_store, store_bytes
 from tierkeeper.config import Settings
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
-from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Progress, Stop
 from tierkeeper.mover.request import Bounds
+from tierkeeper.objectstore.port import Store
 from tierkeeper.postgres.link import Link
 from tierkeeper.security.audit import PostgresAudit
-from tierkeeper.tiers import profile, usage
+from tierkeeper.tiers import profile
 from tierkeeper.tiers.tier import Tier as TierFacts
 
 if TYPE_CHECKING:
@@ -57,12 +58,12 @@ class Wiring:
     def _key_present(self) -> bool:
         return KeyRing.present(self._config_dir, self._environment)
 
+    @cached_property
+    def _store(self) -> Store:
+        return open_store(self._settings, self._environment, self._clock)
+
     def _store_bytes(self) -> int:
-        """Raises UsageError where the store is no directory."""
-        path = self._settings.store_path
-        if path.exists() and not path.is_dir():
-            raise UsageError(f"store {path}", "this is a file, not a directory", "Set ARCHIVE_PATH to a directory")
-        return usage.directory_bytes(path)
+        return store_bytes(self._settings, self._store)
 
 
 def _profile(name: str | None, tier: Tier) -> profile.Profile:

@@ -304,16 +304,16 @@ class Settings(Section):
         return tuple(TablePolicy(t.name, t.mode, t.age, t.core, t.main, t.drop_partitions) for t in self.tables)
 
     @property
-    def store_path(self) -> Path:
-        """The store's directory. Raises UsageError where the store is a server."""
+    def store_path(self) -> Path | None:
+        """The store's directory; None where it is a bucket. Raises UsageError where it is another server."""
         scheme, has_scheme, _ = self.tiers.archive.store.partition("://")
-        if has_scheme:
+        if has_scheme and scheme != "s3":
             raise UsageError(
                 "tiers.archive.store (HOME_SERVER_URL)",
-                f"the store is addressed as {scheme}://…, but this build keeps the archive in a directory",
+                f"the store is addressed as {scheme}://…, but this build keeps the archive in a directory or a bucket (s3://…)",
                 "Unset HOME_SERVER_URL and set ARCHIVE_PATH to a directory, such as one mounted from the home server",
             )
-        return Path(self.tiers.archive.store)
+        return None if has_scheme else Path(self.tiers.archive.store)
 
 
 def split_address(address: str) -> tuple[str, int] | None:

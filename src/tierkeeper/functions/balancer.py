@@ -1,9 +1,13 @@
 """Watches the health of services, or of the tiers and the store where no service is configured."""
 
+import os
+
 from tierkeeper.balance import probes
+from tierkeeper.compose.stores import open_store
 from tierkeeper.config import Settings, redact
 from tierkeeper.config.model import Service, split_address
 from tierkeeper.functions.base import Function, report
+from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.results import HealthResult
 from tierkeeper.postgres.link import Link
 
@@ -25,7 +29,14 @@ def planned(settings: Settings) -> list[probes.Probe]:
     if settings.balance.services:
         return [probe for service in settings.balance.services for probe in _of(service)]
     tiers = [probes.postgres(_TIERS[name], link) for name, link in settings.links().items()]
-    return [*tiers, probes.directory("archive (store)", settings.store_path)]
+    path = settings.store_path
+    if path is not None:
+        return [*tiers, probes.directory("archive (store)", path)]
+
+    def ask() -> None:
+        next(iter(open_store(settings, os.environ, SystemClock()).list("commit")), None)
+
+    return [*tiers, probes.Probe("archive (store)", ask)]
 
 
 _TIERS = {"core": "core", "main": "main", "archive": "archive (catalog)"}

@@ -36,3 +36,8 @@ PACE_SECONDS: Final = 60  # a batch waits so long for room in the log, half a le
 PACE_LOOK_SECONDS: Final = 0.25  # between two looks at a log that is full
 SAMPLE_ROWS: Final = 5_000  # whose sizes stand for those of all; more would not come nearer
 SAMPLE_PAGES: Final = 100  # that they are taken from, all over the table
+STORE_PART_BYTES: Final = (
+    8 * 2**20
+)  # of an object on its way to or from a bucket; S3 wants 5 MiB at least, and takes 10,000 parts
+STORE_READ_SECONDS: Final = 60  # a store that says nothing for so long is away
+STORE_TRIES: Final = 4  # of one request: what is asked is safe to ask again

@@ -158,3 +158,10 @@ def test_nothing_is_written_beside_an_archive_that_the_catalog_has_lost(small: B
     with pytest.raises(Failed, match="the catalog knows none") as refused:
         small.move("events", "at", "id = 2")
     assert "archive rebuild" in refused.value.remedy
+
+
+def test_a_machine_that_cannot_remember_archives_all_the_same(watched: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    (watched.tiers.home / "archive-checkpoint.new").mkdir()
+    move(watched, "id = 1")
+    assert watched.archive.verify().ok
+    assert "what was seen of the archive is not remembered" in "".join(capsys.readouterr())
