@@ -20,8 +20,8 @@ from tierkeeper.kernel.tables import TableName
 EVENTS = TableName("public", "events")
 POLICY = ({"name": "public.kinds", "mode": "mirror"}, {"name": "public.events", "age": "at", "core": "30 days"})
 SEGMENTS = "SELECT * FROM tierkeeper.segment ORDER BY position"
-FORGOTTEN = {"verified_at", "committed_at"}
-"""What the store does not know of a segment: when it was read back, and when its commit object was put."""
+FORGOTTEN = {"verified_at"}
+"""What the store does not know of a segment: when it was read back."""
 
 
 def day(number: int) -> datetime:

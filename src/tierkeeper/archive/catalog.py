@@ -137,11 +137,12 @@ class Catalog:
         key_object: str,
         states: tuple[LedgerState, SegmentState],
         *,
-        committed: bool,
+        commit_object: str | None,
     ) -> None:
         """A segment that was once there, with its batch's ledger row."""
         ledger, state = states
-        values = {**_entered(manifest, manifest_sha256, key_object), "ledger": ledger, "state": state, "committed": committed}
+        values = {**_entered(manifest, manifest_sha256, key_object), "ledger": ledger, "state": state}
+        values["commit_object"] = commit_object
         for statement in ("ledger_reenter", "segment_insert", "segment_reenter"):
             cur.execute(_SQL[statement], values)
 
@@ -198,9 +199,9 @@ class Catalog:
         with self.transaction(read_only=True) as cur:
             return [_segment(r) for r in cur.execute(_SQL["uncommitted"]).fetchall()]
 
-    def committed(self, segment_id: UUID) -> None:
+    def committed(self, segment_id: UUID, commit_object: str) -> None:
         with self.transaction() as cur:
-            cur.execute(_SQL["segment_committed"], {"segment": segment_id})
+            cur.execute(_SQL["segment_committed"], {"segment": segment_id, "commit_object": commit_object})
 
     def verified(self, segment_ids: Sequence[UUID]) -> None:
         with self.transaction() as cur:

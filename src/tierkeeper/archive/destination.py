@@ -3,7 +3,6 @@
 It writes and proves; what a segment looks like is `segment`'s to say, what the catalog keeps is `catalog`'s.
 """
 
-import hashlib
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from tierkeeper.archive import segment as format_
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.checkpoint import Watch
 from tierkeeper.archive.lossless import arrow_schema
-from tierkeeper.archive.model import Commit, Contents, Manifest, Segment, WrappedKey
+from tierkeeper.archive.model import Commit, Contents, Manifest, WrappedKey
 from tierkeeper.archive.reading import check_content
 from tierkeeper.archive.segment import DATA_KEY_BYTES, Written
 from tierkeeper.crypto.keys import KeyRing
@@ -29,7 +28,7 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, LedgerRow, LedgerState, SourceSnapshot
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.objectstore.port import ObjectExists, Store, put_bytes
+from tierkeeper.objectstore.port import Kind, Store, put_object
 from tierkeeper.postgres.arrow import stream_error
 from tierkeeper.postgres.link import PINNED, Link
 
@@ -213,7 +212,7 @@ class ArchiveDestination:
     def _put_segment(self, made: _Made, scratch: BinaryIO, put: list[str]) -> None:
         key = f"segment/{made.written.sha256}"
         scratch.seek(0)
-        self._store.put(key, scratch, length_bytes=made.written.bytes, sha256=made.written.sha256)
+        self._store.put(key, scratch, length_bytes=made.written.bytes)
         put.append(key)
         reach(Point.SEGMENT_PUT)
 
@@ -261,26 +260,17 @@ class ArchiveDestination:
             created_at=self._clock.now(),
         )
 
-    def _put_sealed(self, ring: KeyRing, kind: str, body: dict[str, object]) -> str:
+    def _put_sealed(self, ring: KeyRing, kind: Kind, body: dict[str, object]) -> str:
         """Puts a sealed document under the hash of its ciphertext; its key."""
-        sealed = ring.seal(kind, body)
-        key = f"{kind}/{hashlib.sha256(sealed).hexdigest()}"
-        put_bytes(self._store, key, sealed)
-        return key
+        return put_object(self._store, kind, ring.seal(kind, body))
 
     def _put_missing_commits(self) -> None:
         for segment in self._catalog.uncommitted():
-            self._put_commit(segment)
-            self._catalog.committed(segment.id)
-
-    def _put_commit(self, segment: Segment) -> None:
-        """The commit object lies under its manifest's hash, so that one look tells whether a manifest counts."""
-        if self._store.head(segment.commit_key) is None:
             self._same_store(segment.manifest)
             body = Commit(segment=segment.id, batch=segment.batch, manifest=segment.manifest).body()
-            with suppress(ObjectExists):  # another run put it meanwhile: it says the same
-                put_bytes(self._store, segment.commit_key, self._keys().seal("commit", body))
-        reach(Point.COMMIT_PUT)
+            commit = self._put_sealed(self._keys(), "commit", body)
+            reach(Point.COMMIT_PUT)
+            self._catalog.committed(segment.id, commit)
 
     def _same_store(self, manifest: str) -> None:
         """A folder without its disk looks like an empty store: what is written there is lost when the disk is mounted over it."""

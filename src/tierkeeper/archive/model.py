@@ -42,7 +42,7 @@ class Segment:
     key_id: str
     schema_hash: str
     created_at: datetime
-    committed_at: datetime | None
+    commit_object: str | None
     verified_at: datetime | None
 
     @property
@@ -52,10 +52,6 @@ class Segment:
     @property
     def manifest_key(self) -> str:
         return f"manifest/{self.manifest}"
-
-    @property
-    def commit_key(self) -> str:
-        return f"commit/{self.manifest}"
 
 
 class Document(BaseModel):

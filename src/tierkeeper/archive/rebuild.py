@@ -26,7 +26,7 @@ class _Held:
     """What the store holds, unsealed; what does not open was not written by this archive, or is damaged."""
 
     manifests: dict[str, Manifest] = field(default_factory=dict)
-    commits: dict[str, Commit] = field(default_factory=dict)
+    commits: dict[str, tuple[str, Commit]] = field(default_factory=dict)
     keys: dict[UUID, str] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
@@ -91,7 +91,7 @@ class Rebuilder:
         self._enter(manifests, states, held)
         self._watch.look()  # remembers how far the chain has come
         missing = [f"manifest number {position}: the store does not hold it" for position in lined_up.gaps]
-        missing += [f"{c.segment}: its manifest {s} is gone" for s, c in held.commits.items() if s not in held.manifests]
+        missing += [f"{c.segment}: its manifest {s} is gone" for s, (_, c) in held.commits.items() if s not in held.manifests]
         missing += [f"{m.segment}: its key is gone" for m, s in manifests if states[s] != "undone" and m.segment not in held.keys]
         return RebuildResult(
             segments=sum(state == "sealed" for state in states.values()),
@@ -108,10 +108,7 @@ class Rebuilder:
         for key, manifest in self._documents("manifest", Manifest, held):
             held.manifests[key.partition("/")[2]] = manifest
         for key, commit in self._documents("commit", Commit, held):
-            if commit.manifest == key.partition("/")[2]:
-                held.commits[commit.manifest] = commit
-            else:
-                held.damaged.append(f"{key}: it commits another manifest")
+            held.commits[commit.manifest] = (key, commit)  # a killed run may have left two, which say the same
         for key, wrapped in self._documents("key", WrappedKey, held):
             held.keys[wrapped.segment] = key
         return held
@@ -121,7 +118,7 @@ class Rebuilder:
         for info in self._store.list(kind):
             try:
                 sealed = self._store.get(info.key)
-                if kind != "commit" and f"{kind}/{hashlib.sha256(sealed).hexdigest()}" != info.key:
+                if f"{kind}/{hashlib.sha256(sealed).hexdigest()}" != info.key:
                     held.damaged.append(f"{info.key}: its bytes are not what was written")
                     continue
                 found.append((info.key, parse_document(model, self._ring.unseal(kind, sealed, info.key), info.key)))
@@ -146,8 +143,8 @@ class Rebuilder:
                 if states[sha256] == "sealed":
                     ledger = "done" if manifest.batch in kept else "forgotten"
                 key_object = held.keys.get(manifest.segment, NO_KEY)
-                committed = sha256 in held.commits
-                self._catalog.reenter(cur, manifest, sha256, key_object, (ledger, states[sha256]), committed=committed)
+                commit_object, _ = held.commits.get(sha256, (None, None))
+                self._catalog.reenter(cur, manifest, sha256, key_object, (ledger, states[sha256]), commit_object=commit_object)
             if manifests:
                 last, sha256 = manifests[-1]
                 self._catalog.set_chain(cur, last.position, sha256)

@@ -18,7 +18,7 @@ from tierkeeper.archive.reading import SegmentReader, check_content
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.results import VerifyResult
-from tierkeeper.objectstore.port import KINDS, Kind, ObjectMissing, Store
+from tierkeeper.objectstore.port import KINDS, Kind, ObjectMissing, Store, split_key
 
 _REMEDY = "Restore the store from its copy"
 
@@ -131,7 +131,7 @@ def _present(store: Store, segment: Segment, listed: Mapping[Kind, Mapping[str, 
 
 def _objects(segment: Segment) -> list[str]:
     objects = [segment.object_key, segment.key_object, segment.manifest_key]
-    return [*objects, segment.commit_key] if segment.committed_at is not None else objects
+    return objects if segment.commit_object is None else [*objects, segment.commit_object]
 
 
 def _strangers(
@@ -141,7 +141,8 @@ def _strangers(
 
     What this archive signed, an interrupted run left, or the catalog was put back; what it did not, somebody else has written.
     """
-    known = {key for s in chain for key in ([s.manifest_key] if s.state == "undone" else [*_objects(s), s.commit_key])}
+    known = {key for s in chain for key in ([s.manifest_key] if s.state == "undone" else _objects(s))}
+    counting = {s.manifest for s in chain if s.state != "undone"}
     for kind in KINDS:
         for key in listed[kind]:
             if key in known:
@@ -150,13 +151,13 @@ def _strangers(
                 found.strays.append(f"{key}: no manifest that counts names it")
                 continue
             try:
-                ring.unseal(kind, store.get(key), key)
+                body = ring.unseal(kind, store.get(key), key)
             except ObjectMissing:
                 continue  # taken back meanwhile
             except Failed as error:
                 found.damaged.append(f"{key}: this archive has not written it ({error.cause})")
             else:
-                if kind == "commit":
+                if kind == "commit" and body.get("manifest") not in counting:
                     found.damaged.append(f"{key}: the store holds a segment that the catalog does not count")
                 else:
                     found.strays.append(f"{key}: an interrupted run left it")
@@ -165,11 +166,13 @@ def _strangers(
 def check(store: Store, keys: Callable[[], KeyRing], segment: Segment) -> None:
     """Raises ObjectMissing or Failed unless segment, key, manifest and commit object are all as they were written."""
     reader = SegmentReader(store, keys)
-    for key, name in ((segment.manifest_key, "manifest"), (segment.key_object, "key")):
-        if f"{name}/{hashlib.sha256(store.get(key)).hexdigest()}" != key:
-            raise Failed(f"{name} of segment {segment.id}", "its bytes in the store are not what was written", _REMEDY)
-    if segment.committed_at is not None:
-        _check_commit(store, reader.ring(segment), segment)
+    for key in _objects(segment)[1:]:
+        kind, hexname = split_key(key)
+        if hashlib.sha256(store.get(key)).hexdigest() != hexname:
+            place = f"{kind} of segment {segment.id}"
+            raise Failed(place, "its bytes in the store are not what was written", _REMEDY)
+    if segment.commit_object is not None:
+        _check_commit(store, reader.ring(segment), segment, segment.commit_object)
     manifest = reader.manifest(segment)
     data_key = reader.data_key(segment)
     place = f"segment {segment.id}"
@@ -188,9 +191,9 @@ def check(store: Store, keys: Callable[[], KeyRing], segment: Segment) -> None:
         raise Failed(place, "its columns are not those of its manifest", _REMEDY)
 
 
-def _check_commit(store: Store, ring: KeyRing, segment: Segment) -> None:
+def _check_commit(store: Store, ring: KeyRing, segment: Segment, key: str) -> None:
     place = f"commit object of segment {segment.id}"
-    commit = parse_document(Commit, ring.unseal("commit", store.get(segment.commit_key), place), place)
+    commit = parse_document(Commit, ring.unseal("commit", store.get(key), place), place)
     if (commit.segment, commit.batch, commit.manifest) != (segment.id, segment.batch, segment.manifest):
         raise Failed(place, "it commits another segment", _REMEDY)
 

@@ -20,7 +20,7 @@ from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
-from tierkeeper.objectstore.port import Kind, ObjectExists, ObjectInfo, ObjectLocked, ObjectMissing, split_key
+from tierkeeper.objectstore.port import DAMAGED, Kind, ObjectExists, ObjectInfo, ObjectLocked, ObjectMissing, split_key
 
 _INCOMING: Final = "incoming"
 _LOCKS: Final = "lock"
@@ -59,9 +59,9 @@ class DirectoryStore:
                 temporary.unlink()
         return f"{self._root} can be written"
 
-    def put(self, key: str, source: BinaryIO, *, length_bytes: int, sha256: str) -> None:
+    def put(self, key: str, source: BinaryIO, *, length_bytes: int) -> None:
         """See `Store.put`."""
-        kind, hexname = split_key(key)
+        kind, sha256 = split_key(key)
         with self._translated(f"put {key}"):
             folder, incoming = self._folder(kind), self._folder(_INCOMING)
             self._sweep(incoming)
@@ -71,9 +71,9 @@ class DirectoryStore:
                     self._receive(source, file, key, length_bytes, sha256)
                     reach(Point.OBJECT_BEFORE_RENAME)
                     try:
-                        os.link(temporary, folder / hexname)
+                        os.link(temporary, folder / sha256)
                     except FileExistsError:
-                        self._same_or_raise(key, folder / hexname, length_bytes, sha256)
+                        self._same_or_raise(key, folder / sha256, length_bytes, sha256)
             finally:
                 # A rival's sweep may have been quicker; an object that is linked loses nothing by it.
                 temporary.unlink(missing_ok=True)
@@ -163,9 +163,7 @@ class DirectoryStore:
         with path.open("rb") as there:
             same = path.stat().st_size == length_bytes and hashlib.file_digest(there, "sha256").hexdigest() == sha256
         if not same:
-            raise ObjectExists(
-                self.name, f"{key} holds other bytes already", "Run `tierkeeper archive verify`: it names what is damaged"
-            )
+            raise ObjectExists(self.name, f"{key} holds other bytes already", DAMAGED)
 
     def _locked_until(self, key: str) -> datetime | None:
         try:

@@ -9,12 +9,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO, Final, Literal, Protocol, get_args
+from typing import BinaryIO, Final, Literal, Protocol, cast, get_args
 
 from tierkeeper.kernel.errors import Failed, UsageError
 
 Kind = Literal["segment", "manifest", "key", "commit"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+
+DAMAGED: Final = "They were left as they are: run `tierkeeper archive verify`, which names what is damaged"
+"""What to do where an object is not what its key says."""
 
 _KEY = re.compile(rf"({'|'.join(KINDS)})/([0-9a-f]{{64}})")
 
@@ -24,7 +27,7 @@ class ObjectMissing(Failed):
 
 
 class ObjectExists(Failed):
-    """The store holds other bytes under this key already; they were left as they are."""
+    """The store holds damaged bytes under this key; they were left as they are."""
 
 
 class ObjectLocked(Failed):
@@ -40,7 +43,7 @@ class ObjectInfo:
     locked_until: datetime | None = None
 
 
-def split_key(key: str) -> tuple[str, str]:
+def split_key(key: str) -> tuple[Kind, str]:
     """Kind and hex of a key `kind/hex`, 64 hex digits in lower case. Raises UsageError for anything else.
 
     Hex alone, so that no key can ever name a path outside the store.
@@ -50,11 +53,11 @@ def split_key(key: str) -> tuple[str, str]:
         raise UsageError(
             "store", f"{key[:80]!r} is not an object's key", f"Write one of {', '.join(KINDS)}, a slash, 64 hex digits"
         )
-    return match[1], match[2]
+    return cast("Kind", match[1]), match[2]
 
 
 class Store(Protocol):
-    """Immutable objects under keys `kind/hex` (see `split_key`), all of them ciphertext (I6).
+    """Immutable objects under keys `kind/hex`, the SHA-256 of their bytes (see `split_key`), all of them ciphertext (I6).
 
     The store never looks inside. Its errors are TierkeeperErrors whose place names the store: NotNow where the same call may
     succeed later (away, no room), Failed for the rest. Every method may be called from several threads and processes at once.
@@ -69,11 +72,11 @@ class Store(Protocol):
         """Proves that objects can be put, leaving nothing behind; what was found, in words. Raises as `put` does."""
         ...
 
-    def put(self, key: str, source: BinaryIO, *, length_bytes: int, sha256: str) -> None:
+    def put(self, key: str, source: BinaryIO, *, length_bytes: int) -> None:
         """Creates an object from `source`, read to its end; durable when this returns, and either whole or absent.
 
-        Refuses with Failed what is not exactly `length_bytes` long with that SHA-256 (hex). Create only: a key that is there with
-        the same bytes is a success (an earlier put whose answer was lost); with others it raises ObjectExists.
+        Refuses with Failed what is not exactly `length_bytes` long with the SHA-256 of its key. Create only: a key that is there
+        already is a success (an earlier put whose answer was lost), unless its bytes were damaged since: ObjectExists.
         """
         ...
 
@@ -102,6 +105,8 @@ class Store(Protocol):
         ...
 
 
-def put_bytes(store: Store, key: str, data: bytes) -> None:
-    """Puts a small object; see `Store.put`."""
-    store.put(key, io.BytesIO(data), length_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+def put_object(store: Store, kind: Kind, data: bytes) -> str:
+    """Puts a small object under its key, which it returns; see `Store.put`."""
+    key = f"{kind}/{hashlib.sha256(data).hexdigest()}"
+    store.put(key, io.BytesIO(data), length_bytes=len(data))
+    return key

@@ -4,12 +4,12 @@ It must never write an object that may be there already with other bytes, and ne
 """
 
 import hashlib
-import io
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import obstore
 from obstore import exceptions
@@ -19,7 +19,8 @@ from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import CONNECT_SECONDS, STORE_PART_BYTES, STORE_READ_SECONDS, STORE_TRIES
-from tierkeeper.objectstore.port import Kind, ObjectExists, ObjectInfo, ObjectLocked, ObjectMissing, split_key
+from tierkeeper.objectstore.port import DAMAGED, Kind, ObjectExists, ObjectInfo, ObjectLocked, ObjectMissing, split_key
+from tierkeeper.objectstore.ranges import in_ranges
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -32,10 +33,9 @@ _CREDENTIALS: Final = "Look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REG
 class S3Store:
     """`s3://bucket/prefix/kind/hex`.
 
-    What fits into one part is written with If-None-Match, so that of two writers one wins whole. A larger object is written in
-    parts, which are no object before the last; only one that is named by the SHA-256 of its bytes, so that whoever writes it
-    writes the same. Locks are objects of their own, which are only ever added: the latest counts. This client keeps to them;
-    against another one only the bucket's own Object Lock helps.
+    What fits into one part is written with If-None-Match. A larger object is written in parts, which are no object before the
+    last; whoever else writes it meanwhile writes the same, for its key names its bytes. Locks are objects of their own, which are
+    only ever added: the latest counts. This client keeps to them; against another one only the bucket's own Object Lock helps.
     """
 
     def __init__(self, address: str, environment: Mapping[str, str], clock: Clock | None = None) -> None:
@@ -58,10 +58,10 @@ class S3Store:
             obstore.delete(self._bucket, path)
         return f"{self._address} can be written"
 
-    def put(self, key: str, source: BinaryIO, *, length_bytes: int, sha256: str) -> None:
+    def put(self, key: str, source: BinaryIO, *, length_bytes: int) -> None:
         """See `Store.put`."""
-        _, hexname = split_key(key)
-        if length_bytes > STORE_PART_BYTES and hexname == sha256:
+        _, sha256 = split_key(key)
+        if length_bytes > STORE_PART_BYTES:
             self._put_in_parts(key, source, length_bytes, sha256)
             return
         data = source.read(length_bytes + 1)
@@ -72,12 +72,12 @@ class S3Store:
                 obstore.put(self._bucket, self._path(key), data, mode="create", use_multipart=False)
             except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
                 if self.get(key) != data:
-                    raise ObjectExists(self.name, f"{key} is there with other bytes", "It was left as it is") from None
+                    raise ObjectExists(self.name, f"{key} holds other bytes already", DAMAGED) from None
 
     def _put_in_parts(self, key: str, source: BinaryIO, length_bytes: int, sha256: str) -> None:
         known = self.head(key)
         if known is not None and known.length_bytes != length_bytes:
-            raise ObjectExists(self.name, f"{key} is there with other bytes", "It was left as it is")
+            raise ObjectExists(self.name, f"{key} holds other bytes already", DAMAGED)
         digest, seen = hashlib.sha256(), 0
 
         def parts() -> Iterator[bytes]:
@@ -107,7 +107,7 @@ class S3Store:
         info = self.head(key)
         if info is None:
             raise self._missing(key)
-        return io.BufferedReader(_Ranges(self, key, info.length_bytes), STORE_PART_BYTES)
+        return in_ranges(partial(self.range, key), info.length_bytes, STORE_PART_BYTES)
 
     def get(self, key: str, offset: int = 0, length_bytes: int | None = None) -> bytes:
         """See `Store.get`."""
@@ -118,13 +118,11 @@ class S3Store:
         info = self.head(key)
         if info is None:
             raise self._missing(key)
-        return self.range(key, offset, info.length_bytes if length_bytes is None else offset + length_bytes, info.length_bytes)
+        end = info.length_bytes if length_bytes is None else min(offset + length_bytes, info.length_bytes)
+        return self.range(key, offset, end) if offset < end else b""
 
-    def range(self, key: str, start: int, end: int, length_bytes: int) -> bytes:
-        """Bytes from `start` to `end` of an object that is `length_bytes` long; less at its end."""
-        end = min(end, length_bytes)
-        if start >= end:
-            return b""
+    def range(self, key: str, start: int, end: int) -> bytes:
+        """Bytes from `start` to before `end` of an object that is at least so long."""
         with self._translated(f"get {key}", key):
             return bytes(obstore.get_range(self._bucket, self._path(key), start=start, end=end))
 
@@ -208,38 +206,6 @@ class S3Store:
                 raise UsageError(self.name, "there is no such bucket", "Make it, or correct tiers.archive.store") from error
             cause = f"it does not {what} ({str(error).strip().splitlines()[0][:200]})"
             raise NotNow(self.name, cause, "Run the same command again") from error
-
-
-class _Ranges(io.RawIOBase):
-    """An object as a file that is read in ranges."""
-
-    def __init__(self, store: S3Store, key: str, length_bytes: int) -> None:
-        super().__init__()
-        self._store, self._key, self._length_bytes, self._at = store, key, length_bytes, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length_bytes}[whence])
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._store.range(self._key, self._at, self._at + len(buffer), self._length_bytes)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def readall(self) -> bytes:
-        data = self._store.range(self._key, self._at, self._length_bytes, self._length_bytes)  # else it comes in blocks of 8 KiB
-        self._at += len(data)
-        return data
 
 
 def _bucket(bucket: str, environment: Mapping[str, str], place: str) -> Bucket:

@@ -1,6 +1,5 @@
 """What somebody may do to the store and the catalog: each is found and named by `archive verify`."""
 
-import hashlib
 import secrets
 import shutil
 from contextlib import closing
@@ -10,12 +9,13 @@ import pytest
 
 from archive_bench import Bench
 from tierkeeper.archive.checkpoint import Checkpoints
+from tierkeeper.archive.model import Commit
 from tierkeeper.archive.service import Archive
 from tierkeeper.archive.verify import Sample
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.errors import Failed, UsageError
-from tierkeeper.objectstore.port import put_bytes
+from tierkeeper.objectstore.port import KINDS, put_object
 
 
 @pytest.fixture
@@ -87,10 +87,12 @@ def test_what_a_stolen_writers_token_can_put_is_found(small: Bench) -> None:
     other, _ = KeyRing.create(small.tiers.home / "thief", {})
     forged = {
         kind: other.seal(kind, {"format": f"tierkeeper {kind}", "version": 1, "segment": str(segment.id)})
-        for kind in ("manifest", "key", "commit")
+        for kind in KINDS
+        if kind != "segment"
     }
-    for kind, data in {**forged, "segment": secrets.token_bytes(1000)}.items():
-        put_bytes(small.store, f"{kind}/{hashlib.sha256(data).hexdigest()}", data)
+    forged["segment"] = secrets.token_bytes(1000)
+    for kind, data in forged.items():
+        put_object(small.store, kind, data)
     result = small.archive.verify()
     assert not result.ok
     assert sorted(d.split("/")[0] for d in result.damaged) == ["commit", "key", "manifest"]
@@ -98,19 +100,18 @@ def test_what_a_stolen_writers_token_can_put_is_found(small: Bench) -> None:
     assert [s.split("/")[0] for s in result.strays] == ["segment"]
 
 
-def test_a_commit_that_a_thief_puts_first_is_found(small: Bench) -> None:
-    batch = small.batch("events", "at", "id = 1")
-    small.copy(batch)
+def test_a_commit_of_what_the_catalog_does_not_count_is_found(small: Bench) -> None:
+    small.move("events", "at", "id = 1")
     (segment,) = small.archive.segments()
-    put_bytes(small.store, segment.commit_key, b"nonsense")
-    small.destination.finish(batch.id)
-    assert [d.split(":")[0] for d in small.archive.verify().damaged] == [str(segment.id)]
+    body = Commit(segment=segment.id, batch=segment.batch, manifest="0" * 64).body()
+    key = put_object(small.store, "commit", small.keys.seal("commit", body))
+    assert small.archive.verify().damaged == [f"{key}: the store holds a segment that the catalog does not count"]
 
 
 def test_what_an_interrupted_run_left_is_a_stray_and_no_damage(small: Bench) -> None:
     small.move("events", "at", "id = 1")
     sealed = small.keys.seal("key", {"format": "tierkeeper wrapped key", "version": 1})
-    put_bytes(small.store, f"key/{hashlib.sha256(sealed).hexdigest()}", sealed)
+    put_object(small.store, "key", sealed)
     result = small.archive.verify()
     assert result.ok
     assert [s.split("/")[0] for s in result.strays] == ["key"]

@@ -52,7 +52,7 @@ def test_what_would_stop_a_new_machine_is_found(house: House) -> None:
     path = house.tiers.store / "segment" / one["sha256"]
     good = path.read_bytes()
     path.write_bytes(good[:1000] + bytes([good[1000] ^ 1]) + good[1001:])
-    (house.tiers.store / "commit" / two["manifest"]).unlink()
+    (house.tiers.store / two["commit_object"]).unlink()
     ended = processes.command(["archive", "drill", "--json"], house.tiers.environment)
     assert ended.returncode == 1
     wrong = json.loads(ended.stdout)["wrong"]

@@ -145,7 +145,7 @@ def test_an_older_store_is_refused_by_who_remembers(house: House) -> None:
         assert house.archive(number) == 0
     _, newest = house.segments()
     house.lose_the_catalog()
-    for key in ("commit/" + newest["manifest"], "manifest/" + newest["manifest"]):
+    for key in (newest["commit_object"], "manifest/" + newest["manifest"]):
         (house.tiers.store / key).unlink()
     with pytest.raises(Failed, match="an older state was put back"):
         house.keeper.archive_rebuild()

@@ -26,7 +26,7 @@ def test_every_flipped_byte_of_every_object_is_found(small: Bench) -> None:
     small.move("events", "at")
     segment = Catalog(small.tiers.catalog).segments()[0]
     check(small.store, lambda: small.keys, segment)
-    for key in (segment.object_key, segment.manifest_key, segment.key_object, segment.commit_key):
+    for key in (segment.object_key, segment.manifest_key, segment.key_object, segment.commit_object):
         path = small.tiers.store / key
         unfound = []
         for at in range(path.stat().st_size):
@@ -92,7 +92,7 @@ def test_a_row_taken_out_of_the_catalog_breaks_the_chain(small: Bench) -> None:
         conn.execute("DELETE FROM tierkeeper.segment WHERE id = %s", [two.id])
     conn.close()
     result = small.archive.verify()
-    assert [d.split(":")[0] for d in result.damaged] == [str(three.id), two.commit_key]
+    assert [d.split(":")[0] for d in result.damaged] == [str(three.id), two.commit_object]
 
 
 def test_a_changed_catalog_row_is_found(small: Bench) -> None:
@@ -140,7 +140,7 @@ def test_the_newest_row_taken_out_of_the_catalog_is_missed(small: Bench) -> None
         conn.execute("DELETE FROM tierkeeper.segment WHERE id = %s", [newest.id])
     conn.close()
     result = small.archive.verify()
-    assert sorted(d.split(":")[0] for d in result.damaged) == [newest.commit_key, f"manifest {newest.manifest}"]
+    assert sorted(d.split(":")[0] for d in result.damaged) == [newest.commit_object, f"manifest {newest.manifest}"]
 
 
 def test_a_catalog_that_was_put_back_misses_what_the_store_has(small: Bench) -> None:
@@ -152,7 +152,7 @@ def test_a_catalog_that_was_put_back_misses_what_the_store_has(small: Bench) -> 
         conn.execute("DELETE FROM tierkeeper.segment WHERE id = %s", [newest.id])
         conn.execute("UPDATE tierkeeper.chain SET (position, manifest) = (SELECT position, manifest FROM chain_of_yesterday)")
     conn.close()
-    assert [d.split(":")[0] for d in small.archive.verify().damaged] == [newest.commit_key]
+    assert [d.split(":")[0] for d in small.archive.verify().damaged] == [newest.commit_object]
 
 
 def test_a_segment_declared_undone_is_missed(small: Bench) -> None:
@@ -161,7 +161,7 @@ def test_a_segment_declared_undone_is_missed(small: Bench) -> None:
     with small.tiers.catalog.connect("test") as conn:
         conn.execute("UPDATE tierkeeper.segment SET state = 'undone'")
     conn.close()
-    assert [d.split(":")[0] for d in small.archive.verify().damaged] == [segment.commit_key]
+    assert [d.split(":")[0] for d in small.archive.verify().damaged] == [segment.commit_object]
 
 
 def test_a_copy_that_is_taken_back_meanwhile_is_no_damage(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,15 +11,16 @@ import pytest
 
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError
 from tierkeeper.objectstore.directory import DirectoryStore
-from tierkeeper.objectstore.port import put_bytes
+from tierkeeper.objectstore.port import put_object
 
-KEY = "segment/" + "a" * 64
+X = b"x" * 100
+KEY = "segment/" + hashlib.sha256(X).hexdigest()
 
 
 def test_files_are_600_in_folders_700(tmp_path: Path) -> None:
     previous = os.umask(0)
     try:
-        put_bytes(DirectoryStore(tmp_path / "store"), KEY, b"x")
+        put_object(DirectoryStore(tmp_path / "store"), "segment", X)
     finally:
         os.umask(previous)
     for path in [tmp_path / "store", *(tmp_path / "store").rglob("*")]:
@@ -31,9 +32,9 @@ import os, sys
 from pathlib import Path
 from tierkeeper.kernel import faults
 from tierkeeper.objectstore.directory import DirectoryStore
-from tierkeeper.objectstore.port import put_bytes
+from tierkeeper.objectstore.port import put_object
 faults.arm(lambda point: os.kill(os.getpid(), 9))
-put_bytes(DirectoryStore(Path(sys.argv[1])), "segment/" + "a" * 64, b"x" * 100000)
+put_object(DirectoryStore(Path(sys.argv[1])), "segment", b"x" * 100)
 """
 
 
@@ -48,14 +49,14 @@ def test_what_a_killed_put_left_is_swept_and_a_live_put_is_not(tmp_path: Path) -
         """While it is read, another put comes, sweeps, and ends."""
 
         def __init__(self) -> None:
-            self.left = [b"slow", b""]
+            self.left = [X, b""]
 
         def read(self, size: int) -> bytes:
-            put_bytes(store, "segment/" + "b" * 64, b"quick")
+            put_object(store, "segment", b"quick")
             return self.left.pop(0)[:size]
 
-    store.put(KEY, Slow(), length_bytes=4, sha256=hashlib.sha256(b"slow").hexdigest())  # type: ignore[arg-type]
-    assert store.get(KEY) == b"slow"
+    store.put(KEY, Slow(), length_bytes=100)  # type: ignore[arg-type]
+    assert store.get(KEY) == X
     assert list(incoming.iterdir()) == []
 
 
@@ -76,7 +77,7 @@ def test_every_cause_names_the_store_and_a_remedy(
 ) -> None:
     kind, remedy = told
     store = DirectoryStore(tmp_path)
-    put_bytes(store, "segment/" + "b" * 64, b"")
+    put_object(store, "segment", b"")
 
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -84,12 +85,12 @@ def test_every_cause_names_the_store_and_a_remedy(
     with monkeypatch.context() as patch:
         patch.setattr(f"tierkeeper.objectstore.directory.os.{call}", fail)
         with pytest.raises(TierkeeperError) as caught:
-            put_bytes(store, KEY, b"x")
+            put_object(store, "segment", X)
     assert type(caught.value) is kind
     assert caught.value.place == f"store {tmp_path}"
     assert remedy in caught.value.remedy
     assert store.head(KEY) is None
-    put_bytes(store, KEY, b"x")
+    put_object(store, "segment", X)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
@@ -99,19 +100,19 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         pytest.skip("this machine lets nobody mount a tmpfs")
     try:
         store = DirectoryStore(tmp_path)
-        put_bytes(store, "segment/" + "b" * 64, b"small")
+        small = put_object(store, "segment", b"small")
         with pytest.raises(NotNow, match="No space left"):
-            put_bytes(store, KEY, b"x" * 1_000_000)
+            put_object(store, "segment", b"x" * 1_000_000)
         assert list((tmp_path / "incoming").iterdir()) == []
-        assert store.get("segment/" + "b" * 64) == b"small"
-        put_bytes(store, KEY, b"x" * 100)
+        assert store.get(small) == b"small"
+        put_object(store, "segment", X)
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_strangers_files_are_no_objects(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
-    put_bytes(store, KEY, b"x")
+    put_object(store, "segment", X)
     (tmp_path / "segment" / "lost+found").mkdir()
     (tmp_path / "segment" / "notes.txt").write_text("hello")
     assert [o.key for o in store.list("segment")] == [KEY]
@@ -119,7 +120,7 @@ def test_strangers_files_are_no_objects(tmp_path: Path) -> None:
 
 def test_an_unreadable_lock_locks(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
-    put_bytes(store, KEY, b"x")
+    put_object(store, "segment", X)
     (tmp_path / "lock").mkdir()
     (tmp_path / "lock" / KEY.replace("/", "-")).write_text("gibberish")
     with pytest.raises(Failed, match="locked until"):

@@ -101,7 +101,7 @@ INSERT INTO tierkeeper.ledger (
 
 -- name: segment_reenter
 UPDATE tierkeeper.segment
-SET state = %(state)s, committed_at = CASE WHEN %(committed)s THEN clock_timestamp() END
+SET state = %(state)s, commit_object = %(commit_object)s
 WHERE id = %(id)s
 
 -- name: chain_set
@@ -115,14 +115,14 @@ UPDATE tierkeeper.segment SET state = 'undone' WHERE batch = ANY (%(batches)s) A
 RETURNING sha256, key_object
 
 -- name: segment_committed
-UPDATE tierkeeper.segment SET committed_at = clock_timestamp() WHERE id = %(segment)s AND committed_at IS NULL
+UPDATE tierkeeper.segment SET commit_object = %(commit_object)s WHERE id = %(segment)s AND commit_object IS NULL
 
 -- name: segment_verified
 UPDATE tierkeeper.segment SET verified_at = clock_timestamp() WHERE id = ANY (%(segments)s)
 
 -- name: segments
 SELECT id, batch, source, schema_name, table_name, age, state, position, previous, manifest, key_object, sha256, bytes, rows,
-       min_age, max_age, key_id, schema_hash, created_at, committed_at, verified_at
+       min_age, max_age, key_id, schema_hash, created_at, commit_object, verified_at
 FROM tierkeeper.segment
 WHERE state = ANY (%(states)s)
   AND (%(table)s::text IS NULL OR (schema_name = %(schema)s AND table_name = %(table)s))
@@ -131,9 +131,9 @@ ORDER BY position
 
 -- name: uncommitted
 SELECT id, batch, source, schema_name, table_name, age, state, position, previous, manifest, key_object, sha256, bytes, rows,
-       min_age, max_age, key_id, schema_hash, created_at, committed_at, verified_at
+       min_age, max_age, key_id, schema_hash, created_at, commit_object, verified_at
 FROM tierkeeper.segment
-WHERE state = 'sealed' AND committed_at IS NULL
+WHERE state = 'sealed' AND commit_object IS NULL
 ORDER BY position
 
 -- name: scan_segments

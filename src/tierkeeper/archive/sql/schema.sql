@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS tierkeeper.segment (
     key_id       text        NOT NULL,
     schema_hash  text        NOT NULL,
     created_at   timestamptz NOT NULL,
-    committed_at timestamptz,
+    commit_object text,
     verified_at  timestamptz
 )
 
@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS tierkeeper.segment (
 CREATE INDEX IF NOT EXISTS segment_by_age ON tierkeeper.segment (schema_name, table_name, min_age)
 
 -- name: segment_uncommitted
-CREATE INDEX IF NOT EXISTS segment_uncommitted ON tierkeeper.segment (position) WHERE state = 'sealed' AND committed_at IS NULL
+CREATE INDEX IF NOT EXISTS segment_uncommitted ON tierkeeper.segment (position) WHERE state = 'sealed' AND commit_object IS NULL
 
 -- name: chain
 CREATE TABLE IF NOT EXISTS tierkeeper.chain (
