@@ -175,6 +175,15 @@ class Archive:
         except (NotNow, UsageError):
             return None
 
+    def is_new(self) -> bool:
+        """Whether nothing was ever archived: neither the store nor, where it answers, the catalog knows a segment."""
+        if next(iter(self._store.list("commit")), None) is not None:
+            return False
+        try:
+            return self._catalog.newest() is None
+        except UsageError:  # it was not set up yet
+            return True
+
     def keys_used(self) -> dict[str, int]:
         """Segments by the id of the key that they were written with."""
         return self._catalog.keys_used()

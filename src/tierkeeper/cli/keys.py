@@ -1,4 +1,4 @@
-"""`tierkeeper keys`: status, kit."""
+"""`tierkeeper keys`: init, status, kit."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,15 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True, rich_markup_mode=None, help="The archive's keys: which is in use, what to put away."
     )
     app.add_typer(group, name="keys")
+
+    @command(group, "init")
+    def init(session: Session) -> None:
+        """Make the archive's key and its recovery key.
+
+        As `setup --apply` does where there is none. Refuses to make one beside another, or for an archive that has its own.
+        """
+        with session.keeper() as keeper:
+            session.show(keeper.keys_init())
 
     @command(group, "status")
     def status(session: Session) -> None:

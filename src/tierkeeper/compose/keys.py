@@ -26,6 +26,17 @@ class VaultKeeper(ArchiveKeeper):
         with scratch_database(server) as scratch:
             return self.archive.drill(ring, scratch, self._stop, sample)
 
+    def keys_init(self) -> KeysResult:
+        """Makes the archive's key and its recovery key. Raises UsageError where there is one, or an archive that has its own."""
+        if self._environment.get(VARIABLE):
+            raise UsageError(VARIABLE, "it gives the archive's key already", "Unset it to make another archive's key")
+        if not self.archive.is_new():
+            cause = "its archive has a key, which no new one can replace"
+            raise UsageError(self._store.name, cause, "Put archive.key back, or the recovery key's text into TIERKEEPER_KEY")
+        _, told = KeyRing.create(self._config_dir, self._environment)
+        made = self.keys_status()
+        return made.model_copy(update={"notes": [line for line in told.splitlines() if line]})
+
     def keys_kit(self, *, recovery: Path | None = None, to: Path | None = None) -> KitResult:
         """The recovery kit, as a text or into a new file (600)."""
         newest = None

@@ -11,6 +11,8 @@ import pytest
 
 import processes
 from support import TiersFactory
+from tierkeeper.compose import open_keeper
+from tierkeeper.config import load
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.errors import UsageError
@@ -154,3 +156,30 @@ def test_the_status_of_the_keys_says_what_they_open_and_no_secret(house: House) 
     other = house.keeper.keys_status()
     assert not other.ok
     assert f"2 segments were written with key {status.key_id}" in other.notes[0]
+
+
+def test_a_key_is_made_once_and_never_for_an_archive_that_has_its_own(house: House) -> None:
+    folder = house.tiers.home / KEYS
+    with pytest.raises(UsageError, match="its archive has a key"):
+        house.keeper.keys_init()
+    for path in folder.glob("*.key"):
+        path.unlink()
+    with pytest.raises(UsageError, match="its archive has a key"):
+        house.keeper.keys_init()
+    assert not list(folder.glob("*.key"))
+    house.lose_the_catalog()
+    with pytest.raises(UsageError, match="its archive has a key"):
+        house.keeper.keys_init()
+    house.tiers.store.rename(house.tiers.home / "elsewhere")
+    made = house.keeper.keys_init()
+    assert made.notes[0].startswith("The archive's key was made")
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.glob("*.key")} == {
+        "archive.key": 0o600,
+        "archive-recovery.key": 0o600,
+    }
+    with pytest.raises(UsageError, match="a key is there already"):
+        house.keeper.keys_init()
+    with pytest.raises(UsageError, match="gives the archive's key already"):
+        open_keeper(
+            load(house.config, {}, house.tiers.home), environment={**house.tiers.environment, "TIERKEEPER_KEY": "x"}
+        ).keys_init()
