@@ -38,6 +38,7 @@ def _forks() -> ForkServerContext:
             "tierkeeper.cli.app",
             "tierkeeper.compose",
             "tierkeeper.archive.service",
+            "tierkeeper.homeserver.serve",
             "adbc_driver_postgresql.dbapi",
             "tierkeeper.testing.crash",
         ]
@@ -61,9 +62,16 @@ def command(
         return Ended(-99 if code is None else code, out.read_text(), err.read_text())
 
 
+def start(arguments: Sequence[str], environment: Mapping[str, str], log: Path, die_at: Point | None = None) -> ForkServerProcess:
+    """Starts `tierkeeper ARGUMENTS`, which writes what it says to `log`, and returns at once."""
+    process = _forks().Process(target=_run, args=(list(arguments), dict(environment), str(log), str(log), die_at))
+    process.start()
+    return process
+
+
 def _run(arguments: list[str], environment: dict[str, str], out: str, err: str, die_at: Point | None) -> None:
     for name, number in ((out, 1), (err, 2)):
-        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT, 0o600), number)
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
     sys.stdin = Path(os.devnull).open()  # noqa: SIM115 - for the life of the process
     os.environ.clear()
     os.environ.update(environment)

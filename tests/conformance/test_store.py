@@ -10,6 +10,7 @@ from threading import Barrier, Thread
 import pytest
 
 import bucket_server
+import home_server
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point
@@ -20,6 +21,7 @@ from tierkeeper.objectstore.s3 import S3Store
 STORES: dict[str, Callable[[Path], Store]] = {
     "directory": lambda folder: DirectoryStore(folder / "store"),
     "s3": lambda _: S3Store(bucket_server.bucket(), bucket_server.server()),
+    "home": lambda _: home_server.shared().emptied().store("admin"),
 }
 
 DATA = bytes(range(256)) * 5_000

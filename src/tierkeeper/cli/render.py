@@ -55,6 +55,16 @@ def instant(moment: datetime | None) -> Text:
     return cell(text.removesuffix(":00").removesuffix(" 00:00"))
 
 
+def pairs(*rows: tuple[str, Text]) -> Table:
+    """Names and values below each other."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
 def bar(share: float | None) -> Text:
     """A share of a quota: green, yellow from 70 %, red from 85 %."""
     if share is None:

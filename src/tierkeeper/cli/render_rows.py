@@ -15,27 +15,19 @@ from tierkeeper.cli.render import (
     instant,
     moves_table,
     notes,
+    pairs,
     plans_table,
     plural,
     render,
     size,
     waits,
 )
+from tierkeeper.cli.render_home import tokens
 from tierkeeper.cli.values import visible
 from tierkeeper.kernel import results as r
 from tierkeeper.kernel.units import format_bytes
 
 __all__ = ["render"]
-
-
-def pairs(*rows: tuple[str, Text]) -> Table:
-    """Names and values below each other."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, value)
-    return table
 
 
 @render.register
@@ -106,6 +98,8 @@ def _several(results: list[r.Result]) -> Iterator[RenderableType]:
         yield _segments(segments)
         rows, stored = sum(s.rows for s in segments), sum(s.bytes for s in segments)
         yield Text(f"{plural(len(segments), 'segment')}, {plural(rows, 'row')}, {format_bytes(stored)}", "dim")
+    elif found := [x for x in results if isinstance(x, r.TokenResult)]:
+        yield tokens(found)
     else:
         yield Text("Nothing there yet.", "dim")
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
 from tierkeeper.compose.keys import VaultKeeper
+from tierkeeper.compose.stores import store_fault
 from tierkeeper.config import Settings
 from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Faults
@@ -62,6 +63,7 @@ class Keeper(VaultKeeper):
             cast("dict[str, TierFacts]", self._tiers),
             self._policies,
             store_bytes=self._store_bytes,
+            store_fault=lambda: store_fault(self._store),
             archive_rows=self.archive.rows_by_table,
             archive_reading=self.archive.reading,
             start_at=self._settings.quotas.start_at,

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, fi
 from pydantic_core import PydanticCustomError
 
 from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.limits import SCRUB_DAYS
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age, parse_bytes, parse_share
@@ -35,6 +36,14 @@ class Finding(NamedTuple):
 def refuse(*findings: Finding) -> PydanticCustomError:
     """The exception that carries `findings` through pydantic, so that it goes on and collects the other faults."""
     return PydanticCustomError("tierkeeper", "found wrong", {"findings": findings})
+
+
+def split_address(address: str) -> tuple[str, int] | None:
+    """Host and port of "host:port" or "[::1]:port"; None if it is not that."""
+    match = re.fullmatch(r"(?:tcp://)?(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})", address)
+    if match is None or not 0 < int(match[2]) <= _HIGHEST_PORT:
+        return None
+    return match[1].strip("[]"), int(match[2])
 
 
 def _read_by(parse: Callable[[str, str], Any]) -> PlainValidator:
@@ -102,7 +111,9 @@ class ArchiveTier(Section):
 
     catalog: SecretStr = Field(description="the catalog's database: postgresql://user:password@host:5432/database")
     store: str = Field(
-        repr=False, description="the directory of the encrypted files; a relative one begins where tierkeeper.toml lies"
+        repr=False,
+        description="the home server's enrolment string (https://…), a bucket (s3://…), or the directory of the encrypted files; "
+        "a relative one begins where tierkeeper.toml lies",
     )
     token: SecretStr | None = Field(default=None, description="the home server's token")
     quota_bytes: Size = Field(default=100 * 10**9, alias="quota", description='how much may lie in the store, such as "100GB"')
@@ -266,6 +277,32 @@ class Balance(Section):
         return services
 
 
+class HomeServer(Section):
+    """`[homeserver]`: what `tierkeeper homeserver` serves on the machine with the disk; that machine needs no other section."""
+
+    path: str | None = Field(default=None, description="the folder that it serves; left out, `ARCHIVE_PATH`")
+    listen: str = Field(default="0.0.0.0:8443", description="address and port")
+    names: tuple[str, ...] = Field(
+        default=(),
+        description="host names and addresses by which its clients reach it, the best first; left out, this machine's name",
+    )
+    scrub_days: int = Field(default=SCRUB_DAYS, ge=1, le=365, description="in which it reads all that it keeps")
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        found = []
+        if split_address(self.listen) is None:
+            found.append(Finding("listen", f"{self.listen!r} is not an address with a port", 'Write it as "0.0.0.0:8443"'))
+        for i, name in enumerate(self.names):
+            if not re.fullmatch(r"(?!-)[A-Za-z0-9.:-]{1,253}", name):
+                found.append(
+                    Finding(f"names[{i}]", "this is no host name and no address", 'Write it as "home.lan" or "10.0.0.5"')
+                )
+        if found:
+            raise refuse(*found)
+        return self
+
+
 class Settings(Section):
     """A valid configuration: no secret in its repr, every link past the checks that need no connection."""
 
@@ -275,6 +312,7 @@ class Settings(Section):
     quotas: Quotas = Quotas()
     alerts: Alerts = Alerts()
     balance: Balance = Balance()
+    homeserver: HomeServer = HomeServer()
 
     @field_validator("tables")
     @classmethod
@@ -305,23 +343,8 @@ class Settings(Section):
 
     @property
     def store_path(self) -> Path | None:
-        """The store's directory; None where it is a bucket. Raises UsageError where it is another server."""
-        scheme, has_scheme, _ = self.tiers.archive.store.partition("://")
-        if has_scheme and scheme != "s3":
-            raise UsageError(
-                "tiers.archive.store (HOME_SERVER_URL)",
-                f"the store is addressed as {scheme}://…, but this build keeps the archive in a directory or a bucket (s3://…)",
-                "Unset HOME_SERVER_URL and set ARCHIVE_PATH to a directory, such as one mounted from the home server",
-            )
-        return None if has_scheme else Path(self.tiers.archive.store)
-
-
-def split_address(address: str) -> tuple[str, int] | None:
-    """Host and port of "host:port" or "[::1]:port"; None if it is not that."""
-    match = re.fullmatch(r"(?:tcp://)?(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})", address)
-    if match is None or not 0 < int(match[2]) <= _HIGHEST_PORT:
-        return None
-    return match[1].strip("[]"), int(match[2])
+        """The store's directory; None where it is a server or a bucket."""
+        return None if "://" in self.tiers.archive.store else Path(self.tiers.archive.store)
 
 
 def _only_once(names: Sequence[str], key: str) -> None:

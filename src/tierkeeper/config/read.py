@@ -14,7 +14,7 @@ from dotenv.parser import parse_stream
 from pydantic import ValidationError
 
 from tierkeeper.config.faults import Loc, dotted, translate
-from tierkeeper.config.model import Settings
+from tierkeeper.config.model import HomeServer, Section, Settings
 from tierkeeper.config.secrets import redact
 from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
 from tierkeeper.postgres.link import Link
@@ -75,6 +75,33 @@ def load(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Settings:
     if reader.faults or settings is None:
         raise Faults([_without_secrets(f, variables) for f in reader.faults])
     return settings
+
+
+def load_home_server(path: Path | None, environ: Mapping[str, str], cwd: Path) -> HomeServer:
+    """What the home server serves, its `path` absolute; the tiers may be configured elsewhere. Raises as `load` does."""
+    file, shown = _find(path, environ, cwd)
+    base = file.parent if file else cwd
+    variables = read_variables(base, environ)
+    written = _read_toml(file, shown) if file else {}
+    reader = _Reader(shown if file else None, {"homeserver": written.get("homeserver", {})}, variables)
+    data = reader.followed()
+    try:
+        section = _HomeServerAlone.model_validate(data).homeserver
+    except ValidationError as error:
+        for loc, fault in translate(error, reader.place):
+            reader.add(loc, fault)
+        raise Faults(reader.faults) from None
+    if reader.faults:
+        raise Faults(reader.faults)
+    folder = section.path or variables.get("ARCHIVE_PATH")
+    if folder is None:
+        remedy = "Set it in the environment or in .env, or write path under [homeserver] in tierkeeper.toml"
+        raise UsageError("ARCHIVE_PATH", "it is not set, so there is no folder to serve", remedy)
+    return section.model_copy(update={"path": str(base.absolute() / Path(folder).expanduser())})
+
+
+class _HomeServerAlone(Section):
+    homeserver: HomeServer = HomeServer()
 
 
 def read_variables(base: Path, environ: Mapping[str, str]) -> dict[str, str]:
@@ -159,6 +186,10 @@ class _Reader:
 
     def _in_file(self, loc: Loc) -> str:
         return f"{self.file or FILE}: {dotted(loc)}"
+
+    def followed(self) -> dict[str, Any]:
+        """The file alone, its references followed."""
+        return dict(self._follow(self.written, ()))
 
     def merged(self, base: Path) -> dict[str, Any]:
         """Variables below, the file above, `env:` references followed, paths made absolute from `base`."""

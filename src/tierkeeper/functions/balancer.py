@@ -3,7 +3,7 @@
 import os
 
 from tierkeeper.balance import probes
-from tierkeeper.compose.stores import open_store
+from tierkeeper.compose.stores import open_store, store_fault
 from tierkeeper.config import Settings, redact
 from tierkeeper.config.model import Service, split_address
 from tierkeeper.functions.base import Function, report
@@ -34,7 +34,10 @@ def planned(settings: Settings) -> list[probes.Probe]:
         return [*tiers, probes.directory("archive (store)", path)]
 
     def ask() -> None:
-        next(iter(open_store(settings, os.environ, SystemClock()).list("commit")), None)
+        store = open_store(settings, os.environ, SystemClock())
+        next(iter(store.list("commit")), None)
+        if (fault := store_fault(store)) is not None:
+            raise fault
 
     return [*tiers, probes.Probe("archive (store)", ask)]
 

@@ -36,6 +36,11 @@ class Point(StrEnum):
     MANIFEST_PUT = "manifest-put"
     COMMIT_PUT = "commit-put"  # the signed commit object is in the store
     OBJECT_BEFORE_RENAME = "object-before-rename"  # an object is written and synced under a temporary name
+    UPLOAD_RESERVED = "upload-reserved"  # the home server has room for an object, and nothing of it
+    UPLOAD_WRITTEN = "upload-written"  # it has the next bytes of an object, and has not said so
+    UPLOAD_PUBLISHED = "upload-published"  # the object is in its store, and its memory does not know
+    OBJECT_DELETING = "object-deleting"  # it means to delete an object
+    OBJECT_DELETED = "object-deleted"  # the object is gone, and its memory does not know
     RESTORE_BEFORE_COMMIT = "restore-before-commit"
     REBUILD_SETTLED = "rebuild-settled"  # markers have said what counts, nothing is entered
     REBUILD_BEFORE_COMMIT = "rebuild-before-commit"  # the catalog is made again, not committed

@@ -41,3 +41,15 @@ STORE_PART_BYTES: Final = (
 )  # of an object on its way to or from a bucket; S3 wants 5 MiB at least, and takes 10,000 parts
 STORE_READ_SECONDS: Final = 60  # a store that says nothing for so long is away
 STORE_TRIES: Final = 4  # of one request: what is asked is safe to ask again
+OBJECT_BYTES_MAX: Final = 64 * 2**30  # of one object at the home server; a segment has some 100 MB
+PUT_BYTES_MAX: Final = 16 * 2**20  # of one that comes in one request, which is held in memory
+UPLOAD_KEPT_SECONDS: Final = 7 * 86_400  # an upload that nobody goes on with is given up after that
+BODY_READ_SECONDS: Final = 30  # the home server waits so long for the next bytes of a request, or for its headers
+REQUESTS_MAX: Final = 64  # that it serves at once; each may hold a block and a thread
+TOKEN_DAYS: Final = 365  # a token that says nothing else lives so long
+LOCK_YEARS_MAX: Final = 30  # no lock may end later: a mistyped year would keep an object for good
+SCRUB_DAYS: Final = 30  # in which the home server reads all that it keeps
+SCRUB_LOOK_SECONDS: Final = 60  # between two turns of it
+LEAF_DAYS: Final = 90  # of the home server's certificate; it is renewed by itself when a third of them is left
+CA_YEARS: Final = 20  # of its authority, which the clients pin
+LIST_PAGE: Final = 1000  # objects in one answer of the home server

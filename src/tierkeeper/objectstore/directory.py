@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import stat
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -20,7 +21,16 @@ from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
-from tierkeeper.objectstore.port import DAMAGED, Kind, ObjectExists, ObjectInfo, ObjectLocked, ObjectMissing, split_key
+from tierkeeper.objectstore.port import (
+    DAMAGED,
+    Kind,
+    NotAsAnnounced,
+    ObjectExists,
+    ObjectInfo,
+    ObjectLocked,
+    ObjectMissing,
+    split_key,
+)
 
 _INCOMING: Final = "incoming"
 _LOCKS: Final = "lock"
@@ -61,23 +71,62 @@ class DirectoryStore:
 
     def put(self, key: str, source: BinaryIO, *, length_bytes: int) -> None:
         """See `Store.put`."""
-        kind, sha256 = split_key(key)
+        _, sha256 = split_key(key)
         with self._translated(f"put {key}"):
-            folder, incoming = self._folder(kind), self._folder(_INCOMING)
+            incoming = self._folder(_INCOMING)
             self._sweep(incoming)
             temporary, fd = _exclusive_file(incoming)
             try:
                 with os.fdopen(fd, "wb") as file:
-                    self._receive(source, file, key, length_bytes, sha256)
-                    reach(Point.OBJECT_BEFORE_RENAME)
-                    try:
-                        os.link(temporary, folder / sha256)
-                    except FileExistsError:
-                        self._same_or_raise(key, folder / sha256, length_bytes, sha256)
+                    digest, received = hashlib.sha256(), 0
+                    while block := source.read(COPY_BLOCK_BYTES):
+                        file.write(block)
+                        digest.update(block)
+                        received += len(block)
+                    self._require(key, (received, digest.hexdigest()), (length_bytes, sha256))
+                    file.flush()
+                    self._publish(key, temporary, file, length_bytes)
             finally:
                 # A rival's sweep may have been quicker; an object that is linked loses nothing by it.
                 temporary.unlink(missing_ok=True)
-            _sync_folder(folder)
+
+    def adopt(self, key: str, path: Path, length_bytes: int) -> None:
+        """As `put`, of a file that lies in this file system, which loses that name if it is what was announced."""
+        _, sha256 = split_key(key)
+        with self._translated(f"put {key}"), path.open("rb") as file:
+            received = os.fstat(file.fileno()).st_size
+            self._require(key, (received, hashlib.file_digest(file, "sha256").hexdigest()), (length_bytes, sha256))
+            self._publish(key, path, file, length_bytes)
+            path.unlink()
+
+    def found(self, key: str) -> tuple[Path, os.stat_result]:
+        """Where the object lies, and what its file is. Raises ObjectMissing."""
+        path = self._path(key)
+        with self._translated(f"open {key}"):
+            try:
+                return path, path.stat()
+            except FileNotFoundError:
+                raise self._missing(key) from None
+
+    def _require(self, key: str, received: tuple[int, str], announced: tuple[int, str]) -> None:
+        if received != announced:
+            cause = f"what arrived for {key} is not what was announced"
+            raise NotAsAnnounced(self.name, cause, "Run the same command again")
+
+    def _publish(self, key: str, temporary: Path, file: BinaryIO, length_bytes: int) -> None:
+        """Gives a whole file the object's name, durably; one that has it already is the object if its bytes are right."""
+        kind, sha256 = split_key(key)
+        folder = self._folder(kind)
+        os.fsync(file.fileno())
+        with suppress(OSError):
+            # What is read back must come from the disk, not from this machine's memory; not every file system can do it.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        reach(Point.OBJECT_BEFORE_RENAME)
+        try:
+            os.link(temporary, folder / sha256)
+        except FileExistsError:
+            self._same_or_raise(key, folder / sha256, length_bytes, sha256)
+        _sync_folder(folder)
 
     def open(self, key: str) -> BinaryIO:
         """See `Store.open`."""
@@ -102,14 +151,14 @@ class DirectoryStore:
                 return None
             return ObjectInfo(key, length_bytes, self._locked_until(key))
 
-    def list(self, kind: Kind) -> Iterator[ObjectInfo]:
-        """See `Store.list`."""
+    def list(self, kind: Kind, after: str = "") -> Iterator[ObjectInfo]:
+        """See `Store.list`; `after` leaves out the keys up to it."""
         with self._translated(f"list {kind}"):
             folder = self._root / kind
-            names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-        for name in names:
+            keys = sorted(f"{kind}/{p.name}" for p in folder.iterdir()) if folder.is_dir() else []
+        for key in keys[bisect_right(keys, after) :]:
             with suppress(UsageError):  # a stranger's file in the folder is no object
-                info = self.head(f"{kind}/{name}")
+                info = self.head(key)
                 if info is not None:
                     yield info
 
@@ -144,20 +193,6 @@ class DirectoryStore:
                 return
             _sync_folder(path.parent)
             self._lock_path(key).unlink(missing_ok=True)
-
-    def _receive(self, source: BinaryIO, file: BinaryIO, key: str, length_bytes: int, sha256: str) -> None:
-        digest, received = hashlib.sha256(), 0
-        while block := source.read(COPY_BLOCK_BYTES):
-            file.write(block)
-            digest.update(block)
-            received += len(block)
-        if received != length_bytes or digest.hexdigest() != sha256:
-            raise Failed(self.name, f"what arrived for {key} is not what was announced", "Run the same command again")
-        file.flush()
-        os.fsync(file.fileno())
-        with suppress(OSError):
-            # What is read back must come from the disk, not from this machine's memory; not every file system can do it.
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def _same_or_raise(self, key: str, path: Path, length_bytes: int, sha256: str) -> None:
         with path.open("rb") as there:

@@ -30,6 +30,10 @@ class ObjectExists(Failed):
     """The store holds damaged bytes under this key; they were left as they are."""
 
 
+class NotAsAnnounced(Failed):
+    """What arrived has another length or another SHA-256 than its key; nothing was kept."""
+
+
 class ObjectLocked(Failed):
     """The object is under a lock that has not run out; it was left as it is."""
 

@@ -16,10 +16,19 @@ from obstore import exceptions
 from obstore.store import S3Store as Bucket
 
 from tierkeeper.kernel.clock import Clock, SystemClock
-from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
+from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import CONNECT_SECONDS, STORE_PART_BYTES, STORE_READ_SECONDS, STORE_TRIES
-from tierkeeper.objectstore.port import DAMAGED, Kind, ObjectExists, ObjectInfo, ObjectLocked, ObjectMissing, split_key
+from tierkeeper.objectstore.port import (
+    DAMAGED,
+    Kind,
+    NotAsAnnounced,
+    ObjectExists,
+    ObjectInfo,
+    ObjectLocked,
+    ObjectMissing,
+    split_key,
+)
 from tierkeeper.objectstore.ranges import in_ranges
 
 if TYPE_CHECKING:
@@ -100,7 +109,7 @@ class S3Store:
     def _require(self, key: str, seen: int, found: str, length_bytes: int, sha256: str) -> None:
         if (seen, found) != (length_bytes, sha256):
             cause = f"{key}: the bytes that came are not the {length_bytes} that were announced"
-            raise Failed(self.name, cause, "Nothing was kept: run the same command again")
+            raise NotAsAnnounced(self.name, cause, "Nothing was kept: run the same command again")
 
     def open(self, key: str) -> BinaryIO:
         """See `Store.open`."""

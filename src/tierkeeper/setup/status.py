@@ -43,11 +43,13 @@ def status(
     policies: Collection[TablePolicy],
     *,
     store_bytes: Callable[[], int],
+    store_fault: Callable[[], TierkeeperError | None] = lambda: None,
     archive_rows: Callable[[Connection], Mapping[TableName, int]],
     archive_reading: Callable[[Connection], ReadingStatus] | None = None,
     start_at: float = 1.0,
 ) -> StatusResult:
-    """Tiers and tables as they are. `store_bytes` measures the store, `archive_rows` and `archive_reading` read the catalog.
+    """Tiers and tables as they are. `store_bytes` measures the store, `store_fault` asks what is wrong with what it keeps,
+    `archive_rows` and `archive_reading` read the catalog.
 
     A tier that uses at least `start_at` (a share) of its quota says so, with what to do about it.
     """
@@ -74,6 +76,7 @@ def status(
             used_bytes = None
             try:
                 used_bytes = store_bytes()
+                error = error or store_fault()
             except TierkeeperError as store_error:
                 error = error or store_error
         lines[name] = _tier_status(tier, seen.get(name), used_bytes, error, start_at)

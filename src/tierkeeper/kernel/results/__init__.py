@@ -1,0 +1,91 @@
+"""Every JSON result, typed, in one place: the command line prints these, the reference is generated from them.
+
+Units are in the names (`_bytes`, `seconds`); instants are ISO 8601 in UTC.
+"""
+
+from tierkeeper.kernel.results.archive import (
+    ArchiveRunResult,
+    DrillResult,
+    KeysResult,
+    KitResult,
+    RebuildResult,
+    RestoreResult,
+    SegmentDetail,
+    SegmentResult,
+    VerifyResult,
+)
+from tierkeeper.kernel.results.base import ErrorDocument, ErrorResult, Result, told
+from tierkeeper.kernel.results.demo import DemoResult, DemoTier
+from tierkeeper.kernel.results.homeserver import (
+    AuditNote,
+    CheckedResult,
+    NewTokenResult,
+    ObjectPage,
+    ObjectResult,
+    ServerHealth,
+    ServingResult,
+    StoreReport,
+    TokenResult,
+)
+from tierkeeper.kernel.results.moving import MovePlan, MoveResult, QuotaResult, QuotaTier, Reclaim, Stays
+from tierkeeper.kernel.results.tiers import (
+    CheckItem,
+    CheckResult,
+    DrillStatus,
+    HealthItem,
+    HealthResult,
+    InitResult,
+    QueryFile,
+    ReadingStatus,
+    SetupResult,
+    SetupStep,
+    StatusResult,
+    TableStatus,
+    TierStatus,
+)
+
+__all__ = [
+    "ArchiveRunResult",
+    "AuditNote",
+    "CheckItem",
+    "CheckResult",
+    "CheckedResult",
+    "DemoResult",
+    "DemoTier",
+    "DrillResult",
+    "DrillStatus",
+    "ErrorDocument",
+    "ErrorResult",
+    "HealthItem",
+    "HealthResult",
+    "InitResult",
+    "KeysResult",
+    "KitResult",
+    "MovePlan",
+    "MoveResult",
+    "NewTokenResult",
+    "ObjectPage",
+    "ObjectResult",
+    "QueryFile",
+    "QuotaResult",
+    "QuotaTier",
+    "ReadingStatus",
+    "RebuildResult",
+    "Reclaim",
+    "RestoreResult",
+    "Result",
+    "SegmentDetail",
+    "SegmentResult",
+    "ServerHealth",
+    "ServingResult",
+    "SetupResult",
+    "SetupStep",
+    "StatusResult",
+    "Stays",
+    "StoreReport",
+    "TableStatus",
+    "TierStatus",
+    "TokenResult",
+    "VerifyResult",
+    "told",
+]

@@ -1,0 +1,112 @@
+"""What the archive, its keys and its restores answer."""
+
+from datetime import datetime
+
+from pydantic import Field
+
+from tierkeeper.kernel.results.base import ErrorResult, Result
+from tierkeeper.kernel.results.moving import MoveResult
+
+
+class ArchiveRunResult(Result):
+    """`archive run`."""
+
+    runs: list[MoveResult]
+    segments: list[str] = Field(default=[], description="ids of the segments written")
+    errors: list[ErrorResult] = Field(default=[], description="tables that had to wait; the others went on")
+
+
+class SegmentResult(Result):
+    """A line of `archive list`."""
+
+    segment: str
+    table: str
+    rows: int
+    bytes: int = Field(description="of the encrypted file")
+    min_age: datetime | None
+    max_age: datetime | None
+    state: str
+    verified_at: datetime | None = Field(default=None, description="when it was last read back whole and found intact")
+
+
+class SegmentDetail(SegmentResult):
+    """`archive show`: a segment with what its signed manifest says."""
+
+    sha256: str
+    key_id: str
+    schema_hash: str
+    columns: dict[str, str] = Field(description="name -> Postgres type")
+    source: str
+    batch: str
+    created_at: datetime
+
+
+class VerifyResult(Result):
+    """`archive verify`: segments were read back whole, decrypted and compared with their signed manifests."""
+
+    segments: int = Field(description="that count; where none was named, the objects of all of them were looked for")
+    checked: int = Field(description="of them, read whole")
+    damaged: list[str] = Field(description="segment ids or objects, each with its cause after a colon")
+    missing: list[str]
+    strays: list[str] = Field(default=[], description="objects that no segment needs, such as an interrupted run leaves")
+    unread: int = Field(default=0, description="segments that were never read back whole since they were written")
+    ok: bool
+
+
+class RebuildResult(Result):
+    """`archive rebuild`: the catalog was made again from the store."""
+
+    segments: int = Field(description="that count")
+    rows: int
+    undone: int = Field(description="manifests of batches that were taken back; they keep their places in the chain")
+    unsure: list[str] = Field(
+        default=[], description="segments that nothing says of whether they count; they are kept, and do not"
+    )
+    damaged: list[str] = Field(default=[], description="objects that do not open")
+    missing: list[str] = Field(default=[])
+    ok: bool
+
+
+class DrillResult(Result):
+    """`archive drill`: the archive was opened with nothing but its store and the recovery key."""
+
+    at: datetime
+    segments: int = Field(description="that the store alone says count")
+    restored: int = Field(description="of them, brought back into a scratch database, read back, compared and dropped")
+    rows: int
+    bytes: int = Field(description="of the encrypted files")
+    key_id: str
+    rebuild_seconds: float = Field(description="of all seconds, those that making the catalog again took")
+    seconds: float
+    wrong: list[str] = Field(default=[], description="what a new machine would be stopped by")
+    ok: bool
+
+
+class KitResult(Result):
+    """`keys kit`: what to keep offline."""
+
+    key_id: str
+    file: str | None = Field(description="where it was written, mode 600")
+    kit: str | None = Field(description="its text, a secret; null where it was written to a file")
+
+
+class KeysResult(Result):
+    """`keys status`. No secret is in it."""
+
+    source: str = Field(description="where the key in use comes from")
+    key_id: str
+    can_write: bool = Field(description="false for a recovery key, which opens and verifies, and signs nothing")
+    recovery_file: str | None = Field(description="the recovery key, if it still lies on this machine")
+    segments: dict[str, int] | None = Field(description="key id -> segments written with it; null where the catalog is away")
+    notes: list[str] = Field(default=[])
+    ok: bool
+
+
+class RestoreResult(Result):
+    """`archive restore`."""
+
+    table: str
+    to: str
+    rows: int
+    segments: int
+    seconds: float

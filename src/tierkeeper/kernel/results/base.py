@@ -1,0 +1,32 @@
+"""What all results have in common, and how errors are told."""
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict
+
+from tierkeeper.kernel.errors import TierkeeperError, each
+
+
+class Result(BaseModel):
+    """Base of all results: frozen, closed, printed by alias."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+
+class ErrorResult(Result):
+    """One fault: where, why, what to do."""
+
+    place: str
+    cause: str
+    remedy: str
+
+
+def told(errors: Iterable[TierkeeperError]) -> list[ErrorResult]:
+    """`errors` as results, those that were found together one by one."""
+    return [ErrorResult(place=e.place, cause=e.cause, remedy=e.remedy) for e in each(errors)]
+
+
+class ErrorDocument(Result):
+    """What `--json` prints for an error; a list where several faults were found at once."""
+
+    error: ErrorResult | list[ErrorResult]

@@ -1,0 +1,123 @@
+"""What is said of tiers, tables, services and files."""
+
+from datetime import datetime
+
+from pydantic import Field
+
+from tierkeeper.kernel.results.base import ErrorResult, Result
+
+
+class CheckItem(Result):
+    """One thing that was looked at, and found good."""
+
+    place: str
+    finding: str
+
+
+class CheckResult(Result):
+    """`check`: everything that was looked at. Faults are an error document instead."""
+
+    ok: bool
+    checks: list[CheckItem]
+    notes: list[str] = Field(default=[], description="true, harmless, and worth knowing")
+
+
+class SetupStep(Result):
+    """One step of a setup: where, what, and the SQL or file it comes to."""
+
+    tier: str
+    action: str
+    sql: str = ""
+    table: str = Field(default="", description="the table that it is for; the steps of one table are made together, or not")
+
+
+class SetupResult(Result):
+    """`setup`: the plan, and whether it was applied. An empty plan means nothing is missing."""
+
+    applied: bool
+    steps: list[SetupStep]
+    notes: list[str] = Field(default=[])
+    waiting: list[str] = Field(default=[], description="tables for which nothing was done; the others went on")
+    errors: list[ErrorResult] = Field(default=[], description="why they wait")
+
+
+class TierStatus(Result):
+    """One tier as it is now."""
+
+    used_bytes: int | None = Field(description="as the provider counts it; null where the tier does not answer")
+    quota_bytes: int
+    share: float | None = Field(description="used / quota")
+    healthy: bool
+    read_only: bool | None = None
+    cause: str | None = Field(default=None, description="why it is not healthy, or what to look at although it is")
+    remedy: str | None = None
+
+
+class TableStatus(Result):
+    """One table of the policy. Row counts are the servers' estimates, except the archive's; null: no such table there."""
+
+    mode: str
+    core_rows_estimate: int | None = None
+    main_rows_estimate: int | None = None
+    archive_rows: int | None = None
+    in_flight: int | None = Field(default=None, description="batches that an interrupted move left; the next run settles them")
+    conflicts: list[str] = Field(default=[], description="keys that are in Core and in Main; Core's row counts")
+
+
+class DrillStatus(Result):
+    """How the last restore drill went."""
+
+    at: datetime
+    ok: bool
+    segments: int
+    restored: int
+
+
+class ReadingStatus(Result):
+    """How far the archive's segments were read back whole, to prove that they still can be."""
+
+    segments: int
+    unread: int = Field(description="never read back since they were written")
+    oldest_read_at: datetime | None = Field(description="when that segment was read whose reading is longest ago")
+    drill: DrillStatus | None = Field(default=None, description="null where there was none yet")
+
+
+class StatusResult(Result):
+    """`status`."""
+
+    tiers: dict[str, TierStatus]
+    tables: dict[str, TableStatus]
+    archive: ReadingStatus | None = Field(default=None, description="null where the archive's catalog does not answer")
+
+
+class HealthItem(Result):
+    """One service or tier that was asked."""
+
+    name: str
+    healthy: bool
+    latency_seconds: float | None = None
+    cause: str | None = None
+    remedy: str | None = None
+
+
+class HealthResult(Result):
+    """`IntelligentLoadBalancer.test_health_checks`."""
+
+    ok: bool
+    checks: list[HealthItem]
+
+
+class InitResult(Result):
+    """`init`: the file that was written, the variables it refers to, and those that still have to be set."""
+
+    file: str
+    found: list[str]
+    missing: list[str]
+
+
+class QueryFile(Result):
+    """`query --output FILE`: without a file, `query --json` prints a list of objects, one for each row."""
+
+    output: str
+    rows: int
+    bytes: int
