@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg import errors
 
-from tierkeeper.archive.model import Manifest, Segment, SegmentState
+from tierkeeper.archive.model import Manifest, Segment, SegmentState, Wrapping
 from tierkeeper.kernel.errors import Failed, Fenced, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, ScanSegment
@@ -103,7 +103,7 @@ class Catalog:
             raise Failed(self.place, "the chain of manifests has no head", _COMPARE)
         return int(row[0]), row[1]
 
-    def copied(self, cur: psycopg.Cursor, manifest: Manifest, manifest_sha256: str, key_object: str, extent: Extent) -> LedgerRow:
+    def copied(self, cur: psycopg.Cursor, manifest: Manifest, manifest_sha256: str, key: Wrapping, extent: Extent) -> LedgerRow:
         """Ledger open -> copied, the segment's row, and the chain's new head. Raises Fenced if the batch is no longer open."""
         changed = cur.execute(_SQL["ledger_copied"], {
             "batch": manifest.batch, "rows": manifest.rows, "bytes": manifest.bytes, "fingerprint": extent.fingerprint,
@@ -111,7 +111,8 @@ class Catalog:
         }).rowcount  # fmt: skip
         if changed != 1:
             raise Fenced(self.place, f"another run has settled batch {manifest.batch}", "Run the same command again")
-        cur.execute(_SQL["segment_insert"], _entered(manifest, manifest_sha256, key_object))
+        for statement in ("segment_insert", "wrapping_insert"):
+            cur.execute(_SQL[statement], _entered(manifest, manifest_sha256, key))
         head = {"position": manifest.position, "manifest": manifest_sha256}
         if cur.execute(_SQL["chain_advance"], head).rowcount != 1:
             raise Failed(self.place, "the chain of manifests has another head than its lock showed", "Run the same command again")
@@ -134,16 +135,16 @@ class Catalog:
         cur: psycopg.Cursor,
         manifest: Manifest,
         manifest_sha256: str,
-        key_object: str,
+        key: Wrapping,
         states: tuple[LedgerState, SegmentState],
         *,
         commit_object: str | None,
     ) -> None:
         """A segment that was once there, with its batch's ledger row."""
         ledger, state = states
-        values = {**_entered(manifest, manifest_sha256, key_object), "ledger": ledger, "state": state}
+        values = {**_entered(manifest, manifest_sha256, key), "ledger": ledger, "state": state}
         values["commit_object"] = commit_object
-        for statement in ("ledger_reenter", "segment_insert", "segment_reenter"):
+        for statement in ("ledger_reenter", "segment_insert", "segment_reenter", "wrapping_insert"):
             cur.execute(_SQL[statement], values)
 
     def set_chain(self, cur: psycopg.Cursor, position: int, manifest_sha256: str) -> None:
@@ -202,6 +203,31 @@ class Catalog:
     def committed(self, segment_id: UUID, commit_object: str) -> None:
         with self.transaction() as cur:
             cur.execute(_SQL["segment_committed"], {"segment": segment_id, "commit_object": commit_object})
+
+    def wrapped_for_others(self, recipient: str) -> list[Segment]:
+        """Segments whose data key is wrapped to another operational key than this one."""
+        with self.transaction(read_only=True) as cur:
+            return [_segment(r) for r in cur.execute(_SQL["wrapped_for_others"], {"recipient": recipient}).fetchall()]
+
+    def rewrapped(self, segment: Segment, new: Wrapping) -> bool:
+        """Points a segment to another wrapping of its data key; whether it still pointed to the one that `segment` says."""
+        values = {"segment": segment.id, "old": segment.key_object, "new": new.object}
+        with self.transaction() as cur:
+            if cur.execute(_SQL["rewrapped"], values).rowcount != 1:
+                return False
+            cur.execute(_SQL["wrapping_replaced"], values)
+            names = {"key_object": new.object, "id": segment.id, "recipient": new.recipient}
+            cur.execute(_SQL["wrapping_insert"], names)
+            return True
+
+    def outlived(self, longest_reader_seconds: float) -> list[tuple[str, bool]]:
+        """Key objects that nothing points to any more, and whether every reader that could know them has ended."""
+        with self.transaction(read_only=True) as cur:
+            return [(str(r[0]), bool(r[1])) for r in cur.execute(_SQL["outlived"], {"seconds": longest_reader_seconds})]
+
+    def wrapping_gone(self, key_object: str) -> None:
+        with self.transaction() as cur:
+            cur.execute(_SQL["wrapping_gone"], {"object": key_object})
 
     def verified(self, segment_ids: Sequence[UUID]) -> None:
         with self.transaction() as cur:
@@ -276,8 +302,9 @@ def reading(conn: Connection) -> ReadingStatus:
 _COMPARE: Final = "Stop archiving and run `tierkeeper archive verify`: the catalog may have been put back from a backup"
 
 
-def _entered(manifest: Manifest, sha256: str, key_object: str) -> dict[str, Any]:
-    return {**manifest.model_dump(), "id": manifest.segment, "manifest": sha256, "key_object": key_object}
+def _entered(manifest: Manifest, sha256: str, key: Wrapping) -> dict[str, Any]:
+    names = {"id": manifest.segment, "manifest": sha256, "key_object": key.object, "recipient": key.recipient}
+    return {**manifest.model_dump(), **names}
 
 
 def _named(table: TableName | None) -> Mapping[str, str | None]:

@@ -18,7 +18,7 @@ from tierkeeper.archive import segment as format_
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.checkpoint import Watch
 from tierkeeper.archive.lossless import arrow_schema
-from tierkeeper.archive.model import Commit, Contents, Manifest, WrappedKey
+from tierkeeper.archive.model import Commit, Contents, Manifest, WrappedKey, Wrapping
 from tierkeeper.archive.reading import check_content
 from tierkeeper.archive.segment import DATA_KEY_BYTES, Written
 from tierkeeper.crypto.keys import KeyRing
@@ -126,12 +126,12 @@ class ArchiveDestination:
         reach(Point.COPIED)
         return copied
 
-    def _enter(self, segments: Sequence[tuple[_Made, str]], put: list[str]) -> list[LedgerRow]:
+    def _enter(self, segments: Sequence[tuple[_Made, Wrapping]], put: list[str]) -> list[LedgerRow]:
         """Manifests, ledger rows, segment rows and chain head, in one transaction. Each segment comes with its key's object."""
         ring, copied = self._keys(), []
         with self._catalog.transaction() as cur:
             head = self._catalog.chain_head(cur)
-            for made, key_object in segments:
+            for made, key in segments:
                 manifest = self._manifest(made, head)
                 try:
                     put.append(self._put_sealed(ring, "manifest", manifest.body()))
@@ -140,7 +140,7 @@ class ArchiveDestination:
                     raise
                 reach(Point.MANIFEST_PUT)
                 head = (manifest.position, put[-1].partition("/")[2])
-                copied.append(self._catalog.copied(cur, manifest, head[1], key_object, made.snapshot.extent))
+                copied.append(self._catalog.copied(cur, manifest, head[1], key, made.snapshot.extent))
             reach(Point.COPY_BEFORE_COMMIT)
         return copied
 
@@ -216,8 +216,8 @@ class ArchiveDestination:
         put.append(key)
         reach(Point.SEGMENT_PUT)
 
-    def _proven(self, made: _Made, put: list[str]) -> str:
-        """I3: what the store gives back, decrypted whole, is what the source gave. Then puts its key; that object's name."""
+    def _proven(self, made: _Made, put: list[str]) -> Wrapping:
+        """I3: what the store gives back, decrypted whole, is what the source gave. Then puts its key."""
         segment, written = made.contents.segment, made.written
         with self._store.open(f"segment/{written.sha256}") as file:
             check_content(
@@ -230,8 +230,10 @@ class ArchiveDestination:
                 rows=written.rows,
                 digest=written.digest,
             )
-        put.append(self._put_sealed(self._keys(), "key", WrappedKey(segment=segment, data_key=made.data_key.hex()).body()))
-        return put[-1]
+        ring = self._keys()
+        wrapped = WrappedKey(segment=segment, data_key=made.data_key.hex(), recipient=ring.recipient_id)
+        put.append(self._put_sealed(ring, "key", wrapped.body()))
+        return Wrapping(put[-1], ring.recipient_id)
 
     def _manifest(self, made: _Made, head: tuple[int, str | None]) -> Manifest:
         position, previous = head

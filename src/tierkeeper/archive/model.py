@@ -110,6 +110,16 @@ class WrappedKey(Document):
     version: Literal[1] = 1
     segment: UUID
     data_key: str
+    recipient: str  # id of the operational key that it is wrapped to
+    number: int = 1  # how often it was wrapped: of two, the later one counts
+
+
+@dataclass(frozen=True)
+class Wrapping:
+    """A key object, and the operational key that it is wrapped to."""
+
+    object: str
+    recipient: str
 
 
 class Commit(Document):

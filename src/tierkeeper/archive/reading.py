@@ -35,12 +35,16 @@ class SegmentReader:
 
     def data_key(self, segment: Segment) -> bytes:
         """Unwraps the segment's key."""
+        return bytes.fromhex(self.wrapped(segment).data_key)
+
+    def wrapped(self, segment: Segment) -> WrappedKey:
+        """The segment's key object, opened. Raises Failed if it is another segment's."""
         place = f"key of segment {segment.id}"
         body = self.ring(segment).unseal("key", self._store.get(segment.key_object), place)
         wrapped = parse_document(WrappedKey, body, place)
         if wrapped.segment != segment.id:
             raise Failed(place, f"it is the key of segment {wrapped.segment}", _REMEDY)
-        return bytes.fromhex(wrapped.data_key)
+        return wrapped
 
     def ring(self, segment: Segment) -> KeyRing:
         """The keys for `segment`. Raises UsageError for another archive's: a mistake of whoever gave them, and no damage."""

@@ -9,7 +9,7 @@ from uuid import UUID
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.chain import line_up
 from tierkeeper.archive.checkpoint import Watch
-from tierkeeper.archive.model import Commit, D, Manifest, SegmentState, WrappedKey, parse_document
+from tierkeeper.archive.model import Commit, D, Manifest, SegmentState, WrappedKey, Wrapping, parse_document
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point, reach
@@ -17,8 +17,8 @@ from tierkeeper.kernel.ports import LedgerState
 from tierkeeper.kernel.results import RebuildResult
 from tierkeeper.objectstore.port import Kind, ObjectMissing, Store
 
-NO_KEY = "key/" + "0" * 64
-"""In the place of a key's name where the store holds no key for the segment."""
+NO_KEY = Wrapping("key/" + "0" * 64, "")
+"""In the place of a key where the store holds none for the segment."""
 
 
 @dataclass
@@ -27,7 +27,7 @@ class _Held:
 
     manifests: dict[str, Manifest] = field(default_factory=dict)
     commits: dict[str, tuple[str, Commit]] = field(default_factory=dict)
-    keys: dict[UUID, str] = field(default_factory=dict)
+    keys: dict[UUID, Wrapping] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
 
@@ -109,8 +109,8 @@ class Rebuilder:
             held.manifests[key.partition("/")[2]] = manifest
         for key, commit in self._documents("commit", Commit, held):
             held.commits[commit.manifest] = (key, commit)  # a killed run may have left two, which say the same
-        for key, wrapped in self._documents("key", WrappedKey, held):
-            held.keys[wrapped.segment] = key
+        for key, wrapped in sorted(self._documents("key", WrappedKey, held), key=lambda found: found[1].number):
+            held.keys[wrapped.segment] = Wrapping(key, wrapped.recipient)  # of several, the one that was wrapped last
         return held
 
     def _documents(self, kind: Kind, model: type[D], held: _Held) -> Sequence[tuple[str, D]]:
@@ -142,9 +142,9 @@ class Rebuilder:
                 ledger: LedgerState = "undone"
                 if states[sha256] == "sealed":
                     ledger = "done" if manifest.batch in kept else "forgotten"
-                key_object = held.keys.get(manifest.segment, NO_KEY)
+                key = held.keys.get(manifest.segment, NO_KEY)
                 commit_object, _ = held.commits.get(sha256, (None, None))
-                self._catalog.reenter(cur, manifest, sha256, key_object, (ledger, states[sha256]), commit_object=commit_object)
+                self._catalog.reenter(cur, manifest, sha256, key, (ledger, states[sha256]), commit_object=commit_object)
             if manifests:
                 last, sha256 = manifests[-1]
                 self._catalog.set_chain(cur, last.position, sha256)

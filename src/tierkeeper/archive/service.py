@@ -22,6 +22,7 @@ from tierkeeper.archive.drill import Drill
 from tierkeeper.archive.model import Segment
 from tierkeeper.archive.reading import SegmentReader
 from tierkeeper.archive.rebuild import Markers, Rebuilder
+from tierkeeper.archive.rotation import Rotation
 from tierkeeper.archive.segment import OpenSegment
 from tierkeeper.archive.verify import Sample
 from tierkeeper.crypto.keys import KeyRing
@@ -187,6 +188,10 @@ class Archive:
     def keys_used(self) -> dict[str, int]:
         """Segments by the id of the key that they were written with."""
         return self._catalog.keys_used()
+
+    def rotation(self, ring: KeyRing) -> Rotation:
+        """Wraps the segments' data keys to `ring`'s operational key."""
+        return Rotation(self._store, self._catalog, ring, self._clock)
 
     def newest(self) -> tuple[int, str] | None:
         """Number and hash of the chain's last manifest; None while there is none."""

@@ -72,7 +72,9 @@ def verify(
     if segment_id is None:
         found.damaged += _broken_chain(chain, end)
         found.damaged += [f"chain: {wrong}"] if (wrong := watch.look()) is not None else []
-        _strangers(store, keys(), listed, chain, found)
+        outlived = {key for key, _ in catalog.outlived(0)}  # wrapped keys that a rotation has replaced
+        others = {kind: {k: n for k, n in listed[kind].items() if k not in outlived} for kind in KINDS}
+        _strangers(store, keys(), others, chain, found)
     for segment in chosen:
         try:
             if segment.id in whole:

@@ -1,4 +1,4 @@
-"""`tierkeeper keys`: init, status, kit."""
+"""`tierkeeper keys`: init, status, rotate, kit."""
 
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +32,17 @@ def register(app: typer.Typer) -> None:
         """
         with session.keeper() as keeper:
             session.show(keeper.keys_status())
+
+    @command(group, "rotate")
+    def rotate(session: Session) -> None:
+        """Replace the operational key, and wrap every segment's key to the new one.
+
+        No segment is rewritten, and the recovery kit stays as it is. It waits for the longest reader before it deletes the old
+        wrapped keys. May be stopped or killed, and run again. What was read with
+        the old key stays known to whoever has it; its copies of wrapped keys, too. Exit 1 if something is left to do.
+        """
+        with session.keeper(stoppable=True) as keeper:
+            session.show(keeper.keys_rotate())
 
     @command(group, "kit")
     def kit(

@@ -211,6 +211,14 @@ def _keys(result: r.KeysResult) -> Iterator[RenderableType]:
 
 
 @render.register
+def _rotate(result: r.RotateResult) -> Iterator[RenderableType]:
+    yield good(f"{plural(result.segments, 'segment')} wrapped to key {result.recipient} of archive {result.key_id}")
+    if result.waiting:
+        yield Text.assemble(("waits  ", "yellow"), f"{plural(result.waiting, 'segment')}: run it again")
+    yield from notes(result.notes)
+
+
+@render.register
 def _restore(result: r.RestoreResult) -> Iterator[RenderableType]:
     rows, segments = plural(result.rows, "row"), plural(result.segments, "segment")
     yield good(f"{rows} of {result.table} from {segments} into {result.to}, {result.seconds:.1f} s")

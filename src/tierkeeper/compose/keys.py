@@ -8,7 +8,8 @@ from tierkeeper.compose.archive import ArchiveKeeper
 from tierkeeper.crypto import kit
 from tierkeeper.crypto.keys import RECOVERY_FILE, VARIABLE, KeyRing
 from tierkeeper.kernel.errors import NotNow, UsageError
-from tierkeeper.kernel.results import DrillResult, KeysResult, KitResult
+from tierkeeper.kernel.faults import Point, reach
+from tierkeeper.kernel.results import DrillResult, KeysResult, KitResult, RotateResult
 from tierkeeper.postgres.link import Link
 from tierkeeper.postgres.scratch import scratch_database
 
@@ -50,6 +51,35 @@ class VaultKeeper(ArchiveKeeper):
         key_id = kit.recovery(text, "kit").key_id
         return KitResult(key_id=key_id, file=None if to is None else str(to), kit=text if to is None else None)
 
+    def keys_rotate(self) -> RotateResult:
+        """Replaces the operational key and wraps every segment's data key to it; an earlier rotation is gone on with first.
+
+        Raises UsageError where the key does not come from `archive.key`.
+        """
+        ring = KeyRing.open(self._config_dir, self._environment)
+        with self._audit.action("rotate keys", "tiers.archive", {"recipient": ring.recipient_id}) as note:
+            goes_on = not self.archive.rotation(ring).is_complete()
+            if not goes_on:
+                ring = ring.rotated(self._config_dir)
+                reach(Point.KEY_ROTATED)
+            found = self.archive.rotation(ring).run(self._stop, self._bounds.longest_reader_seconds)
+            note(recipient=ring.recipient_id, segments=found.segments, waiting=found.waiting, left=found.left)
+        notes = ["an earlier rotation was gone on with; there is no other new key"] if goes_on else [_EVERYWHERE]
+        if found.refused is not None:
+            notes.append(f"the old wrapped keys stay in the store, and open with the old key: {found.refused}")
+        elif found.left:
+            notes.append("the old wrapped keys are still in the store, for readers that are under way: run it again")
+        return RotateResult(
+            key_id=ring.key_id,
+            recipient=ring.recipient_id,
+            new_key=not goes_on,
+            segments=found.segments,
+            waiting=found.waiting,
+            left=found.left,
+            notes=notes,
+            ok=not found.waiting and not found.left,
+        )
+
     def keys_status(self) -> KeysResult:
         """Which key is in use, where from, and what was written with which. Raises UsageError where there is none."""
         ring = KeyRing.open(self._config_dir, self._environment)
@@ -62,6 +92,9 @@ class VaultKeeper(ArchiveKeeper):
             notes.append(f"the catalog does not say what was written with it: {error.cause}")
         others = {key: n for key, n in (segments or {}).items() if key != ring.key_id}
         notes += [f"{n} segments were written with key {key}, which this one does not open" for key, n in others.items()]
+        elsewhere = 0 if segments is None or others else len(self.archive.rotation(ring).waiting())
+        if elsewhere:
+            notes.append(f"{elsewhere} segments are wrapped to another operational key: run `tierkeeper keys rotate` to go on")
         if here.exists():
             notes.append(
                 f"the recovery key still lies beside the other: run `tierkeeper keys kit`, put it away, then remove {here}"
@@ -75,6 +108,9 @@ class VaultKeeper(ArchiveKeeper):
             notes=notes,
             ok=not others,
         )
+
+
+_EVERYWHERE = "archive.key is another file now: copy it to every machine that archives or reads; the recovery kit stays as it is"
 
 
 def _write_new(path: Path, text: str) -> None:

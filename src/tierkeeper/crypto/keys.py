@@ -9,7 +9,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -32,6 +32,7 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     _OPERATIONAL_MAGIC: ("identity", "signing-key", "recovery-recipient"),
     _RECOVERY_MAGIC: ("identity", "verify-key", "operational-recipient"),
 }
+_PREVIOUS: Final = "previous"  # operational identities before this one; there may be none
 _NOTE: Final = {
     _OPERATIONAL_MAGIC: "# Whoever has this file can read the archive. Losing it and the recovery key loses the archive.",
     _RECOVERY_MAGIC: "# Keep this file offline. It opens the archive when archive.key is lost; it cannot sign new segments.",
@@ -44,6 +45,7 @@ class KeyRing:
 
     What it seals, both the operational and the recovery identity can open. What it opens was signed by this archive's signing key
     for this purpose and is byte for byte what was signed. A ring read from a recovery file opens and verifies, but signs nothing.
+    The operational identity may be replaced (`rotate`): those before it still open what was sealed to them.
     """
 
     identity: pyrage.x25519.Identity = field(repr=False)
@@ -51,12 +53,17 @@ class KeyRing:
     recovery: str
     verify_key: bytes
     signing_key: bytes | None = field(default=None, repr=False)
+    previous: tuple[pyrage.x25519.Identity, ...] = field(default=(), repr=False)
 
     @property
     def key_id(self) -> str:
-        """Names this set of keys in manifests and reports."""
-        public = f"{self.operational} {self.recovery} {self.verify_key.hex()}"
-        return hashlib.sha256(public.encode()).hexdigest()[:KEY_ID_DIGITS]
+        """Names the archive that these keys are of, in manifests and reports; a rotation leaves it as it is."""
+        return _short(f"{self.recovery} {self.verify_key.hex()}")
+
+    @property
+    def recipient_id(self) -> str:
+        """Names the operational key that is sealed to."""
+        return _short(self.operational)
 
     @classmethod
     def open(cls, config_dir: Path, environment: Mapping[str, str]) -> Self:
@@ -134,9 +141,36 @@ class KeyRing:
                 verify = Ed25519PublicKey.from_public_bytes(bytes.fromhex(values["verify-key"]))
                 return cls(identity, other, own, verify.public_bytes_raw())
             signing = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(values["signing-key"]))
-            return cls(identity, own, other, signing.public_key().public_bytes_raw(), signing.private_bytes_raw())
+            before = tuple(pyrage.x25519.Identity.from_str(text) for text in values.get(_PREVIOUS, "").split())
+            return cls(identity, own, other, signing.public_key().public_bytes_raw(), signing.private_bytes_raw(), before)
         except (pyrage.IdentityError, pyrage.RecipientError, ValueError):
             raise UsageError(place, "the archive key is damaged", "Restore it from its copy") from None
+
+    def rotated(self, config_dir: Path) -> Self:
+        """A ring with another operational key, which opens all that this one does; `archive.key` is replaced by it at once.
+
+        Raises UsageError for a recovery key, and where the file is not this ring's.
+        """
+        path = config_dir / KEY_FILE
+        if self.signing_key is None or not path.exists() or type(self).open(config_dir, {}).recipient_id != self.recipient_id:
+            cause = "the key in use does not come from this file"
+            raise UsageError(str(path), cause, f"Rotate where {KEY_FILE} lies, without {VARIABLE}")
+        identity, previous = pyrage.x25519.Identity.generate(), (self.identity, *self.previous)
+        values = str(identity), self.signing_key.hex(), self.recovery, " ".join(str(one) for one in previous)
+        temporary = path.with_name(f".{KEY_FILE}.new")
+        try:
+            temporary.unlink(missing_ok=True)
+            _write_new(temporary, _render(_OPERATIONAL_MAGIC, *values))
+            temporary.replace(path)
+            _sync_folder(config_dir)
+        except OSError as error:
+            cause = f"the key cannot be replaced ({error.strerror})"
+            raise UsageError(str(path), cause, "Make the folder writable; the old key is as it was") from error
+        return type(self)(identity, str(identity.to_public()), self.recovery, self.verify_key, self.signing_key, previous)
+
+    def alone(self) -> Self:
+        """The ring without the operational keys before its own."""
+        return replace(self, previous=())
 
     def seal(self, purpose: str, body: Mapping[str, Any]) -> bytes:
         """`body` (JSON values) signed for `purpose` and encrypted to both recipients."""
@@ -153,7 +187,7 @@ class KeyRing:
         """The body of a sealed document. Raises Failed, naming `place`, unless it opens and its signature is right."""
         remedy = "It is damaged, was not written by this archive, or needs another key: check which key is in use"
         try:
-            plain = pyrage.decrypt(sealed, [self.identity])
+            plain = pyrage.decrypt(sealed, [self.identity, *self.previous])
             document = json.loads(plain)
             body, signature = document["body"], bytes.fromhex(document["signature"])
             Ed25519PublicKey.from_public_bytes(self.verify_key).verify(signature, _signed_bytes(purpose, body))
@@ -184,13 +218,14 @@ def _fields(text: str, place: str) -> tuple[str, dict[str, str]]:
         raise UsageError(place, "this is not an archive key", f"Give the whole text of {KEY_FILE}")
     if values[magic] != _VERSION:
         raise UsageError(place, f"the archive key has version {values[magic][:10]!r}", "Use a tierkeeper that knows this version")
-    if set(values) != {magic, *_FIELDS[magic]}:
+    if set(values) - {_PREVIOUS} != {magic, *_FIELDS[magic]}:
         raise UsageError(place, "the archive key is damaged", "Restore it from its copy")
     return magic, values
 
 
 def _render(magic: str, *values: str) -> str:
-    lines = [f"{magic}: {_VERSION}", *(f"{n}: {v}" for n, v in zip(_FIELDS[magic], values, strict=True))]
+    names = (*_FIELDS[magic], _PREVIOUS)
+    lines = [f"{magic}: {_VERSION}", *(f"{n}: {v}" for n, v in zip(names, values, strict=False))]
     return "\n".join([_NOTE[magic], *lines, ""])
 
 
@@ -200,11 +235,19 @@ def _write_new(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _short(public: str) -> str:
+    return hashlib.sha256(public.encode()).hexdigest()[:KEY_ID_DIGITS]
 
 
 def _statement(path: Path, recovery_path: Path) -> str:

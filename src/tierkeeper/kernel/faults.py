@@ -36,6 +36,9 @@ class Point(StrEnum):
     MANIFEST_PUT = "manifest-put"
     COMMIT_PUT = "commit-put"  # the signed commit object is in the store
     OBJECT_BEFORE_RENAME = "object-before-rename"  # an object is written and synced under a temporary name
+    KEY_ROTATED = "key-rotated"  # the key file is another one, no data key is wrapped to it
+    KEY_REWRAPPED = "key-rewrapped"  # a data key is wrapped anew in the store, and the catalog does not say so
+    KEY_REPLACED = "key-replaced"  # the catalog points to the new wrapping
     UPLOAD_RESERVED = "upload-reserved"  # the home server has room for an object, and nothing of it
     UPLOAD_WRITTEN = "upload-written"  # it has the next bytes of an object, and has not said so
     UPLOAD_PUBLISHED = "upload-published"  # the object is in its store, and its memory does not know

@@ -8,13 +8,14 @@ from uuid import uuid4
 import pytest
 
 from archive_bench import Bench
-from support import Tiers
+from support import Tiers, TiersFactory
 from tierkeeper.archive.service import Archive
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.objectstore.directory import DirectoryStore
 from tierkeeper.postgres.statements import load
+from vault import House
 
 _CLEAN = """DO $$
 DECLARE found text;
@@ -74,3 +75,17 @@ def small(bench: Bench) -> Bench:
         " VALUES ('2013-01-01', 1, 'a'), ('2013-02-01', 2, NULL), ('2013-03-01', 3, ''), ('2014-01-01', 4, 'd')"
     )
     return bench
+
+
+@pytest.fixture
+def house(make_tiers: TiersFactory, cluster: EmbeddedPostgres) -> House:
+    """Two thousand events in Main, nothing archived."""
+    return House(make_tiers(core="events", main="events"), cluster)
+
+
+@pytest.fixture
+def filled(house: House) -> House:
+    """The house with two segments."""
+    for number in (5, 9):
+        assert house.archive(number) == 0
+    return house

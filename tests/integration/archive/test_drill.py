@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import processes
-from support import TiersFactory
 from tierkeeper.compose import open_keeper
 from tierkeeper.config import load
 from tierkeeper.crypto.keys import KeyRing
@@ -22,11 +21,8 @@ KEYS = Path(".config/tierkeeper")
 
 
 @pytest.fixture
-def house(make_tiers: TiersFactory, cluster: EmbeddedPostgres) -> House:
-    house = House(make_tiers(core="events", main="events"), cluster)
-    for number in (5, 9):
-        assert house.archive(number) == 0
-    return house
+def house(filled: House) -> House:
+    return filled
 
 
 def scratch_databases(house: House) -> list[str]:

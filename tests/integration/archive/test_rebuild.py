@@ -9,8 +9,6 @@ from contextlib import suppress
 
 import pytest
 
-from support import TiersFactory
-from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point
@@ -25,11 +23,6 @@ REACHED = [
     Point.DONE,
     Point.COMMIT_PUT,
 ]
-
-
-@pytest.fixture
-def house(make_tiers: TiersFactory, cluster: EmbeddedPostgres) -> House:
-    return House(make_tiers(core="events", main="events"), cluster)
 
 
 def test_a_lost_catalog_comes_back_as_it_was(house: House) -> None:

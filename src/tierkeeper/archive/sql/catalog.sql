@@ -167,3 +167,28 @@ SELECT at, ok, segments, restored FROM tierkeeper.drill ORDER BY at DESC LIMIT 1
 
 -- name: newest
 SELECT key_id, manifest FROM tierkeeper.segment WHERE state <> 'undone' ORDER BY position DESC LIMIT 1
+
+-- name: wrapping_insert
+INSERT INTO tierkeeper.wrapping (object, segment, recipient) VALUES (%(key_object)s, %(id)s, %(recipient)s)
+ON CONFLICT (object) DO NOTHING
+
+-- name: wrapped_for_others
+SELECT s.id, s.batch, s.source, s.schema_name, s.table_name, s.age, s.state, s.position, s.previous, s.manifest, s.key_object,
+       s.sha256, s.bytes, s.rows, s.min_age, s.max_age, s.key_id, s.schema_hash, s.created_at, s.commit_object, s.verified_at
+FROM tierkeeper.segment AS s
+LEFT JOIN tierkeeper.wrapping AS w ON w.object = s.key_object
+WHERE s.state <> 'undone' AND w.recipient IS DISTINCT FROM %(recipient)s
+ORDER BY s.position
+
+-- name: rewrapped
+UPDATE tierkeeper.segment SET key_object = %(new)s WHERE id = %(segment)s AND key_object = %(old)s
+
+-- name: wrapping_replaced
+UPDATE tierkeeper.wrapping SET replaced_at = clock_timestamp() WHERE object = %(old)s
+
+-- name: outlived
+SELECT object, replaced_at < clock_timestamp() - make_interval(secs => %(seconds)s)
+FROM tierkeeper.wrapping WHERE replaced_at IS NOT NULL ORDER BY object
+
+-- name: wrapping_gone
+DELETE FROM tierkeeper.wrapping WHERE object = %(object)s

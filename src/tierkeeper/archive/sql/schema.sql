@@ -46,3 +46,11 @@ CREATE TABLE IF NOT EXISTS tierkeeper.drill (
     seconds  double precision NOT NULL,
     wrong    text[]           NOT NULL
 )
+
+-- name: wrapping
+CREATE TABLE IF NOT EXISTS tierkeeper.wrapping (
+    object      text        PRIMARY KEY,
+    segment     uuid        NOT NULL REFERENCES tierkeeper.segment,
+    recipient   text        NOT NULL,
+    replaced_at timestamptz
+)

@@ -102,6 +102,19 @@ class KeysResult(Result):
     ok: bool
 
 
+class RotateResult(Result):
+    """`keys rotate`: the operational key was replaced, and the segments' keys were wrapped to it."""
+
+    key_id: str = Field(description="of the archive; a rotation leaves it as it is")
+    recipient: str = Field(description="id of the operational key in use")
+    new_key: bool = Field(description="false where an earlier rotation was not complete, and was gone on with")
+    segments: int = Field(description="whose data keys were wrapped anew")
+    waiting: int = Field(description="that still have to be: run it again")
+    left: int = Field(description="old wrapped keys that are still in the store, for readers that are under way")
+    notes: list[str] = Field(default=[])
+    ok: bool
+
+
 class RestoreResult(Result):
     """`archive restore`."""
 

@@ -1,0 +1,91 @@
+"""Wraps every segment's data key to the operational key that is in use now. It never rewrites a segment or a manifest."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from tierkeeper.archive.catalog import Catalog
+from tierkeeper.archive.model import Segment, WrappedKey, Wrapping, parse_document
+from tierkeeper.archive.reading import SegmentReader
+from tierkeeper.crypto.keys import KeyRing
+from tierkeeper.kernel.clock import Clock
+from tierkeeper.kernel.errors import Failed, TierkeeperError, UsageError
+from tierkeeper.kernel.faults import Point, reach
+from tierkeeper.kernel.ports import Stop
+from tierkeeper.objectstore.port import ObjectLocked, Store, put_object
+
+_LOOK_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Rewrapped:
+    """How a rotation went. `left`: old wrapped keys that lie in the store still; `refused`: why they cannot be deleted."""
+
+    segments: int
+    waiting: int
+    left: int
+    refused: str | None
+
+
+class Rotation:
+    """I1: a segment points to a new wrapping only after that was read back, opened with the new key alone, and found equal.
+
+    The old one outlives the longest reader that may have seen it in the catalog. Killed at any step, the next run goes on.
+    """
+
+    def __init__(self, store: Store, catalog: Catalog, ring: KeyRing, clock: Clock) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._ring = ring
+        self._clock = clock
+        self._reader = SegmentReader(store, lambda: ring)
+
+    def waiting(self) -> list[Segment]:
+        """Segments that are not wrapped to the key in use."""
+        return self._catalog.wrapped_for_others(self._ring.recipient_id)
+
+    def is_complete(self) -> bool:
+        """Whether nothing is left of an earlier run."""
+        return not self.waiting() and not self._catalog.outlived(0)
+
+    def run(self, stop: Stop, longest_reader_seconds: float) -> Rewrapped:
+        """Wraps what waits; then, when no reader can need them any more, deletes the old wrappings."""
+        done = 0
+        for segment in self.waiting():
+            if stop() is not None:
+                break
+            done += self._rewrap(segment)
+        refused = None
+        while refused is None and stop() is None and (outlived := self._catalog.outlived(longest_reader_seconds)):
+            free = [key for key, is_free in outlived if is_free]
+            refused = self._delete(free)
+            if not free:
+                self._clock.sleep(_LOOK_SECONDS)
+        return Rewrapped(done, len(self.waiting()), len(self._catalog.outlived(0)), refused)
+
+    def _delete(self, keys: Sequence[str]) -> str | None:
+        """Why they stay, if they do: a writer's token deletes nothing."""
+        try:
+            for key in keys:
+                self._store.delete(key)
+                self._catalog.wrapping_gone(key)
+        except (UsageError, ObjectLocked) as error:
+            return error.cause
+        return None
+
+    def _rewrap(self, segment: Segment) -> bool:
+        place = f"key of segment {segment.id}"
+        old = self._reader.wrapped(segment)
+        wrapped = old.model_copy(update={"recipient": self._ring.recipient_id, "number": old.number + 1})
+        key = put_object(self._store, "key", self._ring.seal("key", wrapped.body()))
+        reach(Point.KEY_REWRAPPED)
+        kept = parse_document(WrappedKey, self._ring.alone().unseal("key", self._store.get(key), place), place)
+        if kept != wrapped:
+            raise Failed(place, "the store gives back another key than was put", "Run `tierkeeper archive verify`")
+        if self._catalog.rewrapped(segment, Wrapping(key, self._ring.recipient_id)):
+            reach(Point.KEY_REPLACED)
+            return True
+        with suppress(TierkeeperError):  # another run was quicker, or the segment was undone
+            self._store.delete(key)
+        return False
