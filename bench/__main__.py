@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import archive_write, many_tables, move
+from bench import archive_read, archive_write, many_tables, move
 from bench.common import Figures, Options
 from bench.peers import PEERS
 from tierkeeper.kernel.errors import TierkeeperError
@@ -14,6 +14,9 @@ BENCHES: dict[str, Callable[[Options], Figures]] = {
     "move": move.run,
     "move-scale": move.scale,
     "archive-write": archive_write.run,
+    "archive-size": archive_read.size,
+    "restore": archive_read.restore,
+    "one-day": archive_read.one_day,
     "many-tables": many_tables.run,
 }
 
@@ -40,7 +43,7 @@ def main() -> int:
     if given.json:
         print(json.dumps(figures.document()))
         return 0
-    print(f"{given.name}: {figures.ours:,.0f} {figures.unit}, {figures.peer_name}: {figures.peer:,.0f}; "
+    print(f"{given.name}: {figures.ours:,.5g} {figures.unit}, {figures.peer_name}: {figures.peer:,.5g}; "
           f"ratio {figures.ratio:.2f}, peak {figures.peak_mb:.0f} MB")  # fmt: skip
     for name, more in figures.more.items():
         entries = more.items() if isinstance(more, dict) else enumerate(more) if isinstance(more, list) else [("", more)]

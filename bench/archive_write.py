@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import shutil
 import sys
 import time
 from contextlib import closing
@@ -13,7 +12,7 @@ from uuid import uuid4
 
 import pyrage
 
-from bench.common import Figures, Options, bench, connection, fill, in_turn, program, timed
+from bench.common import Figures, Options, age_command, bench, connection, fill, in_turn, program, timed
 from tierkeeper.compose import open_keeper
 from tierkeeper.config import load
 from tierkeeper.kernel.ports import Batch
@@ -33,7 +32,7 @@ def run(options: Options) -> Figures:
     """
     rows = options.rows
     recipient = str(pyrage.x25519.Identity.generate().to_public())
-    age, age_name = _age(recipient)
+    age, age_name = age_command(recipient)
     figures = Figures("archive-write", "rows/s", f"pg_dump | zstd -3 | {age_name}, unverified")
     dump, zstd = shlex.quote(program("pg_dump")), shlex.quote(program("zstd"))
     with bench() as b:
@@ -56,15 +55,6 @@ def run(options: Options) -> Figures:
 
         in_turn(options.runs, ours, peer)
     return figures
-
-
-def _age(recipient: str) -> tuple[str, str]:
-    """The command that encrypts its input: `age` where it is installed, else the same format by the library that we use."""
-    if (found := shutil.which("age")) is not None:
-        return f"{shlex.quote(found)} -r {recipient}", "age"
-    recipients = "[pyrage.x25519.Recipient.from_str(sys.argv[1])]"
-    code = f"import sys, pyrage; pyrage.encrypt_io(sys.stdin.buffer, sys.stdout.buffer, {recipients})"
-    return f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {recipient}", "age (pyrage)"
 
 
 def write_once(config: Path, began: float) -> float:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -38,7 +39,10 @@ class Options:
 
 @dataclass
 class Figures:
-    """Rows or bytes per second of both sides, the median of the runs; `peak_mb` is ours, `more` stands beside these."""
+    """What both sides need or do, the median of the runs; `peak_mb` is ours, `more` stands beside these.
+
+    `ratio` is above 1 where we are better: more a second, or, where `less_is_better`, less.
+    """
 
     name: str
     unit: str
@@ -47,6 +51,7 @@ class Figures:
     peer_runs: list[float] = field(default_factory=list)
     peaks_mb: list[float] = field(default_factory=list)
     more: dict[str, object] = field(default_factory=dict)
+    less_is_better: bool = False
 
     @property
     def ours(self) -> float:
@@ -58,7 +63,7 @@ class Figures:
 
     @property
     def ratio(self) -> float:
-        return self.ours / self.peer
+        return self.peer / self.ours if self.less_is_better else self.ours / self.peer
 
     @property
     def peak_mb(self) -> float:
@@ -67,8 +72,8 @@ class Figures:
     def document(self) -> dict[str, object]:
         return {
             "name": self.name,
-            "ours": round(self.ours, 1),
-            "peer": round(self.peer, 1),
+            "ours": _rounded(self.ours),
+            "peer": _rounded(self.peer),
             "ratio": round(self.ratio, 3),
             "unit": self.unit,
             "peak_mb": round(self.peak_mb, 1),
@@ -76,6 +81,10 @@ class Figures:
             "runs": len(self.ours_runs),
             **self.more,
         }
+
+
+def _rounded(value: float) -> float:
+    return round(value, 1) if value >= 1 else round(value, 4)
 
 
 EVENTS = '[[tables]]\nname = "public.events"\nage = "time_hour"\ncore = "30 days"\nmain = "60 days"'
@@ -202,6 +211,15 @@ def in_turn(runs: int, *sides: Callable[[], object]) -> None:
     for _ in range(runs):
         for side in sides:
             side()
+
+
+def age_command(recipient: str) -> tuple[str, str]:
+    """The command that encrypts its input, and its name: `age` where it is installed, else the same format by our library."""
+    if (found := shutil.which("age")) is not None:
+        return f"{shlex.quote(found)} -r {recipient}", "age"
+    recipients = "[pyrage.x25519.Recipient.from_str(sys.argv[1])]"
+    code = f"import sys, pyrage; pyrage.encrypt_io(sys.stdin.buffer, sys.stdout.buffer, {recipients})"
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {recipient}", "age (pyrage)"
 
 
 def connection(server: EmbeddedPostgres) -> "closing[Connection]":

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import ssl
 import tempfile
 from contextlib import closing
@@ -125,9 +126,14 @@ class HomeServer:
         return httpx.Client(base_url=f"https://127.0.0.1:{self.port}", verify=context, headers=headers, trust_env=False, **more)
 
     def emptied(self) -> Self:
-        """The same server without an object, as if each had been deleted."""
+        """The same server without an object or an upload, as if each had been deleted."""
         for name in (*KINDS, "lock"):
             shutil.rmtree(self.root / name, ignore_errors=True)
+        with closing(sqlite3.connect(self.root / FOLDER / "state.sqlite")) as conn, conn:
+            conn.execute("DELETE FROM object")
+            conn.execute("DELETE FROM upload")
+        for part in (self.root / FOLDER / "uploads").iterdir():
+            part.unlink()
         return self
 
 

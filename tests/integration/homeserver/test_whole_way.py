@@ -75,6 +75,21 @@ def test_the_whole_way(tiers: Tiers, server: HomeServer) -> None:
     assert (ended.returncode, json.loads(ended.stdout)["checked"]) == (0, 1)
 
 
+def test_a_writer_rotates_the_key_and_an_admin_deletes_what_it_leaves(tiers: Tiers, server: HomeServer) -> None:
+    keeper, environment = enrolled(tiers, server)
+    keeper.setup(apply=True)
+    keeper.move(EVENTS, "main", "archive", before=BEFORE)
+    result = keeper.keys_rotate()
+    assert (result.ok, result.segments, result.left) == (False, 1, 1)
+    assert "a writer's token may not delete" in result.notes[-1]
+    assert keeper.archive_verify().ok
+    environment["HOME_SERVER_TOKEN"] = server.token("admin")
+    admin = open_keeper(load(tiers.home / "tierkeeper.toml", environment, tiers.home), environment=environment)
+    result = admin.keys_rotate()
+    assert (result.ok, result.new_key, result.left) == (True, False, 0)
+    assert len(list((server.root / "key").iterdir())) == 1
+
+
 def test_the_status_says_what_the_server_found_wrong(tiers: Tiers, server: HomeServer) -> None:
     keeper, environment = enrolled(tiers, server)
     keeper.setup(apply=True)
