@@ -5,6 +5,7 @@ It runs statements and changes states by compare-and-set; it opens no object and
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from datetime import datetime
 from typing import Any, Final, cast, get_args
 from uuid import UUID
 
@@ -138,14 +139,19 @@ class Catalog:
         key: Wrapping,
         states: tuple[LedgerState, SegmentState],
         *,
-        commit_object: str | None,
+        said: tuple[str | None, str | None],
     ) -> None:
-        """A segment that was once there, with its batch's ledger row."""
+        """A segment that was once there, with its batch's ledger row; what a removed one may have left is to go.
+
+        `said`: its commit object, and the object of its removal.
+        """
         ledger, state = states
         values = {**_entered(manifest, manifest_sha256, key), "ledger": ledger, "state": state}
-        values["commit_object"] = commit_object
+        values |= {"commit_object": said[0], "removal_object": said[1]}
         for statement in ("ledger_reenter", "segment_insert", "segment_reenter", "wrapping_insert"):
             cur.execute(_SQL[statement], values)
+        if state == "removed":
+            self._outlive(cur, [f"segment/{manifest.sha256}", key.object])
 
     def set_chain(self, cur: psycopg.Cursor, position: int, manifest_sha256: str) -> None:
         """Makes a manifest the chain's end."""
@@ -216,18 +222,46 @@ class Catalog:
             if cur.execute(_SQL["rewrapped"], values).rowcount != 1:
                 return False
             cur.execute(_SQL["wrapping_replaced"], values)
+            self._outlive(cur, [segment.key_object])
             names = {"key_object": new.object, "id": segment.id, "recipient": new.recipient}
             cur.execute(_SQL["wrapping_insert"], names)
             return True
 
     def outlived(self, longest_reader_seconds: float) -> list[tuple[str, bool]]:
-        """Key objects that nothing points to any more, and whether every reader that could know them has ended."""
+        """Objects that nothing points to any more, and whether every reader that could know them has ended."""
         with self.transaction(read_only=True) as cur:
             return [(str(r[0]), bool(r[1])) for r in cur.execute(_SQL["outlived"], {"seconds": longest_reader_seconds})]
 
-    def wrapping_gone(self, key_object: str) -> None:
+    def gone(self, key: str) -> None:
+        """An object that was outlived is deleted."""
         with self.transaction() as cur:
-            cur.execute(_SQL["wrapping_gone"], {"object": key_object})
+            cur.execute(_SQL["gone"], {"object": key})
+
+    def _outlive(self, cur: psycopg.Cursor, objects: Sequence[str]) -> None:
+        cur.execute(_SQL["outlive"], {"objects": list(objects)})
+
+    def now(self) -> datetime:
+        """By the server's clock."""
+        with self.transaction(read_only=True) as cur:
+            row = cur.execute(_SQL["now"]).fetchone()
+        if row is None:
+            raise Failed(self.place, "its clock says nothing", _COMPARE)
+        return cast("datetime", row[0])
+
+    def older_than(self, table: TableName, cutoff: datetime) -> list[Segment]:
+        """The table's segments that count, are settled, and whose youngest row is older than `cutoff`."""
+        values = {"schema": table.schema, "table": table.name, "cutoff": cutoff}
+        with self.transaction(read_only=True) as cur:
+            return [_segment(r) for r in cur.execute(_SQL["older_than"], values).fetchall()]
+
+    def removed(self, segment_id: UUID, removal_object: str) -> bool:
+        """A segment counts no more; whether it did until now. Its file and its key outlive the readers that may know it."""
+        with self.transaction() as cur:
+            values = {"segment": segment_id, "removal_object": removal_object}
+            row = cur.execute(_SQL["segment_removed"], values).fetchone()
+            if row is not None:
+                self._outlive(cur, [f"segment/{row[0]}", str(row[1])])
+            return row is not None
 
     def verified(self, segment_ids: Sequence[UUID]) -> None:
         with self.transaction() as cur:

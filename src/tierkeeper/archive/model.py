@@ -14,7 +14,7 @@ from tierkeeper.archive.lossless import Carried, carry
 from tierkeeper.kernel.errors import Failed
 from tierkeeper.kernel.tables import Column, TableName, TableShape
 
-SegmentState = Literal["copied", "sealed", "undone", "unsure"]
+SegmentState = Literal["copied", "sealed", "undone", "unsure", "removed"]
 
 _FILE_FORMAT: Final = "tierkeeper segment"
 _VERSION: Final = 1
@@ -43,6 +43,7 @@ class Segment:
     schema_hash: str
     created_at: datetime
     commit_object: str | None
+    removal_object: str | None
     verified_at: datetime | None
 
     @property
@@ -120,6 +121,17 @@ class Wrapping:
 
     object: str
     recipient: str
+
+
+class Removal(Document):
+    """Says that the segment was removed on purpose: it counts no more, and its objects are not missed."""
+
+    format: Literal["tierkeeper removal"] = "tierkeeper removal"
+    version: Literal[1] = 1
+    segment: UUID
+    manifest: str
+    reason: str
+    removed_at: datetime
 
 
 class Commit(Document):

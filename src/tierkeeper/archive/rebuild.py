@@ -1,15 +1,15 @@
 """The catalog, made again from what the store holds: the store is enough by itself (I8)."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol, cast
 from uuid import UUID
 
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.chain import line_up
 from tierkeeper.archive.checkpoint import Watch
-from tierkeeper.archive.model import Commit, D, Manifest, SegmentState, WrappedKey, Wrapping, parse_document
+from tierkeeper.archive.model import Commit, Document, Manifest, Removal, SegmentState, WrappedKey, Wrapping, parse_document
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point, reach
@@ -21,12 +21,16 @@ NO_KEY = Wrapping("key/" + "0" * 64, "")
 """In the place of a key where the store holds none for the segment."""
 
 
+_WITHOUT_OBJECTS: Final = ("undone", "removed")
+
+
 @dataclass
 class _Held:
     """What the store holds, unsealed; what does not open was not written by this archive, or is damaged."""
 
     manifests: dict[str, Manifest] = field(default_factory=dict)
     commits: dict[str, tuple[str, Commit]] = field(default_factory=dict)
+    removals: dict[str, str] = field(default_factory=dict)
     keys: dict[UUID, Wrapping] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
@@ -74,7 +78,7 @@ class Rebuilder:
         """Does it. Raises UsageError where the catalog knows segments, Failed where the store is not what it was."""
         self._catalog.require_empty()
         held = self._held()
-        counting = {sha256 for sha256 in held.commits if sha256 in held.manifests}
+        counting = {sha256 for sha256 in (*held.commits, *held.removals) if sha256 in held.manifests}
         asked = {s: self._markers.settled(m.batch) for s, m in held.manifests.items() if s not in counting}
         reach(Point.REBUILD_SETTLED)
         counting |= {sha256 for sha256, marker in asked.items() if marker == "moved"}
@@ -85,14 +89,19 @@ class Rebuilder:
         self._watch.require(self._store.name, self._watch.wrong_with(lined_up.chain))
         unsure = {s for s in asked if s not in lined_up.beside and self._is_unsure(held.manifests[s], asked[s])}
         states: dict[str, SegmentState] = {
-            s: "sealed" if s in counting else "unsure" if s in unsure else "undone" for s in lined_up.chain.values()
+            s: "removed" if s in held.removals else "sealed" if s in counting else "unsure" if s in unsure else "undone"
+            for s in lined_up.chain.values()
         }
         manifests = [(held.manifests[s], s) for s in lined_up.chain.values()]
         self._enter(manifests, states, held)
         self._watch.look()  # remembers how far the chain has come
         missing = [f"manifest number {position}: the store does not hold it" for position in lined_up.gaps]
         missing += [f"{c.segment}: its manifest {s} is gone" for s, (_, c) in held.commits.items() if s not in held.manifests]
-        missing += [f"{m.segment}: its key is gone" for m, s in manifests if states[s] != "undone" and m.segment not in held.keys]
+        missing += [
+            f"{m.segment}: its key is gone"
+            for m, s in manifests
+            if states[s] not in _WITHOUT_OBJECTS and m.segment not in held.keys
+        ]
         return RebuildResult(
             segments=sum(state == "sealed" for state in states.values()),
             rows=sum(m.rows for m, s in manifests if states[s] == "sealed"),
@@ -105,28 +114,35 @@ class Rebuilder:
 
     def _held(self) -> _Held:
         held = _Held()
-        for key, manifest in self._documents("manifest", Manifest, held):
-            held.manifests[key.partition("/")[2]] = manifest
-        for key, commit in self._documents("commit", Commit, held):
-            held.commits[commit.manifest] = (key, commit)  # a killed run may have left two, which say the same
-        for key, wrapped in sorted(self._documents("key", WrappedKey, held), key=lambda found: found[1].number):
-            held.keys[wrapped.segment] = Wrapping(key, wrapped.recipient)  # of several, the one that was wrapped last
+        wrapped = []
+        for key, manifest in self._documents("manifest", (Manifest,), held):
+            held.manifests[key.partition("/")[2]] = cast("Manifest", manifest)
+        for key, said in self._documents("commit", (Commit, Removal), held):
+            if isinstance(said, Commit):
+                held.commits[said.manifest] = (key, said)  # a killed run may have left two, which say the same
+            elif isinstance(said, Removal):
+                held.removals[said.manifest] = key
+        for key, found in self._documents("key", (WrappedKey,), held):
+            wrapped.append((key, cast("WrappedKey", found)))
+        for key, one in sorted(wrapped, key=lambda pair: pair[1].number):
+            held.keys[one.segment] = Wrapping(key, one.recipient)  # of several, the one that was wrapped last
         return held
 
-    def _documents(self, kind: Kind, model: type[D], held: _Held) -> Sequence[tuple[str, D]]:
-        found = []
+    def _documents(self, kind: Kind, models: Sequence[type[Document]], held: _Held) -> Iterator[tuple[str, Document]]:
+        """The store's objects of a kind, opened, each as one of `models`. What does not open, or is none of these, is damaged."""
         for info in self._store.list(kind):
             try:
                 sealed = self._store.get(info.key)
                 if f"{kind}/{hashlib.sha256(sealed).hexdigest()}" != info.key:
                     held.damaged.append(f"{info.key}: its bytes are not what was written")
                     continue
-                found.append((info.key, parse_document(model, self._ring.unseal(kind, sealed, info.key), info.key)))
+                body = self._ring.unseal(kind, sealed, info.key)
+                model = next((m for m in models if m.model_fields["format"].default == body.get("format")), models[0])
+                yield info.key, parse_document(model, body, info.key)
             except ObjectMissing:
                 continue  # taken back meanwhile
             except Failed as error:
                 held.damaged.append(f"{info.key}: {error.cause}")
-        return found
 
     def _is_unsure(self, manifest: Manifest, marker: str | None) -> bool:
         """An undone batch's segment was deleted; where it still lies, and nobody says why, it may be the rows' only place."""
@@ -140,11 +156,13 @@ class Rebuilder:
                 raise UsageError(self._catalog.place, cause, "Look at `tierkeeper archive list`, then verify")
             for manifest, sha256 in manifests:
                 ledger: LedgerState = "undone"
-                if states[sha256] == "sealed":
+                if states[sha256] in ("sealed", "removed"):
                     ledger = "done" if manifest.batch in kept else "forgotten"
                 key = held.keys.get(manifest.segment, NO_KEY)
                 commit_object, _ = held.commits.get(sha256, (None, None))
-                self._catalog.reenter(cur, manifest, sha256, key, (ledger, states[sha256]), commit_object=commit_object)
+                self._catalog.reenter(
+                    cur, manifest, sha256, key, (ledger, states[sha256]), said=(commit_object, held.removals.get(sha256))
+                )
             if manifests:
                 last, sha256 = manifests[-1]
                 self._catalog.set_chain(cur, last.position, sha256)

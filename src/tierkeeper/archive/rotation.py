@@ -1,19 +1,19 @@
 """Wraps every segment's data key to the operational key that is in use now. It never rewrites a segment or a manifest."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.model import Segment, WrappedKey, Wrapping, parse_document
+from tierkeeper.archive.outlived import sweep
 from tierkeeper.archive.reading import SegmentReader
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
-from tierkeeper.kernel.errors import Failed, TierkeeperError, UsageError
+from tierkeeper.kernel.errors import Failed, TierkeeperError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.ports import Stop
-from tierkeeper.objectstore.port import ObjectLocked, Store, put_object
+from tierkeeper.objectstore.port import Store, put_object
 
 _LOOK_SECONDS: Final = 0.5
 
@@ -56,23 +56,11 @@ class Rotation:
             if stop() is not None:
                 break
             done += self._rewrap(segment)
-        refused = None
-        while refused is None and stop() is None and (outlived := self._catalog.outlived(longest_reader_seconds)):
-            free = [key for key, is_free in outlived if is_free]
-            refused = self._delete(free)
-            if not free:
-                self._clock.sleep(_LOOK_SECONDS)
+        refused = sweep(self._store, self._catalog, longest_reader_seconds)
+        while refused is None and stop() is None and self._catalog.outlived(0):
+            self._clock.sleep(_LOOK_SECONDS)
+            refused = sweep(self._store, self._catalog, longest_reader_seconds)
         return Rewrapped(done, len(self.waiting()), len(self._catalog.outlived(0)), refused)
-
-    def _delete(self, keys: Sequence[str]) -> str | None:
-        """Why they stay, if they do: a writer's token deletes nothing."""
-        try:
-            for key in keys:
-                self._store.delete(key)
-                self._catalog.wrapping_gone(key)
-        except (UsageError, ObjectLocked) as error:
-            return error.cause
-        return None
 
     def _rewrap(self, segment: Segment) -> bool:
         place = f"key of segment {segment.id}"

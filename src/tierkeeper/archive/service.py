@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import psycopg
@@ -19,9 +19,11 @@ from tierkeeper.archive.catalog import SCHEMA, Catalog, reading, rows_by_table, 
 from tierkeeper.archive.checkpoint import Checkpoints, Watch
 from tierkeeper.archive.destination import ArchiveDestination
 from tierkeeper.archive.drill import Drill
-from tierkeeper.archive.model import Segment
+from tierkeeper.archive.model import Segment, SegmentState
+from tierkeeper.archive.outlived import sweep
 from tierkeeper.archive.reading import SegmentReader
 from tierkeeper.archive.rebuild import Markers, Rebuilder
+from tierkeeper.archive.retention import Retention
 from tierkeeper.archive.rotation import Rotation
 from tierkeeper.archive.segment import OpenSegment
 from tierkeeper.archive.verify import Sample
@@ -189,6 +191,14 @@ class Archive:
         """Segments by the id of the key that they were written with."""
         return self._catalog.keys_used()
 
+    def retention(self) -> Retention:
+        """Removes segments whose time is over."""
+        return Retention(self._store, self._catalog, self._clock)
+
+    def sweep(self, longest_reader_seconds: float) -> str | None:
+        """Deletes what nothing points to any more; see `outlived.sweep`."""
+        return sweep(self._store, self._catalog, longest_reader_seconds)
+
     def rotation(self, ring: KeyRing) -> Rotation:
         """Wraps the segments' data keys to `ring`'s operational key."""
         return Rotation(self._store, self._catalog, ring, self._clock)
@@ -247,7 +257,7 @@ class ArchiveScan:
     @contextmanager
     def open(self, segment_id: str) -> Iterator["ScannedSegment"]:
         """See `SegmentScan.open`."""
-        found = self._catalog.segments(segment_id=UUID(segment_id), states=("copied", "sealed", "undone", "unsure"))
+        found = self._catalog.segments(segment_id=UUID(segment_id), states=get_args(SegmentState))
         if not found:
             raise _unknown(segment_id)
         with self._reader.open(found[0]) as content:

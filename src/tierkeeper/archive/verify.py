@@ -63,7 +63,7 @@ def verify(
     keys()
     listed = {} if segment_id else {kind: _listed(store, kind) for kind in KINDS}  # before the catalog, which knows them sooner
     chain, end = catalog.chain()
-    counted = [s for s in chain if s.state != "undone"]
+    counted = [s for s in chain if s.state not in ("undone", "removed")]
     chosen = [s for s in counted if segment_id in (None, s.id)]
     if segment_id is not None and not chosen:
         raise UsageError(f"segment {segment_id}", "the archive has no such segment", "See `tierkeeper archive list`")
@@ -72,9 +72,11 @@ def verify(
     if segment_id is None:
         found.damaged += _broken_chain(chain, end)
         found.damaged += [f"chain: {wrong}"] if (wrong := watch.look()) is not None else []
-        outlived = {key for key, _ in catalog.outlived(0)}  # wrapped keys that a rotation has replaced
+        outlived = {key for key, _ in catalog.outlived(0)}  # they wait for their readers, and go
         others = {kind: {k: n for k, n in listed[kind].items() if k not in outlived} for kind in KINDS}
         _strangers(store, keys(), others, chain, found)
+        removed = [key for s in chain if s.state == "removed" for key in _remains(s) if key not in others[split_key(key)[0]]]
+        found.missing += [f"{key}: it says what became of a segment that was removed" for key in removed]
     for segment in chosen:
         try:
             if segment.id in whole:
@@ -136,6 +138,13 @@ def _objects(segment: Segment) -> list[str]:
     return objects if segment.commit_object is None else [*objects, segment.commit_object]
 
 
+def _remains(segment: Segment) -> list[str]:
+    """What is kept of a segment that counts no more: of one that was undone the manifest alone, for it was never committed."""
+    if segment.state == "undone":
+        return [segment.manifest_key]
+    return [key for key in (segment.manifest_key, segment.commit_object, segment.removal_object) if key is not None]
+
+
 def _strangers(
     store: Store, ring: KeyRing, listed: Mapping[Kind, Mapping[str, int]], chain: Sequence[Segment], found: _Found
 ) -> None:
@@ -143,7 +152,7 @@ def _strangers(
 
     What this archive signed, an interrupted run left, or the catalog was put back; what it did not, somebody else has written.
     """
-    known = {key for s in chain for key in ([s.manifest_key] if s.state == "undone" else _objects(s))}
+    known = {key for s in chain for key in (_objects(s) if s.state not in ("undone", "removed") else _remains(s))}
     counting = {s.manifest for s in chain if s.state != "undone"}
     for kind in KINDS:
         for key in listed[kind]:

@@ -39,7 +39,10 @@ def _writing(group: typer.Typer) -> None:
         ] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be archived; change nothing.")] = False,
     ) -> None:
-        """Move old rows from Main into the archive."""
+        """Move old rows from Main into the archive.
+
+        By policy, it then removes the segments whose time is over (`archive` of a table); --dry-run shows which.
+        """
         name = arguments.table(table) if table is not None else None
         instant = arguments.instant(before, "--before")
         with session.keeper(stoppable=True) as keeper:

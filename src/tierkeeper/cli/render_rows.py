@@ -116,6 +116,9 @@ def _segments(segments: list[r.SegmentResult]) -> Table:
 
 @render.register
 def _archive_run(result: r.ArchiveRunResult) -> Iterator[RenderableType]:
+    for removed in result.removed:
+        yield Text.assemble(("removed  ", "yellow"), f"segment {removed}, whose time was over")
+    yield from notes(result.notes)
     if not result.runs:
         yield Text("No table has a policy for Main; name one, or give it an age in [[tables]].")
         return

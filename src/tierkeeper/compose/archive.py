@@ -8,7 +8,7 @@ from uuid import UUID
 from tierkeeper.compose.moving import MovingKeeper
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Faults, NotNow, TierkeeperError, each
-from tierkeeper.kernel.policy import Tier
+from tierkeeper.kernel.policy import TablePolicy, Tier
 from tierkeeper.kernel.results import (
     ArchiveRunResult,
     MovePlan,
@@ -33,7 +33,8 @@ class ArchiveKeeper(MovingKeeper):
     def archive_run(self, table: TableName | None = None, before: datetime | None = None) -> ArchiveRunResult:
         """Main -> Archive, by policy or up to `before`; every table of the policy unless one is named.
 
-        A table that must wait does not keep the others; raises its error where no other went on.
+        By policy, it then removes the segments whose time is over. A table that must wait does not keep the others; raises its
+        error where no other went on.
         """
         runs: list[MoveResult] = []
         waiting: list[TierkeeperError] = []
@@ -42,15 +43,57 @@ class ArchiveKeeper(MovingKeeper):
                 runs.append(self.move(name, "main", "archive", before=before))
             except TierkeeperError as error:
                 waiting.append(error)
-        if waiting and not runs:
+        removed, notes = list[str](), list[str]()
+        for policy in self._retired(table) if before is None else ():
+            try:
+                gone, held = self._retire(policy)
+                removed += gone
+                notes += held
+            except TierkeeperError as error:
+                waiting.append(error)
+        if waiting and not runs and not removed:
             raise waiting[0] if len(waiting) == 1 else Faults(each(waiting))
         batches = [b for run in runs for b in run.batch_ids]
         segments = self.archive.segments_of(batches) if batches else []
-        return ArchiveRunResult(runs=runs, segments=segments, errors=told(waiting))
+        return ArchiveRunResult(runs=runs, segments=segments, removed=removed, notes=notes, errors=told(waiting))
 
     def plan_archive(self, table: TableName | None = None, before: datetime | None = None) -> list[MovePlan]:
         """What `archive_run` would do. Changes nothing."""
-        return [self.plan_move(name, "main", "archive", before=before) for name in self._archived(table, before)]
+        plans = [self.plan_move(name, "main", "archive", before=before) for name in self._archived(table, before)]
+        over = {str(p.name): self._over(p) for p in self._retired(table)} if before is None else {}
+        return [plan.model_copy(update={"notes": [*plan.notes, *over.get(plan.table, [])]}) for plan in plans]
+
+    def _retired(self, table: TableName | None) -> list[TablePolicy]:
+        """The policies that let rows leave the archive."""
+        return [p for p in self._policies if p.archive is not None and table in (None, p.name)]
+
+    def _over(self, policy: TablePolicy) -> list[str]:
+        """What a run would remove, in words."""
+        assert policy.archive is not None  # noqa: S101 - `_retired` gives no others
+        retention = self.archive.retention()
+        due, held = retention.due(policy.name, retention.cutoff(policy.archive))
+        rows = sum(s.rows for s in due)
+        gone = [f"{len(due)} segments with {rows} rows are older than {policy.archive.text} and would be removed"] if due else []
+        return [*gone, *held]
+
+    def _retire(self, policy: TablePolicy) -> tuple[list[str], list[str]]:
+        """Removes a table's segments whose time is over; their ids, and what kept others."""
+        assert policy.archive is not None  # noqa: S101 - `_retired` gives no others
+        retention, removed = self.archive.retention(), list[str]()
+        cutoff = retention.cutoff(policy.archive)
+        due, held = retention.due(policy.name, cutoff)
+        if due:
+            detail = {"older_than": policy.archive.text, "cutoff": cutoff, "segments": [str(s.id) for s in due]}
+            ring = KeyRing.open(self._config_dir, self._environment)
+            with self._audit.action("remove from archive", str(policy.name), detail) as note:
+                for segment in due:
+                    if self._stop() is None and retention.remove(segment, f"older than {policy.archive.text}", ring):
+                        removed.append(str(segment.id))
+                note(removed=removed)
+        refused = self.archive.sweep(self._bounds.longest_reader_seconds)
+        if refused is not None:
+            held.append(f"files of removed segments stay in the store: {refused}")
+        return removed, held
 
     def archive_list(self, table: TableName | None = None) -> list[SegmentResult]:
         """The segments, oldest rows first."""

@@ -143,6 +143,10 @@ class TableEntry(Section):
     )
     core: Span | None = Field(default=None, description='rows older than this leave Core, such as "30 days"; left out, they stay')
     main: Span | None = Field(default=None, description="rows older than this leave Main for the archive; left out, they stay")
+    archive: Span | None = Field(
+        default=None,
+        description="segments whose youngest row is older than this are removed from the archive, for good; left out, they stay",
+    )
     drop_partitions: bool = Field(
         default=False,
         description="`quota` drops empty partitions (ranges of the age) that are older than `core` in Core, than `main` in Main;"
@@ -154,20 +158,20 @@ class TableEntry(Section):
         found = []
         if self.name.schema in ("tierkeeper", "pg_catalog", "information_schema") or self.name.schema.startswith("pg_"):
             found.append(Finding("name", f"{self.name} is no table of yours", "Name a table of the application"))
-        if self.mode == "move" and self.age is None and (self.core or self.main or self.drop_partitions):
+        if self.mode == "move" and self.age is None and (self.core or self.main or self.archive or self.drop_partitions):
             found.append(
                 Finding(
                     "age",
-                    "core, main and drop_partitions need a column that says how old a row is",
+                    "core, main, archive and drop_partitions need a column that says how old a row is",
                     'Write age = "created_at", or take them out: then its rows leave with those that they refer to',
                 )
             )
-        if self.mode == "mirror" and (self.core or self.main):
+        if self.mode == "mirror" and (self.core or self.main or self.archive):
             found.append(
                 Finding(
                     "mode",
                     "a mirrored table stays whole in Core, so no age can apply",
-                    "Take core and main out, or mode",
+                    "Take core, main and archive out, or mode",
                 )
             )
         if self.mode == "mirror" and self.drop_partitions:
@@ -182,6 +186,9 @@ class TableEntry(Section):
                     f"Write at least {self.core.text!r}",
                 )
             )
+        if self.archive and self.main and self.archive.before(_LEAP_YEAR) > self.main.before(_LEAP_YEAR):
+            cause = f"rows would be removed after {self.archive.text}, before they leave Main"
+            found.append(Finding("archive", cause, f"Write more than {self.main.text!r}"))
         if found:
             raise refuse(*found)
         return self
@@ -339,7 +346,7 @@ class Settings(Section):
 
     def policies(self) -> tuple[TablePolicy, ...]:
         """What is asked of each table, in the order of the file."""
-        return tuple(TablePolicy(t.name, t.mode, t.age, t.core, t.main, t.drop_partitions) for t in self.tables)
+        return tuple(TablePolicy(t.name, t.mode, t.age, t.core, t.main, t.drop_partitions, t.archive) for t in self.tables)
 
     @property
     def store_path(self) -> Path | None:

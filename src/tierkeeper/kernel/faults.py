@@ -36,6 +36,9 @@ class Point(StrEnum):
     MANIFEST_PUT = "manifest-put"
     COMMIT_PUT = "commit-put"  # the signed commit object is in the store
     OBJECT_BEFORE_RENAME = "object-before-rename"  # an object is written and synced under a temporary name
+    REMOVAL_PUT = "removal-put"  # the signed removal of a segment is in the store, and the catalog counts it still
+    SEGMENT_REMOVED = "segment-removed"  # the catalog counts it no more, and its objects are there
+    OUTLIVED_DELETED = "outlived-deleted"  # an object that nothing points to is gone, and the catalog does not know
     KEY_ROTATED = "key-rotated"  # the key file is another one, no data key is wrapped to it
     KEY_REWRAPPED = "key-rewrapped"  # a data key is wrapped anew in the store, and the catalog does not say so
     KEY_REPLACED = "key-replaced"  # the catalog points to the new wrapping

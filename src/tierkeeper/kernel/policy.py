@@ -14,6 +14,7 @@ TIERS: tuple[Tier, ...] = ("core", "main", "archive")
 class TablePolicy:
     """One `[[tables]]` entry. Rows older than `core` leave Core, older than `main` leave Main; None: they stay.
 
+    What is older than `archive` leaves the archive, and is gone; None: it stays for ever.
     `drop_partitions`: partitions older than that may go once they are empty.
     Rows of a table that moves and has no `age` have no time of their own: they leave with those that they refer to.
     """
@@ -24,6 +25,7 @@ class TablePolicy:
     core: Age | None = None
     main: Age | None = None
     drop_partitions: bool = False
+    archive: Age | None = None
 
     @property
     def follows(self) -> bool:

@@ -101,7 +101,7 @@ INSERT INTO tierkeeper.ledger (
 
 -- name: segment_reenter
 UPDATE tierkeeper.segment
-SET state = %(state)s, commit_object = %(commit_object)s
+SET state = %(state)s, commit_object = %(commit_object)s, removal_object = %(removal_object)s
 WHERE id = %(id)s
 
 -- name: chain_set
@@ -122,7 +122,8 @@ UPDATE tierkeeper.segment SET verified_at = clock_timestamp() WHERE id = ANY (%(
 
 -- name: segments
 SELECT id, batch, source, schema_name, table_name, age, state, position, previous, manifest, key_object, sha256, bytes, rows,
-       min_age, max_age, key_id, schema_hash, created_at, commit_object, verified_at
+       min_age, max_age, key_id, schema_hash, created_at, commit_object, removal_object,
+       verified_at
 FROM tierkeeper.segment
 WHERE state = ANY (%(states)s)
   AND (%(table)s::text IS NULL OR (schema_name = %(schema)s AND table_name = %(table)s))
@@ -131,7 +132,8 @@ ORDER BY position
 
 -- name: uncommitted
 SELECT id, batch, source, schema_name, table_name, age, state, position, previous, manifest, key_object, sha256, bytes, rows,
-       min_age, max_age, key_id, schema_hash, created_at, commit_object, verified_at
+       min_age, max_age, key_id, schema_hash, created_at, commit_object, removal_object,
+       verified_at
 FROM tierkeeper.segment
 WHERE state = 'sealed' AND commit_object IS NULL
 ORDER BY position
@@ -144,19 +146,19 @@ WHERE s.schema_name = %(schema)s AND s.table_name = %(table)s AND s.state IN ('c
 ORDER BY s.position
 
 -- name: segments_of
-SELECT id::text FROM tierkeeper.segment WHERE batch = ANY (%(batches)s::uuid[]) AND state <> 'undone' ORDER BY position
+SELECT id::text FROM tierkeeper.segment WHERE batch = ANY (%(batches)s::uuid[]) AND state NOT IN ('undone', 'removed') ORDER BY position
 
 -- name: rows_by_table
 SELECT schema_name, table_name, sum(rows)::bigint FROM tierkeeper.segment WHERE state = 'sealed' GROUP BY 1, 2
 
 -- name: reading
-SELECT count(*), count(*) FILTER (WHERE verified_at IS NULL), min(verified_at) FROM tierkeeper.segment WHERE state <> 'undone'
+SELECT count(*), count(*) FILTER (WHERE verified_at IS NULL), min(verified_at) FROM tierkeeper.segment WHERE state NOT IN ('undone', 'removed')
 
 -- name: sealed
 SELECT count(*) FROM tierkeeper.segment WHERE state = 'sealed'
 
 -- name: keys_used
-SELECT key_id, count(*) FROM tierkeeper.segment WHERE state <> 'undone' GROUP BY key_id ORDER BY key_id
+SELECT key_id, count(*) FROM tierkeeper.segment WHERE state NOT IN ('undone', 'removed') GROUP BY key_id ORDER BY key_id
 
 -- name: drill_note
 INSERT INTO tierkeeper.drill (at, ok, segments, restored, rows, seconds, wrong)
@@ -174,21 +176,42 @@ ON CONFLICT (object) DO NOTHING
 
 -- name: wrapped_for_others
 SELECT s.id, s.batch, s.source, s.schema_name, s.table_name, s.age, s.state, s.position, s.previous, s.manifest, s.key_object,
-       s.sha256, s.bytes, s.rows, s.min_age, s.max_age, s.key_id, s.schema_hash, s.created_at, s.commit_object, s.verified_at
+       s.sha256, s.bytes, s.rows, s.min_age, s.max_age, s.key_id, s.schema_hash, s.created_at, s.commit_object,
+       s.removal_object, s.verified_at
 FROM tierkeeper.segment AS s
 LEFT JOIN tierkeeper.wrapping AS w ON w.object = s.key_object
-WHERE s.state <> 'undone' AND w.recipient IS DISTINCT FROM %(recipient)s
+WHERE s.state NOT IN ('undone', 'removed') AND w.recipient IS DISTINCT FROM %(recipient)s
 ORDER BY s.position
 
 -- name: rewrapped
 UPDATE tierkeeper.segment SET key_object = %(new)s WHERE id = %(segment)s AND key_object = %(old)s
 
 -- name: wrapping_replaced
-UPDATE tierkeeper.wrapping SET replaced_at = clock_timestamp() WHERE object = %(old)s
+DELETE FROM tierkeeper.wrapping WHERE object = %(old)s
+
+-- name: outlive
+INSERT INTO tierkeeper.outlived (object) SELECT unnest(%(objects)s::text[]) ON CONFLICT (object) DO NOTHING
 
 -- name: outlived
-SELECT object, replaced_at < clock_timestamp() - make_interval(secs => %(seconds)s)
-FROM tierkeeper.wrapping WHERE replaced_at IS NOT NULL ORDER BY object
+SELECT object, since < clock_timestamp() - make_interval(secs => %(seconds)s) FROM tierkeeper.outlived ORDER BY object
 
--- name: wrapping_gone
-DELETE FROM tierkeeper.wrapping WHERE object = %(object)s
+-- name: gone
+DELETE FROM tierkeeper.outlived WHERE object = %(object)s
+
+-- name: now
+SELECT clock_timestamp()
+
+-- name: older_than
+-- Nothing about them is in flight: they are committed, and their batches forgotten.
+SELECT s.id, s.batch, s.source, s.schema_name, s.table_name, s.age, s.state, s.position, s.previous, s.manifest, s.key_object,
+       s.sha256, s.bytes, s.rows, s.min_age, s.max_age, s.key_id, s.schema_hash, s.created_at, s.commit_object,
+       s.removal_object, s.verified_at
+FROM tierkeeper.segment AS s
+JOIN tierkeeper.ledger AS l ON l.batch = s.batch
+WHERE s.state = 'sealed' AND s.commit_object IS NOT NULL AND l.state = 'forgotten'
+  AND s.schema_name = %(schema)s AND s.table_name = %(table)s AND s.max_age < %(cutoff)s
+ORDER BY s.position
+
+-- name: segment_removed
+UPDATE tierkeeper.segment SET state = 'removed', removal_object = %(removal_object)s WHERE id = %(segment)s AND state = 'sealed'
+RETURNING sha256, key_object

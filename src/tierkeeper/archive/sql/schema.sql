@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS tierkeeper.segment (
     schema_name  text        NOT NULL,
     table_name   text        NOT NULL,
     age          text        NOT NULL,
-    state        text        NOT NULL CHECK (state IN ('copied', 'sealed', 'undone', 'unsure')),
+    state        text        NOT NULL CHECK (state IN ('copied', 'sealed', 'undone', 'unsure', 'removed')),
     position     bigint      NOT NULL UNIQUE,
     previous     text,
     manifest     text        NOT NULL UNIQUE,
@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS tierkeeper.segment (
     schema_hash  text        NOT NULL,
     created_at   timestamptz NOT NULL,
     commit_object text,
+    removal_object text,
     verified_at  timestamptz
 )
 
@@ -49,8 +50,13 @@ CREATE TABLE IF NOT EXISTS tierkeeper.drill (
 
 -- name: wrapping
 CREATE TABLE IF NOT EXISTS tierkeeper.wrapping (
-    object      text        PRIMARY KEY,
-    segment     uuid        NOT NULL REFERENCES tierkeeper.segment,
-    recipient   text        NOT NULL,
-    replaced_at timestamptz
+    object    text PRIMARY KEY,
+    segment   uuid NOT NULL,
+    recipient text NOT NULL
+)
+
+-- name: outlived
+CREATE TABLE IF NOT EXISTS tierkeeper.outlived (
+    object text        PRIMARY KEY,
+    since  timestamptz NOT NULL DEFAULT clock_timestamp()
 )

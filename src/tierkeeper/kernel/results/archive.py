@@ -13,6 +13,8 @@ class ArchiveRunResult(Result):
 
     runs: list[MoveResult]
     segments: list[str] = Field(default=[], description="ids of the segments written")
+    removed: list[str] = Field(default=[], description="ids of the segments whose time was over: `archive` in their policy")
+    notes: list[str] = Field(default=[])
     errors: list[ErrorResult] = Field(default=[], description="tables that had to wait; the others went on")
 
 
