@@ -8,6 +8,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -29,6 +30,7 @@ from tierkeeper.archive.segment import PAGE_BY_PAGE, parquet_writer, read_batche
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
+from tierkeeper.kernel.ports import Block
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.postgres import ddl, shapes
 from tierkeeper.postgres.copy import rows_out
@@ -109,7 +111,7 @@ def _contents(reader: SegmentReader, segment: Segment) -> Contents:
 def to_table(selection: Selection, link: Link, name: TableName) -> int:
     """Makes the table `name` with the selection's rows in one transaction; how many. Raises UsageError if it exists.
 
-    The table is invisible until it was read back and compared.
+    The table is invisible until it was read back and compared. A block is turned to or from text beside the link's work.
     """
     place = f"table {name} ({link.tier})"
     if name.schema == "tierkeeper":
@@ -122,6 +124,7 @@ def to_table(selection: Selection, link: Link, name: TableName) -> int:
             sent = _copy_in(cur, selection, name)
             kept = _read_back(cur, selection, name)
             _compare(sent, kept, place)
+            _add_key(cur, selection.contents, name)
             reach(Point.RESTORE_BEFORE_COMMIT)
     return sent.rows
 
@@ -190,7 +193,15 @@ def _create(cur: psycopg.Cursor, contents: Contents, name: TableName) -> None:
     # IF NOT EXISTS still asks for the right to create, which a plain owner of the schema may lack.
     for statement in (s for s in needed if s not in made):
         cur.execute(sql.SQL(statement))  # from the segment's own authenticated description
-    cur.execute(sql.SQL(ddl.table_statement(name, contents.shape.columns, contents.shape.key)))
+    cur.execute(sql.SQL(ddl.table_statement(name, contents.shape.columns, ())))
+
+
+def _add_key(cur: psycopg.Cursor, contents: Contents, name: TableName) -> None:
+    """Once the rows are there: an index that is built at once takes a fraction of one that grows row by row."""
+    if contents.shape.key:
+        columns = sql.SQL(", ").join(map(sql.Identifier, contents.shape.key))
+        table = sql.Identifier(name.schema, name.name)
+        cur.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(table, columns))
 
 
 def _make_schema(name: str) -> str:
@@ -201,12 +212,18 @@ def _copy_in(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Cont
     digest = ContentDigest(selection.schema)
     columns = sql.SQL(", ").join(map(sql.Identifier, selection.schema.names))
     into = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(sql.Identifier(name.schema, name.name), columns)
-    with cur.copy(into) as stream:
+    with cur.copy(into) as stream, ThreadPoolExecutor(1) as beside:
+        written: Future[bytes] | None = None
         for batch in selection.batches():
             digest.update(batch)
             for piece in _pieces(batch):
-                stream.write(rows.to_csv(piece))
+                ahead = beside.submit(rows.to_csv, piece)
+                if written is not None:
+                    stream.write(written.result())
+                written = ahead
             del batch
+        if written is not None:
+            stream.write(written.result())
     return digest
 
 
@@ -219,9 +236,20 @@ def _read_back(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Co
     query = sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(
         expressions, sql.Identifier(name.schema, name.name)
     )
-    with _readable(f"table {name}"):
-        for block in rows_out(cur, query, binary=False):
-            digest.update(rows.from_csv(block, selection.schema))
+    counted: Future[None] | None = None
+
+    def count(block: Block) -> None:
+        digest.update(rows.from_csv(block, selection.schema))
+
+    with _readable(f"table {name}"), ThreadPoolExecutor(1) as beside, closing(rows_out(cur, query, binary=False)) as blocks:
+        for block in blocks:
+            if counted is not None:
+                counted.result()
+            counted = beside.submit(count, block)
+            if isinstance(block, memoryview):  # a row of libpq's own, which goes with the next
+                counted.result()
+        if counted is not None:
+            counted.result()
     return digest
 
 

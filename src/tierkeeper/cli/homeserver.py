@@ -14,7 +14,7 @@ from tierkeeper.config import load_home_server, split_address
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.limits import TOKEN_DAYS
-from tierkeeper.kernel.results import NewTokenResult, TokenResult
+from tierkeeper.kernel.results import NewTokenResult, SetupStep, TokenResult
 from tierkeeper.kernel.units import Age, parse_bytes
 from tierkeeper.security.audit import actor
 
@@ -64,6 +64,8 @@ def register(app: typer.Typer) -> None:
         if not name.strip() or len(name) > _NAME_MAX:
             raise UsageError("NAME", "this is no name", f"Write one of at most {_NAME_MAX} characters")
         span = Age.parse(expires, "--expires")
+        if span.seconds <= 0:
+            raise UsageError("--expires", "a token that lives for no time opens nothing", 'Write a time such as "90 days"')
         now = SystemClock().now()
         token, text = tokens.mint(name, chosen, now, now + timedelta(seconds=span.seconds), _bytes(quota))
         served = _served(session)
@@ -96,6 +98,20 @@ def register(app: typer.Typer) -> None:
 
 
 _NAME_MAX = 100
+
+
+def certificates(session: Session, *, apply: bool) -> list[SetupStep]:
+    """What `setup` does for the server whose folder [homeserver] path names: its certificates, if they are missing."""
+    if session.settings().homeserver.path is None:
+        return []
+    served = _served(session)
+    if served.identity.exists():
+        return []
+    if not served.root.is_dir():
+        raise UsageError(f"homeserver.path ({served.root})", "there is no such folder", "Mount its disk, or make the folder")
+    if apply:
+        served.identity.ensure(SystemClock().now())
+    return [SetupStep(tier="homeserver", action=f"make the server's certificate authority for {', '.join(served.names)}")]
 
 
 def _served(session: Session) -> "Served":

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from tierkeeper.cli import homeserver
 from tierkeeper.cli.session import Session, command
 
 
@@ -26,10 +27,13 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Show what the tiers lack, or make it with --apply.
 
-        Schemas, tables, types and keys below Core, the audit, and the archive's key. A second run finds nothing to do.
+        Schemas, tables, types and keys below Core, the audit, the archive's key, and the home server's certificates where
+        [homeserver] path names its folder. A second run finds nothing to do.
         """
         with session.keeper() as keeper:
-            session.show(keeper.setup(apply))
+            result = keeper.setup(apply)
+        steps = homeserver.certificates(session, apply=apply)
+        session.show(result.model_copy(update={"steps": [*result.steps, *steps]}))
 
     @command(app, "status")
     def status(session: Session) -> None:
