@@ -216,7 +216,7 @@ def _copy_in(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Cont
         written: Future[bytes] | None = None
         for batch in selection.batches():
             digest.update(batch)
-            for piece in _pieces(batch):
+            for piece in _pieces(rows.in_utc(batch)):
                 ahead = beside.submit(rows.to_csv, piece)
                 if written is not None:
                     stream.write(written.result())

@@ -16,6 +16,12 @@ def to_csv(batch: pa.RecordBatch) -> bytes:
     return out.getvalue()
 
 
+def in_utc(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same instants without their zone, for a session whose TimeZone is UTC: to write the zone costs ten times the rest."""
+    columns = [c.cast(pa.timestamp(c.type.unit)) if getattr(c.type, "tz", None) == "UTC" else c for c in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
 def header(schema: pa.Schema) -> bytes:
     """The names, quoted, as a CSV line."""
     return (",".join('"' + name.replace('"', '""') + '"' for name in schema.names) + "\n").encode()

@@ -42,7 +42,10 @@ def register(app: typer.Typer) -> None:
 
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Who may use the home server; run where its disk is.")
     app.add_typer(group, name="token")
+    _tokens(group)
 
+
+def _tokens(group: typer.Typer) -> None:
     @command(group, "create")
     def create(
         session: Session,

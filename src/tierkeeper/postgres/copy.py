@@ -42,7 +42,8 @@ def rows_out(cur: psycopg.Cursor, query: sql.Composed, *, binary: bool, digest: 
                 rows, total = rows - 1, total - weigh(b"")
         while size > 0:
             rows += 1
-            total += weigh(row)
+            if digest is not None:
+                total += weigh(row)
             if size >= COPY_BLOCK_BYTES:
                 size_bytes += len(block) + size
                 if block:
