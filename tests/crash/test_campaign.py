@@ -113,7 +113,7 @@ def test_every_point_has_its_place_in_the_campaign() -> None:
 
 
 def test_a_sample_of_the_campaign(servers: Servers, tally: Tally) -> None:
-    campaign(servers, seed=1000, runs=12, tally=tally, seconds=10)
+    campaign(servers, seed=1000, runs=12, tally=tally, seconds=7)
     assert tally.runs >= 1
     assert tally.answers["right"] >= tally.runs
 

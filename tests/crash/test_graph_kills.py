@@ -116,7 +116,8 @@ IN_THE_MIDDLE = (Point.SEGMENT_WRITTEN, Point.SEGMENT_PUT, Point.MANIFEST_PUT, P
 """Where a bundle comes by once for each of its tables: there it is killed with half of them done."""
 
 
-@pytest.mark.parametrize("more", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("more", [False, True])
 def test_killed_at_every_step_to_the_archive(tiers: Tiers, *, more: bool) -> None:
     """What left Main is whole in the archive: a reader sees every row of it once, and no row at Main refers to one that went.
 

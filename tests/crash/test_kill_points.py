@@ -71,7 +71,7 @@ def test_killed_on_the_way_back_to_core(world: World, point: Point) -> None:
 
 
 @pytest.mark.parametrize("point", IN_RECOVERY)
-@pytest.mark.parametrize("destination", ["main", "archive", "core"])
+@pytest.mark.parametrize("destination", ["main", "archive", pytest.param("core", marks=pytest.mark.long)])
 def test_killed_during_recovery(world: World, point: Point, destination: str) -> None:
     original = world.online()["core"]
     if destination != "main":

