@@ -38,7 +38,7 @@ test-long: setup
 	$(PY) -m pytest -m long --numprocesses 2 --dist worksteal --timeout 7200
 
 bench: setup
-	for name in move archive-write; do $(PY) -m bench $$name --json || exit 1; done
+	for name in move archive-write archive-size restore one-day; do $(PY) -m bench $$name --json || exit 1; done
 
 # The lock names versions and hashes, never a registry.
 lock:
