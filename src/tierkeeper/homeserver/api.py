@@ -16,11 +16,10 @@ from tierkeeper.homeserver.uploads import add_uploads
 from tierkeeper.homeserver.vault import Vault
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import UsageError
-from tierkeeper.kernel.limits import LIST_PAGE, LOCK_YEARS_MAX
+from tierkeeper.kernel.limits import LIST_PAGE, LOCK_YEARS_MAX, SEND_BYTES
 from tierkeeper.kernel.results import AuditNote, CheckedResult, ObjectPage, ObjectResult, ServerHealth, StoreReport
 from tierkeeper.objectstore.port import ObjectInfo, ObjectMissing
 
-_SEND_BYTES: Final = 2**20
 _OBJECT: Final = "/v1/objects/{kind}/{hex}"
 _TEXT: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"text/plain": {}}}}
 
@@ -33,14 +32,14 @@ def create_app(vault: Vault, scrub: Scrub, clock: Clock, authority: str) -> Fast
     _add_reports(app, vault, scrub, metrics, door)
     _add_authority(app, authority)
     _add_reading(app, vault, door)
-    _add_keeping(app, vault, door)
+    _add_keeping(app, vault, door, clock)
     add_uploads(app, vault, door, metrics)
     app.add_middleware(Counted, metrics=metrics)
     return app
 
 
 class _Downloaded(FileResponse):
-    chunk_size = _SEND_BYTES
+    chunk_size = SEND_BYTES
 
 
 def _add_authority(app: FastAPI, authority: str) -> None:
@@ -54,7 +53,7 @@ def _add_reports(app: FastAPI, vault: Vault, scrub: Scrub, metrics: Metrics, doo
     @app.get("/health", responses={503: {"model": ServerHealth, "description": "what it keeps is damaged"}})
     async def health() -> ServerHealth:
         """Whether the server serves, and whether what it keeps is whole. Needs no token."""
-        report = await threaded(scrub.report)
+        report = await threaded(scrub.recent)
         status = "damaged" if report.wrong else "overdue" if report.overdue else "ok"
         return JSONResponse({"status": status}, 503 if report.wrong else 200)  # type: ignore[return-value]  # FastAPI takes both
 
@@ -114,7 +113,7 @@ def _add_reading(app: FastAPI, vault: Vault, door: Door) -> None:
         return _Downloaded(where, headers=headers, media_type="application/octet-stream", stat_result=stat)
 
 
-def _add_keeping(app: FastAPI, vault: Vault, door: Door) -> None:
+def _add_keeping(app: FastAPI, vault: Vault, door: Door, clock: Clock) -> None:
     @app.post(f"{_OBJECT}/check")
     async def check(kind: KindPath, hex: HexPath, _: Annotated[Token, door.may("check")]) -> CheckedResult:
         """Reads the object whole, now, on the server."""
@@ -129,7 +128,7 @@ def _add_keeping(app: FastAPI, vault: Vault, door: Door) -> None:
         until: Annotated[datetime, Query(description="with its zone; UTC if it has none")],
     ) -> ObjectResult:
         """Holds the object until then. A lock that ends later stays: none can be made shorter."""
-        key, end = f"{kind}/{hex}", _lock_end(until)
+        key, end = f"{kind}/{hex}", _lock_end(until, clock.now())
         await threaded(_locked, vault, token.name, key, end)
         return _object(await _known(vault, key))
 
@@ -151,10 +150,10 @@ def _locked(vault: Vault, actor: str, key: str, until: datetime) -> None:
         vault.store.lock(key, until)
 
 
-def _lock_end(until: datetime) -> datetime:
+def _lock_end(until: datetime, now: datetime) -> datetime:
     end = until.replace(tzinfo=UTC) if until.tzinfo is None else until
     with suppress(OverflowError):
-        if end.astimezone(UTC) <= datetime.now(UTC) + timedelta(days=365 * LOCK_YEARS_MAX):
+        if end.astimezone(UTC) <= now + timedelta(days=365 * LOCK_YEARS_MAX):
             return end.astimezone(UTC)
     raise UsageError("home server: until", f"a lock ends within {LOCK_YEARS_MAX} years", "Write an earlier time")
 

@@ -1,7 +1,8 @@
 """Who is let in, and how errors are told: what every path of the interface has in common."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeVar
@@ -60,6 +61,7 @@ _REMEDIES: Final = {
     HTTPStatus.UNAUTHORIZED: "Make one with `tierkeeper token create` on the server",
     HTTPStatus.FORBIDDEN: "Use a token with another role",
 }
+_NOT_LIVE: Final = "the token is missing, unknown, expired or revoked"
 _bearer = HTTPBearer(auto_error=False, description="HOME_SERVER_TOKEN")
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
@@ -76,15 +78,24 @@ class Door:
 
         async def let_in(credentials: _Credentials) -> Token:
             text = credentials.credentials if credentials is not None else ""
-            named = token_id(text)
-            tokens = await threaded(self._state.tokens, named) if named is not None else []
-            if not tokens or not tokens[0].opens(text) or not tokens[0].is_live(self._clock.now()):
-                raise HTTPException(HTTPStatus.UNAUTHORIZED, "the token is missing, unknown, expired or revoked")
-            if not tokens[0].may(verb):
-                raise HTTPException(HTTPStatus.FORBIDDEN, f"a {tokens[0].role}'s token may not {verb}")
-            return tokens[0]
+            token = await self._live(token_id(text))
+            if not token.opens(text):
+                raise HTTPException(HTTPStatus.UNAUTHORIZED, _NOT_LIVE)
+            if not token.may(verb):
+                raise HTTPException(HTTPStatus.FORBIDDEN, f"a {token.role}'s token may not {verb}")
+            return token
 
         return Depends(let_in)
+
+    async def still(self, token: Token) -> None:
+        """Refuses a token that ended while its request came: nothing is made of what it brought."""
+        await self._live(token.id)
+
+    async def _live(self, named: str | None) -> Token:
+        tokens = await threaded(self._state.tokens, named) if named is not None else []
+        if not tokens or not tokens[0].is_live(self._clock.now()):
+            raise HTTPException(HTTPStatus.UNAUTHORIZED, _NOT_LIVE)
+        return tokens[0]
 
 
 def answer_errors(app: FastAPI) -> None:
@@ -112,6 +123,19 @@ def answer_errors(app: FastAPI) -> None:
 def _document(status: HTTPStatus, place: str, cause: str, remedy: str, headers: dict[str, str]) -> Response:
     document = ErrorDocument(error=ErrorResult(place=place, cause=cause, remedy=remedy))
     return JSONResponse(document.model_dump(), status, headers)
+
+
+@asynccontextmanager
+async def on_a_thread(manager: AbstractContextManager[R]) -> AsyncIterator[R]:
+    """`manager`, entered and left on a thread."""
+    value = await threaded(manager.__enter__)
+    try:
+        yield value
+    except BaseException as error:
+        if not await threaded(manager.__exit__, type(error), error, error.__traceback__):
+            raise
+    else:
+        await threaded(manager.__exit__, None, None, None)
 
 
 async def threaded(call: Callable[..., R], *args: Any) -> R:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -55,14 +56,26 @@ class Identity:
             self._make_ca(now)
         ca, key = self._read_ca()
         self._check_names(ca)
-        if self.leaf.exists():
-            leaf = x509.load_pem_x509_certificate(self.leaf.read_bytes())
-            known = set(_text(leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value))
-            left = leaf.not_valid_after_utc - now
-            if left > timedelta(days=LEAF_DAYS / 3) and known == set(self.names):
-                return False
+        if not ca.not_valid_before_utc <= now < ca.not_valid_after_utc:
+            cause = f"the server's authority is good from {ca.not_valid_before_utc:%Y-%m-%d} to {ca.not_valid_after_utc:%Y-%m-%d}"
+            remedy = f"Set this machine's clock, which says {now:%Y-%m-%d}, or remove {_CA_KEY}: then every client enrols anew"
+            raise UsageError(str(self.folder), cause, remedy)
+        if self._is_leaf_good(ca, now):
+            return False
         self._make_leaf(ca, key, now)
         return True
+
+    def _is_leaf_good(self, ca: x509.Certificate, now: datetime) -> bool:
+        """Whether clients believe the leaf, for a while yet."""
+        try:
+            data = self.leaf.read_bytes()
+            leaf, key = x509.load_pem_x509_certificate(data), serialization.load_pem_private_key(data, None)
+            leaf.verify_directly_issued_by(ca)
+        except (OSError, ValueError, TypeError, InvalidSignature):
+            return False
+        known = set(_text(leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value))
+        is_time = leaf.not_valid_before_utc <= now < leaf.not_valid_after_utc - timedelta(days=LEAF_DAYS / 3)
+        return is_time and known == set(self.names) and key.public_key() == leaf.public_key()
 
     def fingerprint(self) -> str:
         """SHA-256 of the authority's certificate (DER), hex: what clients pin."""

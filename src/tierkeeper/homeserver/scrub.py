@@ -1,14 +1,14 @@
 """Reads the whole store through, a little at a time, so that a disk that forgets is found before the day of the restore."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
 from tierkeeper.homeserver.vault import Vault
 from tierkeeper.kernel.clock import Clock
-from tierkeeper.kernel.limits import SCRUB_DAYS
+from tierkeeper.kernel.limits import HEALTH_SECONDS, SCRUB_DAYS
 from tierkeeper.kernel.results import StoreReport
 
 _log = structlog.get_logger()
@@ -23,6 +23,7 @@ class Scrub:
         self._vault = vault
         self._clock = clock
         self._days = days
+        self._recent: tuple[datetime, StoreReport] | None = None
 
     def turn(self, stopped: Callable[[], bool] = lambda: False) -> int:
         """Reads what is owed by now; how many objects. A debt is never larger than the store."""
@@ -38,6 +39,13 @@ class Scrub:
             owed -= max(length_bytes, 1)
             read += 1
         return read
+
+    def recent(self) -> StoreReport:
+        """A report that is HEALTH_SECONDS old at most: it reads what is known of every object, and strangers may ask for it."""
+        now = self._clock.now()
+        if self._recent is None or abs((now - self._recent[0]).total_seconds()) > HEALTH_SECONDS:
+            self._recent = (now, self.report())
+        return self._recent[1]
 
     def report(self) -> StoreReport:
         """How far it has come."""

@@ -1,37 +1,40 @@
 """Runs the server: one process, TLS 1.3, bounded in what strangers can hold of it, until it is asked to end."""
 
 import asyncio
+import fcntl
 import logging
+import os
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-import h11
 import structlog
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from fastapi import FastAPI
 
 from tierkeeper.homeserver.api import create_app
 from tierkeeper.homeserver.identity import Identity
+from tierkeeper.homeserver.links import Bounded, Link, Listening, Loop
 from tierkeeper.homeserver.scrub import Scrub
 from tierkeeper.homeserver.vault import FOLDER, Vault
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import TierkeeperError, UsageError
-from tierkeeper.kernel.limits import BODY_READ_SECONDS, REQUESTS_MAX, SCRUB_LOOK_SECONDS
+from tierkeeper.kernel.limits import REQUESTS_MAX, SCRUB_LOOK_SECONDS
 from tierkeeper.kernel.ports import Stop
 from tierkeeper.kernel.results import ServingResult
 
 _log = structlog.get_logger()
 _LOOK_SECONDS: Final = 0.2
 _END_SECONDS: Final = 10  # that requests have to end in when the server is asked to
-_GOODBYE_SECONDS: Final = 0.3
 _HEADER_BYTES_MAX: Final = 16 * 1024
-_KEEP_ALIVE_SECONDS: Final = 60
+_KEEP_ALIVE_SECONDS: Final = 86_400  # the link itself ends idle connections, and knows what is still to be read
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,9 @@ def serve(served: Served, clock: Clock, stop: Stop, announce: Callable[[ServingR
         if not served.root.is_dir():
             cause = "there is no such folder"
             raise UsageError(f"ARCHIVE_PATH ({served.root})", cause, "Mount its disk, or make the folder, then start again")
-        is_new = not identity.exists()
-        identity.ensure(clock.now())
-        vault = Vault(served.root, clock)
-        try:
+        with _alone(served.root / FOLDER), closing(Vault(served.root, clock)) as vault:
+            is_new = not identity.exists()
+            identity.ensure(clock.now())
             vault.start()
             context, scrub = identity.context(), Scrub(vault, clock, served.scrub_days)
             server = _server(create_app(vault, scrub, clock, identity.ca.read_text(encoding="ascii")), context)
@@ -68,13 +70,15 @@ def serve(served: Served, clock: Clock, stop: Stop, announce: Callable[[ServingR
             result = ServingResult(
                 store=str(served.root), listen=f"{served.host}:{port}", enrolment=identity.enrolment(port), notes=notes
             )
-            with _keeping(vault, scrub, identity, context, clock):
-                asyncio.run(_run(server, listening, stop, lambda: announce(result)))
-        finally:
-            vault.close()
+            with asyncio.Runner(loop_factory=Loop) as runner:
+                # On the loop's own thread, as the handshakes are: one amid the change of a certificate fails.
+                reload = partial(runner.get_loop().call_soon_threadsafe, identity.load_into, context)
+                with _keeping(vault, scrub, lambda: _renew(identity, clock, reload)):
+                    runner.run(_run(server, listening, stop, lambda: announce(result)))
 
 
 async def _run(server: uvicorn.Server, listening: socket.socket, stop: Stop, announce: Callable[[], None]) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(REQUESTS_MAX))  # none waits for the disk of another
     serving = asyncio.create_task(server.serve([listening]))
     announced = False
     while not serving.done():
@@ -93,7 +97,7 @@ def _listening(served: Served) -> Iterator[socket.socket]:
     try:
         found = socket.getaddrinfo(served.host, served.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
-        with socket.socket(family, kind, protocol) as sock:
+        with Listening(family, kind, protocol) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
             yield sock
@@ -102,19 +106,33 @@ def _listening(served: Served) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _keeping(vault: Vault, scrub: Scrub, identity: Identity, context: ssl.SSLContext, clock: Clock) -> Iterator[None]:
+def _alone(folder: Path) -> Iterator[None]:
+    """One server serves a folder: another would take the uploads that are under way for what a killed one left."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    fd = os.open(folder / "serving", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UsageError(str(folder.parent), "another home server serves this folder", "End that one first") from None
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _keeping(vault: Vault, scrub: Scrub, renew: Callable[[], None]) -> Iterator[None]:
     """Beside the requests: the scrub, uploads that nobody goes on with, the leaf's renewal."""
     ending = threading.Event()
 
     def keep() -> None:
         while True:
-            for work in (lambda: scrub.turn(ending.is_set), vault.sweep, lambda: _renew(identity, context, clock)):
+            for work in (lambda: scrub.turn(ending.is_set), vault.sweep, renew):
                 try:
                     work()
                 except TierkeeperError as error:
                     _log.error("the server's own work failed", place=error.place, cause=error.cause, remedy=error.remedy)
-                except OSError as error:
-                    _log.error("the server's own work failed", cause=str(error))
+                except Exception:  # noqa: BLE001 - a scrub that has ended in silence helps nobody
+                    _log.exception("the server's own work failed")
             if ending.wait(SCRUB_LOOK_SECONDS):
                 return
 
@@ -127,17 +145,17 @@ def _keeping(vault: Vault, scrub: Scrub, identity: Identity, context: ssl.SSLCon
         thread.join()
 
 
-def _renew(identity: Identity, context: ssl.SSLContext, clock: Clock) -> None:
+def _renew(identity: Identity, clock: Clock, reload: Callable[[], object]) -> None:
     if identity.ensure(clock.now()):
-        identity.load_into(context)  # for the connections that come
+        reload()
         _log.info("the server's certificate was renewed")
 
 
-def _server(app: object, context: ssl.SSLContext) -> uvicorn.Server:
+def _server(app: FastAPI, context: ssl.SSLContext) -> uvicorn.Server:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]  # FastAPI is an ASGI application
-        http=_Protocol,
+        Bounded(app),
+        http=Link,
         loop="asyncio",
         ws="none",
         lifespan="off",
@@ -145,7 +163,6 @@ def _server(app: object, context: ssl.SSLContext) -> uvicorn.Server:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=REQUESTS_MAX,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_END_SECONDS,
         h11_max_incomplete_event_size=_HEADER_BYTES_MAX,
@@ -160,44 +177,3 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-class _Protocol(H11Protocol):
-    """Closes connections whose headers do not come in time, and does not wait for idle clients to agree to an end.
-
-    uvicorn would wait for both, for the second as long as TLS lets a peer take to say goodbye.
-    """
-
-    _headers_due: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
-        self._await_headers()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
-            self._headers_came()
-        elif self._headers_due is None and self.cycle is not None and self.cycle.response_complete:
-            self._await_headers()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._headers_came()
-        super().connection_lost(exc)
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        if self.cycle is None or self.cycle.response_complete:
-            self.loop.call_later(_GOODBYE_SECONDS, self.transport.abort)
-
-    def _await_headers(self) -> None:
-        self._headers_due = self.loop.call_later(BODY_READ_SECONDS, self._too_late)
-
-    def _headers_came(self) -> None:
-        if self._headers_due is not None:
-            self._headers_due.cancel()
-            self._headers_due = None
-
-    def _too_late(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.close()

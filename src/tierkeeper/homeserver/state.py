@@ -17,10 +17,11 @@ from typing import Any, Final
 from tierkeeper.homeserver.tokens import Token
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
-from tierkeeper.kernel.limits import LOCK_SECONDS
+from tierkeeper.kernel.limits import LOCK_SECONDS, UPLOADS_MAX
 from tierkeeper.objectstore.port import ObjectInfo
 
 _COLUMNS: Final = "id, name, role, hash, created_at, expires_at, quota_bytes, revoked_at"
+_AHEAD_SECONDS: Final = 3_600  # no clock that is kept in time is set back by so much
 _FULL: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)
 
 
@@ -80,7 +81,7 @@ class State:
     def begin(self, token: Token, key: str, length_bytes: int) -> int | None:
         """Reserves room for an upload; the length that an earlier one of this key announced, or None.
 
-        Raises NotNow where what the token put, and has under way, would exceed its quota.
+        Raises NotNow where what the token put, and has under way, would exceed its quota, and for too many at once.
         """
         with self._transaction() as conn:
             row = conn.execute("SELECT bytes FROM upload WHERE token = ? AND key = ?", (token.id, key)).fetchone()
@@ -89,6 +90,10 @@ class State:
             if token.quota_bytes is not None and _used(conn, token.id) + length_bytes > token.quota_bytes:
                 cause = f"token {token.name} would exceed its quota of {token.quota_bytes} bytes"
                 raise NotNow("home server", cause, "Ask whoever runs the server for a larger one")
+            ((under_way,),) = conn.execute("SELECT count(*) FROM upload WHERE token = ?", (token.id,)).fetchall()
+            if under_way >= UPLOADS_MAX:
+                cause = f"token {token.name} has {under_way} uploads under way"
+                raise NotNow("home server", cause, "End them, or give them up, first")
             values = (token.id, key, length_bytes, _at(self._clock.now()))
             conn.execute("INSERT INTO upload (token, key, bytes, started_at) VALUES (?, ?, ?, ?)", values)
             return None
@@ -98,17 +103,20 @@ class State:
         with self._transaction() as conn:
             return _used(conn, token_id)
 
-    def ended(self, token_id: str, key: str, length_bytes: int | None) -> None:
-        """An upload is over: its object is there with `length_bytes`, or (None) nothing came of it."""
+    def ended(self, token_id: str, key: str, length_bytes: int | None) -> bool:
+        """An upload is over: its object is there with `length_bytes`, or (None) nothing came of it; whether the object is new."""
         with self._transaction() as conn:
             conn.execute("DELETE FROM upload WHERE token = ? AND key = ?", (token_id, key))
-            if length_bytes is not None:
-                values = (key, length_bytes, token_id, _at(self._clock.now()))
-                conn.execute("INSERT INTO object (key, bytes, token, put_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", values)
+            if length_bytes is None:
+                return False
+            values = (key, length_bytes, token_id, _at(self._clock.now()))
+            enter = "INSERT INTO object (key, bytes, token, put_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+            return conn.execute(enter, values).rowcount > 0
 
-    def uploads(self) -> list[tuple[str, str]]:
-        """Token and key of each that is under way."""
-        return [(str(t), str(k)) for t, k in self._all("SELECT token, key FROM upload ORDER BY token, key")]
+    def uploads(self) -> list[tuple[str, str, int]]:
+        """Token, key and announced bytes of each that is under way."""
+        rows = self._all("SELECT token, key, bytes FROM upload ORDER BY token, key")
+        return [(str(t), str(k), int(b)) for t, k, b in rows]
 
     def adopt(self, objects: Sequence[ObjectInfo]) -> None:
         """Enters what is not known yet."""
@@ -157,9 +165,14 @@ class State:
         return Reading(int(objects), int(size), int(unread), None if oldest is None else _when(oldest), found)
 
     def owed(self, bytes_per_second: float, most: float) -> float:
-        """Bytes that the scrub owes now: what it owed at the last call, and those of the time since, at most `most`."""
+        """Bytes that the scrub owes now: what it owed at the last call, and those of the time since, at most `most`.
+
+        What a clock that was ahead has noted as read is unread: else it would be next only when that time has come.
+        """
         now = _at(self._clock.now())
         with self._transaction() as conn:
+            unread = "UPDATE object SET read_at = NULL, put_at = min(put_at, ?) WHERE coalesce(read_at, put_at) > ?"
+            conn.execute(unread, (now, now + _AHEAD_SECONDS))
             row = conn.execute("SELECT at, owed_bytes FROM scrub").fetchone()
             before, owed = (now, 0.0) if row is None else (float(row[0]), float(row[1]))
             owed = min(owed + max(0.0, now - before) * bytes_per_second, most)

@@ -3,19 +3,20 @@
 import asyncio
 import base64
 import re
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Header, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 
-from tierkeeper.homeserver.door import COMPLETE, FALSE, OFFSET, TRUE, Door, HexPath, KindPath, threaded
-from tierkeeper.homeserver.incoming import Incoming, Whole
+from tierkeeper.homeserver.door import COMPLETE, FALSE, OFFSET, TRUE, Door, HexPath, KindPath, on_a_thread, threaded
+from tierkeeper.homeserver.incoming import Part
 from tierkeeper.homeserver.metrics import Metrics
 from tierkeeper.homeserver.tokens import Token
-from tierkeeper.homeserver.vault import Vault
+from tierkeeper.homeserver.vault import Busy, Vault
 from tierkeeper.kernel.errors import UsageError
-from tierkeeper.kernel.limits import BODY_READ_SECONDS, OBJECT_BYTES_MAX, PUT_BYTES_MAX
+from tierkeeper.kernel.limits import BODY_PIECE_BYTES, BODY_READ_SECONDS, OBJECT_BYTES_MAX, PUT_BYTES_MAX
 
 _WRITE_BYTES: Final = 2**20  # what goes to a thread and to the disk at once
 _UPLOAD: Final = "/v1/uploads/{kind}/{hex}"
@@ -51,16 +52,22 @@ def add_uploads(app: FastAPI, vault: Vault, door: Door, metrics: Metrics) -> Non
     ) -> Response:
         """A small object in one request. With `If-None-Match` one that is there already is an error, and else a success."""
         key, wanted, length = f"{kind}/{hex}", _sha256(digest), _content_length(request)
-        if if_none_match is not None and await threaded(vault.store.head, key) is not None:
-            raise HTTPException(HTTPStatus.PRECONDITION_FAILED, f"{key} is there already")
+        there = HTTPException(HTTPStatus.PRECONDITION_FAILED, f"{key} is there already")
         if length > PUT_BYTES_MAX:
             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {PUT_BYTES_MAX} bytes come in parts")
-        came = Whole(length)
-        await _receive(request, came)
-        came.require(wanted)
-        await threaded(vault.put, token, key, came)
-        metrics.received_bytes.inc(came.at)
-        return _stands(length, complete=True, status=HTTPStatus.CREATED)
+        if await threaded(vault.holds, key):
+            if if_none_match is not None:
+                raise there
+            return _stands(length, complete=True, status=HTTPStatus.OK)
+        async with on_a_thread(vault.receiving_whole(token, key, length)) as part:
+            await _receive(request, part)
+            part.require(wanted)
+            metrics.received_bytes.inc(part.at)
+            await door.still(token)
+            is_new = await threaded(vault.finish, part)
+        if if_none_match is not None and not is_new:
+            raise there
+        return _stands(length, complete=True, status=HTTPStatus.CREATED if is_new else HTTPStatus.OK)
 
 
 def _add_parts(app: FastAPI, vault: Vault, door: Door, metrics: Metrics) -> None:
@@ -80,19 +87,18 @@ def _add_parts(app: FastAPI, vault: Vault, door: Door, metrics: Metrics) -> None
         if length > OBJECT_BYTES_MAX:
             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"an object may have {OBJECT_BYTES_MAX} bytes")
         if await threaded(vault.holds, key):
+            with suppress(Busy):
+                await threaded(vault.give_up, token, key)  # what it had sent before another's came
             return _stands(length, complete=True, status=HTTPStatus.OK)
-        receiving = vault.receiving(token, key, offset, length)
-        incoming = await threaded(receiving.__enter__)
-        try:
-            await _receive(request, incoming)
-            await threaded(incoming.require, wanted)
-            metrics.received_bytes.inc(incoming.at - offset)
-            if incoming.at < length:
-                return _stands(incoming.at, complete=False, status=HTTPStatus.NO_CONTENT)
-            await threaded(vault.finish, token, key, length)
-            return _stands(length, complete=True, status=HTTPStatus.CREATED)
-        finally:
-            await threaded(receiving.__exit__, None, None, None)
+        async with on_a_thread(vault.receiving(token, key, offset, length)) as coming:
+            await _receive(request, coming)
+            await threaded(coming.require, wanted)
+            metrics.received_bytes.inc(coming.at - offset)
+            if coming.at < length:
+                return _stands(coming.at, complete=False, status=HTTPStatus.NO_CONTENT)
+            await door.still(token)
+            is_new = await threaded(vault.finish, coming)
+        return _stands(length, complete=True, status=HTTPStatus.CREATED if is_new else HTTPStatus.OK)
 
     @app.head(_UPLOAD, responses={200: {"description": "where the upload stands"}}, response_class=Response)
     async def stands(kind: KindPath, hex: HexPath, token: Annotated[Token, door.may("write")]) -> Response:
@@ -109,28 +115,33 @@ def _add_parts(app: FastAPI, vault: Vault, door: Door, metrics: Metrics) -> None
         await threaded(vault.give_up, token, f"{kind}/{hex}")
 
 
-async def _receive(request: Request, incoming: Incoming) -> None:
+async def _receive(request: Request, part: Part) -> None:
     """The body, as it comes. What came before the link broke is kept, so that an upload goes on from there."""
-    held = bytearray()
+    held, since_look, now = bytearray(), 0, asyncio.get_running_loop().time
+    due = now() + BODY_READ_SECONDS
     chunks = request.stream().__aiter__()
     try:
         while True:
             try:
-                async with asyncio.timeout(BODY_READ_SECONDS):
-                    held += await anext(chunks)
+                async with asyncio.timeout_at(due):
+                    chunk = await anext(chunks)
             except StopAsyncIteration:
                 return
+            held += chunk
+            since_look += len(chunk)
             if len(held) >= _WRITE_BYTES:
                 data, held = bytes(held), bytearray()
-                await threaded(incoming.write, data)
+                await threaded(part.write, data)
+            if since_look >= BODY_PIECE_BYTES:
+                since_look, due = 0, now() + BODY_READ_SECONDS
     except TimeoutError:
-        cause = f"nothing came for {BODY_READ_SECONDS} seconds"
+        cause = f"less than {BODY_PIECE_BYTES} bytes came in {BODY_READ_SECONDS} seconds"
         raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, cause, {"Connection": "close"}) from None
     except ClientDisconnect:
         raise HTTPException(HTTPStatus.BAD_REQUEST, "the link broke") from None
     finally:
         if held:
-            await threaded(incoming.write, bytes(held))
+            await threaded(part.write, bytes(held))
 
 
 def _content_length(request: Request) -> int:

@@ -13,7 +13,7 @@ import stat
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -34,13 +34,16 @@ from tierkeeper.objectstore.port import (
 
 _INCOMING: Final = "incoming"
 _LOCKS: Final = "lock"
+_TURN: Final = "turn"  # in their folder; no lock has such a name
+_FOREVER: Final = datetime.max.replace(tzinfo=UTC)  # a lock that cannot be read holds
 _NO_LINKS = (errno.EOPNOTSUPP, errno.EMLINK)
 
 
 class DirectoryStore:
     """`root/kind/hex`, files 600 in folders 700.
 
-    An acknowledged object survives a power cut, an unacknowledged one is whole or absent, and no object is ever overwritten.
+    An acknowledged object survives a power cut, an unacknowledged one is whole or absent, and no object is ever overwritten. A
+    lock that was acknowledged holds until its end: none of its rivals makes it shorter, and no deletion has overlooked it.
     """
 
     def __init__(self, root: Path, clock: Clock | None = None) -> None:
@@ -108,6 +111,11 @@ class DirectoryStore:
             except FileNotFoundError:
                 raise self._missing(key) from None
 
+    def settle(self, key: str) -> None:
+        """Makes the name of an object that is there durable: who put it may not have come so far."""
+        with self._translated(f"put {key}"):
+            _sync_folder(self._path(key).parent)
+
     def _require(self, key: str, received: tuple[int, str], announced: tuple[int, str]) -> None:
         if received != announced:
             cause = f"what arrived for {key} is not what was announced"
@@ -155,7 +163,7 @@ class DirectoryStore:
         """See `Store.list`; `after` leaves out the keys up to it."""
         with self._translated(f"list {kind}"):
             folder = self._root / kind
-            keys = sorted(f"{kind}/{p.name}" for p in folder.iterdir()) if folder.is_dir() else []
+            keys = sorted(f"{kind}/{found.name}" for found in os.scandir(folder)) if folder.is_dir() else []
         for key in keys[bisect_right(keys, after) :]:
             with suppress(UsageError):  # a stranger's file in the folder is no object
                 info = self.head(key)
@@ -164,35 +172,49 @@ class DirectoryStore:
 
     def lock(self, key: str, until: datetime) -> None:
         """See `Store.lock`."""
-        if self.head(key) is None:
-            raise self._missing(key)
-        with self._translated(f"lock {key}"):
+        split_key(key)
+        with self._translated(f"lock {key}"), self._turn():
+            if self.head(key) is None:
+                raise self._missing(key)
             held = self._locked_until(key)
-            if held is not None and held >= until:
-                return
-            target = self._lock_path(key)
-            temporary, fd = _exclusive_file(self._folder(_INCOMING))
-            with os.fdopen(fd, "wb") as file:
-                file.write(until.isoformat().encode())
-                file.flush()
-                os.fsync(file.fileno())
-                self._folder(_LOCKS)
-                temporary.replace(target)
-            _sync_folder(target.parent)
+            if held is None or held < until:
+                self._write_lock(key, until)
+            _sync_folder(self._root / _LOCKS)
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         path = self._path(key)
         with self._translated(f"delete {key}"):
-            until = self._locked_until(key)
-            if until is not None and until > self._clock.now():
-                raise ObjectLocked(self.name, f"{key} is locked until {until.isoformat()}", "Delete it after that time")
-            try:
-                path.unlink()
-            except FileNotFoundError:
+            if not path.exists():
                 return
-            _sync_folder(path.parent)
-            self._lock_path(key).unlink(missing_ok=True)
+            with self._turn():
+                until = self._locked_until(key)
+                if until is not None and until > self._clock.now():
+                    raise ObjectLocked(self.name, f"{key} is locked until {until.isoformat()}", "Delete it after that time")
+                path.unlink(missing_ok=True)
+                _sync_folder(path.parent)
+                self._lock_path(key).unlink(missing_ok=True)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Locks and deletions, of all processes, one after the other: what one has looked at stays so until it has acted."""
+        fd = os.open(self._folder(_LOCKS) / _TURN, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def _write_lock(self, key: str, until: datetime) -> None:
+        temporary, fd = _exclusive_file(self._folder(_INCOMING))
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(until.isoformat().encode())
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.replace(self._lock_path(key))
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _same_or_raise(self, key: str, path: Path, length_bytes: int, sha256: str) -> None:
         with path.open("rb") as there:
@@ -202,11 +224,12 @@ class DirectoryStore:
 
     def _locked_until(self, key: str) -> datetime | None:
         try:
-            return datetime.fromisoformat(self._lock_path(key).read_text())
+            until = datetime.fromisoformat(self._lock_path(key).read_text())
         except FileNotFoundError:
             return None
         except ValueError:
-            return datetime.max.replace(tzinfo=self._clock.now().tzinfo)  # an unreadable lock is kept, not ignored
+            return _FOREVER
+        return until if until.tzinfo is not None else _FOREVER
 
     def _path(self, key: str) -> Path:
         return self._root.joinpath(*split_key(key))

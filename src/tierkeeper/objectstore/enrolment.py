@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 import httpx
 
 from tierkeeper.kernel.errors import Failed, NotNow, UsageError
-from tierkeeper.kernel.limits import CONNECT_SECONDS
+from tierkeeper.kernel.limits import AUTHORITY_BYTES_MAX, CONNECT_SECONDS
 
 _EXAMPLE = "Write what `tierkeeper token create` printed on the server: https://home.lan:8443/#sha256=…"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -49,28 +49,40 @@ class Enrolment:
         if self.authority is None:
             context = ssl.create_default_context()
         else:
-            pem = self._fetched()
-            try:
-                der = ssl.PEM_cert_to_DER_cert(pem)
-            except ValueError:
-                der = b""
+            der = _certificate(self._fetched())
             if hashlib.sha256(der).hexdigest() != self.authority:
                 cause = "the server shows another authority than the enrolment string names"
                 remedy = "Somebody may be in between: ask whoever runs the server before you enrol anew"
                 raise Failed(f"store {self.url}", cause, remedy)
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.load_verify_locations(cadata=pem)
+            context.load_verify_locations(cadata=der)  # what was compared, and nothing that stood beside it
             context.verify_flags |= ssl.VERIFY_X509_STRICT
             context.minimum_version = ssl.TLSVersion.TLSv1_3
         return context
 
-    def _fetched(self) -> str:
+    def _fetched(self) -> bytes:
         unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
         unverified.minimum_version = ssl.TLSVersion.TLSv1_3
+        fetched = b""
         try:
-            with httpx.Client(verify=unverified, timeout=CONNECT_SECONDS, trust_env=False) as client:
-                return client.get(f"{self.url}/ca.pem").raise_for_status().text
-        except (httpx.HTTPError, UnicodeDecodeError) as error:
+            with (
+                httpx.Client(verify=unverified, timeout=CONNECT_SECONDS, trust_env=False) as client,
+                client.stream("GET", f"{self.url}/ca.pem") as answer,
+            ):
+                for block in answer.raise_for_status().iter_raw():
+                    fetched += block
+                    if len(fetched) > AUTHORITY_BYTES_MAX:
+                        break
+        except httpx.HTTPError as error:
             cause = f"it does not answer ({type(error).__name__}: {str(error)[:200]})"
             raise NotNow(f"store {self.url}", cause, "Look whether `tierkeeper homeserver` runs there, then run again") from error
+        return fetched
+
+
+def _certificate(pem: bytes) -> bytes:
+    """The DER of a lone certificate; nothing of what is anything else."""
+    try:
+        return ssl.PEM_cert_to_DER_cert(pem.decode("ascii")) if len(pem) <= AUTHORITY_BYTES_MAX else b""
+    except ValueError:
+        return b""

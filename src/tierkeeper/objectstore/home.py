@@ -49,14 +49,10 @@ class _Away(NotNow):
 
 @dataclass(frozen=True)
 class _Stands:
-    """How far an upload has come; `complete`: the object is there."""
+    """How far an upload has come; `complete`: the server has acknowledged its object."""
 
     at: int
     complete: bool = False
-
-    @classmethod
-    def of(cls, answer: httpx.Response) -> "_Stands":
-        return cls(int(answer.headers.get("Upload-Offset", 0)), answer.headers.get("Upload-Complete") == "?1")
 
 
 class HomeStore:
@@ -109,9 +105,11 @@ class HomeStore:
                 break
             if end == length_bytes:
                 reach(Point.OBJECT_BEFORE_RENAME)
+            tries = 0
             while not stands.complete and (stands.at < end or end == length_bytes):
-                if stands.at < at:
-                    raise NotNow(self.name, f"it has lost a part of {key}", "Run the same command again")
+                tries += 1
+                if stands.at < at or tries > STORE_TRIES:
+                    raise NotNow(self.name, f"it has lost a part of {key}, or takes no more of it", "Run the same command again")
                 stands = self._send(key, part[stands.at - at :], stands.at, length_bytes)
             if end == length_bytes and not source.read(1):
                 return
@@ -135,13 +133,24 @@ class HomeStore:
                 rest = data[stands.at - offset :]
                 headers = {"Upload-Offset": str(stands.at), "Upload-Length": str(length_bytes), **_digested(rest)}
                 answer = self._once("PATCH", f"/v1/uploads/{key}", content=rest, headers=headers)
-                if "Upload-Offset" not in answer.headers or answer.status_code not in (200, 201, 204, 409):
+                if answer.status_code not in (200, 201, 204, 409):
                     raise self._refused(answer, key)
-                stands = _Stands.of(answer)
+                complete = answer.status_code in (200, 201) and answer.headers.get("Upload-Complete") == "?1"
+                stands = _Stands(self._offset(answer, key), complete)
         return stands
 
     def _stands(self, key: str) -> _Stands:
-        return _Stands.of(self._ask("HEAD", f"/v1/uploads/{key}", expected=(200, 404)))
+        """Where an upload stands. Only an answer to what was sent acknowledges an object: what is there may be damaged."""
+        answer = self._ask("HEAD", f"/v1/uploads/{key}", expected=(200, 404))
+        return _Stands(0 if answer.status_code == HTTPStatus.NOT_FOUND else self._offset(answer, key))
+
+    def _offset(self, answer: httpx.Response, key: str) -> int:
+        text = answer.headers.get("Upload-Offset")
+        if text is None:
+            raise self._refused(answer, key)
+        if not re.fullmatch(r"[0-9]{1,19}", text):
+            raise self._strange()
+        return int(text)
 
     def open(self, key: str) -> BinaryIO:
         """See `Store.open`."""

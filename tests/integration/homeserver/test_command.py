@@ -8,7 +8,9 @@ import pytest
 
 import processes
 from home_server import HomeServer
+from tierkeeper.demo.server import free_port
 from tierkeeper.objectstore.home import HomeStore
+from tierkeeper.objectstore.port import put_object
 
 
 @pytest.fixture
@@ -88,3 +90,11 @@ def test_what_token_create_prints_is_all_that_a_client_needs(tmp_path: Path) -> 
         printed = dict(line.split("=", 1) for line in made.stdout.splitlines() if line.startswith("HOME_SERVER_"))
         store = HomeStore(printed["HOME_SERVER_URL"], printed["HOME_SERVER_TOKEN"])
         assert "keeps 0 objects" in store.probe()
+
+
+def test_a_folder_that_is_served_is_not_served_again(folder: Path) -> None:
+    with HomeServer(folder) as server:
+        key = put_object(server.store(), "segment", b"small")
+        (folder / "tierkeeper.toml").write_text(f'[homeserver]\nlisten = "127.0.0.1:{free_port()}"\npath = "store"\n')
+        assert "another home server serves this folder" in refused(folder, "homeserver")
+        assert server.store().get(key) == b"small"

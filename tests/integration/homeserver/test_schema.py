@@ -20,7 +20,7 @@ from tierkeeper.objectstore.port import put_object
 DATA = b"an object that is there"
 HEX = hashlib.sha256(DATA).hexdigest()
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-SAMPLE, LONG = 4, 360  # cases of each operation, well formed and not: 15 operations, so 120 and 10,800
+SAMPLE, LONG = 4, 450  # cases of each operation, well formed and, where it takes anything, not: in the long run over 10,000
 
 
 def operations(server: HomeServer) -> list[schemathesis.APIOperation]:
@@ -59,5 +59,5 @@ def test_no_request_is_a_fault_of_the_server(mode: GenerationMode, examples: int
 
             with suppress(Unsatisfiable):  # what takes nothing cannot be asked wrongly
                 ask()
-    assert asked >= examples * (10 if mode is GenerationMode.POSITIVE else 5)
+    assert asked >= examples * 8  # some operations take nothing, and are asked once or twice
     assert server.store("admin").report().wrong == {}

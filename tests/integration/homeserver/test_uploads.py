@@ -4,14 +4,19 @@ import hashlib
 import io
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx
 import pytest
 
 import home_server
 from faultproxy import Direction, FaultProxy
 from home_server import HomeServer
-from tierkeeper.kernel.errors import Failed, NotNow
+from support import eventually
+from tierkeeper.homeserver.tokens import Role
+from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError
 from tierkeeper.kernel.limits import STORE_PART_BYTES
 from tierkeeper.objectstore.home import HomeStore
 from tierkeeper.objectstore.port import NotAsAnnounced, ObjectExists, put_object
@@ -89,7 +94,7 @@ def test_the_server_itself_compares_every_digest(server: HomeServer) -> None:
         assert client.head(path).status_code == 404
         assert client.put(path, content=b"small", headers=none).status_code == 201
         assert client.put(path, content=b"small", headers=none).status_code == 412
-        assert client.put(path, content=b"small").status_code == 201
+        assert client.put(path, content=b"small").status_code == 200
     assert server.store().head(KEY) is None
 
 
@@ -117,12 +122,12 @@ def test_a_damaged_object_is_not_taken_for_the_one_that_is_put(server: HomeServe
     assert (checked["ok"], checked["cause"]) == (False, "its bytes are not what was put")
     assert store.report().wrong == {key: checked["cause"]}
     with server.client(None) as client:
-        health = client.get("/health")
-    assert (health.status_code, health.json()) == (503, {"status": "damaged"})
+        assert eventually(lambda: client.get("/health").status_code == 503)
+        assert client.get("/health").json() == {"status": "damaged"}
     (server.root / key).write_bytes(b"small")
     with server.client("verifier") as client:
         assert client.post(f"/v1/objects/{key}/check").json()["ok"]
-        assert client.get("/health").json() == {"status": "ok"}
+        assert eventually(lambda: client.get("/health").json() == {"status": "ok"})
 
 
 @pytest.mark.parametrize("direction", ["to_server", "to_client"])
@@ -172,6 +177,98 @@ def test_many_uploads_of_one_object_at_once_make_one_object(server: HomeServer) 
     server.store().put(KEY, io.BytesIO(LARGE), length_bytes=len(LARGE))
     assert server.store().get(KEY) == LARGE
     assert parts(server) == []
+
+
+def test_of_many_that_make_one_object_only_if_it_is_not_there_one_has_made_it(server: HomeServer) -> None:
+    data = os.urandom(100_000)
+    path = f"/v1/objects/segment/{hashlib.sha256(data).hexdigest()}"
+    ready, got = threading.Barrier(6), list[int]()
+
+    def put(client: httpx.Client) -> None:
+        with client:
+            client.head(path)
+            ready.wait(10)
+            got.append(client.put(path, content=data, headers={"If-None-Match": "*"}).status_code)
+
+    roles: tuple[Role, ...] = ("writer", "admin")
+    threads = [threading.Thread(target=put, args=(server.client(role),)) for role in roles * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got.count(201) == 1
+    assert set(got) <= {201, 412, 429}, "another was first, or is writing"
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_nothing_is_made_of_what_came_while_its_token_was_revoked(server: HomeServer, method: str) -> None:
+    token = server.token("writer", quota_bytes=1_000_000 + len(method))
+
+    def body() -> Iterator[bytes]:
+        yield LARGE[:1000]
+        with closing(server.state()) as state:
+            state.revoke(token.split("_")[1])
+        yield LARGE[1000:2000]
+
+    key = f"segment/{hashlib.sha256(LARGE[:2000]).hexdigest()}"
+    path = f"/v1/{'objects' if method == 'PUT' else 'uploads'}/{key}"
+    headers = {"Authorization": f"Bearer {token}", "Upload-Offset": "0", "Upload-Length": "2000", "Content-Length": "2000"}
+    with server.client(None) as client:
+        assert client.request(method, path, headers=headers, content=body()).status_code == 401
+    assert server.store().head(key) is None
+
+
+def test_a_put_whose_answer_was_lost_is_no_matter_of_the_quota(server: HomeServer) -> None:
+    store = server.store(quota_bytes=len(LARGE) + 1000)
+    for data in (LARGE, LARGE[:600]):
+        for _ in range(2):
+            put_object(store, "segment", data)
+
+
+@pytest.mark.parametrize("damage", [LARGE[:-1], LARGE + b"x", LARGE[:-1] + bytes([LARGE[-1] ^ 1])])
+def test_a_large_object_that_was_damaged_is_not_taken_for_one_that_arrived(server: HomeServer, damage: bytes) -> None:
+    put_object(server.store(), "segment", LARGE)
+    (server.root / KEY).write_bytes(damage)
+    with pytest.raises(ObjectExists, match="not what was put"):
+        put_object(server.store(), "segment", LARGE)
+    assert (server.root / KEY).read_bytes() == damage
+
+
+def test_what_another_has_finished_leaves_nothing_of_ones_own(server: HomeServer) -> None:
+    assert begin(server, LARGE[:1000])[0] == 204
+    put_object(server.store("admin"), "segment", LARGE)
+    assert begin(server, b"", 1000)[0] == 200
+    assert parts(server) == []
+
+
+class NeverFurther(BaseHTTPRequestHandler):
+    """A server that always says that an upload stands at its beginning."""
+
+    def do_PATCH(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_HEAD()
+
+    def do_HEAD(self) -> None:
+        self.send_response(409 if self.command == "PATCH" else 200)
+        self.send_header("Upload-Offset", self.server.says)  # type: ignore[attr-defined]
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_DELETE(self) -> None:
+        self.do_HEAD()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize(("says", "told"), [("0", "takes no more"), ("-1", "does not answer as"), ("x", "does not answer as")])
+def test_a_server_that_never_gets_further_is_not_asked_for_ever(says: str, told: str) -> None:
+    with HTTPServer(("127.0.0.1", 0), NeverFurther) as other:
+        other.says = says  # type: ignore[attr-defined]
+        threading.Thread(target=other.serve_forever, args=(0.02,)).start()
+        store = HomeStore(f"http://127.0.0.1:{other.server_port}", "token")
+        with pytest.raises(TierkeeperError, match=told):
+            store.put(KEY, io.BytesIO(LARGE), length_bytes=len(LARGE))
+        other.shutdown()
 
 
 def test_pages_are_ordered_and_whole(server: HomeServer) -> None:

@@ -84,3 +84,33 @@ def test_the_enrolment_string_names_the_best_name_and_the_authority(tmp_path: Pa
     identity = Identity(tmp_path, ("fd00::5", "home.lan"))
     identity.ensure(NOW)
     assert identity.enrolment(8443) == f"https://[fd00::5]:8443/#sha256={identity.fingerprint()}"
+
+
+@pytest.mark.parametrize("damage", ["gone", "garbage", "of another authority", "without its key", "of the future"])
+def test_a_leaf_that_no_client_believes_is_made_anew(tmp_path: Path, damage: str) -> None:
+    identity, other = Identity(tmp_path / "a", NAMES), Identity(tmp_path / "b", NAMES)
+    for one in (identity, other):
+        one.ensure(NOW)
+    good = identity.leaf.read_bytes()
+    if damage == "of the future":
+        identity._make_leaf(*identity._read_ca(), NOW + timedelta(days=1000))
+    elif damage == "gone":
+        identity.leaf.unlink()
+    else:
+        without = {
+            "garbage": b"x",
+            "of another authority": other.leaf.read_bytes(),
+            "without its key": good[: good.index(b"KEY")],
+        }
+        identity.leaf.write_bytes(without[damage])
+    assert identity.ensure(NOW)
+    assert verified(identity.ca, identity.leaf)
+    identity.context()
+    assert not identity.ensure(NOW)
+
+
+@pytest.mark.parametrize("years", [-1, 25])
+def test_a_clock_that_the_authority_does_not_know_is_told(tmp_path: Path, years: int) -> None:
+    Identity(tmp_path, NAMES).ensure(NOW)
+    with pytest.raises(UsageError, match="authority is good from"):
+        Identity(tmp_path, NAMES).ensure(NOW + timedelta(days=365 * years))

@@ -1,5 +1,6 @@
 """The scrub and its memory, with a clock that jumps."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tierkeeper.homeserver import tokens
+from support import eventually
+from tierkeeper.homeserver import serve, tokens
 from tierkeeper.homeserver.scrub import Scrub
 from tierkeeper.homeserver.vault import Vault
 from tierkeeper.kernel.clock import SystemClock
+from tierkeeper.kernel.errors import NotNow
 from tierkeeper.objectstore.port import put_object
 
 
@@ -109,3 +112,69 @@ def test_uploads_that_nobody_goes_on_with_are_given_up(vault: Vault, clock: Jump
     vault.sweep()
     assert vault.offset(token, key) is None
     assert vault.state.used_bytes(token.id) == 0
+
+
+def test_what_a_clock_that_was_ahead_has_read_is_read_again(vault: Vault, clock: Jumping) -> None:
+    """Else one object alone would be read again and again until that day, and nothing would ever be overdue."""
+    scrub = Scrub(vault, clock)
+    scrub.turn()
+    clock.days(3_650)
+    assert scrub.turn() == 30
+    clock.days(-3_649)
+    assert scrub.turn() == 0
+    assert scrub.report().unread == 30
+    for _ in range(30):
+        clock.days(1)
+        scrub.turn()
+    assert scrub.report().unread == 0
+    assert not scrub.report().overdue
+
+
+def test_an_object_that_cannot_even_be_opened_is_named_and_stops_nothing(vault: Vault, clock: Jumping, tmp_path: Path) -> None:
+    scrub, key = Scrub(vault, clock), next(vault.store.list("segment")).key
+    scrub.turn()
+    (tmp_path / key).unlink()
+    (tmp_path / key).mkdir()
+    clock.days(30)
+    assert scrub.turn() == 30
+    assert scrub.report().wrong == {key: "the disk does not give it back (Is a directory)"}
+
+
+def test_a_process_without_descriptors_finds_nothing_damaged(
+    vault: Vault, clock: Jumping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scrub = Scrub(vault, clock)
+    scrub.turn()
+    clock.days(30)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fail)
+        with pytest.raises(NotNow, match="Too many open files"):
+            scrub.turn()
+    assert scrub.report().wrong == {}
+    assert scrub.turn() == 30
+
+
+def test_whoever_asks_for_its_health_costs_little(vault: Vault, clock: Jumping) -> None:
+    scrub = Scrub(vault, clock)
+    before = scrub.recent()
+    put_object(vault.store, "segment", b"new")
+    vault.start()
+    assert scrub.recent() is before
+    clock.days(-1)
+    assert scrub.recent().objects == 31
+
+
+def test_the_servers_own_work_goes_on_whatever_fails(vault: Vault, clock: Jumping, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "SCRUB_LOOK_SECONDS", 0.01)
+    calls = list[int]()
+
+    def renew() -> None:
+        calls.append(1)
+        raise ValueError("a certificate that is none")
+
+    with serve._keeping(vault, Scrub(vault, clock), renew):
+        assert eventually(lambda: len(calls) > 2)

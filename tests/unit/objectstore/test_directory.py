@@ -5,13 +5,18 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any
 
 import pytest
 
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError
 from tierkeeper.objectstore.directory import DirectoryStore
-from tierkeeper.objectstore.port import put_object
+from tierkeeper.objectstore.port import ObjectLocked, ObjectMissing, put_object
 
 X = b"x" * 100
 KEY = "segment/" + hashlib.sha256(X).hexdigest()
@@ -125,3 +130,106 @@ def test_an_unreadable_lock_locks(tmp_path: Path) -> None:
     (tmp_path / "lock" / KEY.replace("/", "-")).write_text("gibberish")
     with pytest.raises(Failed, match="locked until"):
         store.delete(KEY)
+
+
+NOW = datetime.now(UTC)
+FAR = NOW + timedelta(days=1000)
+
+
+def beside(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], object], times: int = 1) -> Thread:
+    """`act` in a thread, once the store has called its own `name` so many times; that call waits a little for `act` to end."""
+    called, original, calls = Event(), getattr(DirectoryStore, name), list[object]()
+
+    def wait_and_act() -> None:
+        called.wait(10)
+        with suppress(ObjectMissing):
+            act()
+
+    thread = Thread(target=wait_and_act)
+    thread.start()
+
+    def slowly(*args: Any, **more: Any) -> Any:
+        result = original(*args, **more)
+        calls.append(result)
+        if len(calls) == times:
+            called.set()
+            thread.join(0.3)
+        return result
+
+    monkeypatch.setattr(DirectoryStore, name, slowly)
+    return thread
+
+
+def test_of_two_locks_at_once_the_longer_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = DirectoryStore(tmp_path)
+    put_object(store, "segment", X)
+    longer = beside(monkeypatch, "_locked_until", lambda: DirectoryStore(tmp_path).lock(KEY, FAR), times=2)
+    store.lock(KEY, NOW + timedelta(days=1))
+    longer.join()
+    assert store._locked_until(KEY) == FAR
+
+
+@pytest.mark.parametrize("step", ["_locked_until", "_path"])
+def test_a_lock_amid_a_deletion_finds_nothing_or_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    store, held = DirectoryStore(tmp_path), list[bool]()
+    put_object(store, "segment", X)
+
+    def lock() -> None:
+        DirectoryStore(tmp_path).lock(KEY, FAR)
+        held.append(True)
+
+    locking = beside(monkeypatch, step, lock)
+    with suppress(ObjectLocked):
+        store.delete(KEY)
+    locking.join()
+    assert (store.head(KEY) is not None) == bool(held)
+
+
+def test_an_object_that_comes_back_amid_its_deletion_keeps_its_new_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, again = DirectoryStore(tmp_path), DirectoryStore(tmp_path)
+    put_object(store, "segment", X)
+    store.lock(KEY, NOW - timedelta(days=1))
+
+    def put_and_lock() -> None:
+        put_object(again, "segment", X)
+        again.lock(KEY, FAR)
+
+    unlink, gone = Path.unlink, list[Thread]()
+
+    def unlink_and_wait(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        if path == tmp_path / KEY and not gone:
+            gone.append(Thread(target=put_and_lock))
+            gone[0].start()
+            gone[0].join(0.3)
+
+    monkeypatch.setattr(Path, "unlink", unlink_and_wait)
+    store.delete(KEY)
+    gone[0].join()
+    assert store._locked_until(KEY) == FAR
+
+
+@pytest.mark.parametrize("text", ["", "tomorrow", "2020-01-01T00:00:00", "\xff"])
+def test_a_lock_that_cannot_be_read_holds(tmp_path: Path, text: str) -> None:
+    store = DirectoryStore(tmp_path)
+    put_object(store, "segment", X)
+    store.lock(KEY, NOW)
+    store._lock_path(KEY).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ObjectLocked):
+        store.delete(KEY)
+    assert store.get(KEY) == X
+
+
+def test_a_lock_that_was_not_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = DirectoryStore(tmp_path)
+    put_object(store, "segment", X)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tierkeeper.objectstore.directory.os.fsync", full)
+        with pytest.raises(NotNow):
+            store.lock(KEY, FAR)
+    assert list((tmp_path / "incoming").iterdir()) == []
+    assert store._locked_until(KEY) is None
