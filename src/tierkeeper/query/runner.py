@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
+from tierkeeper.kernel.history import choose
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.ports import ScanSegment, SegmentContent, SegmentScan
 from tierkeeper.kernel.tables import Followed, TableName, TableShape
@@ -23,7 +24,7 @@ from tierkeeper.postgres.link import Connection, Link, transaction, translate
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 from tierkeeper.query import core as at_core
-from tierkeeper.query.history import ages_of, check_in_step, choose
+from tierkeeper.query.history import ages_of, check_in_step
 from tierkeeper.query.model import PLACE, Facts, Plan, Scan, refuse
 from tierkeeper.query.plan import managed_tables, plan
 from tierkeeper.query.scans import scan_error, scan_sql
@@ -204,15 +205,17 @@ class FastDoor:
         if main is None or self._main is None:
             return taken
         at_main = stack.enter_context(self._reading(main, self._main))
-        taken.leave_out("main", at_main.execute(_SQL["in_flight"]).fetchall(), moved_from_core)
+        at_main_arrived = at_main.execute(_SQL["in_flight"]).fetchall()
         moved_from_main = self._moved(at_main)
         taken.leave_out("core", at_core_arrived, moved_from_main)  # what is on its way up is still Main's row
         taken.main = _exported(at_main)
         _lock_at_main(at_main, tables, self._main, taken)
         self._note_conflicts(at_main, core, taken, tables)
         if catalog is None or self._catalog is None or self._archive is None:
+            taken.leave_out("main", at_main_arrived, moved_from_core)
             return taken
         at_catalog = stack.enter_context(self._reading(catalog, self._catalog))
+        taken.leave_out("main", at_main_arrived, moved_from_core | self._moved(at_catalog))
         for name in tables:
             known = self._archive.segments(at_catalog, name)
             taken.segments[name] = [s for s in known if counts(s, moved_from_main)]

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tierkeeper.kernel.errors import Failed
+from tierkeeper.kernel.history import Chosen
 from tierkeeper.postgres.retyped import retyped
-from tierkeeper.query.history import Chosen
 from tierkeeper.query.model import MAX_DIGITS, QUOTIENT_SCALE, ColumnFacts, Output, Scan
 
 _ARROW: Final = {
