@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import archive_read, archive_write, many_tables, move
+from bench import archive_read, archive_write, many_segments, many_tables, move
 from bench.common import Figures, Options
 from bench.peers import PEERS
 from tierkeeper.kernel.errors import TierkeeperError
@@ -18,6 +18,7 @@ BENCHES: dict[str, Callable[[Options], Figures]] = {
     "restore": archive_read.restore,
     "one-day": archive_read.one_day,
     "many-tables": many_tables.run,
+    "many-segments": many_segments.run,
 }
 
 
@@ -31,10 +32,11 @@ def main() -> int:
     parser.add_argument("--peer", choices=[*PEERS, move.ALL], default="pipe", help="move: what to compare with")
     parser.add_argument("--scale", type=_sizes, default=[10**5, 10**6, 10**7], metavar="N,N", help="move-scale: rows")
     parser.add_argument("--tables", type=int, default=1_000, help="many-tables: how many")
+    parser.add_argument("--segments", type=int, default=100_000, help="many-segments: how many")
     given = parser.parse_args()
-    if min(given.rows, given.runs, given.tables, *given.scale) < 1 or given.delay < 0:
-        parser.error("numbers of rows, runs and tables must be at least 1, and a delay cannot be negative")
-    options = Options(given.rows, given.runs, given.delay, given.peer, given.scale, given.tables)
+    if min(given.rows, given.runs, given.tables, given.segments, *given.scale) < 1 or given.delay < 0:
+        parser.error("numbers of rows, runs, tables and segments must be at least 1, and a delay cannot be negative")
+    options = Options(given.rows, given.runs, given.delay, given.peer, given.scale, given.tables, given.segments)
     try:
         figures = BENCHES[given.name](options)
     except TierkeeperError as error:

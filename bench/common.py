@@ -35,6 +35,7 @@ class Options:
     peer: str
     sizes: Sequence[int]
     tables: int
+    segments: int
 
 
 @dataclass
