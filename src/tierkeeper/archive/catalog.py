@@ -43,9 +43,15 @@ class Catalog:
         return f"tiers.{self._link.tier}"
 
     @contextmanager
+    def connected(self) -> Iterator[Connection]:
+        """A connection for a question about what may not be set up yet, which within `looking` is one of those that are kept."""
+        with translated(self.place), closing(self._link.connect("archive")) as conn:
+            yield conn
+
+    @contextmanager
     def transaction(self, *, read_only: bool = False, isolation: Isolation = "read committed") -> Iterator[psycopg.Cursor]:
         """One transaction on a connection of its own. Raises UsageError where `setup` was never run."""
-        with translated(self.place), closing(self._link.connect("archive")) as conn:
+        with self.connected() as conn:
             try:
                 with transaction(conn, isolation=isolation, read_only=read_only) as cur:
                     yield cur
@@ -151,7 +157,7 @@ class Catalog:
         for statement in ("ledger_reenter", "segment_insert", "segment_reenter", "wrapping_insert"):
             cur.execute(_SQL[statement], values)
         if state == "removed":
-            self._outlive(cur, [f"segment/{manifest.sha256}", key.object])
+            self.outlive(cur, [f"segment/{manifest.sha256}", key.object])
 
     def set_chain(self, cur: psycopg.Cursor, position: int, manifest_sha256: str) -> None:
         """Makes a manifest the chain's end."""
@@ -208,7 +214,11 @@ class Catalog:
 
     def committed(self, segment_id: UUID, commit_object: str) -> None:
         with self.transaction() as cur:
-            cur.execute(_SQL["segment_committed"], {"segment": segment_id, "commit_object": commit_object})
+            self.note_committed(cur, segment_id, commit_object)
+
+    def note_committed(self, cur: psycopg.Cursor, segment_id: UUID, commit_object: str) -> None:
+        """The store says by `commit_object` that the segment counts."""
+        cur.execute(_SQL["segment_committed"], {"segment": segment_id, "commit_object": commit_object})
 
     def wrapped_for_others(self, recipient: str) -> list[Segment]:
         """Segments whose data key is wrapped to another operational key than this one."""
@@ -222,7 +232,7 @@ class Catalog:
             if cur.execute(_SQL["rewrapped"], values).rowcount != 1:
                 return False
             cur.execute(_SQL["wrapping_replaced"], values)
-            self._outlive(cur, [segment.key_object])
+            self.outlive(cur, [segment.key_object])
             names = {"key_object": new.object, "id": segment.id, "recipient": new.recipient}
             cur.execute(_SQL["wrapping_insert"], names)
             return True
@@ -232,12 +242,19 @@ class Catalog:
         with self.transaction(read_only=True) as cur:
             return [(str(r[0]), bool(r[1])) for r in cur.execute(_SQL["outlived"], {"seconds": longest_reader_seconds})]
 
+    def old_wrappings(self) -> int:
+        """How many wrapped keys a rotation has replaced that were not deleted yet."""
+        with self.transaction(read_only=True) as cur:
+            (count,) = cur.execute(_SQL["old_wrappings"], {}).fetchone() or (0,)
+        return int(count)
+
     def gone(self, key: str) -> None:
         """An object that was outlived is deleted."""
         with self.transaction() as cur:
             cur.execute(_SQL["gone"], {"object": key})
 
-    def _outlive(self, cur: psycopg.Cursor, objects: Sequence[str]) -> None:
+    def outlive(self, cur: psycopg.Cursor, objects: Sequence[str]) -> None:
+        """Nothing points to these any more: they go when every reader that may know them has ended."""
         cur.execute(_SQL["outlive"], {"objects": list(objects)})
 
     def now(self) -> datetime:
@@ -260,8 +277,18 @@ class Catalog:
             values = {"segment": segment_id, "removal_object": removal_object}
             row = cur.execute(_SQL["segment_removed"], values).fetchone()
             if row is not None:
-                self._outlive(cur, [f"segment/{row[0]}", str(row[1])])
+                self.outlive(cur, [f"segment/{row[0]}", str(row[1])])
             return row is not None
+
+    def left(self, cur: psycopg.Cursor, segment_id: UUID) -> bool:
+        """A segment counts no more: its rows are elsewhere from here on. Whether it did, and nothing about it was in flight."""
+        return cur.execute(_SQL["segment_left"], {"segment": segment_id}).rowcount == 1
+
+    def left_said(self, cur: psycopg.Cursor, segment_id: UUID, said: str) -> None:
+        """The store knows by the object `said` where they are; from here on its file and key outlive the readers that know it."""
+        found = cur.execute(_SQL["left_said"], {"segment": segment_id, "said": said}).fetchone()
+        if found is not None:
+            self.outlive(cur, [f"segment/{found[0]}", str(found[1])])
 
     def verified(self, segment_ids: Sequence[UUID]) -> None:
         with self.transaction() as cur:
@@ -306,6 +333,11 @@ class Catalog:
         with self.transaction(read_only=True) as cur:
             rows = cur.execute(_SQL["segments"], {**_named(table), "segment": segment_id, "states": list(states)}).fetchall()
         return [_segment(r) for r in rows]
+
+    def listed(self, table: TableName | None) -> list[tuple[Any, ...]]:
+        """What a list of segments shows, oldest rows first: the columns of `listed` in catalog.sql."""
+        with self.transaction(read_only=True) as cur:
+            return cur.execute(_SQL["listed"], _named(table)).fetchall()
 
     def segments_of(self, batch_ids: Sequence[str]) -> list[str]:
         """Ids of the segments that the batches became."""

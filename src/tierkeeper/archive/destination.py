@@ -3,24 +3,19 @@
 It writes and proves; what a segment looks like is `segment`'s to say, what the catalog keeps is `catalog`'s.
 """
 
-import secrets
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Final
 from uuid import UUID, uuid4
 
 import pyarrow as pa
 
-from tierkeeper.archive import segment as format_
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.checkpoint import Watch
 from tierkeeper.archive.lossless import arrow_schema
-from tierkeeper.archive.model import Commit, Contents, Manifest, WrappedKey, Wrapping
-from tierkeeper.archive.reading import check_content
-from tierkeeper.archive.segment import DATA_KEY_BYTES, Written
+from tierkeeper.archive.model import Commit, Contents, Wrapping
+from tierkeeper.archive.writing import Made, Origin, SegmentWriter
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Failed, Fenced, TierkeeperError
@@ -28,21 +23,11 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, LedgerRow, LedgerState, SourceSnapshot
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.objectstore.port import Kind, Store, put_object
+from tierkeeper.objectstore.port import Store
 from tierkeeper.postgres.arrow import stream_error
 from tierkeeper.postgres.link import PINNED, Link
 
 _REMEDY_SOURCE: Final = "Nothing was moved: run the same command again, and `tierkeeper check` if it fails again"
-
-
-@dataclass(frozen=True)
-class _Made:
-    """One batch's segment, and the key that it is encrypted with."""
-
-    snapshot: SourceSnapshot
-    contents: Contents
-    data_key: bytes
-    written: Written
 
 
 class ArchiveDestination:
@@ -71,7 +56,7 @@ class ArchiveDestination:
         self._keys = keys
         self._clock = clock
         self._watch = watch or Watch(self._catalog, clock, None)
-        self._scratch = scratch
+        self._writer = SegmentWriter(store, keys, clock, scratch)
 
     def open(self, batch: Batch) -> LedgerRow:
         """See `Destination.open`. Raises as `open_all` does."""
@@ -110,37 +95,39 @@ class ArchiveDestination:
         put: list[str] = []
         try:
             with ExitStack() as scratch:
-                written = [self._write_segment(s, scratch.enter_context(self._scratch_file())) for s in snapshots]
+                written = [self._written(s, scratch.enter_context(self._writer.scratch_file())) for s in snapshots]
                 for made, file in written:
-                    self._put_segment(made, file, put)
-            segments = [(made, self._proven(made, put)) for made, _ in written]
+                    self._writer.put(made, file, put)
+            proven = [(made, self._writer.proven(made, put)) for made, _ in written]
         except TierkeeperError:
-            self._discard(put)
+            self._writer.discard(put)
             raise
         try:
-            copied = self._enter(segments, put)
+            copied = self._enter(snapshots, proven, put)
         except Fenced:
-            self._discard(put)
+            self._writer.discard(put)
             raise
         # After another error the outcome may be unknown (connection lost at COMMIT): what was put stays, and counts for nothing.
         reach(Point.COPIED)
         return copied
 
-    def _enter(self, segments: Sequence[tuple[_Made, Wrapping]], put: list[str]) -> list[LedgerRow]:
+    def _enter(
+        self, snapshots: Sequence[SourceSnapshot], proven: Sequence[tuple[Made, Wrapping]], put: list[str]
+    ) -> list[LedgerRow]:
         """Manifests, ledger rows, segment rows and chain head, in one transaction. Each segment comes with its key's object."""
-        ring, copied = self._keys(), []
+        copied = []
         with self._catalog.transaction() as cur:
             head = self._catalog.chain_head(cur)
-            for made, key in segments:
-                manifest = self._manifest(made, head)
+            for snapshot, (made, key) in zip(snapshots, proven, strict=True):
+                manifest = self._writer.manifest(made, head, _origin(snapshot))
                 try:
-                    put.append(self._put_sealed(ring, "manifest", manifest.body()))
+                    put.append(self._writer.sealed("manifest", manifest.body()))
                 except TierkeeperError:
-                    self._discard(put)  # nothing was entered, and on a full disk what is left behind makes it worse (I9)
+                    self._writer.discard(put)  # nothing was entered, and on a full disk what is left behind makes it worse (I9)
                     raise
                 reach(Point.MANIFEST_PUT)
                 head = (manifest.position, put[-1].partition("/")[2])
-                copied.append(self._catalog.copied(cur, manifest, head[1], key, made.snapshot.extent))
+                copied.append(self._catalog.copied(cur, manifest, head[1], key, snapshot.extent))
             reach(Point.COPY_BEFORE_COMMIT)
         return copied
 
@@ -167,7 +154,7 @@ class ArchiveDestination:
                 raise Fenced(self._catalog.place, f"batch {batch_id} is done and cannot be undone", "Run the same command again")
             return
         reach(Point.UNDONE)
-        self._discard(objects)
+        self._writer.discard(objects)
 
     def unsettled(self, table: TableName | None = None) -> list[LedgerRow]:
         """See `Destination.unsettled`. Puts the commit objects that a crash after `done` has left out."""
@@ -192,85 +179,27 @@ class ArchiveDestination:
         """See `Destination.knows`."""
         return self._catalog.state(batch_id)
 
-    def _write_segment(self, snapshot: SourceSnapshot, scratch: BinaryIO) -> tuple[_Made, BinaryIO]:
+    def _written(self, snapshot: SourceSnapshot, scratch: BinaryIO) -> tuple[Made, BinaryIO]:
         """Source -> encrypted scratch file, which has no name: no crash can leave it behind."""
-        batch, data_key = snapshot.batch, secrets.token_bytes(DATA_KEY_BYTES)
-        contents = Contents(uuid4(), snapshot.shape, batch.age, _age_is_native(snapshot), dict(PINNED))
+        contents = Contents(uuid4(), snapshot.shape, snapshot.batch.age, _age_is_native(snapshot), dict(PINNED))
         carried = contents.carried
         projection = [(c.column.name, c.expression) for c in carried]
         order = list(dict.fromkeys(c for c in (contents.age, *contents.shape.key) if c))
         place = f"{contents.shape.name} (archive)"
         with snapshot.arrow(projection, order) as reader:
-            written = format_.write(contents, _read(reader, arrow_schema(carried), place), data_key, scratch)
+            made = self._writer.write(contents, _read(reader, arrow_schema(carried), place), scratch)
         snapshot.close()
-        if written.rows != snapshot.extent.rows:
-            cause = f"{written.rows} rows were read where the same snapshot counted {snapshot.extent.rows}"
+        if made.written.rows != snapshot.extent.rows:
+            cause = f"{made.written.rows} rows were read where the same snapshot counted {snapshot.extent.rows}"
             raise Failed(place, cause, _REMEDY_SOURCE)
         reach(Point.SEGMENT_WRITTEN)
-        return _Made(snapshot, contents, data_key, written), scratch
-
-    def _put_segment(self, made: _Made, scratch: BinaryIO, put: list[str]) -> None:
-        key = f"segment/{made.written.sha256}"
-        scratch.seek(0)
-        self._store.put(key, scratch, length_bytes=made.written.bytes)
-        put.append(key)
-        reach(Point.SEGMENT_PUT)
-
-    def _proven(self, made: _Made, put: list[str]) -> Wrapping:
-        """I3: what the store gives back, decrypted whole, is what the source gave. Then puts its key."""
-        segment, written = made.contents.segment, made.written
-        with self._store.open(f"segment/{written.sha256}") as file:
-            check_content(
-                file,
-                segment,
-                made.data_key,
-                f"segment {segment}",
-                sha256=written.sha256,
-                length_bytes=written.bytes,
-                rows=written.rows,
-                digest=written.digest,
-            )
-        ring = self._keys()
-        wrapped = WrappedKey(segment=segment, data_key=made.data_key.hex(), recipient=ring.recipient_id)
-        put.append(self._put_sealed(ring, "key", wrapped.body()))
-        return Wrapping(put[-1], ring.recipient_id)
-
-    def _manifest(self, made: _Made, head: tuple[int, str | None]) -> Manifest:
-        position, previous = head
-        contents, written, batch, extent = made.contents, made.written, made.snapshot.batch, made.snapshot.extent
-        return Manifest(
-            segment=contents.segment,
-            position=position + 1,
-            previous=previous,
-            batch=batch.id,
-            source=batch.source,
-            schema_name=batch.table.schema,
-            table_name=batch.table.name,
-            age=batch.age,
-            cutoff=batch.cutoff,
-            min_age=extent.min_age,
-            max_age=extent.max_age,
-            first_key=list(written.first_key),
-            last_key=list(written.last_key),
-            rows=written.rows,
-            columns=list(written.columns),
-            schema_hash=contents.schema_hash,
-            digest=written.digest,
-            sha256=written.sha256,
-            bytes=written.bytes,
-            key_id=self._keys().key_id,
-            created_at=self._clock.now(),
-        )
-
-    def _put_sealed(self, ring: KeyRing, kind: Kind, body: dict[str, object]) -> str:
-        """Puts a sealed document under the hash of its ciphertext; its key."""
-        return put_object(self._store, kind, ring.seal(kind, body))
+        return made, scratch
 
     def _put_missing_commits(self) -> None:
         for segment in self._catalog.uncommitted():
             self._same_store(segment.manifest)
             body = Commit(segment=segment.id, batch=segment.batch, manifest=segment.manifest).body()
-            commit = self._put_sealed(self._keys(), "commit", body)
+            commit = self._writer.sealed("commit", body)
             reach(Point.COMMIT_PUT)
             self._catalog.committed(segment.id, commit)
 
@@ -281,21 +210,10 @@ class ArchiveDestination:
             remedy = "Check that its disk is mounted and that this is the archive's own store, then run again"
             raise Failed(self._store.name, cause, remedy)
 
-    def _discard(self, objects: Sequence[str]) -> None:
-        """Frees the store of what nothing points to. What cannot be deleted counts for nothing: it has no commit object."""
-        for key in objects:
-            with suppress(TierkeeperError):
-                self._store.delete(key)
 
-    @contextmanager
-    def _scratch_file(self) -> Iterator[BinaryIO]:
-        try:
-            with tempfile.TemporaryFile(dir=self._scratch) as file:
-                yield file
-        except OSError as error:
-            place = str(self._scratch or tempfile.gettempdir())
-            remedy = "Make room there or point TMPDIR to a larger disk, then run again; nothing was moved"
-            raise Failed(place, f"the segment's scratch file cannot be written ({error.strerror or error})", remedy) from error
+def _origin(snapshot: SourceSnapshot) -> Origin:
+    batch, extent = snapshot.batch, snapshot.extent
+    return Origin(batch.id, batch.source, batch.table, batch.age, batch.cutoff, extent.min_age, extent.max_age)
 
 
 def _age_is_native(snapshot: SourceSnapshot) -> bool:

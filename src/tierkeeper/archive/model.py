@@ -66,14 +66,12 @@ class Document(BaseModel):
 
 
 class ColumnSummary(Document):
-    """One column of a segment. `least` and `greatest` are text, compared by value; absent where that is dear or says little."""
+    """One column of a segment; what says values lies in the manifest's sealed `summary`."""
 
     name: str
     type: str
     native: bool
     nulls: int
-    least: str | None = None
-    greatest: str | None = None
 
 
 class Manifest(Document):
@@ -92,10 +90,9 @@ class Manifest(Document):
     cutoff: datetime
     min_age: datetime | None
     max_age: datetime | None
-    first_key: list[str]
-    last_key: list[str]
     rows: int
     columns: list[ColumnSummary]
+    summary: str
     schema_hash: str
     digest: str
     sha256: str
@@ -132,6 +129,29 @@ class Removal(Document):
     manifest: str
     reason: str
     removed_at: datetime
+
+
+class Replacement(Document):
+    """Says that a segment counts in the place of another, whose rows it has but for `erased` of them."""
+
+    format: Literal["tierkeeper replacement"] = "tierkeeper replacement"
+    version: Literal[1] = 1
+    segment: UUID
+    manifest: str
+    replaces: str
+    erased: int
+    replaced_at: datetime
+
+
+class Thawing(Document):
+    """Says that the segment's rows went back to the tier above, as `batch`: from there on they count there, and not here."""
+
+    format: Literal["tierkeeper thaw"] = "tierkeeper thaw"
+    version: Literal[1] = 1
+    segment: UUID
+    manifest: str
+    batch: UUID
+    held_until: datetime
 
 
 class Commit(Document):

@@ -26,9 +26,9 @@ class SegmentReader:
         self._keys = keys
 
     @contextmanager
-    def open(self, segment: Segment) -> Iterator[OpenSegment]:
+    def open(self, segment: Segment, data_key: bytes | None = None) -> Iterator[OpenSegment]:
         """The segment for reading. Raises ObjectMissing, or Failed if anything about it is not what was written."""
-        data_key = self.data_key(segment)
+        data_key = data_key or self.data_key(segment)
         place = f"segment {segment.id}"
         with self._store.open(segment.object_key) as file, opened(file, segment.id, data_key, place) as content:
             yield content

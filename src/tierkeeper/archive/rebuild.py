@@ -6,10 +6,22 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 from uuid import UUID
 
+from tierkeeper.archive import replacing, thaw
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.chain import line_up
 from tierkeeper.archive.checkpoint import Watch
-from tierkeeper.archive.model import Commit, Document, Manifest, Removal, SegmentState, WrappedKey, Wrapping, parse_document
+from tierkeeper.archive.model import (
+    Commit,
+    Document,
+    Manifest,
+    Removal,
+    Replacement,
+    SegmentState,
+    Thawing,
+    WrappedKey,
+    Wrapping,
+    parse_document,
+)
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point, reach
@@ -29,8 +41,10 @@ class _Held:
     """What the store holds, unsealed; what does not open was not written by this archive, or is damaged."""
 
     manifests: dict[str, Manifest] = field(default_factory=dict)
-    commits: dict[str, tuple[str, Commit]] = field(default_factory=dict)
+    commits: dict[str, tuple[str, Commit | Replacement]] = field(default_factory=dict)
     removals: dict[str, str] = field(default_factory=dict)
+    thaws: dict[str, Thawing] = field(default_factory=dict)
+    replacements: dict[str, Replacement] = field(default_factory=dict)
     keys: dict[UUID, Wrapping] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
@@ -117,11 +131,18 @@ class Rebuilder:
         wrapped = []
         for key, manifest in self._documents("manifest", (Manifest,), held):
             held.manifests[key.partition("/")[2]] = cast("Manifest", manifest)
-        for key, said in self._documents("commit", (Commit, Removal), held):
+        for key, said in self._documents("commit", (Commit, Removal, Replacement, Thawing), held):
             if isinstance(said, Commit):
                 held.commits[said.manifest] = (key, said)  # a killed run may have left two, which say the same
             elif isinstance(said, Removal):
                 held.removals[said.manifest] = key
+            elif isinstance(said, Replacement):
+                held.commits[said.manifest] = (key, said)
+                held.removals[said.replaces] = key
+                held.replacements[said.replaces] = said
+            elif isinstance(said, Thawing):
+                held.removals[said.manifest] = key
+                held.thaws[said.manifest] = said
         for key, found in self._documents("key", (WrappedKey,), held):
             wrapped.append((key, cast("WrappedKey", found)))
         for key, one in sorted(wrapped, key=lambda pair: pair[1].number):
@@ -145,8 +166,11 @@ class Rebuilder:
                 held.damaged.append(f"{info.key}: {error.cause}")
 
     def _is_unsure(self, manifest: Manifest, marker: str | None) -> bool:
-        """An undone batch's segment was deleted; where it still lies, and nobody says why, it may be the rows' only place."""
-        return marker is None and self._store.head(f"segment/{manifest.sha256}") is not None
+        """An undone batch's segment was deleted; where it still lies, and nobody says why, it may be the rows' only place.
+
+        One that a killed run was to put in the place of another has no row that the other has not.
+        """
+        return marker is None and manifest.source != "archive" and self._store.head(f"segment/{manifest.sha256}") is not None
 
     def _enter(self, manifests: Sequence[tuple[Manifest, str]], states: Mapping[str, SegmentState], held: _Held) -> None:
         kept = self._markers.kept()
@@ -163,6 +187,11 @@ class Rebuilder:
                 self._catalog.reenter(
                     cur, manifest, sha256, key, (ledger, states[sha256]), said=(commit_object, held.removals.get(sha256))
                 )
+                if sha256 in held.thaws:
+                    thaw.reenter(cur, held.thaws[sha256])
+                if sha256 in held.replacements:
+                    said = held.replacements[sha256]
+                    replacing.enter(cur, manifest.segment, said.segment, said.erased)
             if manifests:
                 last, sha256 = manifests[-1]
                 self._catalog.set_chain(cur, last.position, sha256)

@@ -37,6 +37,7 @@ from tierkeeper.postgres.copy import rows_out
 from tierkeeper.postgres.link import Link, transaction, translated
 
 _NOT_KEPT: Final = "Nothing was kept: restore into a .parquet file, or on a server of the version that the rows came from"
+_TEMPORARY: Final = "pg_temp"  # the session's own schema, which is there by itself
 FILE_ENDINGS: Final = (".csv", ".parquet")
 
 
@@ -120,12 +121,17 @@ def to_table(selection: Selection, link: Link, name: TableName) -> int:
         if shapes.exists(conn, name):
             raise UsageError(place, "it exists already", "Name a table that does not exist")
         with transaction(conn) as cur:
-            _create(cur, selection.contents, name)
-            sent = _copy_in(cur, selection, name)
-            kept = _read_back(cur, selection, name)
-            _compare(sent, kept, place)
+            rows = fill(cur, selection, name, place)
             _add_key(cur, selection.contents, name)
             reach(Point.RESTORE_BEFORE_COMMIT)
+    return rows
+
+
+def fill(cur: psycopg.Cursor, selection: Selection, name: TableName, place: str) -> int:
+    """Makes the table `name`, without a key, with the selection's rows, and compares them; how many. In `cur`'s transaction."""
+    _create(cur, selection.contents, name)
+    sent = _copy_in(cur, selection, name)
+    _compare(sent, _read_back(cur, selection, name), place)
     return sent.rows
 
 
@@ -189,7 +195,7 @@ def _may_match(segment: Segment, since: datetime | None, until: datetime | None)
 def _create(cur: psycopg.Cursor, contents: Contents, name: TableName) -> None:
     there = {r[0] for r in cur.execute("SELECT nspname::text FROM pg_namespace")}
     made = {_make_schema(s) for s in there}
-    needed = [_make_schema(name.schema), *contents.shape.ddl[:-1]]
+    needed = [*([] if name.schema == _TEMPORARY else [_make_schema(name.schema)]), *contents.shape.ddl[:-1]]
     # IF NOT EXISTS still asks for the right to create, which a plain owner of the schema may lack.
     for statement in (s for s in needed if s not in made):
         cur.execute(sql.SQL(statement))  # from the segment's own authenticated description

@@ -1,4 +1,4 @@
-"""Wraps every segment's data key to the operational key that is in use now. It never rewrites a segment or a manifest."""
+"""Wraps every segment's data key to the operational key that is in use now, or gives each segment a data key of its own."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.model import Segment, WrappedKey, Wrapping, parse_document
 from tierkeeper.archive.outlived import sweep
 from tierkeeper.archive.reading import SegmentReader
+from tierkeeper.archive.replacing import Replacer, all_stay
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Failed, TierkeeperError
@@ -23,6 +24,7 @@ class Rewrapped:
     """How a rotation went. `left`: old wrapped keys that lie in the store still; `refused`: why they cannot be deleted."""
 
     segments: int
+    rewritten: int
     waiting: int
     left: int
     refused: str | None
@@ -34,7 +36,8 @@ class Rotation:
     The old one outlives the longest reader that may have seen it in the catalog. Killed at any step, the next run goes on.
     """
 
-    def __init__(self, store: Store, catalog: Catalog, ring: KeyRing, clock: Clock) -> None:
+    def __init__(self, store: Store, catalog: Catalog, ring: KeyRing, clock: Clock, replacer: Replacer) -> None:
+        self._replacer = replacer
         self._store = store
         self._catalog = catalog
         self._ring = ring
@@ -47,20 +50,29 @@ class Rotation:
 
     def is_complete(self) -> bool:
         """Whether nothing is left of an earlier run."""
-        return not self.waiting() and not self._catalog.outlived(0)
+        return not self.waiting() and not self._catalog.old_wrappings()
 
-    def run(self, stop: Stop, longest_reader_seconds: float) -> Rewrapped:
-        """Wraps what waits; then, when no reader can need them any more, deletes the old wrappings."""
-        done = 0
+    def run(self, stop: Stop, longest_reader_seconds: float, *, reencrypt: bool) -> Rewrapped:
+        """Wraps what waits; then, when no reader can need them any more, deletes the old wrappings.
+
+        `reencrypt` writes what waits anew under a data key that was never wrapped to another: whoever has the old operational key
+        and a copy of the store reads nothing of the new files.
+        """
+        done = rewritten = 0
         for segment in self.waiting():
             if stop() is not None:
                 break
-            done += self._rewrap(segment)
+            if reencrypt and segment.state == "sealed":
+                self._replacer.rest([segment.id], longest_reader_seconds)
+                self._replacer.replace(segment, all_stay, 0)
+                rewritten += 1
+            else:
+                done += self._rewrap(segment)
         refused = sweep(self._store, self._catalog, longest_reader_seconds)
         while refused is None and stop() is None and self._catalog.outlived(0):
             self._clock.sleep(_LOOK_SECONDS)
             refused = sweep(self._store, self._catalog, longest_reader_seconds)
-        return Rewrapped(done, len(self.waiting()), len(self._catalog.outlived(0)), refused)
+        return Rewrapped(done, rewritten, len(self.waiting()), len(self._catalog.outlived(0)), refused)
 
     def _rewrap(self, segment: Segment) -> bool:
         place = f"key of segment {segment.id}"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, BinaryIO, Final
 from uuid import UUID
@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 
 from tierkeeper.archive.digest import ContentDigest
-from tierkeeper.archive.lossless import Carried, arrow_schema
+from tierkeeper.archive.lossless import arrow_schema
 from tierkeeper.archive.model import ColumnSummary, Contents
+from tierkeeper.archive.summary import Summarizer, Summary
 from tierkeeper.kernel.errors import Failed
 from tierkeeper.kernel.limits import ARROW_BATCH_BYTES, COPY_BLOCK_BYTES, DIGEST_ROWS, ROW_GROUP_BYTES, ROW_GROUP_ROWS
 
@@ -34,7 +35,6 @@ PAGE_BY_PAGE: Final = MappingProxyType({"pre_buffer": False, "buffer_size": COPY
 """How a Parquet file is opened so that a column's pages are read one by one, and not the column of a row group at once."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_MICROSECONDS: Final = 86_400_000_000
-_LONGEST_SUMMARY: Final = 64  # characters of a least or greatest text; longer ones say little and make a manifest long
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class Written:
     rows: int
     digest: str
     columns: tuple[ColumnSummary, ...]
-    first_key: tuple[str, ...]
-    last_key: tuple[str, ...]
+    summary: Summary
 
 
 def write(contents: Contents, batches: Iterable[pa.RecordBatch], data_key: bytes, out: BinaryIO) -> Written:
@@ -59,7 +58,7 @@ def write(contents: Contents, batches: Iterable[pa.RecordBatch], data_key: bytes
     """
     carried = contents.carried
     schema = arrow_schema(carried)
-    digest, summary, sink = ContentDigest(schema), _Summary(carried, contents.shape.key), _HashingSink(out)
+    digest, summary, sink = ContentDigest(schema), Summarizer(carried, contents.shape.key), _HashingSink(out)
     properties = pe.create_encryption_properties(data_key, aad_prefix=_aad(contents.segment), store_aad_prefix=False)
     described = schema.with_metadata({_METADATA: contents.to_json()})
     delta = [c.column.name for c in carried if c.delta and c.column.name in (contents.age, *contents.shape.key)]
@@ -87,9 +86,7 @@ def write(contents: Contents, batches: Iterable[pa.RecordBatch], data_key: bytes
             group = next(groups, [])
         if pending is not None:
             pending.result()
-    return Written(
-        sink.length_bytes, sink.sha256, digest.rows, digest.hexdigest(), summary.columns(), summary.first_key, summary.last_key
-    )
+    return Written(sink.length_bytes, sink.sha256, digest.rows, digest.hexdigest(), summary.columns(), summary.summary())
 
 
 def parquet_writer(
@@ -284,65 +281,3 @@ class _HashingSink(io.RawIOBase):
     @property
     def sha256(self) -> str:
         return self._digest.hexdigest()
-
-
-class _Summary:
-    """Per column the nulls, the least and the greatest value; the first and the last row's key."""
-
-    def __init__(self, carried: Sequence[Carried], key: Sequence[str]) -> None:
-        self._carried = carried
-        self._key = key
-        self._nulls = [0] * len(carried)
-        self._extremes: list[tuple[Any, Any] | None] = [None] * len(carried)
-        self.first_key: tuple[str, ...] = ()
-        self.last_key: tuple[str, ...] = ()
-
-    def update(self, batch: pa.RecordBatch) -> None:
-        if not batch.num_rows:
-            return
-        self.first_key = self.first_key or self._key_of(batch, 0)
-        self.last_key = self._key_of(batch, batch.num_rows - 1)
-        for i, (carried, array) in enumerate(zip(self._carried, batch.columns, strict=True)):
-            self._nulls[i] += array.null_count
-            # Text of a type that sorts by value would mislead, and NaN has no place in Arrow's order.
-            if carried.native and not pa.types.is_floating(carried.type) and not pa.types.is_boolean(carried.type):
-                both = pc.min_max(_shortened(array))
-                if both["min"].is_valid:
-                    least, greatest = _plain(both["min"]), _plain(both["max"])
-                    old = self._extremes[i]
-                    self._extremes[i] = (least, greatest) if old is None else (min(old[0], least), max(old[1], greatest))
-
-    def columns(self) -> tuple[ColumnSummary, ...]:
-        made = []
-        for carried, nulls, extremes in zip(self._carried, self._nulls, self._extremes, strict=True):
-            least, greatest = (_shown(v) for v in extremes) if extremes else (None, None)
-            if max(len(v or "") for v in (least, greatest)) > _LONGEST_SUMMARY:
-                least = greatest = None
-            made.append(
-                ColumnSummary(
-                    name=carried.column.name,
-                    type=carried.column.type,
-                    native=carried.native,
-                    nulls=nulls,
-                    least=least,
-                    greatest=greatest,
-                )
-            )
-        return tuple(made)
-
-    def _key_of(self, batch: pa.RecordBatch, row: int) -> tuple[str, ...]:
-        return tuple(_shown(_plain(batch.column(name)[row])) for name in self._key)
-
-
-def _shortened(array: pa.Array) -> pa.Array:
-    """Texts as far as they tell whether their least or greatest is too long to be kept; cutting them keeps their order."""
-    return pc.utf8_slice_codeunits(array, 0, _LONGEST_SUMMARY + 1) if pa.types.is_string(array.type) else array
-
-
-def _plain(scalar: pa.Scalar) -> Any:
-    """The Python value; a time in UTC without its zone, which some machines have no table of."""
-    return (scalar.cast(pa.timestamp("us")) if getattr(scalar.type, "tz", None) else scalar).as_py()
-
-
-def _shown(value: Any) -> str:
-    return value.isoformat() if isinstance(value, date) else str(value)

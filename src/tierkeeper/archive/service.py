@@ -23,14 +23,16 @@ from tierkeeper.archive.model import Segment, SegmentState
 from tierkeeper.archive.outlived import sweep
 from tierkeeper.archive.reading import SegmentReader
 from tierkeeper.archive.rebuild import Markers, Rebuilder
+from tierkeeper.archive.replacing import Replacer
 from tierkeeper.archive.retention import Retention
 from tierkeeper.archive.rotation import Rotation
 from tierkeeper.archive.segment import OpenSegment
+from tierkeeper.archive.thaw import SegmentVault
 from tierkeeper.archive.verify import Sample
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import NotNow, UsageError
-from tierkeeper.kernel.ports import ScanSegment, Stop
+from tierkeeper.kernel.ports import Frozen, ScanSegment, Stop
 from tierkeeper.kernel.results import (
     DrillResult,
     ReadingStatus,
@@ -41,7 +43,7 @@ from tierkeeper.kernel.results import (
     VerifyResult,
 )
 from tierkeeper.kernel.tables import TableName, TableShape
-from tierkeeper.objectstore.port import Store
+from tierkeeper.objectstore.port import ObjectMissing, Store
 from tierkeeper.postgres.link import Connection, Link
 
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
@@ -120,7 +122,17 @@ class Archive:
 
     def list(self, table: TableName | None = None) -> builtins.list[SegmentResult]:
         """What `archive list` shows, oldest rows first."""
-        return sorted((SegmentResult(**_shown(s)) for s in self.segments(table)), key=_oldest_first)
+        names: dict[tuple[str, str], str] = {}  # quoting them takes longer than all the rest
+        listed = []
+        for segment, schema, name, rows, size_bytes, least, greatest, state, read_at in self._catalog.listed(table):
+            shown = names.get((schema, name)) or names.setdefault((schema, name), str(TableName(schema, name)))
+            listed.append(
+                SegmentResult(
+                    segment=segment, table=shown, rows=rows, bytes=size_bytes, min_age=least, max_age=greatest, state=state,
+                    verified_at=read_at,
+                )
+            )  # fmt: skip
+        return listed
 
     def show(self, segment: str) -> SegmentDetail:
         """A segment with what its signed manifest says. Raises UsageError for an unknown one."""
@@ -191,6 +203,21 @@ class Archive:
         """Segments by the id of the key that they were written with."""
         return self._catalog.keys_used()
 
+    def chosen(
+        self,
+        table: TableName,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        segment: str | None = None,
+    ) -> builtins.list[builtins.list[Frozen]]:
+        """The segments that a thaw is for; see `SegmentVault.chosen`."""
+        return self.vault.chosen(table, since=since, until=until, segment_id=_id(segment))
+
+    def now(self) -> datetime:
+        """By the catalog server's clock."""
+        return self._catalog.now()
+
     def retention(self) -> Retention:
         """Removes segments whose time is over."""
         return Retention(self._store, self._catalog, self._clock)
@@ -199,9 +226,23 @@ class Archive:
         """Deletes what nothing points to any more; see `outlived.sweep`."""
         return sweep(self._store, self._catalog, longest_reader_seconds)
 
+    @property
+    def vault(self) -> SegmentVault:
+        """The archive as a source of whole segments."""
+        return SegmentVault(self._store, self._catalog, self._keys, self._clock, self.replacer)
+
+    @property
+    def replacer(self) -> Replacer:
+        """Puts segments in the places of others."""
+        return Replacer(self._store, self._catalog, self._keys, self._clock, watch=self._watch, scratch=self._scratch)
+
+    def waiting_files(self) -> int:
+        """How many files of segments that count no more lie in the store still."""
+        return sum(key.startswith("segment/") for key, _ in self._catalog.outlived(0))
+
     def rotation(self, ring: KeyRing) -> Rotation:
         """Wraps the segments' data keys to `ring`'s operational key."""
-        return Rotation(self._store, self._catalog, ring, self._clock)
+        return Rotation(self._store, self._catalog, ring, self._clock, self.replacer)
 
     def newest(self) -> tuple[int, str] | None:
         """Number and hash of the chain's last manifest; None while there is none."""
@@ -260,7 +301,13 @@ class ArchiveScan:
         found = self._catalog.segments(segment_id=UUID(segment_id), states=get_args(SegmentState))
         if not found:
             raise _unknown(segment_id)
-        with self._reader.open(found[0]) as content:
+        try:
+            opened = self._reader.data_key(found[0])
+        except ObjectMissing as error:
+            if self._catalog.segments(segment_id=found[0].id, states=("removed",)):
+                raise NotNow(error.place, "its segment was removed meanwhile", "Ask again") from error
+            raise
+        with self._reader.open(found[0], opened) as content:
             yield ScannedSegment(content)
 
 
@@ -290,11 +337,6 @@ def _id(segment: str | None) -> UUID | None:
 
 def _unknown(segment: str) -> UsageError:
     return UsageError(f"segment {segment[:80]}", "the archive has no such segment", "See `tierkeeper archive list`")
-
-
-def _oldest_first(segment: SegmentResult) -> tuple[str, bool, datetime]:
-    # Without a least age it holds ages before the year 1, or nothing.
-    return segment.table, segment.min_age is not None, segment.min_age or datetime.min.replace(tzinfo=UTC)
 
 
 def _shown(segment: Segment) -> dict[str, Any]:

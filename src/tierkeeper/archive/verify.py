@@ -11,9 +11,10 @@ from fractions import Fraction
 from math import ceil
 from uuid import UUID
 
+from tierkeeper.archive import summary
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.checkpoint import Watch
-from tierkeeper.archive.model import Commit, Segment, parse_document
+from tierkeeper.archive.model import Commit, Replacement, Segment, parse_document
 from tierkeeper.archive.reading import SegmentReader, check_content
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
@@ -186,6 +187,7 @@ def check(store: Store, keys: Callable[[], KeyRing], segment: Segment) -> None:
         _check_commit(store, reader.ring(segment), segment, segment.commit_object)
     manifest = reader.manifest(segment)
     data_key = reader.data_key(segment)
+    summary.unsealed(manifest.summary, data_key, segment.id, f"manifest of segment {segment.id}")
     place = f"segment {segment.id}"
     with store.open(segment.object_key) as file:
         content = check_content(
@@ -204,8 +206,11 @@ def check(store: Store, keys: Callable[[], KeyRing], segment: Segment) -> None:
 
 def _check_commit(store: Store, ring: KeyRing, segment: Segment, key: str) -> None:
     place = f"commit object of segment {segment.id}"
-    commit = parse_document(Commit, ring.unseal("commit", store.get(key), place), place)
-    if (commit.segment, commit.batch, commit.manifest) != (segment.id, segment.batch, segment.manifest):
+    body = ring.unseal("commit", store.get(key), place)
+    replaces = body.get("format") == Replacement.model_fields["format"].default
+    said = parse_document(Replacement, body, place) if replaces else parse_document(Commit, body, place)
+    batch = said.batch if isinstance(said, Commit) else segment.batch
+    if (said.segment, batch, said.manifest) != (segment.id, segment.batch, segment.manifest):
         raise Failed(place, "it commits another segment", _REMEDY)
 
 

@@ -1,4 +1,4 @@
-"""`tierkeeper archive`: run, rebuild, list, show, verify, restore."""
+"""`tierkeeper archive`: run, rebuild, list, show, verify, restore, thaw, erase, drill."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,6 +8,7 @@ import typer
 from tierkeeper.cli import arguments
 from tierkeeper.cli.session import Session, command
 from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.units import Age
 
 TableArgument = Annotated[str | None, typer.Argument(metavar="TABLE", help="Only this table.")]
 SegmentOption = Annotated[str | None, typer.Option("--segment", metavar="ID", help="Only this segment.")]
@@ -21,10 +22,11 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         no_args_is_help=True,
         rich_markup_mode=None,
-        help="Write, list, verify, restore and rebuild the encrypted archive.",
+        help="Write, list, verify, restore, thaw, erase and rebuild the encrypted archive.",
     )
     app.add_typer(group, name="archive")
     _writing(group)
+    _bringing_back(group)
     _reading(group)
 
 
@@ -48,6 +50,40 @@ def _writing(group: typer.Typer) -> None:
         with session.keeper(stoppable=True) as keeper:
             session.show(keeper.plan_archive(name, instant) if dry_run else keeper.archive_run(name, instant))
 
+    @command(group, "erase")
+    def erase(
+        session: Session,
+        *,
+        table: Annotated[str, typer.Argument(metavar="TABLE", help="The table whose rows are to be erased.")],
+        where: Annotated[str, typer.Option("--where", metavar="SQL", help="A condition on its columns, as Postgres reads it.")],
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the rows in each tier; change nothing.")] = False,
+    ) -> None:
+        """Remove matching rows from every tier, for good.
+
+        Segments that hold such rows are written anew without them; the old ones' keys are destroyed at once, their files when no
+        lock holds them and no reader uses them.
+        """
+        name = arguments.table(table)
+        with session.keeper(stoppable=True) as keeper:
+            session.show(keeper.archive_erase(name, where=where, dry_run=dry_run))
+
+    @command(group, "rebuild")
+    def rebuild(
+        session: Session,
+        *,
+        without_main: Annotated[
+            bool, typer.Option("--without-main", help="Main is gone for good: what only it could tell stays unsure.")
+        ] = False,
+    ) -> None:
+        """Make the archive's catalog again from the store alone.
+
+        Into an empty database, in one transaction; exit 1 if something is missing, damaged or unsure.
+        """
+        with session.keeper() as keeper:
+            session.show(keeper.archive_rebuild(without_main=without_main))
+
+
+def _bringing_back(group: typer.Typer) -> None:
     @command(group, "restore")
     def restore(
         session: Session,
@@ -71,20 +107,30 @@ def _writing(group: typer.Typer) -> None:
         with session.keeper() as keeper:
             session.show(keeper.archive_restore(name, to=target, since=begin, until=end, segment=segment, tier=tier))
 
-    @command(group, "rebuild")
-    def rebuild(
+    @command(group, "thaw")
+    def thaw(
         session: Session,
         *,
-        without_main: Annotated[
-            bool, typer.Option("--without-main", help="Main is gone for good: what only it could tell stays unsure.")
-        ] = False,
+        table: Annotated[str, typer.Argument(metavar="TABLE", help="The table whose rows are wanted.")],
+        since: Annotated[str | None, typer.Option(metavar="T", help="Segments with rows from this instant on.")] = None,
+        until: Annotated[str | None, typer.Option(metavar="T", help="Segments with rows before this instant.")] = None,
+        segment: SegmentOption = None,
+        hold: Annotated[
+            str, typer.Option("--for", metavar="AGE", help="How long a run by policy leaves them in Main.")
+        ] = "30 days",
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Show which segments would go; change nothing.")] = False,
     ) -> None:
-        """Make the archive's catalog again from the store alone.
+        """Bring whole segments back into the table itself, in Main.
 
-        Into an empty database, in one transaction; exit 1 if something is missing, damaged or unsure.
+        Their rows count there from then on, and not in the archive, which forgets them.
         """
-        with session.keeper() as keeper:
-            session.show(keeper.archive_rebuild(without_main=without_main))
+        name = arguments.table(table)
+        begin, end = arguments.window(since, until)
+        if (begin, end, segment) == (None, None, None):
+            raise UsageError("--since, --until, --segment", "nothing says which rows", "Give one of them")
+        held = Age.parse(hold, "--for")
+        with session.keeper(stoppable=True) as keeper:
+            session.show(keeper.archive_thaw(name, since=begin, until=end, segment=segment, hold=held, dry_run=dry_run))
 
 
 def _reading(group: typer.Typer) -> None:

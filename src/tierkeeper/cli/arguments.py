@@ -38,9 +38,7 @@ def hop(from_: Tier, to: Tier) -> None:
         raise UsageError(
             "--to", "rows reach the archive through Main", "Move them with --to main first, then --from main --to archive"
         )
-    raise UsageError(
-        "--to", f"rows do not move from {from_} to {to}", "Bring archived rows back with 'tierkeeper archive restore'"
-    )
+    raise UsageError("--to", f"rows do not move from {from_} to {to}", "Bring archived rows back with 'tierkeeper archive thaw'")
 
 
 def cutoff(before: str | None, older_than: str | None) -> tuple[datetime | None, Age | None]:

@@ -34,15 +34,22 @@ def register(app: typer.Typer) -> None:
             session.show(keeper.keys_status())
 
     @command(group, "rotate")
-    def rotate(session: Session) -> None:
+    def rotate(
+        session: Session,
+        *,
+        reencrypt: Annotated[
+            bool,
+            typer.Option("--reencrypt", help="The old key has leaked: write every segment anew under a data key of its own."),
+        ] = False,
+    ) -> None:
         """Replace the operational key, and wrap every segment's key to the new one.
 
-        No segment is rewritten, and the recovery kit stays as it is. It waits for the longest reader before it deletes the old
-        wrapped keys. May be stopped or killed, and run again. What was read with
-        the old key stays known to whoever has it; its copies of wrapped keys, too. Exit 1 if something is left to do.
+        No segment is rewritten without --reencrypt, and the recovery kit stays as it is. It waits for the longest reader before
+        it deletes what is old. May be stopped or killed, and run again with the same options. What was read with the old key
+        stays known to whoever has it, as do copies of old files with their wrapped keys. Exit 1 if something is left to do.
         """
         with session.keeper(stoppable=True) as keeper:
-            session.show(keeper.keys_rotate())
+            session.show(keeper.keys_rotate(reencrypt=reencrypt))
 
     @command(group, "kit")
     def kit(

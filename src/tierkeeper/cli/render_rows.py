@@ -215,7 +215,8 @@ def _keys(result: r.KeysResult) -> Iterator[RenderableType]:
 
 @render.register
 def _rotate(result: r.RotateResult) -> Iterator[RenderableType]:
-    yield good(f"{plural(result.segments, 'segment')} wrapped to key {result.recipient} of archive {result.key_id}")
+    anew = f", {plural(result.rewritten, 'segment')} written anew" if result.rewritten else ""
+    yield good(f"{plural(result.segments, 'segment')} wrapped to key {result.recipient} of archive {result.key_id}{anew}")
     if result.waiting:
         yield Text.assemble(("waits  ", "yellow"), f"{plural(result.waiting, 'segment')}: run it again")
     yield from notes(result.notes)
@@ -225,6 +226,38 @@ def _rotate(result: r.RotateResult) -> Iterator[RenderableType]:
 def _restore(result: r.RestoreResult) -> Iterator[RenderableType]:
     rows, segments = plural(result.rows, "row"), plural(result.segments, "segment")
     yield good(f"{rows} of {result.table} from {segments} into {result.to}, {result.seconds:.1f} s")
+
+
+@render.register
+def _thaw(result: r.ThawResult) -> Iterator[RenderableType]:
+    what = f"{plural(result.rows, 'row')} of {', '.join(result.tables)} in {plural(len(result.segments), 'segment')}"
+    span = f"{instant(result.min_age)} to {instant(result.max_age)}" if result.min_age else "without ages"
+    if not result.applied:
+        yield Text(f"would go back to Main: {what}, {format_bytes(result.bytes)} encrypted, {span}")
+    elif result.segments:
+        yield good(f"back in Main: {what}, {span}, {result.seconds:.1f} s")
+        yield from notes([f"a run by policy leaves them there until {instant(result.held_until)}"], "blue")
+    if result.recovered:
+        yield from notes([f"{plural(result.recovered, 'batch')} of an interrupted run settled first"], "blue")
+    if result.stopped_because != "complete":
+        yield from notes([f"ended because {result.stopped_because}: run it again"])
+
+
+@render.register
+def _erase(result: r.EraseResult) -> Iterator[RenderableType]:
+    where = ", ".join(f"{rows:,} in {tier}" for tier, rows in result.rows.items())
+    what = f"{plural(sum(result.rows.values()), 'row')} of {result.table} ({where})"
+    if not result.applied:
+        yield Text(f"would erase {what}, and write {plural(len(result.segments), 'segment')} anew")
+        return
+    yield good(f"erased {what}, {result.seconds:.1f} s")
+    if result.segments or result.keys_destroyed:
+        yield Text(f"{plural(len(result.segments), 'segment')} written anew, {plural(result.keys_destroyed, 'key')} destroyed")
+    if result.files_left:
+        yield from notes([f"{plural(result.files_left, 'file')} without a key wait in the store for their deletion"], "blue")
+    yield from notes(result.notes)
+    if result.stopped_because != "complete":
+        yield from notes([f"ended because {result.stopped_because}: run it again"])
 
 
 @render.register

@@ -1,5 +1,6 @@
 """The archive's part of a keeper: what `tierkeeper archive` asks for, wired to the mover and the audit."""
 
+import hashlib
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,21 +8,25 @@ from uuid import UUID
 
 from tierkeeper.compose.moving import MovingKeeper
 from tierkeeper.crypto.keys import KeyRing
-from tierkeeper.kernel.errors import Faults, NotNow, TierkeeperError, each
+from tierkeeper.kernel.errors import Faults, NotNow, TierkeeperError, UsageError, each
 from tierkeeper.kernel.policy import TablePolicy, Tier
 from tierkeeper.kernel.results import (
     ArchiveRunResult,
+    EraseResult,
     MovePlan,
     MoveResult,
     RebuildResult,
     RestoreResult,
     SegmentDetail,
     SegmentResult,
+    ThawResult,
     VerifyResult,
     told,
 )
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.units import Age
 from tierkeeper.mover import markers
+from tierkeeper.mover.thawing import Thawed
 from tierkeeper.postgres.link import Link, translated
 from tierkeeper.security.audit import LoggedAudit
 from tierkeeper.tiers import profile, usage
@@ -151,6 +156,93 @@ class ArchiveKeeper(MovingKeeper):
             if note is not None:
                 note(rows=result.rows)
         return result
+
+    def archive_thaw(
+        self,
+        table: TableName,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        segment: str | None = None,
+        hold: Age,
+        dry_run: bool = False,
+    ) -> ThawResult:
+        """Archive -> Main: the segments with ages in [since, until), or one, whole, with those that foreign keys tie them to.
+
+        A run by policy leaves their rows in Main for as long as `hold`.
+        """
+        began = self._clock.monotonic()
+        if table not in {p.name for p in self._policies}:
+            raise UsageError(str(table), "no [[tables]] entry names this table", "Add one, or restore into a new table instead")
+        bundles = self.archive.chosen(table, since=since, until=until, segment=segment)
+        chosen = [one for bundle in bundles for one in bundle]
+        held_until = hold.after(self._clock.now(self.archive.now))
+        tables = sorted({one.table for one in chosen})
+        done = Thawed([one.id for one in chosen], sum(one.rows for one in chosen))
+        if not dry_run:
+            policies = tuple(p for p in self._policies if p.name in tables)
+            ages = {p.name: p.age or "" for p in policies}
+            if lost := next((t for t in tables if t not in ages), None):
+                raise UsageError(str(lost), "no [[tables]] entry names this table, and rows of it are tied to these", "Add one")
+            self._set_up(policies, frozenset(("main", "archive")), apply=True, needed=tables)
+            detail = {"segments": [str(one.id) for one in chosen], "held_until": held_until}
+            with self._audit.action("thaw", str(table), detail) as note:
+                self.archive.vault.rest(chosen, self._bounds.longest_reader_seconds)
+                done = self.thawing.run(table, bundles, ages, held_until)
+                note(segments=[str(s) for s in done.segments], rows=done.rows, stopped_because=done.stopped_because)
+        least, greatest = [one.min_age for one in chosen if one.min_age], [one.max_age for one in chosen if one.max_age]
+        return ThawResult(
+            table=str(table),
+            segments=[str(s) for s in done.segments],
+            tables=[str(t) for t in tables],
+            rows=done.rows,
+            bytes=sum(one.bytes for one in chosen),
+            min_age=min(least, default=None),
+            max_age=max(greatest, default=None),
+            held_until=held_until,
+            recovered=done.recovered,
+            seconds=round(self._clock.monotonic() - began, 3),
+            stopped_because=done.stopped_because,
+            applied=not dry_run,
+        )
+
+    def archive_erase(self, table: TableName, *, where: str, dry_run: bool = False) -> EraseResult:
+        """Removes the rows of `table` for which `where` holds from Core, Main and the archive, for good.
+
+        Segments that hold such rows are replaced, and their keys destroyed at once. The audit keeps the condition's hash alone:
+        the condition may say what is to be forgotten.
+        """
+        began = self._clock.monotonic()
+        if next((p for p in self._policies if p.name == table and p.mode == "move"), None) is None:
+            raise UsageError(
+                str(table), "no [[tables]] entry moves this table", "Where it lies in Core alone, delete the rows there"
+            )
+        self._eraser.check(table, where)
+        destroyed, refused = 0, None
+        if dry_run:
+            done = self._eraser.run(table, where, dry_run=True)
+        else:
+            detail = {"where_sha256": hashlib.sha256(where.encode()).hexdigest()}
+            with self._audit.action("erase", str(table), detail) as note:
+                try:
+                    done = self._eraser.run(table, where, dry_run=False)
+                finally:  # what was rewritten before an error is unreadable, too
+                    destroyed, refused = self.archive.replacer.destroy_keys(table)
+                replaced = {str(old): str(new) for old, new in done.replaced.items()}
+                note(rows=done.rows, segments=replaced, keys_destroyed=destroyed, stopped_because=done.stopped_because)
+            held = self.archive.sweep(self._bounds.longest_reader_seconds)
+            refused = refused or held
+        return EraseResult(
+            table=str(table),
+            rows={str(tier): rows for tier, rows in done.rows.items()},
+            segments={str(old): str(new) if new is not None else None for old, new in done.replaced.items()},
+            keys_destroyed=destroyed,
+            files_left=0 if dry_run else self.archive.waiting_files(),
+            seconds=round(self._clock.monotonic() - began, 3),
+            stopped_because=done.stopped_because,
+            notes=[f"not all could be deleted in the store: {refused}"] if refused else [],
+            applied=not dry_run,
+        )
 
     def _archived(self, table: TableName | None, before: datetime | None) -> list[TableName]:
         """The tables to archive: the one that is named, else those of the policy that have reached Main and lead others."""

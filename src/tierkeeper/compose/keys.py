@@ -51,29 +51,37 @@ class VaultKeeper(ArchiveKeeper):
         key_id = kit.recovery(text, "kit").key_id
         return KitResult(key_id=key_id, file=None if to is None else str(to), kit=text if to is None else None)
 
-    def keys_rotate(self) -> RotateResult:
+    def keys_rotate(self, *, reencrypt: bool = False) -> RotateResult:
         """Replaces the operational key and wraps every segment's data key to it; an earlier rotation is gone on with first.
 
+        `reencrypt`, where the old key has leaked, writes every segment anew under a data key of its own instead.
         Raises UsageError where the key does not come from `archive.key`.
         """
         ring = KeyRing.open(self._config_dir, self._environment)
-        with self._audit.action("rotate keys", "tiers.archive", {"recipient": ring.recipient_id}) as note:
+        with self._audit.action("rotate keys", "tiers.archive", {"recipient": ring.recipient_id, "reencrypt": reencrypt}) as note:
             goes_on = not self.archive.rotation(ring).is_complete()
             if not goes_on:
                 ring = ring.rotated(self._config_dir)
                 reach(Point.KEY_ROTATED)
-            found = self.archive.rotation(ring).run(self._stop, self._bounds.longest_reader_seconds)
-            note(recipient=ring.recipient_id, segments=found.segments, waiting=found.waiting, left=found.left)
+            found = self.archive.rotation(ring).run(self._stop, self._bounds.longest_reader_seconds, reencrypt=reencrypt)
+            note(
+                recipient=ring.recipient_id,
+                segments=found.segments,
+                rewritten=found.rewritten,
+                waiting=found.waiting,
+                left=found.left,
+            )
         notes = ["an earlier rotation was gone on with; there is no other new key"] if goes_on else [_EVERYWHERE]
         if found.refused is not None:
-            notes.append(f"the old wrapped keys stay in the store, and open with the old key: {found.refused}")
+            notes.append(f"old keys or files stay in the store, and open with the old key: {found.refused}")
         elif found.left:
-            notes.append("the old wrapped keys are still in the store, for readers that are under way: run it again")
+            notes.append("old keys or files are still in the store, for readers that are under way: run it again")
         return RotateResult(
             key_id=ring.key_id,
             recipient=ring.recipient_id,
             new_key=not goes_on,
             segments=found.segments,
+            rewritten=found.rewritten,
             waiting=found.waiting,
             left=found.left,
             notes=notes,

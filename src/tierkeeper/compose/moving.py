@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,13 +11,15 @@ from tierkeeper.compose.wiring import Wiring
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError, each
 from tierkeeper.kernel.policy import TablePolicy, Tier
-from tierkeeper.kernel.ports import Audit, Destination
+from tierkeeper.kernel.ports import Audit, Destination, Held
 from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult, told
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
 from tierkeeper.mover import markers
+from tierkeeper.mover.erasing import Eraser
 from tierkeeper.mover.request import Request
 from tierkeeper.mover.service import MoveService
+from tierkeeper.mover.thawing import Thaw
 from tierkeeper.quotas.room import Room
 from tierkeeper.setup import runner
 
@@ -87,6 +90,22 @@ class MovingKeeper(Wiring):
             prepare=self._prepare,
             archive=self._archive_destination,
             room=Room(self._tiers["core"], self._settings.quotas.start_at),
+            thaws=_Thaws(self),
+        )
+
+    @cached_property
+    def _eraser(self) -> Eraser:
+        return Eraser(self.links, lambda: self.archive.vault, self._bounds.longest_reader_seconds, self._stop)
+
+    @cached_property
+    def thawing(self) -> Thaw:
+        return Thaw(
+            self.links["main"],
+            self.links["archive"],
+            lambda: self.archive.vault,
+            longest_reader_seconds=self._bounds.longest_reader_seconds,
+            clock=self._clock,
+            stop=self._stop,
         )
 
     def _archive_destination(self) -> AbstractContextManager[Destination]:
@@ -134,6 +153,19 @@ class MovingKeeper(Wiring):
             remedy = "Put archive.key back, or the text of the recovery key into TIERKEEPER_KEY to read the archive"
             raise UsageError("archive key", cause, remedy)
         return KeyRing.create(self._config_dir, self._environment)[1]
+
+
+@dataclass(frozen=True)
+class _Thaws:
+    """Implements `kernel.ports.Thaws`; it reaches the archive only when asked."""
+
+    keeper: MovingKeeper
+
+    def held(self, table: TableName) -> Sequence[Held]:
+        return self.keeper.archive.vault.held(table)
+
+    def settle(self, tables: Sequence[TableName]) -> int:
+        return self.keeper.thawing.settle(tables)
 
 
 def _refuse_waiting(waiting: Mapping[TableName, TierkeeperError], needed: Collection[TableName], tables: int) -> None:

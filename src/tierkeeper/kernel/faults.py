@@ -39,6 +39,11 @@ class Point(StrEnum):
     REMOVAL_PUT = "removal-put"  # the signed removal of a segment is in the store, and the catalog counts it still
     SEGMENT_REMOVED = "segment-removed"  # the catalog counts it no more, and its objects are there
     OUTLIVED_DELETED = "outlived-deleted"  # an object that nothing points to is gone, and the catalog does not know
+    THAW_SAID = "thaw-said"  # the store has a word of where a segment's rows went, and the catalog does not know
+    REPLACE_BEFORE_COMMIT = "replace-before-commit"  # a segment stands in another's place, not committed
+    REPLACED = "replaced"  # it counts instead of the other, and the store does not know
+    REPLACEMENT_SAID = "replacement-said"  # the store knows, and the catalog does not know that it does
+    KEY_DESTROYED = "key-destroyed"  # the key of an erased segment is gone, and the catalog does not know
     KEY_ROTATED = "key-rotated"  # the key file is another one, no data key is wrapped to it
     KEY_REWRAPPED = "key-rewrapped"  # a data key is wrapped anew in the store, and the catalog does not say so
     KEY_REPLACED = "key-replaced"  # the catalog points to the new wrapping

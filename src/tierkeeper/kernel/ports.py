@@ -237,3 +237,76 @@ class SegmentScan(Protocol):
     def open(self, segment_id: str) -> AbstractContextManager[SegmentContent]:
         """The segment for reading. Raises Failed for one that is missing or damaged."""
         ...
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A segment that may come back to Main, as the catalog has it. `sha256` and `bytes` are of its encrypted file.
+
+    Ages as `ScanSegment` has them.
+    """
+
+    id: UUID
+    table: TableName
+    age: str
+    rows: int
+    bytes: int
+    sha256: str
+    min_age: datetime | None
+    max_age: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rows that came back from the archive and stay for a while: ages from `min_age` to `max_age`, both included; None: any."""
+
+    min_age: datetime | None
+    max_age: datetime | None
+    until: datetime
+
+
+class Vault(Protocol):
+    """The archive, as a source that gives whole segments."""
+
+    def stage(self, cursor: Any, segment: Frozen, name: TableName) -> TableShape:
+        """Makes the table `name` with the segment's rows, authenticated to the last byte, read back and found equal.
+
+        In the transaction that `cursor` (psycopg) is in. The shape is the table's when the segment was written.
+        """
+        ...
+
+    def leave(self, catalog_cursor: Any, pairs: Sequence[tuple[UUID, UUID]], held_until: datetime) -> bool:
+        """The segments of `pairs` count no more, each for its batch, which has its rows from here on.
+
+        In the transaction that `catalog_cursor` is in. False, and nothing that counts was changed, where one had changed before.
+        """
+        ...
+
+    def say_left(self) -> None:
+        """Puts a signed word of it into the store for each segment that has left."""
+        ...
+
+    def rest(self, segments: Sequence[Frozen], longest_reader_seconds: float) -> None:
+        """Waits until no reader can mistake those that came a moment ago. Raises NotNow for one in flight."""
+        ...
+
+    def erasable(self, table: TableName) -> Sequence[Frozen]:
+        """The table's segments that count. Raises NotNow where one is on its way."""
+        ...
+
+    def rewrite(self, segment: Frozen, goes: bytes) -> UUID:
+        """Puts a segment in its place that lacks the rows whose byte in `goes`, one a row in their order, is 1; its id."""
+        ...
+
+
+class Thaws(Protocol):
+    """What came back from the archive, as the mover needs it before rows go there again."""
+
+    def held(self, table: TableName) -> Sequence[Held]:
+        """Which rows of `table` are to stay at Main."""
+        ...
+
+    def settle(self, tables: Sequence[TableName]) -> int:
+        """Settles what interrupted runs left of `tables`, which would rest for ever; how many batches."""
+        ...

@@ -92,12 +92,19 @@ class Age:
 
     def before(self, instant: datetime) -> datetime:
         """The instant this age before `instant`; the day of the month is clipped to the month's last."""
-        if self.months:
-            month = instant.year * 12 + instant.month - 1 - self.months
-            year, month = divmod(month, 12)
-            last = calendar.monthrange(year, month + 1)[1]
-            instant = instant.replace(year=year, month=month + 1, day=min(instant.day, last))
-        return instant - self.span
+        return _shifted(instant, -self.months) - self.span
+
+    def after(self, instant: datetime) -> datetime:
+        """The instant this age after `instant`, clipped likewise."""
+        return _shifted(instant, self.months) + self.span
+
+
+def _shifted(instant: datetime, months: int) -> datetime:
+    if not months:
+        return instant
+    year, month = divmod(instant.year * 12 + instant.month - 1 + months, 12)
+    last = calendar.monthrange(year, month + 1)[1]
+    return instant.replace(year=year, month=month + 1, day=min(instant.day, last))
 
 
 def parse_instant(text: str, place: str) -> datetime:

@@ -8,6 +8,7 @@ import psycopg
 
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.policy import TablePolicy, Tier
+from tierkeeper.kernel.ports import Held
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover.model import Selection
 from tierkeeper.mover.references import Explorer
@@ -27,6 +28,7 @@ def explorer(
     hop: tuple[Tier, Tier],
     *,
     now: Callable[[], datetime],
+    held: Callable[[TableName], tuple[Held, ...]],
     destination: Connection | None,
 ) -> Explorer | None:
     """What finds the rows that must go along with those of `selection`; None where no foreign key asks for any.
@@ -50,7 +52,7 @@ def explorer(
                 continue
             leaves = policy.core if hop[0] == "core" else policy.main
             cutoff = leaves.before(instant) if leaves is not None else _NEVER
-            selections[policy.name] = Selection(shape, age_of(policy, shape), cutoff)
+            selections[policy.name] = Selection(shape, age_of(policy, shape), cutoff, held=held(policy.name))
     _refuse_trees(table, found, [s.shape for s in selections.values()], hop[0])
     return Explorer(found, selections, table)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.tables import TableName, TableShape
+from tierkeeper.mover.request import Request
+from tierkeeper.postgres import shapes
 from tierkeeper.postgres.keeping import named, of_each
 from tierkeeper.postgres.link import Connection, transaction
 from tierkeeper.postgres.statements import load
@@ -84,6 +86,16 @@ def _faults(seen: Surroundings, table: TableName, tier: str, *, arrives: bool) -
     if arrives and seen.effect is not None and tier != "core":  # there rows go up with all that hangs on them, or not at all
         cause = f"the foreign key {seen.effect} deletes or changes rows there when a copy is taken back"
         yield UsageError(place, cause, "Drop it there, or make it one with ON DELETE NO ACTION")
+
+
+def around(source: Connection, destination: Connection | None, request: Request, table: TableName) -> list[str]:
+    """What else happens to `table` at either end of the hop; the archive has no such end."""
+    shape = shapes.read(source, table, tier=request.source)
+    notes = delete_notes(shape, shapes.publications_and_slots(source, table))
+    leaves = look(source, table)
+    notes += departure_notes(leaves, request.source) if leaves else []
+    arrives = look(destination, table) if destination is not None else None
+    return notes + (arrival_notes(arrives, request.destination) if arrives else [])
 
 
 def arrival_notes(seen: Surroundings, tier: str) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from psycopg import sql
 from xxhash import xxh3_64_hexdigest
 
-from tierkeeper.kernel.ports import Extent
+from tierkeeper.kernel.ports import Extent, Held
 from tierkeeper.kernel.tables import Column, TableName, TableShape
 
 Bound = tuple[str, ...]
@@ -71,7 +71,7 @@ class Selection:
 
     `upto` is the last (age, key…) that a limited run may take, so that it takes the oldest rows. `apart` are partitions and
     inheriting tables that move by themselves. An empty `age` is a table's whose rows follow others: each may leave with them. So
-    may with `any_age` each of a table that has one.
+    may with `any_age` each of a table that has one. What is `held` stays.
     """
 
     shape: TableShape
@@ -81,6 +81,7 @@ class Selection:
     upto: Bound | None = None
     apart: frozenset[TableName] = frozenset()
     any_age: bool = False
+    held: tuple[Held, ...] = ()
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -92,7 +93,17 @@ class Selection:
         """SQL that holds for rows older than the cutoff, infinitely old ones too; for all where none has an age."""
         if not self.age or self.any_age:
             return sql.SQL("{}").format(sql.SQL("true"))
-        return sql.SQL("{} < {}").format(sql.Identifier(self.age), self._instant())
+        return sql.SQL("{} < {}").format(sql.Identifier(self.age), self._instant(self.cutoff))
+
+    @property
+    def stays(self) -> sql.Composed:
+        """SQL that holds for rows that are held, whatever their age."""
+        age, held = sql.Identifier(self.age), list[sql.Composable]()
+        for one in self.held:
+            if one.min_age is None or one.max_age is None:
+                return sql.SQL("{}").format(sql.SQL("true"))
+            held.append(sql.SQL("{} BETWEEN {} AND {}").format(age, self._instant(one.min_age), self._instant(one.max_age)))
+        return sql.SQL("({})").format(sql.SQL(" OR ").join(held or [sql.SQL("false")]))
 
     @property
     def condition(self) -> sql.Composed:
@@ -106,6 +117,8 @@ class Selection:
             parts.insert(0, sql.SQL("isfinite({})").format(sql.Identifier(self.age)))
         if self.where is not None:
             parts.append(sql.SQL("({})").format(self.condition))
+        if self.held:
+            parts.append(sql.SQL("NOT {}").format(self.stays))
         if after is not None:
             parts.append(self._compare(">", after))
         if self.upto is not None:
@@ -153,11 +166,11 @@ class Selection:
         found = [self.shape.column(c) for c in columns]
         return [typed(v, c) for v, c in zip(values, found, strict=True) if c is not None]
 
-    def _instant(self) -> sql.Composable:
+    def _instant(self, instant: datetime) -> sql.Composable:
         column = self.shape.column(self.age)
         if column is not None and column.base == "timestamptz":
-            return sql.SQL("{}::timestamptz").format(sql.Literal(self.cutoff.isoformat()))
-        return sql.SQL("{}::timestamp").format(sql.Literal(self.cutoff.astimezone(UTC).replace(tzinfo=None).isoformat()))
+            return sql.SQL("{}::timestamptz").format(sql.Literal(instant.isoformat()))
+        return sql.SQL("{}::timestamp").format(sql.Literal(instant.astimezone(UTC).replace(tzinfo=None).isoformat()))
 
 
 def is_ours(predicate: str) -> bool:

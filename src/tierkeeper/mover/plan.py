@@ -82,7 +82,7 @@ def check_hop(source: Tier, destination: Tier) -> None:
     if (source, destination) not in (("core", "main"), ("main", "archive"), ("main", "core")):
         remedy = "Move one tier: --from core --to main, --from main --to archive, or back up with --from main --to core"
         if source == "archive":
-            remedy = "Bring rows back with: tierkeeper archive restore"
+            remedy = "Bring rows back with: tierkeeper archive thaw"
         raise UsageError(f"--from {source} --to {destination}", "rows do not move this way", remedy)
 
 

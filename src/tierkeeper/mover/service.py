@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import InFlight, UsageError
 from tierkeeper.kernel.policy import TablePolicy, Tier
-from tierkeeper.kernel.ports import Audit, Destination, Progress, Room, Stop, Throttle
+from tierkeeper.kernel.ports import Audit, Destination, Held, Progress, Room, Stop, Thaws, Throttle
 from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover import budget, family, fitness, mirror, plan, recovery, returning
@@ -71,6 +71,7 @@ class MoveService:
         prepare: Prepare,
         archive: OpenDestination,
         room: Room,
+        thaws: Thaws,
     ) -> None:
         self._tiers = tiers
         self._links = {name: tier.link for name, tier in tiers.items()}
@@ -84,6 +85,7 @@ class MoveService:
         self._prepare = prepare
         self._archive = archive
         self._room = room
+        self._thaws = thaws
 
     def plan(self, request: Request, *, explain: bool = False) -> MovePlan:
         """What `move` would do now; `explain` says which rows it would leave, and why. Changes nothing."""
@@ -94,12 +96,13 @@ class MoveService:
         policy = self._policy(request)
         with self._looked(request, policy) as (ends, source, selection, explorer, weighed, missing):
             tables = family.tables_of(request.table, explorer)
-            notes = [note for table in tables for note in self._around(request, ends, table)]
+            notes = [note for table in tables for note in fitness.around(ends.source, ends.destination, request, table)]
             rows, surveyed = weighed.rows, None
             if explorer is not None:
                 surveyed = self._survey(request, source, explorer, weighed)
                 rows = len(surveyed.rows)
                 notes += [f"rows of {', '.join(map(str, tables))} go together where foreign keys join them", *surveyed.notes]
+            notes += [f"rows of {h.min_age} to {h.max_age} were thawed, and stay until {h.until}" for h in selection.held]
             if request.upward:
                 notes += returning.notes(self._room, policy, returning.arrivals(request, source, selection, surveyed))
             steps, stays = missing().steps, None
@@ -239,6 +242,8 @@ class MoveService:
         longest = self._bounds.longest_reader_seconds
         pace, tables = self._pace(request, explorer), family.tables_of(request.table, explorer)
         throttle = Pacer(ends.looking, weighed, pace, clock=self._clock, stop=self._stop)
+        if request.source == "main":
+            self._thaws.settle(tables)
         if ends.destination is None:
             came = PostgresDestination(source.conn, "main", "core", longest)
             lease = Lease(source.conn, f"{min(tables)} main -> archive")
@@ -286,22 +291,18 @@ class MoveService:
     def _explorer(self, request: Request, source: Source, selection: Selection, ends: Ends) -> Explorer | None:
         hop = (request.source, request.destination)
         now = lambda: self._clock.now(source.now)  # noqa: E731 - asked only where something depends on it
-        return family.explorer(source, selection, self._policies, hop, now=now, destination=ends.destination)
+        return family.explorer(
+            source, selection, self._policies, hop, now=now, held=partial(self._held, request), destination=ends.destination
+        )
+
+    def _held(self, request: Request, table: TableName) -> tuple[Held, ...]:
+        """What a run by policy leaves where it is; whoever names a time means that."""
+        by_policy = request.destination == "archive" and request.before is None and request.older_than is None
+        return tuple(self._thaws.held(table)) if by_policy else ()
 
     def _of(self, tables: Sequence[TableName]) -> list[TablePolicy]:
         """The policies of `tables`, in the configuration's order."""
         return [self._policies[at] for at in sorted(self._places[t] for t in tables)]
-
-    def _around(self, request: Request, ends: Ends, table: TableName) -> list[str]:
-        """What else happens to `table` at either end of the hop."""
-        shape = shapes.read(ends.source, table, tier=request.source)
-        notes = fitness.delete_notes(shape, shapes.publications_and_slots(ends.source, table))
-        leaves = fitness.look(ends.source, table)
-        notes += fitness.departure_notes(leaves, request.source) if leaves else []
-        if ends.destination is not None:
-            arrives = fitness.look(ends.destination, table)
-            notes += fitness.arrival_notes(arrives, request.destination) if arrives else []
-        return notes
 
     def _survey(self, request: Request, source: Source, explorer: Explorer, weighed: Weighed) -> Survey:
         limit = request.limit if request.upward else None
@@ -383,7 +384,7 @@ class MoveService:
                 f'Write {request.source} = "30 days", or give --older-than or --before',
             )
         apart = frozenset(p.name for p in self._policies) - {shape.name} if shape.is_tree else frozenset[TableName]()
-        selection = Selection(shape, age, cutoff, request.where, apart=apart)
+        selection = Selection(shape, age, cutoff, request.where, apart=apart, held=self._held(request, shape.name))
         if request.where is not None:
             family.try_condition(source, selection)
         return selection

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 
 from psycopg import sql
 
@@ -81,6 +82,18 @@ def read(conn: Connection) -> tuple[Reference, ...]:
             )
             for name, cs, ct, columns, ps, pt, theirs, equal, action, late, partitioned in cur.last(_SQL["references"])
         )
+
+
+def parents_first(tables: Collection[TableName], references: Sequence[Reference]) -> list[TableName]:
+    """`tables` in an order in which foreign keys that cannot be deferred find what they refer to; in a circle there is none."""
+    waits: dict[TableName, set[TableName]] = {t: set() for t in sorted(tables)}
+    for one in references:
+        if one.child in waits and one.parent in waits and one.child != one.parent and not one.deferrable:
+            waits[one.child].add(one.parent)
+    try:
+        return list(TopologicalSorter(waits).static_order())
+    except CycleError:
+        return sorted(tables)
 
 
 def joined(table: TableName, references: Sequence[Reference], tables: Collection[TableName]) -> frozenset[TableName]:

@@ -128,6 +128,16 @@ def test_each_rotation_has_the_keys_before_it_and_the_file_stays_private(filled:
     assert filled.keeper.archive_verify().ok
 
 
+def test_what_else_waits_for_its_readers_is_no_rotation(filled: House) -> None:
+    """A segment's file that outlives its readers must not keep a leaked key in use."""
+    filled.keeper.archive_erase(EVENTS, where="id % 2 = 0")
+    assert len(filled.keeper.archive.segments(EVENTS)) == 2
+    old = ring(filled).recipient_id
+    result = filled.keeper.keys_rotate(reencrypt=True)
+    assert (result.new_key, result.rewritten) == (True, 2)
+    assert ring(filled).recipient_id != old
+
+
 def test_a_key_from_elsewhere_is_not_rotated(filled: House) -> None:
     text = (filled.tiers.home / KEYS / "archive.key").read_text()
     environment = {**filled.tiers.environment, "TIERKEEPER_KEY": text}
@@ -162,3 +172,28 @@ def test_a_run_beside_a_rotation_loses_nothing(filled: House) -> None:
         pass
     assert filled.keeper.archive_verify().ok
     assert {row["id"] for row in filled.keeper.query("SELECT id FROM public.events").to_pylist()} == filled.everything
+
+
+@pytest.mark.parametrize("die_at", [None, Point.REPLACED, pytest.param(Point.REPLACEMENT_SAID, marks=pytest.mark.long)])
+def test_a_leaked_key_opens_nothing_of_the_files_that_were_written_anew(filled: House, die_at: Point | None) -> None:
+    settle = "UPDATE tierkeeper.ledger SET state = 'forgotten' WHERE state = 'done'"
+    with closing(filled.tiers.catalog.connect("test")) as conn:
+        conn.execute(settle)
+    leaked, before = ring(filled), {kind: objects(filled, kind) for kind in ("segment", "key")}
+    if die_at is not None:
+        ended = processes.command(["keys", "rotate", "--reencrypt", "--json"], filled.tiers.environment, die_at=die_at)
+        assert ended.returncode < 0
+        assert {row["id"] for row in filled.keeper.query("SELECT id FROM public.events").to_pylist()} == filled.everything
+    result = filled.keeper.keys_rotate(reencrypt=True)
+    assert (result.ok, result.segments, result.rewritten, result.left) == (True, 0, 2 if die_at is None else 1, 0)
+    for kind, old in before.items():
+        assert not objects(filled, kind).keys() & old.keys()
+    for sealed in objects(filled, "key").values():
+        assert ring(filled).alone().unseal("key", sealed, "test")["number"] == 1, "it was never wrapped to another key"
+        with pytest.raises(Exception, match="cannot be decrypted"):
+            leaked.unseal("key", sealed, "test")
+    assert filled.keeper.archive_verify().ok
+    filled.nothing_is_lost_or_doubled()
+    filled.lose_the_catalog()
+    assert filled.keeper.archive_rebuild().ok
+    filled.nothing_is_lost_or_doubled()

@@ -21,6 +21,7 @@ from tierkeeper.kernel.errors import NotNow, UsageError
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.results import MoveResult
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.units import Age
 from tierkeeper.mover import bundle
 from tierkeeper.postgres.link import Connection
 
@@ -300,3 +301,19 @@ def test_a_bundle_for_the_archive_is_bounded_by_bytes(tiers: Tiers, monkeypatch:
         assert h.move().rows == sum(before)
         assert h.at_main() == [0, 0, 0, 0] and h.counts() == before
         assert len(bundles) >= 3 and max(bundles) < 60
+
+
+@pytest.mark.parametrize("asked", ["orders", "payments"])
+def test_what_went_together_is_thawed_together(tiers: Tiers, asked: str) -> None:
+    with house(tiers, timeout="1 second", batch_rows=200) as h:
+        before = h.told()
+        assert h.move().rows == sum(ALL)
+        sleep(1.1)
+        if asked == "payments":  # and with the references checked at Main as well
+            h.main.execute("ALTER TABLE items ADD FOREIGN KEY (orders) REFERENCES orders")
+            h.main.execute("ALTER TABLE payments ADD FOREIGN KEY (one) REFERENCES orders")
+        thawed = h.keeper.archive_thaw(TableName("public", asked), until=BEFORE, hold=Age.parse("1 day", "test"))
+        assert (thawed.rows, thawed.tables) == (sum(ALL), [f"public.{t}" for t in sorted(TABLES)])
+        assert h.at_main() == ALL
+        assert h.told() == before
+        assert h.keeper.archive_list() == []

@@ -4,6 +4,7 @@ The oracle asks the servers themselves: each value's own text and, where it mean
 """
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hop import Hop, open_hop
 from support import Tiers
 from tierkeeper.kernel.errors import Exit, Faults, UsageError
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.units import Age
 from tierkeeper.postgres.link import Connection
 
 BATTERY = Path(__file__).parents[1].joinpath("every_type.sql").read_text(encoding="utf-8")
@@ -57,6 +59,10 @@ def _battery(hop: Hop) -> None:
     assert bits(hop.main, "public.back") == before
     hop.main.execute("UPDATE public.back SET f8 = 0 WHERE f8 = '-0'")
     assert bits(hop.main, "public.back") != before
+
+    time.sleep(1.1)  # and in the archive
+    assert hop.keeper.archive_thaw(TABLE, until=datetime.max.replace(tzinfo=UTC), hold=Age.parse("1 day", "test")).rows == 4
+    assert bits(hop.main, name) == before
 
 
 def test_a_table_of_plain_types_keeps_even_a_nan_s_own_bits(hop: Hop) -> None:

@@ -70,11 +70,10 @@ def test_what_is_written_is_read_and_says_what_it_is() -> None:
     data, result = written(2500)
     assert check(data, result).contents == contents()
     assert read(data) == pa.Table.from_batches(batches(2500))
-    assert (result.rows, result.first_key, result.last_key) == (2500, ("0",), ("2499",))
-    assert [(c.name, c.nulls, c.least, c.greatest) for c in result.columns][:2] == [
-        ("at", 0, "2013-01-01T00:00:00", "2013-01-02T17:39:00"),
-        ("id", 0, "0", "2499"),
-    ]
+    assert (result.rows, result.summary.first_key, result.summary.last_key) == (2500, ["0"], ["2499"])
+    assert result.summary.ranges["at"] == ("2013-01-01T00:00:00", "2013-01-02T17:39:00")
+    assert result.summary.ranges["id"] == ("0", "2499")
+    assert [(c.name, c.nulls) for c in result.columns][:2] == [("at", 0), ("id", 0)]
     assert result.columns[2].nulls == 358
     assert data[:4] == data[-4:] == b"PARE"
     assert b"2013" not in data
@@ -157,7 +156,7 @@ def test_row_groups_end_at_rows_or_bytes(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_an_empty_segment_is_a_segment() -> None:
     data, result = written(0)
-    assert (result.rows, result.first_key) == (0, ())
+    assert (result.rows, result.summary.first_key, result.summary.ranges) == (0, [], {})
     assert check(data, result).parquet.num_row_groups == 0
 
 

@@ -130,12 +130,20 @@ WHERE state = ANY (%(states)s)
   AND (%(segment)s::uuid IS NULL OR id = %(segment)s)
 ORDER BY position
 
+-- name: listed
+-- Those with no least age hold ages before the year 1, or nothing: they come first.
+SELECT id::text, schema_name, table_name, rows, bytes, min_age, max_age, state, verified_at
+FROM tierkeeper.segment
+WHERE state IN ('copied', 'sealed', 'unsure')
+  AND (%(table)s::text IS NULL OR (schema_name = %(schema)s AND table_name = %(table)s))
+ORDER BY schema_name, table_name, min_age NULLS FIRST, position
+
 -- name: uncommitted
 SELECT id, batch, source, schema_name, table_name, age, state, position, previous, manifest, key_object, sha256, bytes, rows,
        min_age, max_age, key_id, schema_hash, created_at, commit_object, removal_object,
        verified_at
 FROM tierkeeper.segment
-WHERE state = 'sealed' AND commit_object IS NULL
+WHERE state = 'sealed' AND commit_object IS NULL AND id NOT IN (SELECT by FROM tierkeeper.replaced)
 ORDER BY position
 
 -- name: scan_segments
@@ -195,6 +203,11 @@ INSERT INTO tierkeeper.outlived (object) SELECT unnest(%(objects)s::text[]) ON C
 -- name: outlived
 SELECT object, since < clock_timestamp() - make_interval(secs => %(seconds)s) FROM tierkeeper.outlived ORDER BY object
 
+-- name: old_wrappings
+-- Keys that a rotation has replaced, of segments that count still.
+SELECT count(*) FROM tierkeeper.outlived
+WHERE object LIKE 'key/%%' AND object NOT IN (SELECT key_object FROM tierkeeper.segment WHERE state IN ('removed', 'undone'))
+
 -- name: gone
 DELETE FROM tierkeeper.outlived WHERE object = %(object)s
 
@@ -214,4 +227,13 @@ ORDER BY s.position
 
 -- name: segment_removed
 UPDATE tierkeeper.segment SET state = 'removed', removal_object = %(removal_object)s WHERE id = %(segment)s AND state = 'sealed'
+RETURNING sha256, key_object
+
+-- name: segment_left
+UPDATE tierkeeper.segment SET state = 'removed'
+WHERE id = %(segment)s AND state = 'sealed' AND commit_object IS NOT NULL
+  AND batch IN (SELECT batch FROM tierkeeper.ledger WHERE state = 'forgotten')
+
+-- name: left_said
+UPDATE tierkeeper.segment SET removal_object = %(said)s WHERE id = %(segment)s AND state = 'removed' AND removal_object IS NULL
 RETURNING sha256, key_object

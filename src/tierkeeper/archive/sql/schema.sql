@@ -60,3 +60,17 @@ CREATE TABLE IF NOT EXISTS tierkeeper.outlived (
     object text        PRIMARY KEY,
     since  timestamptz NOT NULL DEFAULT clock_timestamp()
 )
+
+-- name: thaw
+CREATE TABLE IF NOT EXISTS tierkeeper.thaw (
+    segment    uuid        PRIMARY KEY,
+    batch      uuid        NOT NULL UNIQUE,
+    held_until timestamptz NOT NULL
+)
+
+-- name: replaced
+CREATE TABLE IF NOT EXISTS tierkeeper.replaced (
+    segment uuid   PRIMARY KEY,
+    by      uuid   NOT NULL UNIQUE,
+    erased  bigint NOT NULL
+)

@@ -6,6 +6,7 @@ Units are in the names (`_bytes`, `seconds`); instants are ISO 8601 in UTC.
 from tierkeeper.kernel.results.archive import (
     ArchiveRunResult,
     DrillResult,
+    EraseResult,
     KeysResult,
     KitResult,
     RebuildResult,
@@ -13,6 +14,7 @@ from tierkeeper.kernel.results.archive import (
     RotateResult,
     SegmentDetail,
     SegmentResult,
+    ThawResult,
     VerifyResult,
 )
 from tierkeeper.kernel.results.base import ErrorDocument, ErrorResult, Result, told
@@ -55,6 +57,7 @@ __all__ = [
     "DemoTier",
     "DrillResult",
     "DrillStatus",
+    "EraseResult",
     "ErrorDocument",
     "ErrorResult",
     "HealthItem",
@@ -86,6 +89,7 @@ __all__ = [
     "Stays",
     "StoreReport",
     "TableStatus",
+    "ThawResult",
     "TierStatus",
     "TokenResult",
     "VerifyResult",

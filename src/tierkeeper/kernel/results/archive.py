@@ -111,8 +111,9 @@ class RotateResult(Result):
     recipient: str = Field(description="id of the operational key in use")
     new_key: bool = Field(description="false where an earlier rotation was not complete, and was gone on with")
     segments: int = Field(description="whose data keys were wrapped anew")
+    rewritten: int = Field(description="that were written anew under a data key of their own: --reencrypt")
     waiting: int = Field(description="that still have to be: run it again")
-    left: int = Field(description="old wrapped keys that are still in the store, for readers that are under way")
+    left: int = Field(description="old wrapped keys and files that are still in the store, for readers that are under way")
     notes: list[str] = Field(default=[])
     ok: bool
 
@@ -125,3 +126,40 @@ class RestoreResult(Result):
     rows: int
     segments: int
     seconds: float
+
+
+class ThawResult(Result):
+    """`archive thaw`: whole segments went back to Main, where their rows count from here on."""
+
+    table: str
+    segments: list[str] = Field(description="ids; of a plan, those that would go")
+    tables: list[str] = Field(description="whose rows they hold: foreign keys may tie segments of several together")
+    rows: int
+    bytes: int = Field(description="of the encrypted files")
+    min_age: datetime | None
+    max_age: datetime | None
+    held_until: datetime = Field(description="until then a run by policy leaves these rows in Main")
+    recovered: int = Field(default=0, description="batches of an interrupted run, settled first")
+    seconds: float
+    stopped_because: str = Field(description="`complete`, or why segments are left")
+    applied: bool = Field(description="false: a plan, which changed nothing")
+
+
+class EraseResult(Result):
+    """`archive erase`: matching rows are gone from every tier."""
+
+    table: str
+    rows: dict[str, int] = Field(description="tier -> rows that matched there")
+    segments: dict[str, str | None] = Field(
+        description="segment that held such rows -> the one in its place without them, null in a plan"
+    )
+    keys_destroyed: int = Field(
+        default=0, description="data keys of segments of the table that count no more: no copy of these opens"
+    )
+    files_left: int = Field(
+        default=0, description="of old segments, still in the store: unreadable, deleted when no lock holds them"
+    )
+    seconds: float
+    stopped_because: str = Field(description="`complete`, or why segments are left")
+    notes: list[str] = Field(default=[])
+    applied: bool = Field(description="false: a plan, which changed nothing")

@@ -69,7 +69,8 @@ SELECT {table}::regclass::oid IN (SELECT oid FROM above)
 SELECT count(*) FILTER (WHERE {age} IS NULL),
        count(*) FILTER (WHERE NOT isfinite({age})),
        count(*) FILTER (WHERE isfinite({age}) AND NOT {old}),
-       count(*) FILTER (WHERE isfinite({age}) AND {old} AND ({condition}) IS NOT TRUE)
+       count(*) FILTER (WHERE isfinite({age}) AND {old} AND {held}),
+       count(*) FILTER (WHERE isfinite({age}) AND {old} AND NOT {held} AND ({condition}) IS NOT TRUE)
 FROM {table}
 
 -- name: resting_rows
