@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from hosted import PGBOUNCER, Hosted
-from support import EVENTS, Command, DatabaseFactory, Tiers, TiersFactory
+from support import EVENTS, Command, DatabaseFactory, Furnished, Tiers, TiersFactory
 from tierkeeper.cli.app import run
 from tierkeeper.demo import flights
 from tierkeeper.demo.runtime import workspace
@@ -59,6 +59,8 @@ def template(cluster: EmbeddedPostgres) -> Callable[[str], str]:
     made: dict[str, str] = {}
 
     def of(kind: str) -> str:
+        if kind.startswith("furnished_"):
+            return kind
         if kind not in made:
             name = f"template_{kind}"
             cluster.create_database(name)
@@ -96,24 +98,63 @@ def database_factory(cluster: EmbeddedPostgres, new_database: Callable[[str, str
     return make
 
 
+def _folders(parent: Path) -> tuple[Path, Path]:
+    store, home = parent / "store", parent / "home"
+    store.mkdir(mode=0o700)
+    home.mkdir(mode=0o700)
+    return store, home
+
+
+def _linked(cluster: EmbeddedPostgres, databases: Sequence[str], store: Path, home: Path) -> Tiers:
+    core, main, catalog = databases
+    return Tiers(cluster.link("core", core), cluster.link("main", main), cluster.link("archive", catalog), store, home)
+
+
+@pytest.fixture(scope="session")
+def furnished(
+    server_folder: Path, cluster: EmbeddedPostgres, template: Callable[[str], str]
+) -> Callable[[Callable[[Tiers], object], str, str], Furnished]:
+    """Tiers that a function was applied to, made when they are first asked for."""
+    made: dict[object, Furnished] = {}
+
+    def of(furnish: Callable[[Tiers], object], core: str, main: str) -> Furnished:
+        if furnish not in made:
+            own = server_folder / f"furnished-{len(made)}"
+            own.mkdir(mode=0o700)
+            names = [f"furnished_{len(made)}_{tier}" for tier in ("core", "main", "catalog")]
+            for name, kind in zip(names, (core, main, "empty"), strict=True):
+                cluster.create_database(name, template(kind))
+            furnish(_linked(cluster, names, *_folders(own)))
+            made[furnish] = Furnished(tuple(names), own)
+        return made[furnish]
+
+    return of
+
+
 @pytest.fixture
-def make_tiers(cluster: EmbeddedPostgres, new_database: Callable[[str, str], str]) -> Iterator[TiersFactory]:
-    """`make_tiers(core="flights")`: three databases, with a store's folder and a home of their own."""
+def make_tiers(
+    server_folder: Path,
+    cluster: EmbeddedPostgres,
+    new_database: Callable[[str, str], str],
+    furnished: Callable[[Callable[[Tiers], object], str, str], Furnished],
+) -> Iterator[TiersFactory]:
+    """`make_tiers(core="flights")`: three databases, with a store's folder and a home of their own.
+
+    Those lie beside the server, in memory where there is room: a store waits for its disk at each object.
+    """
     folders: list[Path] = []
 
-    def make(core: str = "empty", main: str = "empty") -> Tiers:
-        folder = Path(tempfile.mkdtemp(prefix="tierkeeper-tiers-"))
+    def make(core: str = "empty", main: str = "empty", furnish: Callable[[Tiers], object] | None = None) -> Tiers:
+        folder = Path(tempfile.mkdtemp(prefix="tiers-", dir=server_folder))
         folders.append(folder)
-        store, home = folder / "store", folder / "home"
-        store.mkdir(mode=0o700)
-        home.mkdir(mode=0o700)
-        return Tiers(
-            core=cluster.link("core", new_database("core", core)),
-            main=cluster.link("main", new_database("main", main)),
-            catalog=cluster.link("archive", new_database("catalog", "empty")),
-            store=store,
-            home=home,
-        )
+        if furnish is None:
+            kinds, parts = (core, main, "empty"), _folders(folder)
+        else:
+            like = furnished(furnish, core, main)
+            kinds, parts = like.databases, (folder / "store", folder / "home")
+            shutil.copytree(like.folder, folder, symlinks=True, dirs_exist_ok=True)
+        names = [new_database(tier, kind) for tier, kind in zip(("core", "main", "catalog"), kinds, strict=True)]
+        return _linked(cluster, names, *parts)
 
     yield make
     for folder in folders:

@@ -59,10 +59,21 @@ class DatabaseFactory(Protocol):
     def __call__(self, name_hint: str = "db", kind: str = "empty") -> str: ...
 
 
-class TiersFactory(Protocol):
-    """Makes three fresh databases; `core` and `main` name the kinds that they are copies of."""
+@dataclass(frozen=True)
+class Furnished:
+    """Tiers to copy: their databases (Core, Main, catalog), and a folder with their `store` and `home`."""
 
-    def __call__(self, core: str = "empty", main: str = "empty") -> Tiers: ...
+    databases: tuple[str, ...]
+    folder: Path
+
+
+class TiersFactory(Protocol):
+    """Makes three fresh databases; `core` and `main` name the kinds that they are copies of.
+
+    With `furnish`, a function of a module, they are as it left the first that were made so: it runs once.
+    """
+
+    def __call__(self, core: str = "empty", main: str = "empty", furnish: Callable[[Tiers], object] | None = None) -> Tiers: ...
 
 
 def tierkeeper_toml(

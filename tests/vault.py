@@ -28,16 +28,17 @@ def day(number: int) -> datetime:
     return datetime(2024, 1, number, tzinfo=UTC)
 
 
+def _config(tiers: Tiers) -> Path:
+    return tierkeeper_toml(tiers, POLICY, query_timeout="1 second")
+
+
 class House:
     """Two thousand events in Main, and a catalog that can be lost."""
 
     def __init__(self, tiers: Tiers, cluster: EmbeddedPostgres) -> None:
         self.tiers = tiers
         self._cluster = cluster
-        self.config = tierkeeper_toml(tiers, POLICY, query_timeout="1 second")
-        with closing(tiers.core.connect("app")) as core:
-            core.execute("TRUNCATE public.events")
-        self.keeper.setup(apply=True)
+        self.config = _config(tiers)
         self.everything = set(range(1, 2001))
 
     @property
@@ -97,3 +98,18 @@ class House:
         assert self.keeper.query("SELECT count(*) AS n, sum(id) AS s FROM public.events").to_pylist() == [
             {"n": 2000, "s": 2_001_000}
         ]
+
+
+def furnish(tiers: Tiers) -> None:
+    """Two thousand events in Main, nothing archived."""
+    with closing(tiers.core.connect("app")) as core:
+        core.execute("TRUNCATE public.events")
+    open_keeper(load(_config(tiers), {}, tiers.home), environment=tiers.environment).setup(apply=True)
+
+
+def furnish_segments(tiers: Tiers) -> None:
+    """Two segments besides."""
+    furnish(tiers)
+    for number in (5, 9):
+        keeper = open_keeper(load(_config(tiers), {}, tiers.home), environment=tiers.environment)
+        keeper.move(EVENTS, "main", "archive", before=day(number))

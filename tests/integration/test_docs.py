@@ -30,14 +30,21 @@ def url(link: Link) -> str:
     return f"{link.url}?sslrootcert={link.sslrootcert}"
 
 
-@pytest.fixture
-def project(make_tiers: TiersFactory) -> Tiers:
-    """A folder with the README's tierkeeper.toml; rows rest for a second instead of five minutes."""
-    tiers = make_tiers(core="sample")
+def write_the_configuration(tiers: Tiers) -> None:
+    """The README's tierkeeper.toml; rows rest for a second instead of five minutes."""
     (shown, *_) = blocks(ROOT / "README.md", "toml")
     text = f'{shown}\n[query]\ntimeout = "{LONGEST_READER}"\n'
     (tiers.home / "tierkeeper.toml").write_text(text, encoding="utf-8")
-    return tiers
+
+
+def set_up(tiers: Tiers) -> None:
+    write_the_configuration(tiers)
+    run("tierkeeper setup --apply", tiers)
+
+
+def archive(tiers: Tiers) -> None:
+    set_up(tiers)
+    run("tierkeeper quota", tiers)
 
 
 def run(script: str, tiers: Tiers) -> None:
@@ -63,14 +70,16 @@ def run(script: str, tiers: Tiers) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_commands_of_a_page_run_as_printed(page: Path, project: Tiers) -> None:
+def test_the_commands_of_a_page_run_as_printed(page: Path, make_tiers: TiersFactory) -> None:
     scripts = [script for script in blocks(page, "sh") if script.strip()]
     if not scripts:
         pytest.skip("no command in it")
-    before = [] if any("setup --apply" in script for script in scripts) else ["tierkeeper setup --apply"]
+    furnish = write_the_configuration if any("setup --apply" in script for script in scripts) else set_up
     if NEEDS_ARCHIVE in page.read_text(encoding="utf-8"):
-        before.append("tierkeeper quota")
-    for script in (*before, *scripts):
+        assert furnish is set_up
+        furnish = archive
+    project = make_tiers(core="sample", furnish=furnish)
+    for script in scripts:
         run(script, project)
 
 

@@ -1,5 +1,7 @@
 """An archive on clean tiers: two databases for all of these tests, emptied before each, which is faster than making new ones."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +17,7 @@ from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.objectstore.directory import DirectoryStore
 from tierkeeper.postgres.statements import load
-from vault import House
+from vault import House, furnish, furnish_segments
 
 _CLEAN = """DO $$
 DECLARE found text;
@@ -38,16 +40,18 @@ def databases(cluster: EmbeddedPostgres) -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture
-def tiers(cluster: EmbeddedPostgres, databases: tuple[str, str], tmp_path: Path) -> Tiers:
+def tiers(server_folder: Path, cluster: EmbeddedPostgres, databases: tuple[str, str]) -> Iterator[Tiers]:
     """Main and catalog, empty; Core is a database without tierkeeper's schema."""
     main, catalog = databases
-    home, store = tmp_path / "home", tmp_path / "store"
+    folder = Path(tempfile.mkdtemp(prefix="tiers-", dir=server_folder))
+    home, store = folder / "home", folder / "store"
     home.mkdir()
     links = cluster.link("core", "postgres"), cluster.link("main", main), cluster.link("archive", catalog)
     for link in links[1:]:
         with closing(link.connect("test")) as conn:
             conn.execute(_CLEAN)
-    return Tiers(*links, store=store, home=home)
+    yield Tiers(*links, store=store, home=home)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -80,12 +84,10 @@ def small(bench: Bench) -> Bench:
 @pytest.fixture
 def house(make_tiers: TiersFactory, cluster: EmbeddedPostgres) -> House:
     """Two thousand events in Main, nothing archived."""
-    return House(make_tiers(core="events", main="events"), cluster)
+    return House(make_tiers(core="events", main="events", furnish=furnish), cluster)
 
 
 @pytest.fixture
-def filled(house: House) -> House:
+def filled(make_tiers: TiersFactory, cluster: EmbeddedPostgres) -> House:
     """The house with two segments."""
-    for number in (5, 9):
-        assert house.archive(number) == 0
-    return house
+    return House(make_tiers(core="events", main="events", furnish=furnish_segments), cluster)

@@ -297,10 +297,11 @@ def test_clients_notice_nothing_of_a_renewal(renewing: None, hurried: int, tmp_p
 def test_who_waits_for_the_disk_makes_nobody_else_wait(hurried: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ca, go_on, waiting = tmp_path / "server" / "ca.pem", threading.Event(), list[object]()
     monkeypatch.setattr(links, "CONNECTIONS_MAX", 100)
+    monkeypatch.setattr(links, "CONNECT_SECONDS", 30)
 
     def check(*_: object) -> None:
         waiting.append(1)
-        go_on.wait(10)
+        go_on.wait(60)
 
     monkeypatch.setattr(Vault, "check", check)
     asked = f"POST /v1/objects/segment/{HEX}/check HTTP/1.1\r\nHost: x\r\n{minted(tmp_path, 'verifier')}\r\n".encode()
