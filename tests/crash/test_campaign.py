@@ -105,7 +105,7 @@ def test_every_point_has_its_place_in_the_campaign() -> None:
     planned = {f.point for destination in POINTS for f in plan(destination)} - {None}
     of_a_setup = {Point.TABLE_ALTERED, Point.TABLE_SET_UP}
     of_space = {p for p in Point if p.value.startswith(("compact", "reindex", "drop"))}
-    of_the_archive = {Point.RESTORE_BEFORE_COMMIT, Point.REBUILD_SETTLED, Point.REBUILD_BEFORE_COMMIT}
+    of_the_archive = {Point.RESTORE_STAGED, Point.RESTORE_BEFORE_COMMIT, Point.REBUILD_SETTLED, Point.REBUILD_BEFORE_COMMIT}
     of_the_archive |= {Point.REMOVAL_PUT, Point.SEGMENT_REMOVED, Point.OUTLIVED_DELETED, Point.THAW_SAID}
     of_the_archive |= {p for p in Point if p.value.startswith("replace")}
     of_keys = {p for p in Point if p.value.startswith("key-")}

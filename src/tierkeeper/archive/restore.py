@@ -1,7 +1,7 @@
 """Brings archived rows back: into a new table or a file, whole or not at all.
 
 Nothing becomes visible before the last byte of every segment was authenticated, and what was restored was read back and found
-equal. It never touches an existing table or file.
+equal. It never touches an existing table or file; `merging` does that.
 """
 
 import errno
@@ -31,7 +31,7 @@ from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
 from tierkeeper.kernel.ports import Block
-from tierkeeper.kernel.tables import TableName, TableShape
+from tierkeeper.kernel.tables import Column, TableName, TableShape
 from tierkeeper.postgres import ddl, shapes
 from tierkeeper.postgres.copy import rows_out
 from tierkeeper.postgres.link import Link, transaction, translated
@@ -119,7 +119,8 @@ def to_table(selection: Selection, link: Link, name: TableName) -> int:
         raise UsageError(place, "that schema is tierkeeper's own", "Name a table in another schema")
     with translated(place), closing(link.connect("restore")) as conn:
         if shapes.exists(conn, name):
-            raise UsageError(place, "it exists already", "Name a table that does not exist")
+            remedy = "Name a table that does not exist, or say with --on-conflict what becomes of the rows in it"
+            raise UsageError(place, "it exists already", remedy)
         with transaction(conn) as cur:
             rows = fill(cur, selection, name, place)
             _add_key(cur, selection.contents, name)
@@ -127,9 +128,16 @@ def to_table(selection: Selection, link: Link, name: TableName) -> int:
     return rows
 
 
-def fill(cur: psycopg.Cursor, selection: Selection, name: TableName, place: str) -> int:
-    """Makes the table `name`, without a key, with the selection's rows, and compares them; how many. In `cur`'s transaction."""
-    _create(cur, selection.contents, name)
+def fill(cur: psycopg.Cursor, selection: Selection, name: TableName, place: str, columns: Sequence[Column] | None = None) -> int:
+    """Makes the table `name`, without a key, with the selection's rows, and compares them; how many. In `cur`'s transaction.
+
+    `columns`: as they are wanted in a temporary table that goes with the transaction, where all their types are there.
+    """
+    if columns is None:
+        _create(cur, selection.contents, name)
+    else:
+        statement = ddl.table_statement(name, columns, ()).removeprefix("CREATE")
+        cur.execute(sql.SQL(f"CREATE TEMPORARY{statement} ON COMMIT DROP"))
     sent = _copy_in(cur, selection, name)
     _compare(sent, _read_back(cur, selection, name), place)
     return sent.rows

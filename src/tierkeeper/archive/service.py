@@ -2,7 +2,7 @@
 
 import builtins
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +19,7 @@ from tierkeeper.archive.catalog import SCHEMA, Catalog, reading, rows_by_table, 
 from tierkeeper.archive.checkpoint import Checkpoints, Watch
 from tierkeeper.archive.destination import ArchiveDestination
 from tierkeeper.archive.drill import Drill
+from tierkeeper.archive.merging import Merged, into
 from tierkeeper.archive.model import Segment, SegmentState
 from tierkeeper.archive.outlived import sweep
 from tierkeeper.archive.reading import SegmentReader
@@ -32,6 +33,7 @@ from tierkeeper.archive.verify import Sample
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import NotNow, UsageError
+from tierkeeper.kernel.policy import OnConflict
 from tierkeeper.kernel.ports import Frozen, ScanSegment, Stop
 from tierkeeper.kernel.results import (
     DrillResult,
@@ -107,6 +109,11 @@ class Archive:
     def rows_by_table(self, conn: Connection) -> dict[TableName, int]:
         """How many rows count in the archive, read from its catalog through `conn`."""
         return rows_by_table(conn)
+
+    def tables(self) -> set[TableName]:
+        """Those of which rows count in the archive."""
+        with self._catalog.connected() as conn:
+            return set(rows_by_table(conn))
 
     def reading(self, conn: Connection) -> ReadingStatus:
         """How far the segments were read back whole, from the archive's catalog through `conn`."""
@@ -258,11 +265,14 @@ class Archive:
         since: datetime | None = None,
         until: datetime | None = None,
         segment: str | None = None,
+        on_conflict: OnConflict | None = None,
+        managed: Callable[[], Collection[TableName]] = tuple,
     ) -> RestoreResult:
         """Restores `table`'s archived rows with age in [since, until), of one segment if it is given.
 
-        `to` is a new table at `target`, or a new file if it has a slash or ends with .csv or .parquet. Raises UsageError if
-        `table` was never archived or `to` exists, Failed if a segment is damaged; then nothing was made.
+        `to` is a table at `target`, or a new file if it has a slash or ends with .csv or .parquet. A table that exists takes rows
+        only where `on_conflict` says what becomes of those whose key it has, and one of `managed` never does. Raises UsageError
+        if `table` was never archived or `to` cannot be restored into, Failed if a segment is damaged; nothing was changed then.
         """
         began = time.monotonic()
         found = self._catalog.segments(table, segment_id=_id(segment))
@@ -277,11 +287,20 @@ class Archive:
             raise UsageError(f"table {table}", cause, "See `tierkeeper archive list` for what the archive holds")
         selection = restoring.select(self.reader, segments, since, until)
         if restoring.names_a_file(to):
-            rows = restoring.to_file(selection, Path(to))
+            merged = Merged(restoring.to_file(selection, Path(to)))
         else:
-            rows = restoring.to_table(selection, target, TableName.parse(to, "--to"))
-        seconds = round(time.monotonic() - began, 3)
-        return RestoreResult(table=str(table), to=to, rows=rows, segments=len(selection.segments), seconds=seconds)
+            merged = into(selection, target, TableName.parse(to, "--to"), on_conflict, managed())
+        return RestoreResult(
+            table=str(table),
+            to=to,
+            rows=merged.rows,
+            inserted=merged.inserted,
+            skipped=merged.skipped,
+            replaced=merged.replaced,
+            segments=len(selection.segments),
+            seconds=round(time.monotonic() - began, 3),
+            notes=list(merged.notes),
+        )
 
 
 class ArchiveScan:

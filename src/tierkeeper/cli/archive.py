@@ -8,6 +8,7 @@ import typer
 from tierkeeper.cli import arguments
 from tierkeeper.cli.session import Session, command
 from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.policy import OnConflict
 from tierkeeper.kernel.units import Age
 
 TableArgument = Annotated[str | None, typer.Argument(metavar="TABLE", help="Only this table.")]
@@ -90,22 +91,33 @@ def _bringing_back(group: typer.Typer) -> None:
         *,
         table: Annotated[str, typer.Argument(metavar="TABLE", help="The table whose rows are wanted.")],
         to: Annotated[
-            str, typer.Option("--to", metavar="SCHEMA.TABLE|FILE", help="A new table, or a new file ending in .csv or .parquet.")
+            str, typer.Option("--to", metavar="SCHEMA.TABLE|FILE", help="A table, or a new file ending in .csv or .parquet.")
         ],
         since: Annotated[str | None, typer.Option(metavar="T", help="Rows from this instant on (it is included).")] = None,
         until: Annotated[str | None, typer.Option(metavar="T", help="Rows up to this instant (it is excluded).")] = None,
         segment: SegmentOption = None,
-        tier: Annotated[Literal["core", "main"], typer.Option(help="Where the new table is made.")] = "main",
+        on_conflict: Annotated[
+            OnConflict | None,
+            typer.Option(
+                "--on-conflict", help="Into a table that exists: rows whose key it has refuse all, stay, or are overwritten."
+            ),
+        ] = None,
+        tier: Annotated[Literal["core", "main"], typer.Option(help="Where the table is.")] = "main",
     ) -> None:
-        """Bring archived rows back into a new table or a file.
+        """Bring archived rows back into a table or a file.
 
-        The archive keeps them.
+        The archive keeps them. A table that exists takes them only with --on-conflict, in one transaction; one that tierkeeper
+        moves never does: 'archive thaw' is for that.
         """
         name = arguments.table(table)
         begin, end = arguments.window(since, until)
         target = arguments.target(to)
         with session.keeper() as keeper:
-            session.show(keeper.archive_restore(name, to=target, since=begin, until=end, segment=segment, tier=tier))
+            session.show(
+                keeper.archive_restore(
+                    name, to=target, since=begin, until=end, segment=segment, on_conflict=on_conflict, tier=tier
+                )
+            )
 
     @command(group, "thaw")
     def thaw(

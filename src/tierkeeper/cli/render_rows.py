@@ -226,6 +226,9 @@ def _rotate(result: r.RotateResult) -> Iterator[RenderableType]:
 def _restore(result: r.RestoreResult) -> Iterator[RenderableType]:
     rows, segments = plural(result.rows, "row"), plural(result.segments, "segment")
     yield good(f"{rows} of {result.table} from {segments} into {result.to}, {result.seconds:.1f} s")
+    if result.skipped or result.replaced:
+        yield Text(f"{result.inserted} inserted, {result.skipped} skipped, {result.replaced} replaced")
+    yield from notes(result.notes)
 
 
 @render.register

@@ -9,7 +9,7 @@ from uuid import UUID
 from tierkeeper.compose.moving import MovingKeeper
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Faults, NotNow, TierkeeperError, UsageError, each
-from tierkeeper.kernel.policy import TablePolicy, Tier
+from tierkeeper.kernel.policy import OnConflict, TablePolicy, Tier
 from tierkeeper.kernel.results import (
     ArchiveRunResult,
     EraseResult,
@@ -137,14 +137,20 @@ class ArchiveKeeper(MovingKeeper):
         since: datetime | None = None,
         until: datetime | None = None,
         segment: str | None = None,
+        on_conflict: OnConflict | None = None,
         tier: Tier = "main",
     ) -> RestoreResult:
-        """Rows of the archive as a new table in `tier`, or as a file, which changes no tier and needs none but the archive."""
+        """Rows of the archive in a table of `tier`, or as a file, which changes no tier and needs none but the archive.
+
+        A table that exists takes them only where `on_conflict` says what becomes of those whose key it has.
+        """
         from tierkeeper.archive.restore import names_a_file
 
         if not names_a_file(to):
             self._check_writable(tier)
-        detail = {"to": to, "since": since, "until": until, "segment": segment}
+        elif on_conflict is not None:
+            raise UsageError("--on-conflict", "a file holds no rows before", "Leave it out, or name a table")
+        detail = {"to": to, "since": since, "until": until, "segment": segment, "on_conflict": on_conflict, "tier": tier}
         with ExitStack() as stack:
             note = None
             try:
@@ -152,10 +158,23 @@ class ArchiveKeeper(MovingKeeper):
             except NotNow:
                 if not names_a_file(to):
                     raise
-            result = self.archive.restore(table, since=since, until=until, segment=segment, to=to, target=self.links[tier])
+            result = self.archive.restore(
+                table,
+                since=since,
+                until=until,
+                segment=segment,
+                to=to,
+                target=self.links[tier],
+                on_conflict=on_conflict,
+                managed=self._counted,
+            )
             if note is not None:
-                note(rows=result.rows)
+                note(rows=result.rows, inserted=result.inserted, skipped=result.skipped, replaced=result.replaced)
         return result
+
+    def _counted(self) -> set[TableName]:
+        """The tables whose rows `query` counts where they are."""
+        return {*(p.name for p in self._policies), *self.archive.tables()}
 
     def archive_thaw(
         self,

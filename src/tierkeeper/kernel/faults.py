@@ -52,6 +52,7 @@ class Point(StrEnum):
     UPLOAD_PUBLISHED = "upload-published"  # the object is in its store, and its memory does not know
     OBJECT_DELETING = "object-deleting"  # it means to delete an object
     OBJECT_DELETED = "object-deleted"  # the object is gone, and its memory does not know
+    RESTORE_STAGED = "restore-staged"  # restored rows lie beside their table, compared; nothing in it is touched
     RESTORE_BEFORE_COMMIT = "restore-before-commit"
     REBUILD_SETTLED = "rebuild-settled"  # markers have said what counts, nothing is entered
     REBUILD_BEFORE_COMMIT = "rebuild-before-commit"  # the catalog is made again, not committed

@@ -8,6 +8,8 @@ from tierkeeper.kernel.units import Age
 
 Tier = Literal["core", "main", "archive"]
 TIERS: tuple[Tier, ...] = ("core", "main", "archive")
+OnConflict = Literal["error", "skip", "replace"]
+"""What becomes of a row whose key is there already: it refuses all, it stays, or it is overwritten."""
 
 
 @dataclass(frozen=True)

@@ -147,9 +147,12 @@ def test_a_result_means_an_exit_code(cli: Cli, keeper: Any, answer: object, code
 
 def test_a_restore_hands_its_arguments_over(cli: Cli, keeper: Any) -> None:
     keeper.answer = NotNow("tiers.core", "it is away", "Run again")
-    cli("archive", "restore", "t", "--to", "r.t", "--since", "2013-01-01", "--segment", "s", "--tier", "core")
+    window = ["--since", "2013-01-01", "--segment", "s"]
+    cli("archive", "restore", "t", "--to", "r.t", *window, "--tier", "core", "--on-conflict", "skip")
     since = datetime(2013, 1, 1, tzinfo=UTC)
-    assert keeper.calls[0][2] == {"to": "r.t", "since": since, "until": None, "segment": "s", "tier": "core"}
+    window_given = {"since": since, "until": None, "segment": "s"}
+    assert keeper.calls[0][2] == {"to": "r.t", **window_given, "tier": "core", "on_conflict": "skip"}
+    assert cli("archive", "restore", "t", "--to", "r.t", "--on-conflict", "update").code == Exit.USAGE
 
 
 def test_several_faults_are_a_list(cli: Cli, keeper: Any) -> None:

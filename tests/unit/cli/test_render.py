@@ -167,7 +167,10 @@ def shown(result: object, width: int = 160) -> str:
         ),
         (r.CheckResult(ok=True, checks=[r.CheckItem(place="p", finding="f")], notes=["n"]), ["note  n", "1 thing looked at"]),
         (r.QueryFile(output="x.csv", rows=1, bytes=10), ["1 row written to x.csv"]),
-        (r.RestoreResult(table="t", to="u", rows=2, segments=1, seconds=1), ["2 rows of t"]),
+        (
+            r.RestoreResult(table="t", to="u", rows=2, skipped=2, segments=1, seconds=1, notes=["the sequence"]),
+            ["2 rows of t", "0 inserted, 2 skipped, 0 replaced", "the sequence"],
+        ),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, list) else "",
 )

@@ -123,9 +123,13 @@ class RestoreResult(Result):
 
     table: str
     to: str
-    rows: int
+    rows: int = Field(description="that the archive gave: those inserted, skipped and replaced")
+    inserted: int = 0
+    skipped: int = Field(default=0, description="whose key was there: the rows there stayed")
+    replaced: int = Field(default=0, description="whose key was there: the rows there were overwritten")
     segments: int
     seconds: float
+    notes: list[str] = Field(default=[])
 
 
 class ThawResult(Result):

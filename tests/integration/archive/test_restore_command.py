@@ -1,0 +1,64 @@
+"""`archive restore` as a user runs it: killed anywhere, refused where rows would count twice, told in the audit."""
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+import processes
+from tierkeeper.kernel.faults import Point
+from vault import House
+
+
+def execute(house: House, statement: str, tier: str = "main") -> Sequence[Any]:
+    link = {"main": house.tiers.main, "core": house.tiers.core, "archive": house.tiers.catalog}[tier]
+    with closing(link.connect("app")) as conn:
+        cur = conn.execute(statement.encode())
+        return cur.fetchall() if cur.description else []
+
+
+def restore(house: House, *more: str, die_at: Point | None = None) -> tuple[int, dict[str, Any]]:
+    arguments = ["archive", "restore", "public.events", "--json", *more]
+    ended = processes.command(arguments, house.tiers.environment, die_at=die_at)
+    return ended.returncode, json.loads(ended.stdout) if ended.stdout else {}
+
+
+def test_killed_anywhere_it_leaves_nothing_and_runs_again(filled: House) -> None:
+    """I5: what a killed run staged goes with its session; the next one ends as if there had been none."""
+    content = "SELECT md5(string_agg(b::text, '|' ORDER BY id)), count(*) FROM public.back AS b"
+    execute(filled, "CREATE TABLE public.back (LIKE public.events INCLUDING ALL)")
+    execute(filled, "INSERT INTO public.back VALUES (3, '2024-01-01', 'a', 'mine'), (5000, '2024-01-01', 'b', 'own')")
+    before = execute(filled, content)
+    for point in (Point.RESTORE_STAGED, Point.RESTORE_BEFORE_COMMIT):
+        code, _ = restore(filled, "--to", "public.back", "--on-conflict", "replace", die_at=point)
+        assert code == -9
+        assert execute(filled, content) == before
+    code, told = restore(filled, "--to", "public.back", "--on-conflict", "replace")
+    assert (code, told["rows"], told["inserted"], told["skipped"], told["replaced"]) == (0, 191, 190, 0, 1)
+    assert sorted(r[0] for r in execute(filled, "SELECT id FROM public.back")) == [*range(1, 192), 5000]
+    audited = execute(filled, "SELECT kind, detail FROM tierkeeper.audit WHERE verb = 'restore' ORDER BY id")
+    assert [kind for kind, _ in audited] == ["intent", "intent", "intent", "outcome"]
+    assert audited[-1][1] == {"rows": 191, "inserted": 190, "skipped": 0, "replaced": 1}
+
+
+def test_a_table_that_tierkeeper_moves_takes_nothing(filled: House) -> None:
+    """I2: rows restored into it, into what it is a part of, or where it is not there, would count twice."""
+    execute(filled, "CREATE TABLE public.above (LIKE public.events INCLUDING ALL) PARTITION BY RANGE (id)")
+    execute(filled, "ALTER TABLE public.above ATTACH PARTITION public.events DEFAULT")
+    for to, how in (
+        ("public.events", ["--on-conflict", "replace"]),
+        ("public.events", []),
+        ("public.above", ["--on-conflict", "skip"]),
+        ("public.kinds", ["--on-conflict", "skip"]),
+    ):
+        code, told = restore(filled, "--to", to, *how)
+        assert code == 2
+        assert "would count twice" in told["error"]["cause"]
+        assert "archive thaw" in told["error"]["remedy"]
+    filled.nothing_is_lost_or_doubled()
+    execute(filled, "DROP TABLE public.events CASCADE", "core")
+    code, told = restore(filled, "--to", "events", "--tier", "core")
+    assert code == 2
+    assert "would count twice" in told["error"]["cause"]
+    code, told = restore(filled, "--to", "./new.csv", "--on-conflict", "skip")
+    assert (code, told["error"]["place"]) == (2, "--on-conflict"), "a file has no rows before"
