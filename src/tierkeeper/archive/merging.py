@@ -49,7 +49,7 @@ def into(
 
     I2: a table of `managed` takes none, whether it is there or not.
     """
-    place = f"table {name} ({link.tier})"
+    place = f"table {name} ({link.label})"
     refuse_managed([name], managed, name, place)
     if on_conflict is not None:
         with translated(place), closing(link.connect("restore")) as conn:
@@ -69,7 +69,7 @@ def merge(
     (`skip`), is overwritten as a whole (`replace`) or refuses all (`error`). I2: a table that is one of `managed`, a part of
     it or above it takes nothing: its rows count already where they are.
     """
-    place = f"table {name} ({link.tier})"
+    place = f"table {name} ({link.label})"
     contents = selection.contents
     with translated(place), closing(link.connect("restore")) as conn, transaction(conn) as cur:
         target = look(cur, name, contents.shape.key)

@@ -114,7 +114,7 @@ def to_table(selection: Selection, link: Link, name: TableName) -> int:
 
     The table is invisible until it was read back and compared. A block is turned to or from text beside the link's work.
     """
-    place = f"table {name} ({link.tier})"
+    place = f"table {name} ({link.label})"
     if name.schema == "tierkeeper":
         raise UsageError(place, "that schema is tierkeeper's own", "Name a table in another schema")
     with translated(place), closing(link.connect("restore")) as conn:

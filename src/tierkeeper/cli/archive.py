@@ -102,7 +102,10 @@ def _bringing_back(group: typer.Typer) -> None:
                 "--on-conflict", help="Into a table that exists: rows whose key it has refuse all, stay, or are overwritten."
             ),
         ] = None,
-        tier: Annotated[Literal["core", "main"], typer.Option(help="Where the table is.")] = "main",
+        tier: Annotated[Literal["core", "main"] | None, typer.Option(help="Where the table is; else in Main.")] = None,
+        on: Annotated[
+            str | None, typer.Option("--on", metavar="URL", help="Another Postgres server where the table is, instead of a tier.")
+        ] = None,
     ) -> None:
         """Bring archived rows back into a table or a file.
 
@@ -115,7 +118,14 @@ def _bringing_back(group: typer.Typer) -> None:
         with session.keeper() as keeper:
             session.show(
                 keeper.archive_restore(
-                    name, to=target, since=begin, until=end, segment=segment, on_conflict=on_conflict, tier=tier
+                    name,
+                    to=target,
+                    since=begin,
+                    until=end,
+                    segment=segment,
+                    on_conflict=on_conflict,
+                    tier=tier,
+                    on=on,
                 )
             )
 

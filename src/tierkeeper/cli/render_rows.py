@@ -225,7 +225,8 @@ def _rotate(result: r.RotateResult) -> Iterator[RenderableType]:
 @render.register
 def _restore(result: r.RestoreResult) -> Iterator[RenderableType]:
     rows, segments = plural(result.rows, "row"), plural(result.segments, "segment")
-    yield good(f"{rows} of {result.table} from {segments} into {result.to}, {result.seconds:.1f} s")
+    where = result.to if result.on is None else f"{result.to} on {result.on}"
+    yield good(f"{rows} of {result.table} from {segments} into {where}, {result.seconds:.1f} s")
     if result.skipped or result.replaced:
         yield Text(f"{result.inserted} inserted, {result.skipped} skipped, {result.replaced} replaced")
     yield from notes(result.notes)

@@ -1,22 +1,21 @@
 """The archive's part of a keeper: what `tierkeeper archive` asks for, wired to the mover and the audit."""
 
 import hashlib
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from tierkeeper.compose.moving import MovingKeeper
+from tierkeeper.compose.restoring import RestoringKeeper
 from tierkeeper.crypto.keys import KeyRing
-from tierkeeper.kernel.errors import Faults, NotNow, TierkeeperError, UsageError, each
-from tierkeeper.kernel.policy import OnConflict, TablePolicy, Tier
+from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError, each
+from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.results import (
     ArchiveRunResult,
     EraseResult,
     MovePlan,
     MoveResult,
     RebuildResult,
-    RestoreResult,
     SegmentDetail,
     SegmentResult,
     ThawResult,
@@ -29,10 +28,10 @@ from tierkeeper.mover import markers
 from tierkeeper.mover.thawing import Thawed
 from tierkeeper.postgres.link import Link, translated
 from tierkeeper.security.audit import LoggedAudit
-from tierkeeper.tiers import profile, usage
+from tierkeeper.tiers import usage
 
 
-class ArchiveKeeper(MovingKeeper):
+class ArchiveKeeper(RestoringKeeper):
     """Writes, reads and proves the archive."""
 
     def archive_run(self, table: TableName | None = None, before: datetime | None = None) -> ArchiveRunResult:
@@ -129,53 +128,6 @@ class ArchiveKeeper(MovingKeeper):
             note(segments=result.segments, unsure=result.unsure, missing=result.missing, damaged=result.damaged)
         return result
 
-    def archive_restore(
-        self,
-        table: TableName,
-        *,
-        to: str,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        segment: str | None = None,
-        on_conflict: OnConflict | None = None,
-        tier: Tier = "main",
-    ) -> RestoreResult:
-        """Rows of the archive in a table of `tier`, or as a file, which changes no tier and needs none but the archive.
-
-        A table that exists takes them only where `on_conflict` says what becomes of those whose key it has.
-        """
-        from tierkeeper.archive.restore import names_a_file
-
-        if not names_a_file(to):
-            self._check_writable(tier)
-        elif on_conflict is not None:
-            raise UsageError("--on-conflict", "a file holds no rows before", "Leave it out, or name a table")
-        detail = {"to": to, "since": since, "until": until, "segment": segment, "on_conflict": on_conflict, "tier": tier}
-        with ExitStack() as stack:
-            note = None
-            try:
-                note = stack.enter_context(self._audit.action("restore", str(table), detail))
-            except NotNow:
-                if not names_a_file(to):
-                    raise
-            result = self.archive.restore(
-                table,
-                since=since,
-                until=until,
-                segment=segment,
-                to=to,
-                target=self.links[tier],
-                on_conflict=on_conflict,
-                managed=self._counted,
-            )
-            if note is not None:
-                note(rows=result.rows, inserted=result.inserted, skipped=result.skipped, replaced=result.replaced)
-        return result
-
-    def _counted(self) -> set[TableName]:
-        """The tables whose rows `query` counts where they are."""
-        return {*(p.name for p in self._policies), *self.archive.tables()}
-
     def archive_thaw(
         self,
         table: TableName,
@@ -271,13 +223,6 @@ class ArchiveKeeper(MovingKeeper):
         asked = [p.name for p in leading if p.main is not None or before is not None]
         with translated("tiers.main"), closing(self.links["main"].connect("archive")) as conn:
             return [name for name in asked if usage.table_size(conn, name) is not None]
-
-    def _check_writable(self, tier: Tier) -> None:
-        """Raises UsageError or NotNow where nothing may be written to `tier`."""
-        with translated(f"tiers.{tier}"), closing(self.links[tier].connect("restore")) as conn:
-            refused = usage.refusal(usage.measure(conn, profile.SELF_HOSTED), f"tiers.{tier}", gives_only=False)
-        if refused is not None:
-            raise refused
 
 
 @dataclass(frozen=True)

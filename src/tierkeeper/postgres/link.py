@@ -52,7 +52,10 @@ _SYSTEM_CAS = "/etc/ssl/certs/ca-certificates.crt"
 
 @dataclass(frozen=True)
 class Link:
-    """A tier's address. I6: the peer is verified, unless it is loopback or `insecure` says otherwise."""
+    """A tier's address, or one that an option gave, whose name `tier` is then (`--on`).
+
+    I6: the peer is verified, unless it is loopback or `insecure` says otherwise.
+    """
 
     tier: str
     url: str = field(repr=False)
@@ -62,7 +65,7 @@ class Link:
     @cached_property
     def parameters(self) -> dict[str, str]:
         """libpq's parameters, with TLS verification made explicit. Raises UsageError for a URL that is none."""
-        place = f"tiers.{self.tier}"
+        place = self.place
         if re.match(r"https?://", self.url):
             raise UsageError(
                 place,
@@ -103,6 +106,16 @@ class Link:
         return given
 
     @property
+    def place(self) -> str:
+        """Where the address stands, for errors."""
+        return self.tier if self.tier.startswith("-") else f"tiers.{self.tier}"
+
+    @property
+    def label(self) -> str:
+        """The tier's name; of another server its address."""
+        return self.shown if self.tier.startswith("-") else self.tier
+
+    @property
     def uri(self) -> str:
         """The whole address as one libpq URI, for drivers that take nothing else."""
         p = dict(self.parameters)
@@ -116,7 +129,7 @@ class Link:
 
     def connect(self, purpose: str) -> Connection:
         """An autocommit connection. Raises NotNow where the server is away, UsageError where it refuses us."""
-        with translated(f"tiers.{self.tier} ({self.shown})"):
+        with translated(f"{self.place} ({self.shown})"):
             return dial(_conninfo(self, purpose))
 
 

@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import Any
 
 import processes
+from tierkeeper.demo.certificates import issue
 from tierkeeper.kernel.faults import Point
 from vault import House
 
@@ -62,3 +63,40 @@ def test_a_table_that_tierkeeper_moves_takes_nothing(filled: House) -> None:
     assert "would count twice" in told["error"]["cause"]
     code, told = restore(filled, "--to", "./new.csv", "--on-conflict", "skip")
     assert (code, told["error"]["place"]) == (2, "--on-conflict"), "a file has no rows before"
+
+
+def test_another_server_takes_rows_whether_main_is_there_or_not(filled: House) -> None:
+    """The catalog's server stands for it: no tier, so that its table of the same name is nobody's but its owner's."""
+    there = f"{filled.tiers.catalog.url}?sslrootcert={filled.tiers.catalog.sslrootcert}"
+    code, told = restore(filled, "--to", "public.events", "--on", there)
+    assert (code, told["rows"], told["on"]) == (0, 191, filled.tiers.catalog.shown)
+    audited = execute(filled, "SELECT detail->>'on', detail->>'tier' FROM tierkeeper.audit WHERE verb = 'restore'")
+    assert audited[0] == (filled.tiers.catalog.shown, None)
+    text = filled.config.read_text()
+    filled.config.write_text(text.replace(filled.tiers.main.url, "postgresql://u:x@127.0.0.1:1/gone"))
+    code, told = restore(filled, "--to", "public.events", "--on", there, "--on-conflict", "replace")
+    assert (code, told["inserted"], told["replaced"]) == (0, 0, 191)
+    assert execute(filled, "SELECT count(*), min(id), max(id) FROM public.events", "archive") == [(191, 1, 191)]
+    filled.config.write_text(text)
+    for link in (filled.tiers.main, filled.tiers.core):
+        code, told = restore(filled, "--to", "public.events", "--on", link.url, "--on-conflict", "skip")
+        assert code == 2, "a tier by another address is that tier"
+        assert "would count twice" in told["error"]["cause"]
+
+
+def test_a_server_that_nothing_verifies_is_refused(filled: House) -> None:
+    """I6; and whatever is said of an address, its password is not."""
+    wrong = issue(filled.tiers.home / "tls").ca_file
+    catalog = filled.tiers.catalog.url
+    for url, more, place, cause in (
+        ("postgresql://u:geheim@db.example.com/x?sslmode=disable", [], "--on", "over a link that anyone can read"),
+        ("https://u:geheim@example.supabase.co", [], "--on", "not of a database"),
+        (f"{catalog}?sslrootcert={wrong}", [], f"--on ({filled.tiers.catalog.shown})", "certificate verify failed"),
+        (catalog, ["--tier", "main"], "--on, --tier", "both say"),
+    ):
+        code, told = restore(filled, "--to", "public.back", "--on", url, *more)
+        assert (code, told["error"]["place"]) == (2, place)
+        assert cause in told["error"]["cause"]
+        assert "geheim" not in json.dumps(told)
+    code, told = restore(filled, "--to", "./back.csv", "--on", catalog)
+    assert (code, told["error"]["place"]) == (2, "--on, --to")

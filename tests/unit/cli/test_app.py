@@ -151,7 +151,7 @@ def test_a_restore_hands_its_arguments_over(cli: Cli, keeper: Any) -> None:
     cli("archive", "restore", "t", "--to", "r.t", *window, "--tier", "core", "--on-conflict", "skip")
     since = datetime(2013, 1, 1, tzinfo=UTC)
     window_given = {"since": since, "until": None, "segment": "s"}
-    assert keeper.calls[0][2] == {"to": "r.t", **window_given, "tier": "core", "on_conflict": "skip"}
+    assert keeper.calls[0][2] == {"to": "r.t", **window_given, "tier": "core", "on_conflict": "skip", "on": None}
     assert cli("archive", "restore", "t", "--to", "r.t", "--on-conflict", "update").code == Exit.USAGE
 
 

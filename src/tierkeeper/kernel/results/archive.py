@@ -123,6 +123,7 @@ class RestoreResult(Result):
 
     table: str
     to: str
+    on: str | None = Field(default=None, description="the server, where it is no tier's: --on")
     rows: int = Field(description="that the archive gave: those inserted, skipped and replaced")
     inserted: int = 0
     skipped: int = Field(default=0, description="whose key was there: the rows there stayed")
