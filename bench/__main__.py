@@ -1,9 +1,10 @@
-"""`python -m bench NAME [--json] [--rows N] [--runs N]`, and for the moves `--delay MS`, `--peer NAME`, `--scale N,N`."""
+"""`python -m bench NAME [--json] [--rows N] [--runs N] [--postgres DIR]`, moves `--delay MS`, `--peer NAME`, `--scale N,N`."""
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from bench import archive_read, archive_write, many_segments, many_tables, move
 from bench.common import Figures, Options
@@ -33,10 +34,11 @@ def main() -> int:
     parser.add_argument("--scale", type=_sizes, default=[10**5, 10**6, 10**7], metavar="N,N", help="move-scale: rows")
     parser.add_argument("--tables", type=int, default=1_000, help="many-tables: how many")
     parser.add_argument("--segments", type=int, default=100_000, help="many-segments: how many")
+    parser.add_argument("--postgres", type=Path, metavar="DIR", help="the servers' programs, instead of the embedded ones")
     given = parser.parse_args()
     if min(given.rows, given.runs, given.tables, given.segments, *given.scale) < 1 or given.delay < 0:
         parser.error("numbers of rows, runs, tables and segments must be at least 1, and a delay cannot be negative")
-    options = Options(given.rows, given.runs, given.delay, given.peer, given.scale, given.tables, given.segments)
+    options = Options(given.rows, given.runs, given.delay, given.peer, given.scale, given.tables, given.segments, given.postgres)
     try:
         figures = BENCHES[given.name](options)
     except TierkeeperError as error:

@@ -21,9 +21,10 @@ _DAY = datetime(2013, 7, 4, tzinfo=UTC)
 
 
 @contextmanager
-def _archived(rows: int) -> Iterator[tuple[Bench, float]]:
+def _archived(options: Options) -> Iterator[tuple[Bench, float]]:
     """A bench whose table lies in the archive, and still in a copy in Core; the peak of the run that archived it, MB."""
-    with bench() as b:
+    rows = options.rows
+    with bench(options.postgres) as b:
         with connection(b.core) as core, connection(b.main) as main:
             fill(core, rows)
             fill(main, rows)
@@ -37,7 +38,7 @@ def size(options: Options) -> Figures:
     age, age_name = age_command(str(pyrage.x25519.Identity.generate().to_public()))
     figures = Figures("archive-size", "bytes/row", f"pg_dump | zstd -3 | {age_name}", less_is_better=True)
     dump, zstd = shlex.quote(program("pg_dump")), shlex.quote(program("zstd"))
-    with _archived(options.rows) as (b, peak_mb):
+    with _archived(options) as (b, peak_mb):
         figures.peaks_mb.append(peak_mb)
         out = b.folder / "dump.age"
 
@@ -58,7 +59,7 @@ def restore(options: Options) -> Figures:
     """Rows a second into a new table, each side from the start of its process; ours is read back and compared."""
     figures = Figures("restore", "rows/s", "pg_restore of a pg_dump -Fc, unverified")
     numbers = count()
-    with _archived(options.rows) as (b, _), connection(b.main) as main:
+    with _archived(options) as (b, _), connection(b.main) as main:
         dump = b.folder / "dump"
         timed([program("pg_dump"), "-Fc", "-t", "public.events", "-f", str(dump), b.core.url()], b.environment)
         main.execute("DROP TABLE public.events")
@@ -86,7 +87,7 @@ def one_day(options: Options) -> Figures:
     """Seconds until one day's rows are a file: ours in a program that runs, and in `more` as a command of its own."""
     figures = Figures("one-day", "s", "pg_restore of the whole dump, then COPY of the day", less_is_better=True)
     begin, end, numbers, commands = _DAY, _DAY + timedelta(days=1), count(), list[float]()
-    with _archived(options.rows) as (b, _), connection(b.main) as main:
+    with _archived(options) as (b, _), connection(b.main) as main:
         dump = b.folder / "dump"
         timed([program("pg_dump"), "-Fc", "-t", "public.events", "-f", str(dump), b.core.url()], b.environment)
         main.execute("DROP TABLE public.events")

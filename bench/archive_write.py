@@ -35,7 +35,7 @@ def run(options: Options) -> Figures:
     age, age_name = age_command(recipient)
     figures = Figures("archive-write", "rows/s", f"pg_dump | zstd -3 | {age_name}, unverified")
     dump, zstd = shlex.quote(program("pg_dump")), shlex.quote(program("zstd"))
-    with bench() as b:
+    with bench(options.postgres) as b:
         with connection(b.core) as core, connection(b.main) as main:
             fill(core, 1)
             fill(main, rows)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.proxy import Proxy
 from tierkeeper.demo import flights
-from tierkeeper.demo.runtime import find_runtime, workspace
+from tierkeeper.demo.runtime import find_runtime, runtime_in, workspace
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.tables import TableName
@@ -36,6 +36,7 @@ class Options:
     sizes: Sequence[int]
     tables: int
     segments: int
+    postgres: Path | None = None
 
 
 @dataclass
@@ -133,12 +134,14 @@ class Bench:
 
 
 @contextmanager
-def bench() -> Iterator[Bench]:
+def bench(postgres: Path | None = None) -> Iterator[Bench]:
+    """Its servers, of the embedded Postgres or of the one whose programs lie in the folder `postgres`."""
+    settings, runtime = {"shared_buffers": "256MB", "max_wal_size": "4GB"}, runtime_in(postgres) if postgres else None
     with workspace("tierkeeper-bench-") as folder:
         servers: list[EmbeddedPostgres] = []
         try:
             for name in ("core", "main", "catalog"):
-                servers.append(EmbeddedPostgres.start(folder / name, settings={"shared_buffers": "256MB", "max_wal_size": "4GB"}))
+                servers.append(EmbeddedPostgres.start(folder / name, settings=settings, runtime=runtime))
             core, main, catalog = servers
             yield Bench(core, main, catalog, folder)
         finally:

@@ -32,7 +32,7 @@ _DAY = "SELECT count(*) FROM public.events WHERE at >= '2005-03-01' AND at < '20
 def run(options: Options) -> Figures:
     """Seconds to list every segment inside a program that runs; the other questions stand beside, and both as commands."""
     figures = Figures("many-segments", "s", "psql COPY of the same rows", less_is_better=True)
-    with bench() as b:
+    with bench(options.postgres) as b:
         with connection(b.core) as core:
             core.execute("CREATE TABLE public.events (id bigint PRIMARY KEY, at timestamptz NOT NULL, note text)")
         config = b.configure(_POLICY)

@@ -14,7 +14,7 @@ def run(options: Options) -> Figures:
     figures = Figures("many-tables", "tables/s", "pg_dump --schema-only | psql")
     seconds: dict[str, list[float]] = {" ".join(command): [] for command in _COMMANDS}
     for _ in range(options.runs):
-        with bench() as b:
+        with bench(options.postgres) as b:
             with connection(b.core) as core:
                 _make(core, options.tables)
             config = b.configure("\n".join(map(_policy, range(options.tables))), apply=False)

@@ -23,7 +23,7 @@ def run(options: Options) -> Figures:
     others = {name: Figures("move", "rows/s", peer.shown) for name, peer in peers.items()}
     figures = next(iter(others.values()))
     with ExitStack() as stack:
-        b = stack.enter_context(bench())
+        b = stack.enter_context(bench(options.postgres))
         if options.delay_ms:
             b.proxy = stack.enter_context(proxy(b.core.port, options.delay_ms))
         with connection(b.core) as core:
@@ -52,7 +52,7 @@ def scale(options: Options) -> Figures:
         ran = _ours(b, rows, [found[rows]])
         inner[rows].append(float(json.loads(ran.output)["seconds"]))
 
-    with bench() as b:
+    with bench(options.postgres) as b:
         with connection(b.core) as core:
             fill(core, smallest)
         b.configure()

