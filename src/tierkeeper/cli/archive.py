@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from tierkeeper.cli import arguments
-from tierkeeper.cli.session import Session, command
+from tierkeeper.cli.session import MaxTimeOption, Session, command
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.policy import OnConflict
 from tierkeeper.kernel.units import Age
@@ -41,6 +41,7 @@ def _writing(group: typer.Typer) -> None:
             str | None, typer.Option(metavar="T", help="Rows older than this instant; else each table's policy.")
         ] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be archived; change nothing.")] = False,
+        max_time: MaxTimeOption = None,
     ) -> None:
         """Move old rows from Main into the archive.
 
@@ -48,7 +49,7 @@ def _writing(group: typer.Typer) -> None:
         """
         name = arguments.table(table) if table is not None else None
         instant = arguments.instant(before, "--before")
-        with session.keeper(stoppable=True) as keeper:
+        with session.keeper(stoppable=True, max_time=max_time) as keeper:
             session.show(keeper.plan_archive(name, instant) if dry_run else keeper.archive_run(name, instant))
 
     @command(group, "erase")

@@ -28,6 +28,16 @@ def age(text: str | None, option: str) -> Age | None:
     return None if text is None else Age.parse(text, option)
 
 
+def seconds(text: str | None, option: str) -> float | None:
+    """A length of time, or None where the option was left out. Raises UsageError."""
+    if text is None:
+        return None
+    length = Age.parse(text, option).seconds
+    if length <= 0:
+        raise UsageError(option, f"{text!r} is no time at all", 'Write how long it may take, such as "20 minutes"')
+    return length
+
+
 def hop(from_: Tier, to: Tier) -> None:
     """Rows move one tier down at a time, and from Main back to Core. Raises UsageError for anything else."""
     if (from_, to) in (("core", "main"), ("main", "archive"), ("main", "core")):

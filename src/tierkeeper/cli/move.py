@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tierkeeper.cli import arguments
-from tierkeeper.cli.session import Session, command
+from tierkeeper.cli.session import MaxTimeOption, Session, command
 from tierkeeper.kernel.policy import Tier
 
 
@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         where: Annotated[str | None, typer.Option(metavar="SQL", help="Only rows for which this condition holds.")] = None,
         limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many rows.")] = None,
+        max_time: MaxTimeOption = None,
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="Show what would move and what would be made first; change nothing.")
         ] = False,
@@ -42,6 +43,6 @@ def register(app: typer.Typer) -> None:
         name = arguments.table(table)
         arguments.hop(from_, to)
         instant, age = arguments.cutoff(before, older_than)
-        with session.keeper(stoppable=True) as keeper:
+        with session.keeper(stoppable=True, max_time=max_time) as keeper:
             run = partial(keeper.plan_move, explain=explain) if dry_run or explain else keeper.move
             session.show(run(name, from_, to, before=instant, older_than=age, where=where, limit=limit))

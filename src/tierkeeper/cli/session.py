@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
-from tierkeeper.cli import logs, output
+from tierkeeper.cli import arguments, logs, output
 from tierkeeper.cli.progress import TerminalProgress
 from tierkeeper.cli.stop import StopFlag
 from tierkeeper.config import Settings, load
@@ -31,6 +31,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Log what is done, to stderr.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; also TIERKEEPER_DEBUG=1.")]
 
+MaxTimeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-time",
+        metavar="TIME",
+        help='End at the next safe point after this time, such as "20 minutes"; another run goes on.',
+    ),
+]
+
 COMMON = ("config", "as_json", "verbose", "debug")
 
 
@@ -49,9 +58,12 @@ class Session:
         return load(self.config, os.environ, Path.cwd())
 
     @contextmanager
-    def keeper(self, *, stoppable: bool = False) -> Iterator["Keeper"]:
-        """The keeper of the configured tiers. With `stoppable` the first Ctrl-C asks it to end at a safe point."""
+    def keeper(self, *, stoppable: bool = False, max_time: str | None = None) -> Iterator["Keeper"]:
+        """The keeper of the configured tiers. With `stoppable` the first Ctrl-C or `max_time` asks it to end at a safe point."""
+        seconds = arguments.seconds(max_time, "--max-time")
         settings = self.settings()
+        if seconds is not None:
+            self.stop.end_after(seconds)
         from tierkeeper import compose
 
         listening: AbstractContextManager[None] = self.stop.listening() if stoppable else nullcontext()

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from tierkeeper.cli import homeserver
-from tierkeeper.cli.session import Session, command
+from tierkeeper.cli.session import MaxTimeOption, Session, command
 
 
 def register(app: typer.Typer) -> None:
@@ -54,10 +54,11 @@ def register(app: typer.Typer) -> None:
                 "--allow-rewrite", help="Let VACUUM FULL lock a table, and scratch space exceed the quota, where need be."
             ),
         ] = False,
+        max_time: MaxTimeOption = None,
     ) -> None:
         """Run the quota manager: move what is old, then what must.
 
         Rows past their age leave their tier; where a tier nears its quota, more do. Then the space is given back and measured.
         """
-        with session.keeper(stoppable=True) as keeper:
+        with session.keeper(stoppable=True, max_time=max_time) as keeper:
             session.show(keeper.quota(dry_run, allow_rewrite=allow_rewrite))

@@ -133,8 +133,12 @@ def test_ranges_that_make_no_sense_are_no_fault(server: HomeServer, ranges: str)
 )
 def test_what_is_no_http_ends_the_connection_and_nothing_else(server: HomeServer, garbage: bytes) -> None:
     with raw(server.port, server.root / "server" / "ca.pem") as sock:
-        sock.sendall(garbage)
-        if not garbage.startswith(b"\r\n"):
+        ended = False
+        try:
+            sock.sendall(garbage)
+        except OSError:  # it did not wait for all of it
+            ended = True
+        if not ended and not garbage.startswith(b"\r\n"):
             assert answer(sock)[:10] in (b"HTTP/1.1 4", b""), garbage[:20]
     with socket.create_connection(("127.0.0.1", server.port), 10) as plain:
         plain.sendall(garbage)  # and no TLS either

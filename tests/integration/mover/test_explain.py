@@ -1,5 +1,6 @@
 """What `move --explain` says of the rows that stay, and what a run that ends early says is left."""
 
+import itertools
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -7,16 +8,18 @@ from datetime import UTC, datetime, timedelta
 from support import Tiers, tierkeeper_toml
 from tierkeeper import config
 from tierkeeper.compose import Keeper, open_keeper
+from tierkeeper.kernel.ports import Stop
 from tierkeeper.kernel.tables import TableName
 
 EVENTS = TableName("public", "events")
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-def keeper_of(tiers: Tiers) -> Keeper:
+def keeper_of(tiers: Tiers, stop: Stop | None = None) -> Keeper:
     policy = {"name": "public.events", "age": "at", "core": "30 days", "main": "60 days"}
     path = tierkeeper_toml(tiers, [policy], query_timeout="1 minute")
-    return open_keeper(config.load(path, tiers.environment, tiers.home), environment=tiers.environment, batch_rows=200)
+    settings = config.load(path, tiers.environment, tiers.home)
+    return open_keeper(settings, environment=tiers.environment, batch_rows=200, stop=stop)
 
 
 def test_every_row_that_stays_has_its_reason(make_tiers: Callable[..., Tiers]) -> None:
@@ -63,6 +66,16 @@ def test_keys_in_both_tiers_and_resting_rows_are_named(make_tiers: Callable[...,
     resting = keeper.move(EVENTS, "main", "archive", before=FIRST + timedelta(days=30))
     assert resting.stopped_because.startswith("resting")
     assert resting.rows_left == 20
+
+
+def test_a_limit_on_time_ends_after_a_whole_batch_and_says_what_is_left(make_tiers: Callable[..., Tiers]) -> None:
+    tiers, asked = make_tiers(core="events"), itertools.count(1)
+    stop: Stop = lambda: "time limit" if next(asked) > 3 else None  # noqa: E731
+    before = FIRST + timedelta(days=90)
+    ended = keeper_of(tiers, stop).move(EVENTS, "core", "main", before=before)
+    assert (ended.stopped_because, ended.rows_left) == ("time limit", 2000 - ended.rows)
+    assert 0 < ended.rows < 2000
+    assert keeper_of(tiers).move(EVENTS, "core", "main", before=before).rows == 2000 - ended.rows
 
 
 def test_a_row_limit_takes_the_oldest_and_says_what_is_left(make_tiers: Callable[..., Tiers]) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +48,8 @@ def with_end(reason: str) -> MoveResult:
         ["move", "a.b", "--from", "core", "--to", "main", "--before", "yesterweek"],
         ["move", "a.b", "--from", "core", "--to", "main", "--older-than", "soon"],
         ["move", "a.b", "--from", "core", "--to", "main", "--limit", "0"],
+        ["move", "a.b", "--from", "core", "--to", "main", "--max-time", "soon"],
+        ["quota", "--max-time", "0 minutes"],
         ["move", "a b", "--from", "core", "--to", "main"],
         ["move"],
         ["status", "--colour"],
@@ -210,6 +213,21 @@ def test_the_first_interrupt_asks_and_the_second_ends(cli: Cli, keeper: Any) -> 
     ran = cli("move", "t", "--from", "core", "--to", "main", "--json")
     assert ran.code == Exit.NOT_NOW
     assert "error" in ran.document
+
+
+def test_a_limit_on_time_asks_for_an_end_and_is_no_failure(cli: Cli, keeper: Any) -> None:
+    def slow() -> MoveResult:
+        stop, began = keeper.opened["stop"], time.monotonic()
+        assert stop() is None
+        while stop() is None:
+            time.sleep(0.01)
+        assert time.monotonic() - began > 0.5
+        return with_end(stop())
+
+    keeper.answer = slow
+    for argv in (["move", "t", "--from", "core", "--to", "main"], ["archive", "run"], ["quota"]):
+        ran = cli(*argv, "--max-time", "1 second", "--json")
+        assert (ran.code, ran.document["stopped_because"]) == (Exit.DONE, "time limit")
 
 
 def test_reading_ends_at_the_first_interrupt(cli: Cli, keeper: Any) -> None:

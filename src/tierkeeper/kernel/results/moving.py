@@ -20,7 +20,7 @@ class MoveResult(Result):
         description="of the copied rows on the wire (between Core and Main) or of the stored segments (Main -> Archive)"
     )
     seconds: float
-    stopped_because: str = Field(description="complete, row limit, resting, waiting for a reader, stopped, ...")
+    stopped_because: str = Field(description="complete, row limit, time limit, resting, waiting for a reader, stopped, ...")
     rows_left: int = Field(default=0, description="rows that fit and were not moved, where the run ended before it was complete")
     cutoff: datetime | None = None
     recovered: int = Field(default=0, description="batches of an interrupted run that were settled first")
