@@ -228,6 +228,8 @@ _BY_STATE: Final[Mapping[str, tuple[type[TierkeeperError], str]]] = MappingProxy
         "3D": (UsageError, "Correct the database's name in the URL"),
         "25006": (NotNow, "The server takes no writes: make room or end its read-only mode, then run again"),
         "42501": (UsageError, "Grant the role what it lacks, or connect as the tables' owner"),
+        "0A": (UsageError, "The Postgres there cannot do it: use one whose version and build can"),
+        "42704": (UsageError, "Make it there first, or use a Postgres that has it"),
         "22": (
             Failed,
             "Change the value or the column that refuses it, or leave those rows out with --where; they stay where they are",

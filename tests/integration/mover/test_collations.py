@@ -1,0 +1,97 @@
+"""Keys in the order of a language, on another version of Postgres: Debian's, which has ICU where the embedded build has none."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from support import Command, Tiers, tierkeeper_toml
+from tierkeeper.demo.runtime import runtime_in
+from tierkeeper.demo.server import EmbeddedPostgres
+
+BIN = Path("/usr/lib/postgresql/15/bin")
+MAKE = """
+CREATE COLLATION public.any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+CREATE TABLE public.german (name text COLLATE "de-x-icu" PRIMARY KEY, at timestamptz NOT NULL, n int, note text);
+CREATE TABLE public.loose (a int, name text COLLATE public.any_case, at timestamptz NOT NULL, n int, PRIMARY KEY (name, a));
+INSERT INTO public.german SELECT chr(97 + i * 7 % 26) || (ARRAY['ä', 'z', 'ß', 'Å', '-', ' '])[1 + i % 6] || i,
+    timestamptz '2024-01-01 00:00+00' + i * interval '1 hour', i, repeat('ö', i % 3) FROM generate_series(1, 2000) AS i;
+INSERT INTO public.loose SELECT i % 3, 'Key ' || i, timestamptz '2024-01-01 00:00+00' + i * interval '1 hour', i
+FROM generate_series(1, 2000) AS i;
+"""
+TABLES = ("german", "loose")
+WHOLE = 'SELECT count(*), sum(hashtextextended(t::text COLLATE "C", 0)) FROM public.{} AS t'
+
+
+@pytest.fixture(scope="module")
+def debian(server_folder: Path) -> Iterator[EmbeddedPostgres]:
+    if not (BIN / "postgres").exists():
+        pytest.skip("Debian's Postgres is not installed: apt-get install postgresql-15")
+    with EmbeddedPostgres.start(server_folder / "debian", durable=False, runtime=runtime_in(BIN)) as server:
+        yield server
+
+
+def policies() -> list[dict[str, str]]:
+    return [{"name": f"public.{t}", "age": "at", "core": "30 days", "main": "60 days"} for t in TABLES]
+
+
+@pytest.fixture
+def old(debian: EmbeddedPostgres, tiers: Tiers) -> Iterator[Tiers]:
+    """Core and Main on Debian's server, the catalog on the embedded one."""
+    for name in ("core", "main"):
+        debian.create_database(name)
+    made = Tiers(debian.link("core", "core"), debian.link("main", "main"), tiers.catalog, tiers.store, tiers.home)
+    with closing(made.core.connect("app")) as core:
+        core.execute(MAKE.encode())
+    yield made
+    for name in ("core", "main"):
+        debian.drop_database(name)
+
+
+def test_rows_go_down_and_come_back_whatever_their_order(old: Tiers, ask: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = str(tierkeeper_toml(old, policies()))
+    monkeypatch.setenv("HOME", str(old.home))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    with closing(old.core.connect("app")) as core, closing(old.main.connect("app")) as main:
+        before = {t: core.execute(WHOLE.format(t).encode()).fetchone() for t in TABLES}
+        ask("setup", "--apply", "--config", config)
+        for table in TABLES:
+            hop = ("--from", "core", "--to", "main", "--before", "2024-02-20")
+            assert ask("move", table, *hop, "--config", config)["rows"] == 1199
+            asked = ask("query", f"SELECT count(*), sum(n) FROM {table}", "--config", config)
+            assert asked == [{"count": 2000, "sum": 2001 * 1000}]
+
+        core.execute("INSERT INTO public.loose VALUES (1, 'KEY 1', '2024-01-01', -1)")  # the key that Main has, written otherwise
+        again = ask("move", "loose", "--from", "core", "--to", "main", "--before", "2024-02-20", "--config", config)
+        assert (again["rows"], len(again["conflicts"])) == (0, 1)
+        assert ask("query", "SELECT count(*) FROM loose WHERE n = -1", "--config", config) == [{"count": 1}]
+        assert ask("query", "SELECT count(*) FROM loose", "--config", config) == [{"count": 2000}]
+        core.execute("DELETE FROM public.loose WHERE n = -1")
+        for _ in range(2):  # the conflict is seen to be over, and, after the longest reader, forgotten
+            ask("move", "loose", "--from", "core", "--to", "main", "--before", "2024-02-20", "--config", config)
+            time.sleep(1.1)
+        ask("move", "loose", "--from", "core", "--to", "main", "--before", "2024-02-20", "--config", config)
+
+        for table in TABLES:
+            up = ("--from", "main", "--to", "core", "--where", "true", "--config", config)
+            while ask("move", table, *up)["stopped_because"] != "complete":
+                pass
+            assert core.execute(WHOLE.format(table).encode()).fetchone() == before[table]
+            assert main.execute(f"SELECT count(*) FROM public.{table}".encode()).fetchone() == (0,)
+
+
+def test_a_main_that_lacks_the_collation_is_told_of_it(
+    old: Tiers, tiers: Tiers, ask: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(old.home))
+    without = Tiers(old.core, tiers.main, tiers.catalog, tiers.store, tiers.home)
+    config = str(tierkeeper_toml(without, policies()))
+    hop = ("--from", "core", "--to", "main", "--before", "2024-02-20", "--config", config)
+    for table, cause in (("german", "de-x-icu"), ("loose", "ICU")):
+        error = ask("move", table, *hop, code=2)["error"]
+        assert cause in error["cause"]
+        assert "Postgres" in error["remedy"]
+    with closing(old.core.connect("app")) as core:
+        assert core.execute("SELECT count(*) FROM public.german").fetchone() == (2000,)
