@@ -126,8 +126,8 @@ class Compaction:
             if look.in_flight(cur, self._whole):
                 raise _EndedEarly("rows of it began to move: the next run goes on")
             (before,) = cur.execute(_SQL["wal_now"]).fetchone() or ("0/0",)
-            tail = {"low": f"({low},0)", "high": f"({high},0)"}
-            places = _places(cur.execute(_SQL["move_tail"].format(table=table, column=column), tail))
+            tail = {"low": sql.Literal(f"({low},0)"), "high": sql.Literal(f"({high},0)")}  # a name may hold a %
+            places = _places(cur.execute(_SQL["move_tail"].format(table=table, column=column, **tail)))
             moved = len(places)
             for _ in range(TRIES):
                 if any(page >= end for page in places.values()):
@@ -136,7 +136,8 @@ class Compaction:
                 if not stayed:
                     break
                 # The page's dead versions are this transaction's own, so that nothing prunes them: sooner or later it is full.
-                places = _places(cur.execute(_SQL["move_on"].format(table=table, column=column), {"stayed": stayed}))
+                on = _SQL["move_on"].format(table=table, column=column, stayed=sql.Literal(stayed))
+                places = _places(cur.execute(on))
             reach(Point.COMPACT_BEFORE_COMMIT)
             (wal_bytes,) = cur.execute(_SQL["wal_since"], {"lsn": before}).fetchone() or (0,)
         reach(Point.COMPACTED)

@@ -213,6 +213,15 @@ ODD = (
 )
 
 
+def test_a_table_may_be_called_what_our_own_statements_call_things(tiers: Tiers) -> None:
+    name = TableName("public", "piece")
+    with open_hop(tiers, [name]) as hop:
+        hop.core.execute("CREATE TABLE public.piece (id int PRIMARY KEY, at date, page int, rows text)")
+        hop.core.execute("INSERT INTO public.piece SELECT i, '2024-01-01', NULL, 'r' FROM generate_series(1, 5000) i")
+        assert hop.move(name).rows == 5000
+        assert hop.main.execute("SELECT count(DISTINCT id) FROM public.piece").fetchone() == (5000,)
+
+
 def test_names_that_need_quotes_go_all_the_way(tiers: Tiers) -> None:
     """The same name in two schemas, keywords, capitals, dots, quotes, percent signs, and 63 bytes of them."""
     with open_hop(tiers, ODD) as hop:

@@ -46,6 +46,7 @@ class Space:
     app: Connection
     quota_bytes: int = 500_000_000
     stop: Callable[[], str | None] = field(default=lambda: None)
+    table: TableName = TABLE
 
     def delete(self, condition: str) -> None:
         self.app.execute(f"DELETE FROM public.logs WHERE {condition}".encode())
@@ -70,7 +71,7 @@ class Space:
         with closing(self.link.connect("vacuum")) as conn:
             clock, seconds = SystemClock(), 1.0
             reclaimer = Reclaimer(
-                conn, tier, TABLE, may_rewrite=may_rewrite, longest_reader_seconds=seconds, clock=clock, stop=self.stop
+                conn, tier, self.table, may_rewrite=may_rewrite, longest_reader_seconds=seconds, clock=clock, stop=self.stop
             )
             done = reclaimer.run()
         assert done is not None
@@ -151,6 +152,17 @@ def test_the_prediction_is_what_a_rewrite_leaves(space: Space) -> None:
     for old, new in zip(before.indexes, after.indexes, strict=True):
         assert old.lean_bytes(1.0) == pytest.approx(new.size_bytes, rel=0.1, abs=50_000)
         assert new.dead_bytes(1.0) == 0
+
+
+def test_names_with_percent_signs_get_their_space_back_too(space: Space) -> None:
+    space.delete(PATTERNS["oldest"])
+    contents = space.contents()
+    space.app.execute('ALTER TABLE public.logs RENAME id TO "i%d"')
+    space.app.execute('ALTER TABLE public.logs RENAME TO "lo%s"')
+    space.table = TableName("public", "lo%s")
+    assert methods(space.reclaim())["heap"] == "tail compaction"
+    space.app.execute('ALTER TABLE public."lo%s" RENAME TO logs')
+    assert space.contents() == contents
 
 
 def test_equal_keys_and_other_access_methods_are_rebuilt_by_what_the_heap_lost(space: Space) -> None:

@@ -6,14 +6,14 @@ WHERE n.nspname = %(schema)s AND c.relname = %(table)s
 -- name: move_tail
 -- SKIP LOCKED never waits for the application, and holds nothing that it could wait for in a circle.
 WITH tail AS MATERIALIZED (
-  SELECT ctid FROM ONLY {table} WHERE ctid >= %(low)s::tid AND ctid < %(high)s::tid FOR NO KEY UPDATE SKIP LOCKED
+  SELECT ctid FROM ONLY {table} WHERE ctid >= {low}::tid AND ctid < {high}::tid FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE ONLY {table} AS t SET {column} = t.{column}
 WHERE t.ctid = ANY (ARRAY (SELECT tail.ctid FROM tail))
 RETURNING t.ctid::text
 
 -- name: move_on
-UPDATE ONLY {table} AS t SET {column} = t.{column} WHERE t.ctid = ANY (%(stayed)s::tid[]) RETURNING t.ctid::text
+UPDATE ONLY {table} AS t SET {column} = t.{column} WHERE t.ctid = ANY ({stayed}::tid[]) RETURNING t.ctid::text
 
 -- name: wal_since
 SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %(lsn)s::pg_lsn)::bigint
