@@ -70,7 +70,7 @@ class ArchiveDestination:
         self._watch.require(self._catalog.place, self._watch.look())
         newest = self._catalog.newest()
         if newest is not None:
-            self._same_store(newest[1])
+            require_same(self._store, newest[1])
         elif (known := next(iter(self._store.list("commit")), None)) is not None:
             cause = f"it holds segments ({known.key}), and the catalog knows none"
             remedy = "Run `tierkeeper archive rebuild`; a new archive needs a store of its own"
@@ -197,18 +197,19 @@ class ArchiveDestination:
 
     def _put_missing_commits(self) -> None:
         for segment in self._catalog.uncommitted():
-            self._same_store(segment.manifest)
+            require_same(self._store, segment.manifest)
             body = Commit(segment=segment.id, batch=segment.batch, manifest=segment.manifest).body()
             commit = self._writer.sealed("commit", body)
             reach(Point.COMMIT_PUT)
             self._catalog.committed(segment.id, commit)
 
-    def _same_store(self, manifest: str) -> None:
-        """A folder without its disk looks like an empty store: what is written there is lost when the disk is mounted over it."""
-        if self._store.head(f"manifest/{manifest}") is None:
-            cause = f"it does not hold the archive's manifest {manifest}"
-            remedy = "Check that its disk is mounted and that this is the archive's own store, then run again"
-            raise Failed(self._store.name, cause, remedy)
+
+def require_same(store: Store, manifest: str) -> None:
+    """A folder without its disk looks like an empty store: what is written there is lost when the disk is mounted over it."""
+    if store.head(f"manifest/{manifest}") is None:
+        cause = f"it does not hold the archive's manifest {manifest}"
+        remedy = "Check that its disk is mounted and that this is the archive's own store, then run again"
+        raise Failed(store.name, cause, remedy)
 
 
 def _origin(snapshot: SourceSnapshot) -> Origin:

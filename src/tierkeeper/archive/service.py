@@ -3,7 +3,7 @@
 import builtins
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from tierkeeper.archive import restore as restoring
 from tierkeeper.archive import verify as verifying
 from tierkeeper.archive.catalog import SCHEMA, Catalog, reading, rows_by_table, scan_segments
 from tierkeeper.archive.checkpoint import Checkpoints, Watch
-from tierkeeper.archive.destination import ArchiveDestination
+from tierkeeper.archive.destination import ArchiveDestination, require_same
 from tierkeeper.archive.drill import Drill
 from tierkeeper.archive.merging import Merged, into
 from tierkeeper.archive.model import Segment, SegmentState
@@ -32,7 +32,7 @@ from tierkeeper.archive.thaw import SegmentVault
 from tierkeeper.archive.verify import Sample
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
-from tierkeeper.kernel.errors import NotNow, UsageError
+from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.policy import OnConflict
 from tierkeeper.kernel.ports import Frozen, ScanSegment, Stop
 from tierkeeper.kernel.results import (
@@ -98,7 +98,15 @@ class Archive:
         return ArchiveScan(self._catalog, self.reader)
 
     def probe(self) -> str:
-        """Proves that the store can be written; what was found. Raises as the store does."""
+        """Proves that the store can be written; what was found. Raises as the store does.
+
+        Failed where the catalog knows segments and the store does not: its disk may not be mounted.
+        """
+        newest = None
+        with suppress(TierkeeperError):  # what is wrong with the catalog is told of the catalog
+            newest = self._catalog.newest()
+        if newest is not None:
+            require_same(self._store, newest[1])
         return self._store.probe()
 
     def written_with(self) -> str | None:

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
             str | None, typer.Option(metavar="AGE", help='Rows older than this, such as "30 days"; else the policy\'s age.')
         ] = None,
         where: Annotated[str | None, typer.Option(metavar="SQL", help="Only rows for which this condition holds.")] = None,
-        limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many rows.")] = None,
+        limit: Annotated[int | None, typer.Option(metavar="N", min=1, max=2**63 - 1, help="At most so many rows.")] = None,
         max_time: MaxTimeOption = None,
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="Show what would move and what would be made first; change nothing.")

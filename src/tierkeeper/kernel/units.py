@@ -111,6 +111,8 @@ def parse_instant(text: str, place: str) -> datetime:
     """An ISO 8601 date or time; without a zone it is UTC. Raises UsageError naming `place`."""
     try:
         instant = datetime.fromisoformat(text)
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
     except ValueError:
         raise UsageError(place, f"{text!r} is not a time", 'Write it as "2013-10-01" or "2013-10-01T12:00:00Z"') from None
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except OverflowError:
+        raise UsageError(place, f"{text!r} lies outside of the years 1 to 9999 in UTC", "Write a time within them") from None

@@ -110,7 +110,7 @@ def check_condition(where: str | None) -> None:
     if len(statements) != 1 or statements[0] is None or not isinstance(statements[0].args.get("where"), sqlglot.exp.Where):
         raise UsageError("--where", f"{where!r} is not an SQL condition", "Write what follows WHERE, such as: carrier = 'UA'")
     inside = statements[0].args["where"].this
-    if not isinstance(inside, sqlglot.exp.Paren):
+    if not isinstance(inside, sqlglot.exp.Paren | sqlglot.exp.Subquery):
         raise UsageError("--where", "its parentheses do not match", "Close every parenthesis that it opens")
 
 

@@ -21,5 +21,5 @@ def notes(room: Room, policy: TablePolicy, coming: Sequence[Arrivals]) -> list[s
     """What to know of rows that go back to Core. Raises Failed where they would fill it."""
     found = [room(coming)]
     if policy.core is not None:
-        found.append(f"rows older than {policy.core} leave core again by policy, once they have rested there")
+        found.append(f"rows older than {policy.core.text} leave core again by policy, once they have rested there")
     return found

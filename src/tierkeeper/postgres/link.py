@@ -228,6 +228,7 @@ _BY_STATE: Final[Mapping[str, tuple[type[TierkeeperError], str]]] = MappingProxy
         "3D": (UsageError, "Correct the database's name in the URL"),
         "25006": (NotNow, "The server takes no writes: make room or end its read-only mode, then run again"),
         "42501": (UsageError, "Grant the role what it lacks, or connect as the tables' owner"),
+        "27": (Failed, "A trigger there changes the row that is to go: change it; the rows stay where they are"),
         "0A": (UsageError, "The Postgres there cannot do it: use one whose version and build can"),
         "42704": (UsageError, "Make it there first, or use a Postgres that has it"),
         "22": (
@@ -258,6 +259,8 @@ _REFUSED: Final[Sequence[tuple[str, str]]] = (
 )
 """What a server or the link to it says when the address is wrong: the gravest first, for one attempt may hide another."""
 
+_FULL: Final = re.compile(r"too many (?:connections|clients)|remaining connection slots|no more connections allowed")
+
 _ATTEMPT: Final = re.compile(r'^(?:- )?.*?connection to server at "[^"]*"(?: \([^)]*\))?, port \d+ failed: (?:FATAL: +)?')
 
 
@@ -268,6 +271,9 @@ def _not_connected(text: str, place: str) -> TierkeeperError:
         for line in lines:
             if re.search(pattern, line):
                 return UsageError(place, line, remedy)
+    if any(_FULL.search(line) for line in lines):
+        cause = f"it gives no further connection ({next(line for line in lines if _FULL.search(line))})"
+        return NotNow(place, cause, "Close some there or raise the limit, then run again")
     remedy = "Check that it runs and that host and port are right, then run again"
     if ".supabase.co:" in place:
         remedy += "; the direct host needs IPv6: in Supabase open Connect and copy the URL of the 'Session pooler'"

@@ -282,7 +282,7 @@ def _key_faults(place: str, source: TableShape, main: TableShape) -> list[Tierke
         return []
     ours, theirs = ", ".join(source.key), ", ".join(main.key)
     quoted = ", ".join(sql.Identifier(k).as_string(None) for k in source.key)
-    remedy = f"There: ALTER TABLE {source.name} drop its primary key, ADD PRIMARY KEY ({quoted})"
+    remedy = f"There: ALTER TABLE {source.name} DROP CONSTRAINT its key, ADD PRIMARY KEY ({quoted})"
     return [UsageError(place, f"the key is ({theirs}), and ({ours}) where the rows come from", remedy)]
 
 

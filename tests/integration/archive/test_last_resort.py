@@ -10,7 +10,7 @@ import pytest
 from support import Tiers, TiersFactory, tierkeeper_toml
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import load
-from tierkeeper.kernel.errors import NotNow, UsageError
+from tierkeeper.kernel.errors import Faults, NotNow, UsageError
 from tierkeeper.kernel.tables import TableName
 
 EVENTS = TableName("public", "events")
@@ -57,3 +57,15 @@ def test_no_new_key_is_made_for_an_archive_that_has_one(tiers: Tiers) -> None:
     for path, away in kept.items():
         away.rename(path)
     assert keeper.archive_verify().ok
+
+
+def test_check_tells_of_a_store_whose_disk_is_not_mounted(tiers: Tiers) -> None:
+    keeper = keeper_of(tiers, tiers.home / "tierkeeper.toml")
+    assert keeper.check().ok
+    tiers.store.rename(tiers.home / "unmounted")
+    for there in (False, True):
+        if there:
+            tiers.store.mkdir(mode=0o700)
+        with pytest.raises(Faults) as found:
+            keeper.check()
+        assert "disk is mounted" in str(found.value)

@@ -48,6 +48,8 @@ def with_end(reason: str) -> MoveResult:
         ["move", "a.b", "--from", "core", "--to", "main", "--before", "yesterweek"],
         ["move", "a.b", "--from", "core", "--to", "main", "--older-than", "soon"],
         ["move", "a.b", "--from", "core", "--to", "main", "--limit", "0"],
+        ["move", "a.b", "--from", "core", "--to", "main", "--limit", str(2**63)],
+        ["move", "a.b", "--from", "core", "--to", "main", "--before", "9999-12-31T23:59:59-14:00"],
         ["move", "a.b", "--from", "core", "--to", "main", "--max-time", "soon"],
         ["quota", "--max-time", "0 minutes"],
         ["move", "a b", "--from", "core", "--to", "main"],

@@ -66,3 +66,6 @@ def test_a_time_without_a_zone_is_utc() -> None:
     assert parse_instant("2013-10-01T02:00:00+02:00", "") == datetime(2013, 10, 1, tzinfo=UTC)
     with pytest.raises(UsageError):
         parse_instant("yesterweek", "--before")
+    for beyond in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00+01:00"):
+        with pytest.raises(UsageError, match="years 1 to 9999"):
+            parse_instant(beyond, "--before")

@@ -47,7 +47,9 @@ def test_a_condition_that_is_none_is_refused(where: str) -> None:
     assert caught.value.place == "--where"
 
 
-@pytest.mark.parametrize("where", ["carrier = 'UA'", "a > 1 OR b IS NULL", "x IN (1, 2) -- why", "note = ')'"])
+@pytest.mark.parametrize(
+    "where", ["carrier = 'UA'", "a > 1 OR b IS NULL", "x IN (1, 2) -- why", "note = ')'", "(SELECT true)", "(a = 1)"]
+)
 def test_a_condition_is_taken(where: str) -> None:
     check_condition(where)
 

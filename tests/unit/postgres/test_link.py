@@ -19,10 +19,13 @@ def test_the_uri_keeps_spaces_and_pluses() -> None:
         ("consuming input failed: SSL error: unexpected eof while reading", NotNow),
         ("consuming input failed: SSL connection has been closed unexpectedly", NotNow),
         ("SSL SYSCALL error: EOF detected", NotNow),
+        ('FATAL: too many connections for role "app"', NotNow),
         ("SSL error: certificate verify failed", UsageError),
         ("SSL error: tlsv1 alert unknown ca", UsageError),
         ("server does not support SSL, but SSL was required", UsageError),
     ],
 )
 def test_a_peer_that_went_away_is_not_one_that_cannot_be_verified(said: str, kind: type[TierkeeperError]) -> None:
-    assert isinstance(translate(psycopg.OperationalError(said), "tiers.main"), kind)
+    told = translate(psycopg.OperationalError(said), "tiers.main")
+    assert isinstance(told, kind)
+    assert ("raise the limit" in told.remedy) == ("too many" in said)
