@@ -8,8 +8,6 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-import structlog
-
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Destination
@@ -20,34 +18,36 @@ from tierkeeper.postgres.keeping import at_once
 from tierkeeper.postgres.link import Connection, Link
 from tierkeeper.tiers.tier import Tier as TierFacts
 
-_log = structlog.get_logger()
-
 Pair = tuple[Source, Destination]
 OpenPair = Callable[[], AbstractContextManager[Pair]]
 
 
 @dataclass(frozen=True)
 class Ends:
-    """Connections to both tiers (None for the archive), and more for `looking` at their servers, the source's first."""
+    """Connections to both tiers (None for the archive), and more for `looking` at their servers, the source's first; one to the
+    source for what can be asked `aside`.
+    """
 
     source: Connection
     destination: Connection | None
     looking: Sequence[tuple[TierFacts, Connection]]
+    aside: Connection
 
 
 @contextmanager
 def opened(tiers: Mapping[Tier, TierFacts], request: Request) -> Iterator[Ends]:
     """Raises as `Link.connect` does; of several errors the source's."""
     names: list[Tier] = [t for t in (request.source, request.destination) if t != "archive"]
-    wanted = [(name, purpose) for purpose in ("mover", "budget") for name in names]
+    wanted = [(name, purpose) for purpose in ("mover", "budget") for name in names] + [(names[0], "budget")]
     dialled = at_once([partial(tiers[name].link.connect, purpose) for name, purpose in wanted])
     with ExitStack() as stack:
         conns = [stack.enter_context(closing(one)) for one in dialled if not isinstance(one, TierkeeperError)]
         for one in dialled:
             if isinstance(one, TierkeeperError):
                 raise one
+        *conns, aside = conns
         looking = [(tiers[name], conn) for name, conn in zip(names, conns[len(names) :], strict=True)]
-        yield Ends(conns[0], conns[1] if len(names) > 1 else None, looking)
+        yield Ends(conns[0], conns[1] if len(names) > 1 else None, looking, aside)
 
 
 @contextmanager
@@ -70,14 +70,11 @@ class Pairs:
         self._dialled: list[tuple[AbstractContextManager[Pair], Future[Pair]]] = []
         self._dial(ahead)
 
-    def up_to(self, wanted: int) -> list[Pair]:
-        """As many as are wanted; fewer where a server gives no more."""
+    def up_to(self, wanted: int) -> list[Future[Pair]]:
+        """So many, of which some may still be dialled; who takes one sees whether a server refused it."""
+        self._dialled = [one for one in self._dialled if not one[1].done() or one[1].exception() is None]
         self._dial(wanted - len(self._dialled))
-        refused = [one for one in self._dialled if isinstance(one[1].exception(), TierkeeperError)]
-        for one in refused:
-            _log.warning("fewer workers", cause=str(one[1].exception()))
-            self._dialled.remove(one)
-        return [entered.result() for _, entered in self._dialled[:wanted]]
+        return [entered for _, entered in self._dialled[:wanted]]
 
     def _dial(self, more: int) -> None:
         for context in [self._open_pair() for _ in range(more)]:

@@ -1,6 +1,6 @@
 """Which tables a run may take rows of, and why it may not begin: foreign keys, ages, conditions."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -26,21 +26,22 @@ def explorer(
     selection: Selection,
     policies: Collection[TablePolicy],
     hop: tuple[Tier, Tier],
+    here: Sequence[Reference],
     *,
     now: Callable[[], datetime],
     held: Callable[[TableName], tuple[Held, ...]],
     destination: Connection | None,
 ) -> Explorer | None:
-    """What finds the rows that must go along with those of `selection`; None where no foreign key asks for any.
+    """What finds the rows that must go along with those of `selection`; None where no foreign key, of those `here`, asks for any.
 
     A run's own condition and cutoff are for its table alone. Rows of another table may leave when they are old enough by that
     table's own policy; without a time for the tier that rows leave they stay, and keep what hangs on them. Those of a table
     without an age column go with the others at any time. Raises UsageError where rows that hang together cannot go this way.
     """
     if hop == ("main", "core") and destination is not None:
-        return _upward(source, selection, policies, destination)
+        return _upward(source, selection, policies, here, destination)
     table = selection.shape.name
-    found = references.family(table, references.read(source.conn), policies)
+    found = references.family(table, here, policies)
     if found is None:
         return None
     selections, instant = {table: selection}, now()
@@ -57,14 +58,16 @@ def explorer(
     return Explorer(found, selections, table)
 
 
-def _upward(source: Source, selection: Selection, policies: Collection[TablePolicy], core: Connection) -> Explorer | None:
+def _upward(
+    source: Source, selection: Selection, policies: Collection[TablePolicy], here: Sequence[Reference], core: Connection
+) -> Explorer | None:
     """What finds the rows that go back to Core with those of `selection`; None where nothing in Core refers to such rows.
 
     Here no policy says what may go: whoever names a row wants it with all that hangs on it. What joins rows is what joins them in
     Core, of tables that are at Main; there no foreign key may have been made for it. Those of Main hold there as well.
     """
     table, moved = selection.shape.name, {p.name: p for p in policies if p.mode != "mirror"}
-    at_home, here = references.read(core), references.read(source.conn)
+    at_home = references.read(core)
     near = references.joined(table, [*here, *at_home], moved)
     shapes_here = {t: shapes.read(source.conn, t, tier="main") for t in sorted(near) if shapes.exists(source.conn, t)}
     known = {r.joins for r in here}

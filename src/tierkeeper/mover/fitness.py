@@ -6,13 +6,16 @@ changed (I1, I10); what merely runs along is a note of the plan.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.tables import TableName, TableShape
+from tierkeeper.mover import width
 from tierkeeper.mover.request import Request
-from tierkeeper.postgres import shapes
+from tierkeeper.postgres import references, shapes
 from tierkeeper.postgres.keeping import named, of_each
 from tierkeeper.postgres.link import Connection, transaction
+from tierkeeper.postgres.references import Reference
 from tierkeeper.postgres.statements import load
 
 _SQL = load("tierkeeper.mover", "fitness.sql")
@@ -48,6 +51,21 @@ def look(conn: Connection, tables: Sequence[TableName]) -> dict[TableName, Surro
     with transaction(conn, read_only=True) as cur:
         rows = cur.last(_SQL["facts"], named(tables)).fetchall()
     return {TableName(schema, name): Surroundings(*facts) for schema, name, *facts in rows}
+
+
+class Aside(NamedTuple):
+    """What can be asked of a table's server by its name alone, while its shape is read: what is around it, what it has out of
+    line, and every foreign key of the database.
+    """
+
+    around: Surroundings | None
+    toasted: width.Toasted
+    references: tuple[Reference, ...]
+
+
+def aside(conn: Connection, table: TableName) -> Aside:
+    """All of it, over a connection of its own."""
+    return Aside(look(conn, table), width.toasted(conn, table), references.read(conn))
 
 
 def fault(seen: Surroundings, table: TableName, tier: str, *, arrives: bool) -> UsageError | None:

@@ -25,7 +25,7 @@ class Holdings:
     def __init__(self, conn: Connection, tier: Tier) -> None:
         self._conn = conn
         self._tier = tier
-        self._toastable: dict[TableName, list[str]] = {}  # of each heap met; an altered table ends the run
+        self._toasted: dict[TableName, width.Toasted] = {}  # of each heap met; an altered table ends the run
 
     def parts(self, selection: Selection) -> list[TableName | None]:
         """Where the selection's rows lie now: as `Batch.part` names it, None for a table without others below it."""
@@ -74,12 +74,20 @@ class Holdings:
                     raise
         return found
 
+    def toasted(self, heap: TableName) -> width.Toasted:
+        """As `width.toasted`; asked once."""
+        if heap not in self._toasted:
+            self._toasted[heap] = width.toasted(self._conn, heap)
+        return self._toasted[heap]
+
+    def learn(self, heap: TableName, toasted: width.Toasted) -> None:
+        """What `toasted` would say of `heap`, asked over another connection."""
+        self._toasted[heap] = toasted
+
     def _pieces(self, selection: Selection, part: TableName | None, step: int, conflicts: Sequence[Bound]) -> list[Piece]:
         name = part or selection.shape.name
         regclass = model.regclass(name)
-        if name not in self._toastable:
-            self._toastable[name], _ = width.toasted(self._conn, name)
-        toastable = self._toastable[name]
+        toastable, _ = self.toasted(name)
         with transaction(self._conn, read_only=True) as cur:
             sizes = [sql.SQL("coalesce(sum(pg_column_size({})), 0)").format(sql.Identifier(c)) for c in toastable]
             query = _SQL["pieces"].format(

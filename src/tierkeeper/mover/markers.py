@@ -23,4 +23,4 @@ def settled(link: Link, tier: Tier, batch_id: UUID) -> str | None:
 def known(link: Link, tier: Tier, destination: Tier) -> dict[UUID, str]:
     """The settled markers of batches that left `tier` for `destination`, of those that are kept still."""
     with translated(f"tiers.{tier}"), closing(link.connect("mover")) as conn:
-        return Source(link, conn, tier).settled_markers(destination)
+        return Source(link, conn, tier).markers(destination).settled

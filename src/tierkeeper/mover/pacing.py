@@ -17,7 +17,7 @@ from tierkeeper.kernel.ports import Stop
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover import budget, model
 from tierkeeper.mover.budget import Cost, Server, Slot, Table
-from tierkeeper.mover.model import Selection
+from tierkeeper.mover.model import Piece, Selection
 from tierkeeper.mover.worker import Pace
 from tierkeeper.postgres.keeping import asked_once, named, of_each
 from tierkeeper.postgres.link import Connection, transaction, translated
@@ -65,11 +65,11 @@ def server(conn: Connection, tier: Tier, assumed_redo: int | None = None) -> Ser
     )
 
 
-def table(conn: Connection, selection: Selection, rows: int, kept: "Kept | None", *, sampled: bool) -> Table:
+def table(selection: Selection, rows: int, kept: "Kept | None", sampled: "Sizes") -> Table:
     """The table of `selection`, `rows` of which would move; their sizes are those of a sample, else an average of the whole."""
     heap, toast, index, indexes, estimate, identity, correlations = kept or (0, 0, 0, 1, 0, "d", [None])
     correlation = sum((of_heap or {}).get(selection.age, 1.0) for of_heap in correlations) / len(correlations)
-    row_bytes, key_bytes = _sample(conn, selection, heap) if sampled else (None, None)
+    row_bytes, key_bytes = sampled
     total = max(int(estimate), rows)
     return Table(
         rows=total,
@@ -84,8 +84,13 @@ def table(conn: Connection, selection: Selection, rows: int, kept: "Kept | None"
     )
 
 
-def _sample(conn: Connection, selection: Selection, heap_bytes: int) -> tuple[float | None, float | None]:
-    """What a row of the selection takes on average as it is stored, and its key; None for both where none was met."""
+Sizes = tuple[float | None, float | None]
+"""What a row takes on average as it is stored, and its key; None for both where none was met."""
+
+
+def sample(conn: Connection, selection: Selection, kept: "Kept | None") -> Sizes:
+    """The sizes of some rows of the selection."""
+    heap_bytes = kept[0] if kept else 0
     shape, percent = selection.shape, min(100.0, 100.0 * SAMPLE_PAGES * budget.PAGE_BYTES / max(heap_bytes, 1))
     query = _SQL["sample"].format(
         columns=model.stored_bytes([c.name for c in shape.columns]),
@@ -116,7 +121,8 @@ class Weighed:
     """A move before its first write: what it would cost each tier, and in batches of which size. `servers` has the source first.
 
     `limit` is how many rows may move: as many as were asked for, or as there is room for. `rows` are of `table`; what rows of
-    other tables that go along cost is in `costs`, and what they have in `along_bytes`.
+    other tables that go along cost is in `costs`, and what they have in `along_bytes`. `pieces` are where the rows lie, if
+    that was asked and all of them may move.
     """
 
     rows: int
@@ -126,6 +132,7 @@ class Weighed:
     costs: tuple[Cost, ...]
     limit: int | None = None
     along_bytes: int = 0
+    pieces: Sequence[Piece] | None = None
 
     @property
     def batches(self) -> int:

@@ -11,15 +11,17 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.ports import Destination, LedgerRow
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover.plan import Verdict, verdict
-from tierkeeper.mover.source import Source
+from tierkeeper.mover.source import Markers, Source
 
 
-def refuse_restored(source: Source, destination: Destination) -> None:
+def refuse_restored(source: Source, destination: Destination) -> Markers:
     """Raises Failed where the source remembers moves of which the destination's ledger knows nothing.
 
-    Then the destination was put back from an older backup, and the rows that it lost lie nowhere else online.
+    Then the destination was put back from an older backup, and the rows that it lost lie nowhere else online. Returns what the
+    source remembers.
     """
-    for batch_id, state in source.settled_markers(destination.tier).items():
+    markers = source.markers(destination.tier)
+    for batch_id, state in markers.settled.items():
         if state == "moved" and destination.knows(batch_id) in (None, "open", "undone"):
             lost = ", or make a lost catalog again with `tierkeeper archive rebuild`" if destination.tier == "archive" else ""
             raise Failed(
@@ -28,6 +30,7 @@ def refuse_restored(source: Source, destination: Destination) -> None:
                 f"{destination.tier} was put back from an older backup",
                 f"Bring {destination.tier} to its state after the last move{lost}; until then nothing is moved",
             )
+    return markers
 
 
 def settle(source: Source, destination: Destination, batch_id: UUID) -> Verdict:
@@ -41,8 +44,8 @@ def settle(source: Source, destination: Destination, batch_id: UUID) -> Verdict:
     return Verdict.UNDO
 
 
-def recover(source: Source, destination: Destination, table: TableName) -> tuple[int, list[list[LedgerRow]]]:
-    """Settles `table`'s unsettled batches, each with all that are tied to it.
+def recover(source: Source, destination: Destination, table: TableName, markers: Markers) -> tuple[int, list[list[LedgerRow]]]:
+    """Settles `table`'s unsettled batches, each with all that are tied to it; `markers` as they were when the run began.
 
     Returns how many, and those copies that are proven and only await their delete, a bundle's together.
     """
@@ -58,7 +61,7 @@ def recover(source: Source, destination: Destination, table: TableName) -> tuple
             settle(source, destination, bundle[0].batch.id)
             settled += len(bundle)
     known = {row.batch.id for bundle in resumed for row in bundle}
-    for batch_id in source.open_markers(table, destination.tier):
+    for batch_id in markers.open.get(table, []):
         # A mover that was paused between its ledger row and its marker, and undone meanwhile, opens a marker that leads nowhere.
         if batch_id not in known and destination.knows(batch_id) == "undone":
             source.abort(batch_id)
@@ -67,7 +70,7 @@ def recover(source: Source, destination: Destination, table: TableName) -> tuple
 
 def clear(source: Source, destination: Destination, longest_reader_seconds: float) -> None:
     """Forgets at the destination what no reader can mistake any more; then, a longest reader later, drops its marker."""
-    markers = source.settled_markers(destination.tier)
+    markers = source.markers(destination.tier).settled
     source.drop_markers(destination.forget(longest_reader_seconds, list(markers)), destination.tier)
 
 
@@ -77,9 +80,10 @@ def arrivals_rest(source: Source, destination: Destination, table: TableName, lo
     What an interrupted run in that direction left is settled first: nobody may ask for it again, and rows that wait for it
     would rest for ever. The caller holds the lease of both directions.
     """
-    if source.settled_markers(destination.tier):
-        refuse_restored(source, destination)
+    if refuse_restored(source, destination).settled:
         clear(source, destination, longest_reader_seconds)
+    if destination.rests(table, longest_reader_seconds) is None:
+        return None  # nothing is on its way either
     for row in destination.unsettled(table):
         settle(source, destination, row.batch.id)
     return destination.rests(table, longest_reader_seconds)

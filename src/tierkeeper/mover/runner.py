@@ -3,12 +3,13 @@
 It decides nothing by itself: sizes and verdicts come from `plan`, rows from `source`, the ledger from the destination.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from uuid import UUID
 
 import psycopg
+import structlog
 
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import TierkeeperError
@@ -18,17 +19,19 @@ from tierkeeper.kernel.tables import TableShape
 from tierkeeper.mover import conflicts, plan
 from tierkeeper.mover.bundle import Bundler
 from tierkeeper.mover.destination import PostgresDestination
-from tierkeeper.mover.ends import Pairs
+from tierkeeper.mover.ends import Pair, Pairs
 from tierkeeper.mover.lease import Lease
-from tierkeeper.mover.model import Between, Bound, Range, Selection
+from tierkeeper.mover.model import Between, Bound, Piece, Range, Selection
 from tierkeeper.mover.recovery import clear, recover, refuse_restored
 from tierkeeper.mover.references import Explorer
-from tierkeeper.mover.source import Source
+from tierkeeper.mover.source import Markers, Source
 from tierkeeper.mover.worker import Outcome, Pace, Run, Worker
+
+_log = structlog.get_logger()
 
 
 class Mover:
-    """One run. `source`, `destination` and `lease` are its own; `pairs` gives further workers connections of theirs.
+    """One run. `source`, `destination` and `lease` are its own and its first worker's; `pairs` has connections for further ones.
 
     Without `pairs`, and where there is little to move, it works by itself; so it does with an `explorer`, which finds the
     rows of other tables that must go with the run's own.
@@ -49,8 +52,11 @@ class Mover:
         pairs: Pairs | None = None,
         throttle: Throttle = lambda: None,
         explorer: Explorer | None = None,
+        pieces: Sequence[Piece] | None = None,
     ) -> None:
+        """`pieces`: where the rows lay a moment ago, for batches of the pace's size."""
         self._explorer = explorer
+        self._pieces = pieces
         self._source = source
         self._destination = destination
         self._lease = lease
@@ -70,9 +76,9 @@ class Mover:
         self._lease.take()
         run = Run(selection, self._pace, self._stop, self._refresh_parents, self._throttle)
         try:
-            refuse_restored(self._source, self._destination)
+            markers = refuse_restored(self._source, self._destination)
             self._known_conflicts(run)
-            if self._worker(run, self._source, self._destination, self._beat).release(self._recover(run)):
+            if self._worker(run, self._source, self._destination, self._beat).release(self._recover(run, markers)):
                 resting = self._rests()
                 if resting is None:
                     self._move_all(run)
@@ -89,11 +95,11 @@ class Mover:
         ]
         return run.outcome
 
-    def _recover(self, run: Run) -> list[list[LedgerRow]]:
+    def _recover(self, run: Run, markers: Markers) -> list[list[LedgerRow]]:
         """Settles what earlier runs left of the table and of those that go with it; returns what only awaits its delete."""
         resumed: dict[UUID, list[LedgerRow]] = {}
         for shape in self._shapes(run.selection):
-            settled, found = recover(self._source, self._destination, shape.name)
+            settled, found = recover(self._source, self._destination, shape.name, markers)
             run.outcome.recovered += settled
             resumed |= {bundle[0].batch.id: bundle for bundle in found}
         run.outcome.recovered += sum(map(len, resumed.values()))
@@ -176,7 +182,9 @@ class Mover:
         if not isinstance(self._destination, PostgresDestination):
             rows = self._source.holdings.count(run.selection)
             return rows, 1, self._in_order(run, size)
-        pieces = self._source.holdings.pieces(run.selection, plan.piece_pages(size), run.conflicts)
+        pieces, self._pieces = self._pieces, None
+        if pieces is None or run.conflicts:
+            pieces = self._source.holdings.pieces(run.selection, plan.piece_pages(size), run.conflicts)
         workers = plan.workers(self._pace.workers, list(plan.cut(pieces, size, BATCH_BYTES)))
         return sum(p.rows for p in pieces), workers, plan.cut(pieces, plan.even(pieces, size, workers), BATCH_BYTES)
 
@@ -190,21 +198,35 @@ class Mover:
     def _pass(self, run: Run, ranges: Iterator[Range], workers: int) -> None:
         """Hands `ranges` out until none is left: to workers in threads of their own where there is enough for them."""
         run.hand_out(ranges)
-        pairs = self._pairs.up_to(workers) if self._pairs is not None and workers > 1 else []
-        if len(pairs) < 2:  # noqa: PLR2004 - one needs no thread
-            self._worker(run, self._source, self._destination, self._beat).work()
+        own = self._worker(run, self._source, self._destination, self._beat)
+        further = self._pairs.up_to(workers - 1) if self._pairs is not None else []
+        if not further:
+            own.work()
             return
-        working = [self._worker(run, *pair, _nothing) for pair in pairs]
-        with ThreadPoolExecutor(len(pairs), "mover") as pool:
-            self._watch(run, [pool.submit(worker.work) for worker in working])
+        with ThreadPoolExecutor(1 + len(further), "mover") as pool:
+            self._watch(run, [pool.submit(own.work), *(pool.submit(self._join, run, pair) for pair in further)])
+
+    def _join(self, run: Run, dialled: Future[Pair]) -> None:
+        """A further worker, as soon as its connections are there; a server that gives no more gets fewer workers."""
+        refused = dialled.exception()
+        if isinstance(refused, TierkeeperError):
+            _log.warning("fewer workers", cause=str(refused))
+            return
+        if refused is not None:
+            run.end(f"failed: {refused}")
+        self._worker(run, *dialled.result(), _nothing).work()
 
     def _watch(self, run: Run, working: list[Future[None]]) -> None:
-        """Keeps the lease until every worker has come to its safe end, then raises the first error that one of them met."""
+        """Waits until every worker has come to its safe end, then raises the first error that one of them met.
+
+        The first of them keeps the lease over its own connection; when it has nothing more to do that is free for us.
+        """
         try:
             pending = set(working)
             while pending:
                 _, pending = wait(pending, timeout=1, return_when=FIRST_EXCEPTION)
-                self._beat()
+                if working[0] not in pending:
+                    self._beat()
         except BaseException as error:
             run.end(f"interrupted: {type(error).__name__}")
             raise
@@ -220,4 +242,4 @@ class Mover:
 
 
 def _nothing() -> None:
-    """A worker's beat where another thread keeps the lease."""
+    """A worker's beat where another one keeps the lease."""

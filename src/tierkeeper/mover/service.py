@@ -29,6 +29,7 @@ from tierkeeper.mover.worker import Outcome, Pace
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.keeping import beside, looking
 from tierkeeper.postgres.link import translated
+from tierkeeper.postgres.references import Reference
 from tierkeeper.tiers.tier import Tier as TierFacts
 
 
@@ -135,7 +136,7 @@ class MoveService:
         """Moves, after making what is missing at the destination. Raises the errors of every part, translated."""
         policy = self._policy(request)
         began = self._clock.monotonic()
-        with self._looked(request, policy) as (ends, source, selection, explorer, weighed, missing):
+        with self._looked(request, policy, moves=True) as (ends, source, selection, explorer, weighed, missing):
             tables = family.tables_of(request.table, explorer)
             notes = []
             if request.upward:
@@ -172,7 +173,7 @@ class MoveService:
         )
 
     @contextmanager
-    def _looked(self, request: Request, policy: TablePolicy) -> Iterator[_Looked]:
+    def _looked(self, request: Request, policy: TablePolicy, *, moves: bool = False) -> Iterator[_Looked]:
         """What plan and move begin with, asked side by side. Raises where rows cannot move."""
         set_up = partial(self._set_up, request, apply=False)
         with (
@@ -180,15 +181,18 @@ class MoveService:
             beside(partial(set_up, [request.table])) as of_it_alone,
             opened(self._tiers, request) as ends,
             beside(partial(look_at, ends.looking, request.table)) as looked_at,
+            beside(partial(fitness.aside, ends.aside, request.table)) as aside,
         ):
             source = Source(self._links[request.source], ends.source, request.source)
             selection = self._selection(request, policy, source)
-            explorer = self._explorer(request, source, selection, ends)
+            source.learn(request.table, aside())
+            explorer = self._explorer(request, source, selection, ends, aside().references)
             tables = family.tables_of(request.table, explorer)
             with nullcontext(of_it_alone) if explorer is None else beside(partial(set_up, tables)) as missing:
                 self._refuse_unfit(request, source, selection, explorer, ends)
                 pace, selections = self._pace(request, explorer), [selection, *family.others(selection, explorer)]
-                weighed = weigh_all(source, request, pace, selections, conn=ends.looking[0][1], looked_at=looked_at)
+                cuts, conn = moves and explorer is None, ends.looking[0][1]
+                weighed = weigh_all(source, request, pace, selections, conn=conn, looked_at=looked_at, cuts=cuts)
                 yield _Looked(ends, source, selection, explorer, weighed, missing)
 
     def _prepared(
@@ -262,10 +266,8 @@ class MoveService:
         back = Source(self._links[request.destination], conn, request.destination)
         came = PostgresDestination(source.conn, request.source, request.destination, longest)
 
-        def rest() -> str | None:
-            return _first(recovery.arrivals_rest(back, came, table, longest) for table in tables)
-
-        ahead = 0 if explorer is not None else min(pace.workers, plan.workers_of(weighed.batches))
+        rest = lambda: _first(recovery.arrivals_rest(back, came, t, longest) for t in tables)  # noqa: E731 - asked in the run
+        ahead = 0 if explorer is not None else max(min(pace.workers, plan.workers_of(weighed.batches)) - 1, 0)
         with Pairs(lambda: pair(self._links, request, longest), ahead) as pairs:
             mover = self._mover(
                 request, source, there, lease, rest,
@@ -280,20 +282,22 @@ class MoveService:
         for one in [selection] if explorer is None else explorer.selections.values():
             source.refuse_unfit(one)
         if ends.destination is not None:
-            there = PostgresDestination(
-                ends.destination, request.destination, request.source, self._bounds.longest_reader_seconds
-            )
+            longest = self._bounds.longest_reader_seconds
+            there = PostgresDestination(ends.destination, request.destination, request.source, longest)
             for table in tables:
                 there.refuse_unfit(table)
             if explorer is not None:
                 family.refuse_rigid(explorer.family, ends.destination, request.destination)
 
-    def _explorer(self, request: Request, source: Source, selection: Selection, ends: Ends) -> Explorer | None:
+    def _explorer(
+        self, request: Request, source: Source, selection: Selection, ends: Ends, references: Sequence[Reference]
+    ) -> Explorer | None:
         hop = (request.source, request.destination)
         now = lambda: self._clock.now(source.now)  # noqa: E731 - asked only where something depends on it
         return family.explorer(
-            source, selection, self._policies, hop, now=now, held=partial(self._held, request), destination=ends.destination
-        )
+            source, selection, self._policies, hop, references,
+            now=now, held=partial(self._held, request), destination=ends.destination,
+        )  # fmt: skip
 
     def _held(self, request: Request, table: TableName) -> tuple[Held, ...]:
         """What a run by policy leaves where it is; whoever names a time means that."""
@@ -336,6 +340,7 @@ class MoveService:
             pairs=pairs,
             throttle=throttle,
             explorer=explorer,
+            pieces=weighed.pieces,
         )
 
     def _pace(self, request: Request, explorer: Explorer | None) -> Pace:

@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
 from uuid import UUID
 
 from psycopg import errors, sql
@@ -46,6 +46,13 @@ class Changed(Exception):  # noqa: N818 - a state of the world that the runner a
 
 class Resting(Exception):  # noqa: N818 - a row's time has not come; the run ends with this as its reason
     """Rows of the table arrived in this tier so lately that a reader could still mistake them; nothing was changed."""
+
+
+class Markers(NamedTuple):
+    """What a source remembers: `settled` batches (`moved` or `aborted`), oldest first, and `open` ones of each table."""
+
+    settled: dict[UUID, str]
+    open: dict[TableName, list[UUID]]
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,12 @@ class Source:
         self.link = link
         self.conn = conn
         self.holdings = Holdings(conn, tier)
+        self._around: dict[TableName, fitness.Surroundings | None] = {}
+
+    def learn(self, table: TableName, aside: fitness.Aside) -> None:
+        """What was asked of `table` already, a moment ago."""
+        self._around[table] = aside.around
+        self.holdings.learn(table, aside.toasted)
 
     def now(self) -> datetime:
         """The server's clock."""
@@ -107,7 +120,7 @@ class Source:
     def refuse_unfit(self, selection: Selection) -> None:
         """Raises UsageError where rows of the selection could not be taken away here, before anything is changed."""
         for table in dict.fromkeys([selection.shape.name, *(p for p in self.holdings.parts(selection) if p is not None)]):
-            around = fitness.look(self.conn, table)
+            around = self._around[table] if table in self._around else fitness.look(self.conn, table)
             unfit = around and fitness.fault(around, table, self.tier, arrives=False)
             if unfit:
                 raise unfit
@@ -126,25 +139,32 @@ class Source:
 
     def open_marker_of(self, bundle: Sequence[LedgerRow], destination: Tier) -> None:
         """The markers of a bundle, all of them or none: from here on they change together."""
-        notes = []
-        for row in bundle:
-            notes.append((_SQL["marker_open"], {
-                "batch": row.batch.id, "seq": row.seq, "destination": destination,
-                "schema": row.batch.table.schema, "table": row.batch.table.name,
-            }))  # fmt: skip
-            if row.batch.bundle is not None:
-                notes.append((_SQL["bundle_note"], {"batch": row.batch.id, "bundle": row.batch.bundle}))
+        notes = self._opening(bundle, destination)
         with transaction(self.conn) as cur:
             for note in notes[:-1]:
-                cur.execute(*note)
-            cur.last(*notes[-1])
+                cur.execute(note)
+            cur.last(notes[-1])
+
+    @staticmethod
+    def _opening(bundle: Sequence[LedgerRow], destination: Tier) -> list[sql.Composed]:
+        notes = []
+        for row in bundle:
+            batch, table = row.batch, row.batch.table
+            known = {"batch": batch.id, "seq": row.seq, "destination": destination, "schema": table.schema, "table": table.name}
+            notes.append(_SQL["marker_open"].format(**{k: sql.Literal(v) for k, v in known.items()}))
+            if batch.bundle is not None:
+                notes.append(_SQL["bundle_note"].format(batch=sql.Literal(batch.id), bundle=sql.Literal(batch.bundle)))
+        return notes
 
     @contextmanager
-    def snapshot(self, batch: Batch, shape: TableShape) -> Iterator[Snapshot]:
+    def snapshot(self, batch: Batch, shape: TableShape, *, opens: tuple[LedgerRow, Tier] | None = None) -> Iterator[Snapshot]:
         """S1. Raises Resting where rows of the table have only just arrived here, NotNow where its columns were altered, Changed
         where the batch's part is none of the table's any more.
+
+        `opens`: the marker of that ledger row is made open and durable first, as `open_marker` does, in the same message.
         """
-        with self._transaction_over([batch], "ACCESS SHARE", read_only=True) as cur:
+        ahead = [] if opens is None else self._opening([opens[0]], opens[1])
+        with self._transaction_over([batch], "ACCESS SHARE", read_only=True, ahead=ahead) as cur:
             yield self.look(cur, batch, shape)
 
     def look(self, cur: Cursor, batch: Batch, shape: TableShape, *, last: bool = True) -> Snapshot:
@@ -243,7 +263,9 @@ class Source:
             raise Changed
 
     @contextmanager
-    def _transaction_over(self, batches: Sequence[Batch], mode: LiteralString, *, read_only: bool) -> Iterator[Cursor]:
+    def _transaction_over(
+        self, batches: Sequence[Batch], mode: LiteralString, *, read_only: bool, ahead: Sequence[sql.Composable] = ()
+    ) -> Iterator[Cursor]:
         """A REPEATABLE READ transaction that has the batches' tables locked before its snapshot.
 
         So a part stays one of the table's until it ends, and foreign keys stay those that the catalog tells of. Raises Changed
@@ -255,7 +277,7 @@ class Source:
         if not read_only:
             opening.append(_SQL["leaving"].format(heaps=sql.SQL(", ").join(model.regclass(b.heap) for b in batches)))
         try:
-            with transaction(self.conn, isolation="repeatable read", read_only=read_only, opening=opening) as cur:
+            with transaction(self.conn, isolation="repeatable read", read_only=read_only, opening=opening, ahead=ahead) as cur:
                 if batch.part is not None:
                     names = {"part": model.regclass(batch.part), "table": model.regclass(batch.table)}
                     if not one(cur.execute(_SQL["is_part"].format(**names)), bool):
@@ -292,16 +314,16 @@ class Source:
             row = cur.last(_SQL["marker_state"], {"batch": batch_id}).fetchone()
         return str(row[0]) if row else None
 
-    def open_markers(self, table: TableName, destination: Tier) -> list[UUID]:
-        """Markers that are open for `table`, whoever opened them."""
+    def markers(self, destination: Tier) -> Markers:
+        """All that this tier remembers of batches on their way to `destination`."""
+        found = Markers({}, {})
         with transaction(self.conn, read_only=True) as cur:
-            rows = cur.last(_SQL["markers_open"], {"destination": destination, "schema": table.schema, "table": table.name})
-            return [r[0] for r in rows]
-
-    def settled_markers(self, destination: Tier) -> dict[UUID, str]:
-        """Markers that are moved or aborted, oldest first."""
-        with transaction(self.conn, read_only=True) as cur:
-            return {r[0]: str(r[1]) for r in cur.last(_SQL["markers_settled"], {"destination": destination})}
+            for batch, state, schema, name in cur.last(_SQL["markers"], {"destination": destination}):
+                if state == "open":
+                    found.open.setdefault(TableName(schema, name), []).append(batch)
+                else:
+                    found.settled[batch] = str(state)
+        return found
 
     def drop_markers(self, batch_ids: Sequence[UUID], destination: Tier) -> None:
         """Drops settled markers; one that is missing is a fence, so only what the destination has forgotten or undone may go.

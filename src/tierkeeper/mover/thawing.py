@@ -22,7 +22,7 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover.destination import Contended, KeyTaken, ParentMissing, PostgresDestination
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.recovery import clear, recover, refuse_restored, settle
-from tierkeeper.mover.source import Snapshot, Source
+from tierkeeper.mover.source import Markers, Snapshot, Source
 from tierkeeper.mover.staging import ELSEWHERE, staged
 from tierkeeper.postgres import references
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
@@ -65,6 +65,7 @@ class _Ends:
     catalog: Connection
     source: Source
     home: _Home
+    markers: Markers
 
 
 class Thaw:
@@ -97,7 +98,7 @@ class Thaw:
         """Brings `bundles` back, each whole; first what an interrupted run left. `ages`: the tables' age columns, as today."""
         done = Thawed()
         with self._opened(table, bundles) as ends:
-            settled, resumed = recover(ends.source, ends.home, table)
+            settled, resumed = recover(ends.source, ends.home, table, ends.markers)
             done.recovered = settled + sum(map(len, resumed))
             for rows in resumed:
                 self._release(ends, rows, held_until, done)
@@ -136,14 +137,13 @@ class Thaw:
             closing(self._catalog.connect("mover")) as catalog,
         ):
             home = _Home(main, self._longest_reader_seconds, self._vault())
-            ends = _Ends(main, staging, catalog, Source(self._catalog, catalog, "archive"), home)
+            source = Source(self._catalog, catalog, "archive")
             for one in sorted(tables):
                 home.refuse_unfit(one)
             lease = Lease(main, f"{min(tables)} main -> archive")
             lease.take()
             try:
-                refuse_restored(ends.source, home)
-                yield ends
+                yield _Ends(main, staging, catalog, source, home, refuse_restored(source, home))
             finally:
                 with suppress(psycopg.Error, TierkeeperError):  # it runs out by itself
                     lease.give_back()

@@ -5,13 +5,14 @@ from dataclasses import replace
 from functools import partial
 
 from tierkeeper.kernel.limits import BATCH_ROWS_MIN
-from tierkeeper.mover import budget, width
-from tierkeeper.mover.budget import Cost
+from tierkeeper.mover import budget, plan, width
+from tierkeeper.mover.budget import Cost, Server
 from tierkeeper.mover.model import Selection
-from tierkeeper.mover.pacing import LookedAt, Weighed, kept_of, table
+from tierkeeper.mover.pacing import Kept, LookedAt, Sizes, Weighed, kept_of, sample, table
 from tierkeeper.mover.request import Request
 from tierkeeper.mover.source import Source
 from tierkeeper.mover.worker import Pace
+from tierkeeper.postgres.keeping import beside
 from tierkeeper.postgres.link import Connection
 
 
@@ -23,44 +24,55 @@ def weigh_all(
     *,
     conn: Connection,
     looked_at: Callable[[], LookedAt],
+    cuts: bool,
 ) -> Weighed:
     """What `request` would move of the first of `selections`, with rows of the others along; where it says so, as much as fits.
 
-    `conn` looks at the source while `source` is asked for its rows. Raises UsageError for a row that is too wide to travel.
+    `conn` looks at the source while `source` is asked for its rows. A run that `cuts` batches in a moment gets the pieces that
+    they are made of along with the count: they are the same look. Raises UsageError for a row that is too wide to travel.
     """
-    selection = selections[0]
-    for one in selections:
-        parts, as_text = source.holdings.parts(one), request.destination == "archive"
-        width.refuse(source.conn, source.tier, one, parts, as_text=as_text)
-    counted = source.holdings.count(selection)
+    selection, holdings = selections[0], source.holdings
+    with beside(lambda: _stored(conn, looked_at(), selections)) as stored:
+        for one in selections:
+            parts, as_text = holdings.parts(one), request.destination == "archive"
+            width.refuse(source.conn, source.tier, one, parts, holdings.toasted, as_text=as_text)
+        whole = cuts and request.limit is None and request.destination != "archive"
+        pieces = holdings.pieces(selection, plan.piece_pages(pace.batch_rows), []) if whole else None
+        counted = holdings.count(selection) if pieces is None else sum(p.rows for p in pieces)
+        put = partial(weigh, looked_at()[0], stored(), selections, batch_rows=pace.batch_rows, in_flight=pace.in_flight)
     rows = counted if request.limit is None else min(counted, request.limit)
-    size, in_flight, along = pace.batch_rows, pace.in_flight, selections[1:]
-    put = partial(weigh, looked_at(), conn, selection, batch_rows=size, in_flight=in_flight, along=along)
     weighed = put(rows)
     fits = weighed.fitting_rows
     if request.as_room_allows and BATCH_ROWS_MIN <= fits < rows:
         return replace(put(fits), limit=fits)
-    return replace(weighed, limit=request.limit)
+    return replace(weighed, limit=request.limit, pieces=pieces)
+
+
+Stored = tuple[Kept | None, Sizes]
+"""What a server keeps for a table, and what some of its rows take."""
+
+
+def _stored(conn: Connection, looked_at: LookedAt, selections: Sequence[Selection]) -> list[Stored]:
+    """Of each selection's table; `conn` leads to the server of them all."""
+    keeps = [looked_at[1], *(kept_of(conn, s.shape.name) for s in selections[1:])]
+    return [(kept, sample(conn, s, kept)) for s, kept in zip(selections, keeps, strict=True)]
 
 
 def weigh(
-    looked_at: LookedAt,
-    conn: Connection,
-    selection: Selection,
+    servers: Sequence[Server],
+    stored: Sequence[Stored],
+    selections: Sequence[Selection],
     rows: int,
     *,
     batch_rows: int,
     in_flight: int,
-    along: Sequence[Selection] = (),
 ) -> Weighed:
-    """Weighs moving `rows` of `selection` from the first of the servers, where `conn` leads, to the second (none: the archive).
+    """Weighs moving `rows` of the first of `selections` from the first of the servers to the second (none: the archive).
 
-    Of each table that goes `along` as large a part is taken to move as of its own. On the way to the archive each batch is
-    sorted whole. Changes nothing.
+    Of each table that goes along as large a part is taken to move as of its own. On the way to the archive each batch is
+    sorted whole. Pure.
     """
-    servers, kept = looked_at
-    table_ = table(conn, selection, rows, kept, sampled=rows > 0)
-    others = [table(conn, s, 0, kept_of(conn, s.shape.name), sampled=True) for s in along]
+    table_, *others = (table(s, rows if s is selections[0] else 0, *one) for s, one in zip(selections, stored, strict=True))
     further = [(other, int(other.rows * table_.share(rows))) for other in others]
 
     def costs(size: int) -> tuple[Cost, ...]:
@@ -73,4 +85,4 @@ def weigh(
 
     size = budget.batch_rows(batch_rows, rows, list(zip(servers, costs(batch_rows), strict=True)), in_flight=in_flight)
     along_bytes = int(sum(t.row_bytes * n for t, n in further))
-    return Weighed(rows, size, table_, servers, costs(size), along_bytes=along_bytes)
+    return Weighed(rows, size, table_, tuple(servers), costs(size), along_bytes=along_bytes)

@@ -3,7 +3,7 @@
 It only reads. libpq hands over whole rows, so the widest one also says how many workers fit into memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from psycopg import errors, sql
@@ -67,7 +67,11 @@ def of(shape: TableShape, toasted: Sequence[str], *, as_text: bool = False) -> W
     return Width(*(sql.SQL("({})").format(plus.join(parts)) for parts in (sure, packed, unpacked)))
 
 
-def toasted(conn: Connection, heap: TableName) -> tuple[list[str], int]:
+Toasted = tuple[list[str], int]
+"""The columns of a heap that may have values out of line, and how large all of these are as they are stored."""
+
+
+def toasted(conn: Connection, heap: TableName) -> Toasted:
     """The columns of `heap` that may have values out of line, and how large all of these are as they are stored."""
     columns = _toasted(conn, heap) or {}
     return list(columns), max(columns.values(), default=0)
@@ -83,7 +87,13 @@ def _toasted(conn: Connection, heaps: Sequence[TableName]) -> dict[TableName, di
 
 
 def refuse(
-    conn: Connection, tier: Tier, selection: Selection, parts: Sequence[TableName | None], *, as_text: bool = False
+    conn: Connection,
+    tier: Tier,
+    selection: Selection,
+    parts: Sequence[TableName | None],
+    toasted: Callable[[TableName], Toasted],
+    *,
+    as_text: bool = False,
 ) -> None:
     """Raises UsageError, with the key, for a row above ROW_BYTES_MAX in one of `parts` (None: the table itself).
 
@@ -92,7 +102,8 @@ def refuse(
     """
     for part in parts:
         try:
-            found = _too_wide(conn, selection, part or selection.shape.name, as_text=as_text)
+            heap = part or selection.shape.name
+            found = _too_wide(conn, selection, heap, toasted(heap), as_text=as_text)
         except errors.UndefinedTable:
             if part is None:
                 raise
@@ -107,9 +118,11 @@ def refuse(
             )
 
 
-def _too_wide(conn: Connection, selection: Selection, heap: TableName, *, as_text: bool) -> tuple[str, ...] | None:
+def _too_wide(
+    conn: Connection, selection: Selection, heap: TableName, toasted: Toasted, *, as_text: bool
+) -> tuple[str, ...] | None:
     """A row of `heap` that is too wide: its key, and how many bytes it has."""
-    columns, toasted_bytes = toasted(conn, heap)
+    columns, toasted_bytes = toasted
     if (toasted_bytes + _PAGE_BYTES) * PACKED_RATIO <= ROW_BYTES_MAX:
         return None
     row = of(selection.shape, columns, as_text=as_text)

@@ -235,9 +235,8 @@ class Worker:
             row = self._destination.open(batch)
             reach(Point.LEDGER_OPEN)
             try:
-                self._source.open_marker(row, self._destination.tier)
-                reach(Point.MARKER_OPEN)
-                with self._source.snapshot(batch, selection.shape) as snapshot:
+                with self._source.snapshot(batch, selection.shape, opens=(row, self._destination.tier)) as snapshot:
+                    reach(Point.MARKER_OPEN)
                     copied = self._destination.copy(batch, snapshot) if snapshot.extent.rows else None
                 if copied is None:
                     settle(self._source, self._destination, batch.id)
@@ -345,6 +344,7 @@ class Worker:
         while (cause := self._destination.settled_for_readers(batch_ids)) is not None:
             if self._clock.monotonic() > until or self._run.stop() is not None:
                 return cause
+            self._beat()
             self._clock.sleep(pause)
             pause = min(pause * 2, 0.5)
         return None

@@ -173,6 +173,7 @@ def transaction(
     isolation: Isolation = "read committed",
     read_only: bool = False,
     opening: Sequence[sql.Composable] = (),
+    ahead: Sequence[sql.Composable] = (),
     lock_seconds: float | None = None,
 ) -> Iterator[Cursor]:
     """One transaction under the pinned settings. An explicit READ WRITE also works where a full tier's default is read-only.
@@ -180,16 +181,16 @@ def transaction(
     A write is durable when this returns: `synchronous_commit` is on, whatever the server's default. A read-only one may be
     ended early by its body with COMMIT. One on a connection made for the purpose `mover` shares MOVER_LOCK. `opening` comes
     before all else: with a LOCK TABLE before anything takes a snapshot, what the catalog says of the table in it stays so. No
-    lock is waited for longer than `lock_seconds` (LOCK_SECONDS).
+    lock is waited for longer than `lock_seconds` (LOCK_SECONDS). The statements `ahead` are a transaction of their own, which is
+    written and durable before this one begins; they go along with its first statement.
     """
-    if conn.only_reads and not read_only:
+    if conn.only_reads and (ahead or not read_only):
         raise Failed("transaction", "a plan or a report was about to write something", "Report this: it is a fault here")
-    first: list[sql.Composable] = [
-        *_begin(isolation, read_only, LOCK_SECONDS if lock_seconds is None else lock_seconds),
-        *opening,
-    ]
-    if conn.name.startswith(_MOVER):
-        first.append(sql.SQL("SELECT pg_advisory_xact_lock_shared({}, {})").format(*MOVER_LOCK))
+    waits = LOCK_SECONDS if lock_seconds is None else lock_seconds
+    shared = [sql.SQL("SELECT pg_advisory_xact_lock_shared({}, {})").format(*MOVER_LOCK)] if conn.name.startswith(_MOVER) else []
+    first: list[sql.Composable] = [*_begin(isolation, read_only, waits), *opening, *shared]
+    if ahead:
+        first = [*_begin("read committed", read_only=False, lock_seconds=waits), *shared, *ahead, sql.SQL("COMMIT"), *first]
     with Cursor(conn) as cur:
         conn.open_with(first)
         try:

@@ -136,7 +136,7 @@ def test_a_condition_that_answers_differently_each_time_is_named(pair: Any, move
 
 
 def test_a_batch_whose_rows_are_gone_before_it_is_read(pair: Any, mover: Moves, selection: Selects, once: Any) -> None:
-    once(Point.MARKER_OPEN, lambda: pair.core.execute("DELETE FROM public.events WHERE id <= 100"))
+    once(Point.LEDGER_OPEN, lambda: pair.core.execute("DELETE FROM public.events WHERE id <= 100"))
     assert mover(batch_rows=100).run(selection()).rows == 900
     assert [r[0] for r in pair.rows(pair.main)] == list(range(101, 1_001))
 
@@ -250,7 +250,7 @@ def test_rows_arriving_among_those_that_leave_make_a_changed_batch(pair: Any) ->
     assert len(pair.rows(pair.main)) == 2
 
 
-@pytest.mark.parametrize("point", [Point.LEDGER_OPEN, Point.MARKER_OPEN, Point.COPIED, Point.WAITED])
+@pytest.mark.parametrize("point", [Point.LEDGER_OPEN, Point.COPIED, Point.WAITED])
 def test_a_foreign_key_made_during_the_run_takes_no_row_along(
     pair: Any, mover: Moves, selection: Selects, once: Any, point: Point
 ) -> None:

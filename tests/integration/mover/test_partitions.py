@@ -117,7 +117,7 @@ def test_a_limit_takes_the_oldest_rows_of_all_partitions(hop: Hop) -> None:
     assert rows(hop.main) == sorted(original, key=lambda r: r[1])[:100]
 
 
-@pytest.mark.parametrize("point", [Point.MARKER_OPEN, Point.COPIED, Point.WAITED])
+@pytest.mark.parametrize("point", [Point.LEDGER_OPEN, Point.COPIED, Point.WAITED])
 @pytest.mark.parametrize("how", ["DETACH PARTITION {}", "DETACH PARTITION {} CONCURRENTLY"])
 def test_a_partition_that_is_detached_under_the_move_keeps_its_rows(hop: Hop, at_each: Any, point: Point, how: str) -> None:
     """I1, I3: what is not the table's any more is not the mover's to take."""
@@ -140,7 +140,7 @@ def test_a_partition_that_is_detached_under_the_move_keeps_its_rows(hop: Hop, at
     assert kept == [left], "rows were taken from a table that was none of the move's any more"
 
 
-@pytest.mark.parametrize("point", [Point.MARKER_OPEN, Point.COPIED])
+@pytest.mark.parametrize("point", [Point.LEDGER_OPEN, Point.COPIED])
 def test_a_partition_that_is_dropped_under_the_move_leaves_nothing_half_done(hop: Hop, at_each: Any, point: Point) -> None:
     hop.core.execute((RANGES + ";" + FILL).encode())
     original, name = rows(hop.core), 'parts."the year 2023"'

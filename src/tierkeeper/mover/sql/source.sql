@@ -1,9 +1,9 @@
 -- name: marker_open
 INSERT INTO tierkeeper.marker (batch, seq, destination, schema_name, table_name, state)
-VALUES (%(batch)s, %(seq)s, %(destination)s, %(schema)s, %(table)s, 'open')
+VALUES ({batch}, {seq}, {destination}, {schema}, {table}, 'open')
 
 -- name: bundle_note
-INSERT INTO tierkeeper.bundle (batch, bundle) VALUES (%(batch)s, %(bundle)s)
+INSERT INTO tierkeeper.bundle (batch, bundle) VALUES ({batch}, {bundle})
 
 -- name: marker_change
 -- The markers of a bundle change together, locked in one order, so that two who change them never wait for each other.
@@ -19,12 +19,8 @@ FROM wanted WHERE m.batch = wanted.batch
 -- name: marker_state
 SELECT state FROM tierkeeper.marker WHERE batch = %(batch)s
 
--- name: markers_open
-SELECT batch FROM tierkeeper.marker
-WHERE state = 'open' AND destination = %(destination)s AND schema_name = %(schema)s AND table_name = %(table)s
-
--- name: markers_settled
-SELECT batch, state FROM tierkeeper.marker WHERE state IN ('moved', 'aborted') AND destination = %(destination)s ORDER BY seq
+-- name: markers
+SELECT batch, state, schema_name, table_name FROM tierkeeper.marker WHERE destination = %(destination)s ORDER BY seq
 
 -- name: markers_drop
 DELETE FROM tierkeeper.marker
