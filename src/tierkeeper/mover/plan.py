@@ -49,10 +49,13 @@ def cut(pieces: Iterable[Piece], most_rows: int, most_bytes: int) -> Iterator[Pi
 
 
 def even(pieces: Sequence[Piece], most_rows: int, workers: int) -> int:
-    """How large to make batches, up to `most_rows`, so that each worker has as many: none works on alone at the end."""
-    rows = sum(p.rows for p in pieces)
-    batches = -(-rows // (most_rows * workers)) * workers
-    return min(-(-rows // max(batches, 1)) + max((p.rows for p in pieces), default=0), most_rows)
+    """How large to make batches, up to `most_rows`, so that each worker has as many: none works on alone at the end.
+
+    A batch ends with a whole piece, so it may lack as many rows as the largest one has.
+    """
+    rows, largest = sum(p.rows for p in pieces), max((p.rows for p in pieces), default=0)
+    batches = -(-rows // (max(most_rows - largest, 1) * workers)) * workers
+    return min(-(-rows // max(batches, 1)) + largest, most_rows)
 
 
 def piece_pages(batch_rows: int) -> int:
