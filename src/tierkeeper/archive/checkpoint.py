@@ -13,16 +13,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
-
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Failed, UsageError
+from tierkeeper.kernel.log import Log
 
 FILE: Final = "archive-checkpoint.json"
 _FORMAT: Final = "tierkeeper checkpoints"
 _VERSION: Final = 1
-_log = structlog.get_logger()
+_log = Log()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,18 @@
 One JSON document on stdout with `--json`, tables for a person else; logs, progress and errors of a person go to stderr.
 """
 
-from tierkeeper.cli.app import main
+import gc
+from collections.abc import Sequence
+from typing import Final, NoReturn
 
 __all__ = ["main"]
+
+_GARBAGE: Final = 50_000  # new objects between two looks for garbage; with 700 a tenth of the start goes into looking
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The console script. Raises SystemExit with one of `kernel.errors.Exit`."""
+    gc.set_threshold(_GARBAGE)
+    from tierkeeper.cli import app
+
+    app.main(argv)

@@ -3,16 +3,24 @@
 import logging
 import os
 import sys
-from typing import Any
-
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from tierkeeper.config import redact
+from tierkeeper.kernel import log
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
 
 def configure(*, verbose: bool) -> None:
     """WARNING and above, with `verbose` INFO too."""
+    log.prepare(partial(_configure, verbose=verbose))
+
+
+def _configure(*, verbose: bool) -> None:
+    import structlog
+
     terminal = sys.stderr.isatty()
     renderer: Processor = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(default=str)
     structlog.configure(
@@ -39,7 +47,7 @@ class _Stderr:
     debug = info = warning = error = critical = exception = msg
 
 
-def _redacted(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+def _redacted(logger: "WrappedLogger", method: str, event: "EventDict") -> "EventDict":
     del logger, method
     return {key: _clean(value) for key, value in event.items()}
 

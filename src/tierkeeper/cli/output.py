@@ -5,23 +5,24 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
-from rich.text import Text
-
-from tierkeeper.cli.render_rows import render
 from tierkeeper.cli.stop import STOPPED
 from tierkeeper.cli.values import visible
 from tierkeeper.config import redact
 from tierkeeper.kernel.errors import Exit, Faults, TierkeeperError
 from tierkeeper.kernel.results import ErrorDocument, ErrorResult, Result
 
+if TYPE_CHECKING:
+    from rich.console import Console  # what draws tables is loaded for those alone who want to see some
+
 _PIPE_COLUMNS: Final = 200  # a pipe has no width: wide enough that no cell is cut
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False) -> "Console":
     """A console on the present stdout or stderr."""
+    from rich.console import Console
+
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _PIPE_COLUMNS
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
@@ -35,6 +36,8 @@ def show(result: Result | Sequence[Result], *, as_json: bool) -> None:
         else:
             write(json.dumps([r.model_dump(mode="json") for r in result], indent=2, ensure_ascii=False) + "\n")
         return
+    from tierkeeper.cli.render_rows import render
+
     out = console()
     for part in render(result):
         out.print(part)
@@ -61,6 +64,8 @@ def show_error(error: TierkeeperError, *, as_json: bool, debug: bool) -> None:
     if as_json:
         write(told.model_dump_json(indent=2) + "\n")
         return
+    from rich.text import Text
+
     err = console(stderr=True)
     for number, one in enumerate(told.error if isinstance(told.error, list) else [told.error]):
         if number:

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from tierkeeper.cli import output, values
 from tierkeeper.cli.session import Session, command
@@ -15,6 +13,7 @@ from tierkeeper.kernel.results import QueryFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from rich.table import Table
 
 Format = Literal["table", "csv", "json", "parquet"]
 
@@ -79,6 +78,8 @@ def _print(answer: "pa.Table", chosen: Format) -> None:
     else:
         out = output.console()
         out.print(table(answer))
+        from rich.text import Text
+
         out.print(Text(f"{answer.num_rows:,} row{'' if answer.num_rows == 1 else 's'}", "dim"))
 
 
@@ -126,9 +127,11 @@ def _texts(column: "pa.ChunkedArray") -> list[str | None]:
     return [None if value is None else values.as_text(value) for value in values.plain(column)]
 
 
-def table(answer: "pa.Table") -> Table:
+def table(answer: "pa.Table") -> "Table":
     """The answer for a person: numbers to the right, NULL set apart from an empty text."""
     import pyarrow.types as t
+    from rich.table import Table
+    from rich.text import Text
 
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for column, kind in zip(answer.column_names, answer.schema.types, strict=True):

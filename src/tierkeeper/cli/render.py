@@ -108,7 +108,7 @@ def render(result: object) -> Iterator[RenderableType]:
     raise TypeError(f"nobody says how a person reads a {type(result).__name__}")
 
 
-@render.register
+@render.register(r.CheckResult)
 def _check(result: r.CheckResult) -> Iterator[RenderableType]:
     table = grid("Looked at", "Found")
     for item in result.checks:
@@ -118,7 +118,7 @@ def _check(result: r.CheckResult) -> Iterator[RenderableType]:
     yield good(f"{plural(len(result.checks), 'thing')} looked at, all good") if result.ok else bad("Something is wrong")
 
 
-@render.register
+@render.register(r.SetupResult)
 def _setup(result: r.SetupResult) -> Iterator[RenderableType]:
     shown = [s for s in result.steps if not _is_own(s)]
     for tier in dict.fromkeys(s.tier for s in result.steps if _is_own(s)):
@@ -147,7 +147,7 @@ def _is_own(step: r.SetupStep) -> bool:
     return f" {_OWN}" in step.action or f"INTO {_OWN}." in step.sql
 
 
-@render.register
+@render.register(r.StatusResult)
 def _status(result: r.StatusResult) -> Iterator[RenderableType]:
     tiers = grid("Tier", "Used", "Quota", "", "Health", right=("Used", "Quota"))
     for name, tier in result.tiers.items():
@@ -201,7 +201,7 @@ def _estimate(rows: int | None) -> Text:
     return cell(None if rows is None else f"~{rows:,}")
 
 
-@render.register
+@render.register(r.QuotaResult)
 def _quota(result: r.QuotaResult) -> Iterator[RenderableType]:
     tiers = grid("Tier", "Before", "After", "Quota", "", "Counted", right=("Before", "After", "Quota"))
     for name, tier in result.tiers.items():
@@ -260,7 +260,7 @@ def plans_table(plans: Sequence[r.MovePlan]) -> Table:
     return table
 
 
-@render.register
+@render.register(r.InitResult)
 def _init(result: r.InitResult) -> Iterator[RenderableType]:
     yield good(f"{result.file} is written")
     for name in result.found:
@@ -270,7 +270,7 @@ def _init(result: r.InitResult) -> Iterator[RenderableType]:
     yield Text.assemble("Next: name your tables in it, then ", ("tierkeeper check", "bold"))
 
 
-@render.register
+@render.register(r.HealthResult)
 def _health(result: r.HealthResult) -> Iterator[RenderableType]:
     table = grid("Service", "Health", "Answered in", "", right=("Answered in",))
     for item in result.checks:

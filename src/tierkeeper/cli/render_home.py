@@ -10,7 +10,7 @@ from tierkeeper.cli.render import cell, good, grid, instant, notes, pairs, rende
 from tierkeeper.kernel import results as r
 
 
-@render.register
+@render.register(r.ServingResult)
 def _serving(result: r.ServingResult) -> Iterator[RenderableType]:
     yield good(f"serving {result.store} on {result.listen}")
     yield from notes(result.notes)
@@ -18,7 +18,7 @@ def _serving(result: r.ServingResult) -> Iterator[RenderableType]:
     yield _copied(f"HOME_SERVER_URL={result.enrolment}")
 
 
-@render.register
+@render.register(r.NewTokenResult)
 def _new_token(result: r.NewTokenResult) -> Iterator[RenderableType]:
     yield _about(result)
     if result.enrolment is None:
@@ -29,7 +29,7 @@ def _new_token(result: r.NewTokenResult) -> Iterator[RenderableType]:
     yield Text("The token is shown once and kept nowhere.", "dim")
 
 
-@render.register
+@render.register(r.TokenResult)
 def _token(result: r.TokenResult) -> Iterator[RenderableType]:
     yield _about(result)
 

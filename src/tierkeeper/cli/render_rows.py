@@ -30,7 +30,7 @@ from tierkeeper.kernel.units import format_bytes
 __all__ = ["render"]
 
 
-@render.register
+@render.register(r.MoveResult)
 def _move(result: r.MoveResult) -> Iterator[RenderableType]:
     speed = f", {result.rows / result.seconds:,.0f} rows/s" if result.rows and result.seconds else ""
     yield Text.assemble((visible(result.table), "bold"), f"  {result.from_} → {result.to}")
@@ -51,7 +51,7 @@ def _move(result: r.MoveResult) -> Iterator[RenderableType]:
         yield from notes([f"{plural(len(result.conflicts), 'key')} in both tiers, left alone (Core's row counts): {keys}"])
 
 
-@render.register
+@render.register(r.MovePlan)
 def _plan(result: r.MovePlan) -> Iterator[RenderableType]:
     yield Text.assemble((visible(result.table), "bold"), f"  {result.from_} → {result.to}")
     yield pairs(
@@ -114,7 +114,7 @@ def _segments(segments: list[r.SegmentResult]) -> Table:
     return table
 
 
-@render.register
+@render.register(r.ArchiveRunResult)
 def _archive_run(result: r.ArchiveRunResult) -> Iterator[RenderableType]:
     for removed in result.removed:
         yield Text.assemble(("removed  ", "yellow"), f"segment {removed}, whose time was over")
@@ -130,7 +130,7 @@ def _archive_run(result: r.ArchiveRunResult) -> Iterator[RenderableType]:
     yield good(f"{plural(rows, 'row')} archived in {plural(len(result.segments), 'segment')}")
 
 
-@render.register
+@render.register(r.SegmentDetail)
 def _segment(result: r.SegmentDetail) -> Iterator[RenderableType]:
     yield pairs(
         ("segment", cell(result.segment, "bold")),
@@ -154,7 +154,7 @@ def _segment(result: r.SegmentDetail) -> Iterator[RenderableType]:
     yield columns
 
 
-@render.register
+@render.register(r.VerifyResult)
 def _verify(result: r.VerifyResult) -> Iterator[RenderableType]:
     for line in result.damaged:
         yield bad(f"damaged  {line}")
@@ -173,7 +173,7 @@ def _verify(result: r.VerifyResult) -> Iterator[RenderableType]:
         yield Text(f"{plural(others, 'other')} looked for; {result.unread} of all never read back whole so far", "dim")
 
 
-@render.register
+@render.register(r.RebuildResult)
 def _rebuild(result: r.RebuildResult) -> Iterator[RenderableType]:
     for what, lines in (("damaged", result.damaged), ("missing", result.missing), ("unsure", result.unsure)):
         for line in lines:
@@ -184,7 +184,7 @@ def _rebuild(result: r.RebuildResult) -> Iterator[RenderableType]:
     yield good(made) if result.ok else bad(f"{made}, and what stands above; run 'tierkeeper archive verify'")
 
 
-@render.register
+@render.register(r.DrillResult)
 def _drill(result: r.DrillResult) -> Iterator[RenderableType]:
     for line in result.wrong:
         yield bad(f"wrong  {line}")
@@ -195,7 +195,7 @@ def _drill(result: r.DrillResult) -> Iterator[RenderableType]:
     yield good(f"opened with the recovery key alone: {told}") if result.ok else bad(told)
 
 
-@render.register
+@render.register(r.KitResult)
 def _kit(result: r.KitResult) -> Iterator[RenderableType]:
     if result.kit is not None:
         yield Text(result.kit, no_wrap=True, overflow="ignore", end="")  # a key that is cut opens nothing
@@ -203,7 +203,7 @@ def _kit(result: r.KitResult) -> Iterator[RenderableType]:
         yield good(f"{result.file} is the recovery kit of key {result.key_id}: put it away, and nowhere near the archive")
 
 
-@render.register
+@render.register(r.KeysResult)
 def _keys(result: r.KeysResult) -> Iterator[RenderableType]:
     used = (
         "unknown" if result.segments is None else ", ".join(f"{n} by {key}" for key, n in result.segments.items()) or "none yet"
@@ -213,7 +213,7 @@ def _keys(result: r.KeysResult) -> Iterator[RenderableType]:
     yield from notes(result.notes)
 
 
-@render.register
+@render.register(r.RotateResult)
 def _rotate(result: r.RotateResult) -> Iterator[RenderableType]:
     anew = f", {plural(result.rewritten, 'segment')} written anew" if result.rewritten else ""
     yield good(f"{plural(result.segments, 'segment')} wrapped to key {result.recipient} of archive {result.key_id}{anew}")
@@ -222,7 +222,7 @@ def _rotate(result: r.RotateResult) -> Iterator[RenderableType]:
     yield from notes(result.notes)
 
 
-@render.register
+@render.register(r.RestoreResult)
 def _restore(result: r.RestoreResult) -> Iterator[RenderableType]:
     rows, segments = plural(result.rows, "row"), plural(result.segments, "segment")
     where = result.to if result.on is None else f"{result.to} on {result.on}"
@@ -232,7 +232,7 @@ def _restore(result: r.RestoreResult) -> Iterator[RenderableType]:
     yield from notes(result.notes)
 
 
-@render.register
+@render.register(r.ThawResult)
 def _thaw(result: r.ThawResult) -> Iterator[RenderableType]:
     what = f"{plural(result.rows, 'row')} of {', '.join(result.tables)} in {plural(len(result.segments), 'segment')}"
     span = f"{instant(result.min_age)} to {instant(result.max_age)}" if result.min_age else "without ages"
@@ -247,7 +247,7 @@ def _thaw(result: r.ThawResult) -> Iterator[RenderableType]:
         yield from notes([f"ended because {result.stopped_because}: run it again"])
 
 
-@render.register
+@render.register(r.EraseResult)
 def _erase(result: r.EraseResult) -> Iterator[RenderableType]:
     where = ", ".join(f"{rows:,} in {tier}" for tier, rows in result.rows.items())
     what = f"{plural(sum(result.rows.values()), 'row')} of {result.table} ({where})"
@@ -264,12 +264,12 @@ def _erase(result: r.EraseResult) -> Iterator[RenderableType]:
         yield from notes([f"ended because {result.stopped_because}: run it again"])
 
 
-@render.register
+@render.register(r.QueryFile)
 def _query_file(result: r.QueryFile) -> Iterator[RenderableType]:
     yield good(f"{plural(result.rows, 'row')} written to {result.output} ({format_bytes(result.bytes)})")
 
 
-@render.register
+@render.register(r.DemoResult)
 def _demo(result: r.DemoResult) -> Iterator[RenderableType]:
     numbers = ("Rows before", "Rows after", "Size before", "Size after", "Quota")
     table = grid("Tier", *numbers, "", right=numbers)

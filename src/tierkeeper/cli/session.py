@@ -51,7 +51,7 @@ class Session:
     as_json: bool
     code: Exit = Exit.DONE
     stop: StopFlag = field(default_factory=StopFlag)
-    progress: TerminalProgress = field(default_factory=lambda: TerminalProgress(output.console(stderr=True)))
+    progress: TerminalProgress = field(default_factory=lambda: TerminalProgress(functools.partial(output.console, stderr=True)))
 
     def settings(self) -> Settings:
         """The configuration. Raises Faults."""

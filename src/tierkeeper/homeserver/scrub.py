@@ -4,14 +4,13 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-import structlog
-
 from tierkeeper.homeserver.vault import Vault
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.limits import HEALTH_SECONDS, SCRUB_DAYS
+from tierkeeper.kernel.log import Log
 from tierkeeper.kernel.results import StoreReport
 
-_log = structlog.get_logger()
+_log = Log()
 _DAY_SECONDS: Final = 86_400
 _GRACE: Final = timedelta(days=1)
 

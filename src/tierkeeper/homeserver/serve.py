@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import structlog
 import uvicorn
 from fastapi import FastAPI
 
@@ -27,10 +26,11 @@ from tierkeeper.homeserver.vault import FOLDER, Vault
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import TierkeeperError, UsageError
 from tierkeeper.kernel.limits import REQUESTS_MAX, SCRUB_LOOK_SECONDS
+from tierkeeper.kernel.log import Log
 from tierkeeper.kernel.ports import Stop
 from tierkeeper.kernel.results import ServingResult
 
-_log = structlog.get_logger()
+_log = Log()
 _LOOK_SECONDS: Final = 0.2
 _END_SECONDS: Final = 10  # that requests have to end in when the server is asked to
 _HEADER_BYTES_MAX: Final = 16 * 1024

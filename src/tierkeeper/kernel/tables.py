@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from tierkeeper.kernel.errors import UsageError
 
 _NAME_BYTES = 63  # Postgres cuts longer names silently, so that two of them may be the same
-_PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([A-Za-z_\u0080-\U0010ffff][\w$\u0080-\U0010ffff]*))\s*')
+_PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|((?:[A-Za-z_]|[^\x00-\x7f])(?:[\w$]|[^\x00-\x7f])*))\s*')
 
 
 @dataclass(frozen=True, order=True)

@@ -9,11 +9,11 @@ from dataclasses import replace
 from uuid import UUID
 
 import psycopg
-import structlog
 
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.limits import BATCH_BYTES, LEASE_RENEW_SECONDS, PASSES
+from tierkeeper.kernel.log import Log
 from tierkeeper.kernel.ports import Destination, LedgerRow, Progress, Stop, Throttle
 from tierkeeper.kernel.tables import TableShape
 from tierkeeper.mover import conflicts, plan
@@ -27,7 +27,7 @@ from tierkeeper.mover.references import Explorer
 from tierkeeper.mover.source import Markers, Source
 from tierkeeper.mover.worker import Outcome, Pace, Run, Worker
 
-_log = structlog.get_logger()
+_log = Log()
 
 
 class Mover:

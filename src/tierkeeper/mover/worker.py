@@ -9,12 +9,12 @@ from threading import RLock
 from uuid import UUID, uuid4
 
 import psycopg
-import structlog
 
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Failed, Fenced, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import CONFLICTS_PER_TABLE, GROUP_BATCHES, WAIT_EXTRA_SECONDS, WORKERS
+from tierkeeper.kernel.log import Log
 from tierkeeper.kernel.ports import Batch, Destination, LedgerRow, Stop, Throttle
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import conflicts
@@ -23,7 +23,7 @@ from tierkeeper.mover.model import Bound, Range, Selection
 from tierkeeper.mover.recovery import settle
 from tierkeeper.mover.source import Changed, Resting, Source
 
-_log = structlog.get_logger()
+_log = Log()
 
 
 @dataclass(frozen=True)

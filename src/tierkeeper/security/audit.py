@@ -10,14 +10,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-import structlog
 
 from tierkeeper.kernel.errors import TierkeeperError, UsageError
+from tierkeeper.kernel.log import Log
 from tierkeeper.postgres.link import Link, transaction, translated
 from tierkeeper.postgres.statements import load
 
 _SQL = load("tierkeeper.security", "audit.sql")
-_log = structlog.get_logger()
+_log = Log()
 
 
 def actor() -> str:
