@@ -131,7 +131,7 @@ def test_a_condition_that_answers_differently_each_time_is_named(pair: Any, move
         "SELECT set_config('test.n', (coalesce(current_setting('test.n', true), '0')::int + 1)::text, false)::int < 2500$$"
     )
     with pytest.raises(Failed, match="asked again"):
-        mover(batch_rows=1_000).run(selection("public.fickle()"))
+        mover(batch_rows=2_000).run(selection("public.fickle()"))
     assert (len(pair.rows(pair.core)), pair.rows(pair.main)) == (1_000, [])
 
 
