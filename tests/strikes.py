@@ -25,8 +25,9 @@ When = Literal["at a point", "at a moment", "after some bytes", "late", "held", 
 IN_RECOVERY = (Point.UNDO_ABORTED, Point.UNDO_BEFORE_COMMIT, Point.UNDONE)
 POINTS: dict[Tier, tuple[Point, ...]] = {
     "main": (
-        Point.LEASED, Point.MIRRORED, Point.LEDGER_OPEN, Point.MARKER_OPEN, Point.SOURCE_READ, Point.COPY_BEFORE_COMMIT,
-        Point.COPIED, Point.WAITED, Point.DELETE_BEFORE_COMMIT, Point.DELETED, Point.DONE, Point.FORGOTTEN,
+        Point.LEASED, Point.MIRRORED, Point.CONFLICTS_NOTED, Point.HORIZON_RECORDED, Point.LEDGER_OPEN, Point.MARKER_OPEN,
+        Point.SOURCE_READ, Point.COPY_BEFORE_COMMIT, Point.COPIED, Point.WAITED, Point.DELETE_BEFORE_COMMIT, Point.DELETED,
+        Point.DONE, Point.FORGOTTEN,
     ),
     "archive": (
         Point.LEASED, Point.LEDGER_OPEN, Point.MARKER_OPEN, Point.SOURCE_READ, Point.SEGMENT_WRITTEN,

@@ -8,6 +8,8 @@ class Point(StrEnum):
     """Every durable step of a setup and a move, just before and after its commit."""
 
     LEASED = "leased"
+    CONFLICTS_NOTED = "conflicts-noted"  # keys of Core that Main has are noted there, and no horizon says so
+    HORIZON_RECORDED = "horizon-recorded"
     LEDGER_OPEN = "ledger-open"  # the ledger row is open at the destination
     MARKER_OPEN = "marker-open"  # the marker is open at the source
     SOURCE_READ = "source-read"  # half of the batch was read

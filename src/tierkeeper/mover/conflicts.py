@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover.model import Bound
 from tierkeeper.postgres.link import Connection, transaction
+from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 
 _SQL = load("tierkeeper.mover", "conflicts.sql")
@@ -20,8 +21,12 @@ def noted(main: Connection, table: TableName) -> list[Bound]:
 
 def note(main: Connection, table: TableName, keys: Sequence[Bound]) -> None:
     """Notes `keys`; one that was about to be dropped stays."""
-    if not keys:
-        return
-    with transaction(main) as cur:
-        name = {"schema": table.schema, "table": table.name}
-        cur.executemany(_SQL["conflict_note"], [{**name, "key": json.dumps(k)} for k in keys])
+    if keys:
+        with transaction(main) as cur:
+            note_in(cur, table, keys)
+
+
+def note_in(cur: Cursor, table: TableName, keys: Sequence[Bound]) -> None:
+    """`note` in the transaction of `cur`."""
+    name = {"schema": table.schema, "table": table.name}
+    cur.executemany(_SQL["conflict_note"], [{**name, "key": json.dumps(k)} for k in keys])

@@ -20,6 +20,7 @@ from tierkeeper.mover import conflicts, plan
 from tierkeeper.mover.bundle import Bundler
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.ends import Pair, Pairs
+from tierkeeper.mover.horizon import Horizon
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Between, Bound, Piece, Range, Selection
 from tierkeeper.mover.recovery import clear, recover, refuse_restored
@@ -80,6 +81,7 @@ class Mover:
             self._known_conflicts(run)
             if self._worker(run, self._source, self._destination, self._beat).release(self._recover(run, markers)):
                 resting = self._rests()
+                self._look_for_conflicts(run)
                 if resting is None:
                     self._move_all(run)
                 else:
@@ -120,6 +122,15 @@ class Mover:
         else:
             for shape in self._shapes(run.selection):
                 run.add_conflicts(shape.name, conflicts.noted(self._source.conn, shape.name))
+
+    def _look_for_conflicts(self, run: Run) -> None:
+        """On the way to Main, also where nothing moves: readers count twice what neither they nor a run has looked for.
+
+        Where there are too many for a list, `run` goes on: those that it meets it notes by itself.
+        """
+        if isinstance(self._destination, PostgresDestination) and self._destination.tier == "main":
+            for shape in self._shapes(run.selection):
+                Horizon(self._source.conn, self._destination.conn, shape).advance()
 
     def _give_back(self) -> None:
         try:

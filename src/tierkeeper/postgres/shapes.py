@@ -5,7 +5,7 @@ It decides nothing about tiers. Types come out qualified, because it reads under
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import sql
@@ -19,6 +19,9 @@ from tierkeeper.postgres.keeping import asked_once, named, of_each
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
+
+if TYPE_CHECKING:
+    from psycopg.abc import Params, Query
 
 AGE_TYPES: Final = frozenset({"date", "timestamp", "timestamptz"})
 
@@ -150,6 +153,26 @@ def _assembled(cur: Cursor, name: TableName, found: _Found) -> tuple[TableShape,
     used = {r[5] for r in rows if r[5] is not None}.union(*(t.collations for t in own.values()))
     objects = ddl.assemble(shape, types, ddl.read_collations(cur, used), columns={r[0]: r[2] for r in rows})
     return replace(shape, ddl=tuple(o.sql for o in objects)), objects
+
+
+def keys_asked(tables: Mapping[TableName, int]) -> "list[tuple[Query, Params]]":
+    """What `with_keys` is made of, as two queries; `tables` are object ids by name."""
+    asked = {"tables": list(tables.values())}
+    return [(_SQL["key"], asked), (_SQL["columns"], asked)]
+
+
+def with_keys(
+    cur: Cursor, tables: Mapping[TableName, int], keys: Sequence[tuple[Any, ...]], columns: Sequence[tuple[Any, ...]]
+) -> dict[TableName, TableShape]:
+    """Shapes with columns and key alone, from what `keys_asked` gave: a reader needs no more, and asks often."""
+    types = ddl.read_types(cur, {row[2] for row in columns})
+    found = {oid: tuple(key) for oid, *key in keys}
+    made = {}
+    for name, oid in tables.items():
+        key, operators = _key(name, found.get(oid))
+        own = tuple(_column(tuple(row), types) for *row, of in columns if of == oid)
+        made[name] = TableShape(name, own, key, key_operators=operators, oid=oid)
+    return made
 
 
 def exists(conn: Connection, name: TableName) -> bool:

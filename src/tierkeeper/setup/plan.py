@@ -31,8 +31,8 @@ _OWN = load("tierkeeper.postgres", "schema.sql")
 _SQL = load("tierkeeper.setup", "setup.sql")
 _EVERYWHERE: Final = ("tier", "marker", "ledger", "ledger_in_flight", "bundle", "conflict")
 _RELATIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "core": _EVERYWHERE,
-    "main": (*_EVERYWHERE, "audit", "lease", "followed"),
+    "core": (*_EVERYWHERE, "horizon"),
+    "main": (*_EVERYWHERE, "ledger_thawed", "compared", "audit", "lease", "followed"),
     "archive": _EVERYWHERE,
 }
 _GUARD_FUNCTION: Final = "refuse_copy_in_flight"

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+import horizon_model
 from protocol_model import FAULTS, LARGE, SMALL, Game, explore
 
 
@@ -30,3 +31,19 @@ def test_batches_beside_and_after_each_other_break_nothing(game: Game) -> None:
 @pytest.mark.parametrize(("fault", "game"), [f for f in FAULTS if f[1] in LARGE], ids=lambda f: f if isinstance(f, str) else "")
 def test_a_fault_that_needs_two_batches_breaks_something(fault: str, game: Game) -> None:
     assert explore(replace(game, fault=fault))[1] is not None
+
+
+def test_a_key_that_is_used_again_is_counted_once() -> None:
+    """However a run that looks for it, moves, thaws and a reader come between each other."""
+    states, trace = horizon_model.explore(2)
+    assert (trace, states > 50_000) == ([], True)
+
+
+@pytest.mark.long
+def test_a_key_that_is_used_again_and_again_is_counted_once() -> None:
+    assert horizon_model.explore(4)[1] == []
+
+
+@pytest.mark.parametrize("fault", horizon_model.FAULTS)
+def test_a_fault_of_a_horizon_counts_a_key_twice(fault: str) -> None:
+    assert horizon_model.explore(2, fault)[1] != []

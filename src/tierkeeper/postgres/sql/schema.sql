@@ -50,6 +50,9 @@ CREATE TABLE IF NOT EXISTS tierkeeper.ledger (
 CREATE INDEX IF NOT EXISTS ledger_in_flight ON tierkeeper.ledger (schema_name, table_name)
 WHERE state IN ('open', 'copied', 'done')
 
+-- name: ledger_thawed
+CREATE INDEX IF NOT EXISTS ledger_thawed ON tierkeeper.ledger (schema_name, table_name) WHERE source = 'archive'
+
 -- name: bundle
 CREATE TABLE IF NOT EXISTS tierkeeper.bundle (
     batch  uuid PRIMARY KEY,
@@ -64,6 +67,31 @@ CREATE TABLE IF NOT EXISTS tierkeeper.conflict (
     found_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     core_gone_at timestamptz,
     PRIMARY KEY (schema_name, table_name, key)
+)
+
+-- name: horizon
+-- Up to where Core's rows of a table were looked for at Main. `writer` is the row's own xmin where it was written.
+CREATE TABLE IF NOT EXISTS tierkeeper.horizon (
+    schema_name text   NOT NULL,
+    table_name  text   NOT NULL,
+    id          uuid   NOT NULL,
+    key_columns text[] NOT NULL,
+    heaps       oid[]  NOT NULL,
+    since       xid8   NOT NULL,
+    writer      xid8   NOT NULL,
+    timeline    text   NOT NULL,
+    PRIMARY KEY (schema_name, table_name)
+)
+
+-- name: compared
+-- The horizons of Core's whose conflicts are noted here, and the batches that had come from the archive by then.
+CREATE TABLE IF NOT EXISTS tierkeeper.compared (
+    schema_name text   NOT NULL,
+    table_name  text   NOT NULL,
+    id          uuid   NOT NULL,
+    seq         bigint GENERATED ALWAYS AS IDENTITY,
+    thawed      text   NOT NULL,
+    PRIMARY KEY (schema_name, table_name, id)
 )
 
 -- name: audit
