@@ -191,6 +191,22 @@ class OpenSegment:
                 if rows.num_rows:
                     yield pa.RecordBatch.from_arrays([rows.column(name) for name in wanted.names], schema=wanted)
 
+    def bounds(self, name: str) -> tuple[str, str] | None:
+        """The least and the greatest value of a column, as Postgres reads them; None where its type's order is not the file's."""
+        index = self.schema.get_field_index(name)
+        base = next((c.column.base for c in self.contents.carried if c.column.name == name), None)
+        kind = self.schema.field(index).type if index >= 0 else pa.null()
+        if not (pa.types.is_integer(kind) or pa.types.is_temporal(kind) or base == "uuid"):
+            return None
+        found = [self.parquet.metadata.row_group(g).column(index).statistics for g in range(self.parquet.num_row_groups)]
+        if not found or any(one is None or not one.has_min_max for one in found):
+            return None
+        if pa.types.is_temporal(kind):  # as numbers: some machines have no table of zones
+            unit = _DAY_MICROSECONDS if pa.types.is_date(kind) else 1
+            ends = min(one.min_raw for one in found) * unit, max(one.max_raw for one in found) * unit
+            return str(_EPOCH + timedelta(microseconds=ends[0])), str(_EPOCH + timedelta(microseconds=ends[1]))
+        return str(min(one.min for one in found)), str(max(one.max for one in found))
+
     def _field(self, name: str) -> pa.Field:
         index = self.schema.get_field_index(name)
         if index < 0:

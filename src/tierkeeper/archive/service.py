@@ -353,6 +353,10 @@ class ScannedSegment:
         until = None if max_age is None or max_age >= _LAST_INSTANT else max_age + timedelta(microseconds=1)
         return self.content.batches(min_age, until, columns)
 
+    def bounds(self, column: str) -> tuple[str, str] | None:
+        """See `SegmentContent.bounds`."""
+        return self.content.bounds(column)
+
 
 def _id(segment: str | None) -> UUID | None:
     """A segment's id as the user wrote it. Raises UsageError if it is none."""

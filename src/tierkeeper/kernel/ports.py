@@ -226,6 +226,10 @@ class SegmentContent(Protocol):
         """
         ...
 
+    def bounds(self, column: str) -> tuple[str, str] | None:
+        """Texts between whose values, both included, all of the column lie, as its type orders them; None: not known."""
+        ...
+
 
 class SegmentScan(Protocol):
     """How `query` reads the archive: which segments a catalog snapshot has, and what is in them."""

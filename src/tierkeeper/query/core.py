@@ -11,9 +11,7 @@ from psycopg import pq, sql
 
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.postgres import shapes
 from tierkeeper.postgres.link import Connection
-from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 from tierkeeper.query.functions import numeric_of
 from tierkeeper.query.model import PLACE, ColumnFacts, Constant, Facts, Output, PgType, Plan, TableFacts, refuse
@@ -143,20 +141,6 @@ def _constants(cur: psycopg.Cursor, constants: Sequence[str]) -> dict[str, Const
         raise _unfit(error) from error
     values = [None if v is None else str(v) for v in row or ()]
     return {c: Constant(values[2 * i] or "", values[2 * i + 1]) for i, c in enumerate(constants)}
-
-
-def keys_there(core: Cursor, table: TableName, keys: list[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The key's columns, and which of `keys` Core's snapshot has."""
-    shape = shapes.read(core.connection, table)
-    types = {c.name: c.type for c in shape.columns}
-    equal = sql.SQL(" AND ").join(
-        sql.SQL("t.{} = (given.key ->> {})::{}").format(sql.Identifier(k), sql.Literal(i), sql.SQL(types[k]))
-        for i, k in enumerate(shape.key)
-    )
-    statement = sql.SQL(
-        "SELECT given.key::text FROM unnest({}::jsonb[]) AS given (key) WHERE EXISTS (SELECT FROM {} t WHERE {})"
-    ).format(sql.Literal(keys), sql.Identifier(table.schema, table.name), equal)  # a name may hold a %
-    return shape.key, [str(row[0]) for row in core.execute(statement)]
 
 
 def confirm(cur: psycopg.Cursor, statement: Statement, plan: Plan, described: Sequence[tuple[str, int]]) -> None:

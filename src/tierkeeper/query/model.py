@@ -3,7 +3,7 @@
 Nothing here may know a driver, a clock or an environment.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Final, Literal
@@ -171,18 +171,27 @@ class Scan:
     """One reference to a table in the statement, to be read at each tier that may hold its rows.
 
     `relation` is its name in DuckDB; `columns` pairs a column's name there with the column. `predicate` is SQL on the bare
-    table, of columns and literals only, which every row that can matter satisfies; it may let others through. `age` is the
-    policy's column, None where it names none. Rows of a table that is not `spread` are all in Core.
+    table, of columns and literals only, which every row that can matter satisfies; it may let others through. Each of its
+    conditions is on one column, which `conditions` names beside it. `age` is the policy's column, None where it names none.
+    Rows of a table that is not `spread` are all in Core.
     """
 
     relation: str
     table: TableName
     columns: tuple[tuple[str, ColumnFacts], ...]
-    predicate: tuple[str, ...]
+    conditions: tuple[tuple[str, str], ...]
     age: str | None
     ages: AgeRange
     oid: int = 0  # of the table in Core
     spread: bool = True
+
+    @property
+    def predicate(self) -> tuple[str, ...]:
+        return tuple(condition for _, condition in self.conditions)
+
+    def of_columns(self, names: Collection[str]) -> tuple[str, ...]:
+        """The conditions on columns of `names` alone."""
+        return tuple(condition for column, condition in self.conditions if column in names)
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,8 @@ def _scan(reference: Reference, duck: str, policies: Mapping[TableName, TablePol
         if one.column == age:
             ages = ages.within(one.ages)
     columns = tuple((f"c{i}", facts.columns[i]) for i in used)
-    predicate = tuple(dict.fromkeys(c.sql for c in found))
-    return Scan(reference.relation, facts.name, columns, predicate, age, ages, facts.oid, spread)
+    conditions = tuple(dict.fromkeys((c.column, c.sql) for c in found))
+    return Scan(reference.relation, facts.name, columns, conditions, age, ages, facts.oid, spread)
 
 
 def condition(node: exp.Expr, scope: Scope, relation: str) -> Condition | None:

@@ -10,25 +10,26 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-import psycopg
 from psycopg import sql
 
 from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
-from tierkeeper.kernel.history import choose
 from tierkeeper.kernel.policy import TablePolicy
-from tierkeeper.kernel.ports import ScanSegment, SegmentContent, SegmentScan
+from tierkeeper.kernel.ports import ScanSegment, SegmentScan
 from tierkeeper.kernel.tables import Followed, TableName, TableShape
 from tierkeeper.postgres import followed, shapes
 from tierkeeper.postgres.arrow import snapshot_reader
-from tierkeeper.postgres.link import Connection, Link, transaction, translate
+from tierkeeper.postgres.link import Connection, Link, transaction
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 from tierkeeper.query import core as at_core
-from tierkeeper.query.history import ages_of, check_in_step
+from tierkeeper.query.archived import Segments
+from tierkeeper.query.history import check_in_step
 from tierkeeper.query.model import PLACE, Facts, Plan, Scan, refuse
 from tierkeeper.query.plan import managed_tables, plan
+from tierkeeper.query.reused import Places, Reused, Tier
 from tierkeeper.query.scans import scan_error, scan_sql
 from tierkeeper.query.statement import Statement, parse
+from tierkeeper.query.told import told_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 
 _SQL = load("tierkeeper.query", "query.sql")
 _TRANSACTION_TIMEOUT_SINCE: Final = 170_000
-_MISSING: Final = ("42P01", "3F000")  # undefined table, invalid schema
-_WRITES: Final = "25006"  # the transaction is read-only because we made it so
-_TOO_LONG: Final = ("25P03", "25P04", "57014")  # idle in transaction, transaction time-out, statement time-out
 
 
 @dataclass
@@ -50,7 +48,8 @@ class _Snapshots:
     core: str = ""
     main: str | None = None
     excluded: dict[tuple[str, TableName], list[str]] = field(default_factory=dict)  # transactions whose rows do not count
-    conflicts: dict[TableName, tuple[tuple[str, ...], list[str]]] = field(default_factory=dict)  # key columns, keys at Main
+    reused: Reused | None = None
+    places: dict[TableName, Places] = field(default_factory=dict)  # rows at Main that do not count: Core has their keys
     main_tables: dict[TableName, TableShape] = field(default_factory=dict)  # without those that Main does not have
     main_types: dict[TableName, dict[str, str]] = field(default_factory=dict)  # by column, as Core's snapshot shows them
     followed: Mapping[TableName, Followed] = field(default_factory=dict)
@@ -109,6 +108,8 @@ class FastDoor:
                 return at_core.answer(cur, statement, described)
             made = self._plan(cur, parsed, described)
             snapshots = self._snapshots(stack, cur, main, catalog, made)
+            if snapshots.reused is not None:
+                snapshots.places = snapshots.reused.at_main(made.scans)
             return self._run(made, snapshots, described)
 
     def explain(self, statement: str) -> list[str]:
@@ -124,11 +125,11 @@ class FastDoor:
             self._refuse_views(cur, parsed)
             made = self._plan(cur, parsed, described)
             snapshots = self._snapshots(stack, cur, main, catalog, made)
-            lines = []
+            lines = snapshots.reused.explained(made.scans) if snapshots.reused is not None else []
             for scan in made.scans:
                 lines += [f"{tier}: {text}" for tier, text in self._scan_texts(scan, snapshots)]
                 counted = snapshots.segments.get(scan.table, []) if scan.spread else []
-                touched = [s for s in counted if _may_match(s, scan, snapshots)]
+                touched = _touched(scan, snapshots)
                 lines += [f"archive: segment {s.id} of {scan.table}, {s.rows} rows" for s in touched]
                 lines += [f"archive: {len(counted) - len(touched)} segments of {scan.table} cannot match"] if scan.spread else []
             return [*lines, f"then DuckDB: {made.duck}"]
@@ -157,7 +158,7 @@ class FastDoor:
     @contextmanager
     def _reading(self, conn: Connection, link: Link) -> Iterator[Cursor]:
         """One read-only snapshot that the server ends by itself when the reader's time is over."""
-        with _told_of(link), transaction(conn, isolation="repeatable read", read_only=True) as cur:
+        with told_of(link), transaction(conn, isolation="repeatable read", read_only=True) as cur:
             milliseconds = str(int(self._timeout_seconds * 1000))
             cur.execute(_SQL["settings"], {"milliseconds": milliseconds})
             if conn.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
@@ -210,32 +211,28 @@ class FastDoor:
         taken.leave_out("core", at_core_arrived, moved_from_main)  # what is on its way up is still Main's row
         taken.main = _exported(at_main)
         _lock_at_main(at_main, tables, self._main, taken)
-        self._note_conflicts(at_main, core, taken, tables)
         if catalog is None or self._catalog is None or self._archive is None:
             taken.leave_out("main", at_main_arrived, moved_from_core)
+            taken.reused = self._reused(core, at_main, taken, made.scans)
             return taken
         at_catalog = stack.enter_context(self._reading(catalog, self._catalog))
         taken.leave_out("main", at_main_arrived, moved_from_core | self._moved(at_catalog))
         for name in tables:
             known = self._archive.segments(at_catalog, name)
             taken.segments[name] = [s for s in known if counts(s, moved_from_main)]
+        taken.reused = self._reused(core, at_main, taken, made.scans)
         return taken
 
     def _moved(self, cur: Cursor) -> frozenset[object]:
         return frozenset(row[0] for row in cur.execute(_SQL["moved"]))
 
-    def _note_conflicts(self, at_main: Cursor, core: Cursor, taken: _Snapshots, tables: Sequence[TableName]) -> None:
-        """Keys known to be in both tiers: where Core's snapshot has the key, Core's row counts and Main's does not."""
-        known: dict[TableName, list[str]] = {}
-        for schema, table, key in at_main.execute(_SQL["conflicts"]).fetchall():
-            known.setdefault(TableName(schema, table), []).append(str(key))
-        for name in tables:
-            if name not in known:
-                continue
-            with _told_of(self._core):
-                key, both = at_core.keys_there(core, name, known[name])
-            if both:
-                taken.conflicts[name] = (key, both)
+    def _reused(self, core: Cursor, main: Cursor, taken: _Snapshots, scans: Sequence[Scan]) -> Reused:
+        """What is to be known of keys that are in two tiers, now that it is settled which rows count in each."""
+        excluded = {tier: {n: x for (t, n), x in taken.excluded.items() if t == tier} for tier in ("core", "main")}
+        at_core, at_main = Tier(self._core, core, excluded["core"]), Tier(self._main or self._core, main, excluded["main"])
+        reused = Reused(at_core, at_main, taken.followed, taken.main_tables)
+        reused.look({s.table: s.oid for s in scans if s.table in taken.main_tables or taken.segments.get(s.table)})
+        return reused
 
     # Reading and finishing
 
@@ -245,8 +242,8 @@ class FastDoor:
         if not scan.spread or snapshots.main is None or scan.table not in snapshots.main_tables:
             return texts
         check_in_step(scan, snapshots.main_types[scan.table], snapshots.followed.get(scan.table))
-        key, keys = snapshots.conflicts.get(scan.table, ((), []))
-        return [*texts, ("main", scan_sql(scan, snapshots.excluded.get(("main", scan.table), []), keys, key))]
+        places: Places = snapshots.places.get(scan.table, Places())
+        return [*texts, ("main", scan_sql(scan, snapshots.excluded.get(("main", scan.table), []), places))]
 
     def _streams(self, scan: Scan, snapshots: _Snapshots) -> Iterator[tuple[ExitStack, "pa.RecordBatchReader"]]:
         """The scan's rows at each tier, one stream after the other; each stack holds a stream's connection."""
@@ -260,19 +257,20 @@ class FastDoor:
                 held, limit = ExitStack(), {"statement_timeout": f"{int(self._timeout_seconds * 1000)}ms"}
                 reader = snapshot_reader(link, snapshot, text, purpose="query", settings=limit, told=scan_error)
                 yield held, held.enter_context(reader)
-        counted = [s for s in snapshots.segments.get(scan.table, []) if _may_match(s, scan, snapshots)] if scan.spread else []
-        if counted:
-            yield ExitStack(), pa.RecordBatchReader.from_batches(wire_schema(scan), self._archived(scan, counted, snapshots))
+        touched = _touched(scan, snapshots)
+        if touched:
+            yield ExitStack(), pa.RecordBatchReader.from_batches(wire_schema(scan), self._archived(scan, touched, snapshots))
 
     def _archived(self, scan: Scan, segments: Sequence[ScanSegment], snapshots: _Snapshots) -> Iterator[Any]:
         from tierkeeper.query.values import from_archive
 
-        if self._archive is None:
+        if self._archive is None or snapshots.reused is None:
             return
+        seen = Segments(scan, snapshots.reused)
         try:
             for segment in segments:
                 with self._archive.open(segment.id) as content:
-                    yield from from_archive(_as_today(content, segment, scan, snapshots), scan)
+                    yield from from_archive(seen.rows(content, segment), scan)
         except TierkeeperError as error:
             snapshots.archive_fault = error
             raise
@@ -344,45 +342,9 @@ def _refuse_rewritten(cur: Cursor, tables: Sequence[TableName], link: Link) -> N
         raise NotNow(f"tiers.{link.tier}", cause, "Ask again")
 
 
-def _may_match(segment: ScanSegment, scan: Scan, snapshots: _Snapshots) -> bool:
-    ours = ages_of(scan, segment.age, snapshots.followed.get(scan.table))
-    return not ours or scan.ages.meets(segment.min_age, segment.max_age)
-
-
-def _as_today(content: SegmentContent, segment: ScanSegment, scan: Scan, snapshots: _Snapshots) -> Iterator[Any]:
-    """A segment's rows with the columns of `scan` as they are called and typed today."""
-    from tierkeeper.query.values import converted
-
-    known, main = snapshots.followed.get(scan.table), snapshots.main_tables.get(scan.table)
-    wanted = [c.name for _, c in scan.columns]
-    place = f"segment {segment.id} of {scan.table}"
-    chosen = [choose(name, content.shape, main or content.shape, known, place) for name in wanted]
-    read = list(dict.fromkeys(c.column for c in chosen if c.column is not None)) or [content.shape.key[0]]
-    low, high = (scan.ages.low, scan.ages.high) if ages_of(scan, segment.age, known) else (None, None)
-    for batch in content.batches(read, low, high):
-        yield converted(batch, wanted, chosen) if wanted else batch
-
-
-@contextmanager
-def _told_of(link: Link) -> Iterator[None]:
-    """Tells the driver's errors as this tier's. They lie within each other: what an inner one has told keeps its place."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise _told(error, _place(link)) from error
-
-
-def _told(error: psycopg.Error, place: str) -> TierkeeperError:
-    """A tier without our schema was not set up; a server that ends a reader found it too slow."""
-    told = translate(error, place)
-    if error.sqlstate in _MISSING and "tierkeeper." in str(error):
-        return UsageError(place, "the tierkeeper schema is missing here", "Run tierkeeper setup --apply")
-    if error.sqlstate == _WRITES:
-        return UsageError(place, f"the statement does more than read ({told.cause})", "Run it on that server")
-    if error.sqlstate in _TOO_LONG:
-        return NotNow(place, "it took longer than query.timeout", "Ask for less, or raise query.timeout")
-    return told
-
-
-def _place(link: Link) -> str:
-    return f"tiers.{link.tier} ({link.shown})"
+def _touched(scan: Scan, snapshots: _Snapshots) -> list[ScanSegment]:
+    """The segments that may have rows of the scan."""
+    if not scan.spread or snapshots.reused is None:
+        return []
+    seen = Segments(scan, snapshots.reused)
+    return [s for s in snapshots.segments.get(scan.table, []) if seen.may_match(s)]

@@ -4,13 +4,14 @@ Nothing here decides which rows count: it is told which transactions and keys to
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from tierkeeper.kernel.errors import Failed, NotNow
 from tierkeeper.postgres.arrow import stream_error
 from tierkeeper.query.model import ColumnFacts, Scan
-from tierkeeper.query.terms import ident, quote
+from tierkeeper.query.terms import ident
 
 OUTSIDE: Final = "lies outside of the years 1 to 9999"
 _TOO_LONG: Final = re.compile(  # a snapshot is gone where its transaction was ended, or its session
@@ -18,19 +19,21 @@ _TOO_LONG: Final = re.compile(  # a snapshot is gone where its transaction was e
     r"|due to (?:statement|transaction|idle-in-transaction) timeout"
 )
 _QUOTES_QUERY: Final = "Query was"
+_NONE: Final[Mapping[int, Sequence[str]]] = MappingProxyType({})
 _FIRST, _BEYOND = "0001-01-01", "10000-01-01"
 
 
-def scan_sql(scan: Scan, excluded_xids: Sequence[str] = (), excluded_keys: Sequence[str] = (), key: Sequence[str] = ()) -> str:
-    """The SELECT of one scan. `excluded_xids` wrote rows that do not count; `excluded_keys` are JSON arrays of `key`'s texts."""
+def scan_sql(scan: Scan, excluded_xids: Sequence[str] = (), excluded_places: Mapping[int, Sequence[str]] = _NONE) -> str:
+    """The SELECT of one scan. `excluded_xids` wrote rows that do not count, and those in `excluded_places` do not either: ctids
+    by the object id of the table that has the rows themselves.
+    """
     columns = ", ".join(f"{_projected(c)} AS {name}" for name, c in scan.columns) or "true AS none"
     wheres = [*scan.predicate]
     if excluded_xids:
         wheres.append(f"NOT (xmin = ANY ('{{{','.join(excluded_xids)}}}'::pg_catalog.xid[]))")
-    if excluded_keys:
-        shown = ", ".join(f"{ident(k)}::pg_catalog.text" for k in key)
-        listed = ", ".join(f"{quote(k)}::pg_catalog.jsonb" for k in excluded_keys)
-        wheres.append(f"NOT (pg_catalog.jsonb_build_array({shown}) IN ({listed}))")
+    for heap, places in excluded_places.items():
+        listed = ",".join(f'"{place}"' for place in places)
+        wheres.append(f"NOT (tableoid = {heap} AND ctid = ANY ('{{{listed}}}'::pg_catalog.tid[]))")
     where = " WHERE " + " AND ".join(f"({w})" for w in wheres) if wheres else ""
     return f"SELECT {columns} FROM {ident(scan.table.schema)}.{ident(scan.table.name)}{where}"  # noqa: S608 - every part is quoted
 

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.policy import TablePolicy
@@ -88,6 +89,12 @@ class MemorySegment:
         del min_age, max_age  # a reader may be given more than it asked for
         yield from self.rows.select(list(columns)).to_batches(max_chunksize=16)
 
+    def bounds(self, column: str) -> tuple[str, str] | None:
+        if not pa.types.is_integer(self.rows.schema.field(column).type):
+            return None
+        ends = pc.min_max(self.rows.column(column)).as_py()
+        return str(ends["min"]), str(ends["max"])
+
 
 @dataclass
 class World:
@@ -128,7 +135,7 @@ def archived(conn: Connection, where: str) -> pa.Table:
 def set_up(conn: Connection) -> None:
     """The `tierkeeper` schema's tables that a reader looks at."""
     statements = load("tierkeeper.postgres", "schema.sql")
-    for name in ("schema", "marker", "ledger", "conflict"):
+    for name in ("schema", "marker", "ledger", "conflict", "horizon", "compared"):
         conn.execute(statements[name])
 
 

@@ -108,6 +108,52 @@ WHERE state IN ('copied', 'done') AND copy_xid IS NOT NULL
 
 -- name: conflicts
 SELECT schema_name, table_name, key::text FROM tierkeeper.conflict
+WHERE (schema_name, table_name) IN (SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[]))
+
+-- name: horizons
+-- Up to where Core's rows were looked for at Main, where that was said in this very database and on this timeline: a row that
+-- came with a dump has another xmin than its writer. What is older than half of the transactions that a row's xmin can tell
+-- apart does not count, nor does what lies ahead.
+SELECT h.schema_name, h.table_name, h.id::text, h.key_columns, h.heaps::bigint[], h.since::xid::text,
+       (SELECT max(seq) FROM tierkeeper.marker WHERE state = 'moved' AND destination = 'main')
+FROM tierkeeper.horizon AS h
+WHERE h.xmin = h.writer::xid
+  AND NOT pg_is_in_recovery()
+  AND h.timeline = CASE WHEN NOT pg_is_in_recovery() THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END
+  AND pg_snapshot_xmax(pg_current_snapshot())::text::numeric - h.since::text::numeric BETWEEN 0 AND %(oldest)s
+
+-- name: compared
+-- Which of them Main knows, and has had nothing from the archive since; and the last batch from Core that it has forgotten.
+SELECT c.id::text, (SELECT seq FROM tierkeeper.ledger WHERE source = 'core' AND state = 'forgotten' ORDER BY seq DESC LIMIT 1)
+FROM tierkeeper.compared AS c
+WHERE c.id = ANY (%(ids)s::uuid[])
+  AND c.thawed = (
+    SELECT coalesce(md5(string_agg(l.batch::text, ',' ORDER BY l.seq)), '')
+    FROM tierkeeper.ledger AS l
+    WHERE l.source = 'archive' AND l.schema_name = c.schema_name AND l.table_name = c.table_name
+      AND l.state IN ('copied', 'done', 'forgotten')
+  )
+
+-- name: keys
+SELECT jsonb_build_array({key})::text FROM {table} AS t WHERE {where}
+
+-- name: keys_there
+SELECT given.key::text FROM jsonb_array_elements({keys}::jsonb) AS given (key)
+WHERE EXISTS (SELECT FROM {table} AS t WHERE {same} AND {counts})
+
+-- name: keys_at
+SELECT given.place FROM jsonb_array_elements({keys}::jsonb) WITH ORDINALITY AS given (key, place)
+WHERE EXISTS (SELECT FROM {table} AS t WHERE {same} AND {where})
+
+-- name: count
+SELECT count(*) FROM (SELECT FROM {table} AS t WHERE {where} LIMIT {most}) AS found
+
+-- name: fetch
+SELECT {key} FROM {table} AS t WHERE {where}
+
+-- name: places
+SELECT t.tableoid::bigint, t.ctid::text
+FROM jsonb_array_elements({keys}::jsonb) AS given (key) JOIN {table} AS t ON {same}
 
 -- name: settings
 SELECT set_config('search_path', 'public', true),
