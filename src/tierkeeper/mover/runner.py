@@ -230,13 +230,13 @@ class Mover:
     def _watch(self, run: Run, working: list[Future[None]]) -> None:
         """Waits until every worker has come to its safe end, then raises the first error that one of them met.
 
-        The first of them keeps the lease over its own connection; when it has nothing more to do that is free for us.
+        The first of them keeps the lease over its own connection; when it is through with its work that is free for us.
         """
         try:
             pending = set(working)
             while pending:
                 _, pending = wait(pending, timeout=1, return_when=FIRST_EXCEPTION)
-                if working[0] not in pending:
+                if working[0] not in pending and working[0].exception() is None:
                     self._beat()
         except BaseException as error:
             run.end(f"interrupted: {type(error).__name__}")

@@ -133,12 +133,11 @@ class Source:
         with transaction(self.conn, read_only=True) as cur:
             return [str(r[0]) for r in cur.last(query)]
 
-    def open_marker(self, row: LedgerRow, destination: Tier) -> None:
-        """The marker, open and durable. Nobody may delete the batch's rows before."""
-        self.open_marker_of([row], destination)
-
     def open_marker_of(self, bundle: Sequence[LedgerRow], destination: Tier) -> None:
-        """The markers of a bundle, all of them or none: from here on they change together."""
+        """The markers of a bundle, open and durable, all of them or none: from here on they change together.
+
+        Nobody may delete the batches' rows before.
+        """
         notes = self._opening(bundle, destination)
         with transaction(self.conn) as cur:
             for note in notes[:-1]:
@@ -161,7 +160,7 @@ class Source:
         """S1. Raises Resting where rows of the table have only just arrived here, NotNow where its columns were altered, Changed
         where the batch's part is none of the table's any more.
 
-        `opens`: the marker of that ledger row is made open and durable first, as `open_marker` does, in the same message.
+        `opens`: the marker of that ledger row is made open and durable first, as `open_marker_of` does, in the same message.
         """
         ahead = [] if opens is None else self._opening([opens[0]], opens[1])
         with self._transaction_over([batch], "ACCESS SHARE", read_only=True, ahead=ahead) as cur:

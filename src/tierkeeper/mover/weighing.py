@@ -45,7 +45,8 @@ def weigh_all(
     fits = weighed.fitting_rows
     if request.as_room_allows and BATCH_ROWS_MIN <= fits < rows:
         return replace(put(fits), limit=fits)
-    return replace(weighed, limit=request.limit, pieces=pieces)
+    fine = plan.piece_pages(weighed.batch_rows) == plan.piece_pages(pace.batch_rows)  # else a piece may be more than a batch
+    return replace(weighed, limit=request.limit, pieces=pieces if fine else None)
 
 
 Stored = tuple[Kept | None, Sizes]

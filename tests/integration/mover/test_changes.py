@@ -236,7 +236,7 @@ def test_rows_arriving_among_those_that_leave_make_a_changed_batch(pair: Any) ->
     with closing(pair.tiers.main.connect("mover")) as conn:
         main = Source(pair.tiers.main, conn, "main")
         batch = Batch(uuid4(), "main", EVENTS, "at", CUTOFF, "true")
-        main.open_marker(LedgerRow(batch, 1, "open", None, 0), "archive")
+        main.open_marker_of([LedgerRow(batch, 1, "open", None, 0)], "archive")
         with main.snapshot(batch, shape) as snapshot:
             extent = snapshot.extent
         with pair.main.transaction():
