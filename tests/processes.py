@@ -36,6 +36,8 @@ def _forks() -> ForkServerContext:
     context.set_forkserver_preload(
         [
             "tierkeeper.cli.app",
+            "tierkeeper.cli.render_rows",
+            "structlog",
             "tierkeeper.compose",
             "tierkeeper.archive.service",
             "tierkeeper.homeserver.serve",
