@@ -51,10 +51,11 @@ def cut(pieces: Iterable[Piece], most_rows: int, most_bytes: int) -> Iterator[Pi
 def even(pieces: Sequence[Piece], most_rows: int, workers: int) -> int:
     """How large to make batches, up to `most_rows`, so that each worker has as many: none works on alone at the end.
 
-    A batch ends with a whole piece, so it may lack as many rows as the largest one has.
+    A batch ends with a whole piece, so it may lack as many rows as the largest one has. One worker alone waits for nobody.
     """
     rows, largest = sum(p.rows for p in pieces), max((p.rows for p in pieces), default=0)
-    batches = -(-rows // (max(most_rows - largest, 1) * workers)) * workers
+    least_rows = most_rows if workers == 1 else max(most_rows - largest, 1)
+    batches = -(-rows // (least_rows * workers)) * workers
     return min(-(-rows // max(batches, 1)) + largest, most_rows)
 
 
