@@ -56,8 +56,8 @@ class Referred(Exception):  # noqa: N818 - likewise
         self.by = by
 
 
-Target = tuple[TableShape, list[tuple[str, int]]]
-"""A table at the destination, and its columns with their types' object ids."""
+Target = tuple[TableShape, shapes.Columns]
+"""A table at the destination, and its columns with the versions of what their values are."""
 
 
 class PostgresDestination:

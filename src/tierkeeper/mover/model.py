@@ -1,6 +1,5 @@
 """What a batch is, as values and SQL text. Pure: no connection, no clock."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -197,13 +196,13 @@ FINGERPRINT = sql.SQL("coalesce(sum(hashtidextended(ctid, xmin::text::bigint)), 
 """A sum over the rows' versions, each known by its place and its writer: it differs once a row was touched, added or gone."""
 
 
-def whole_fingerprint(versions: str, filenode: int, columns: Sequence[tuple[str, int]]) -> str:
-    """The rows' versions, the file that their places are in, and the table's columns, each a name and its type's object id.
+def whole_fingerprint(versions: str, filenode: int, columns: str) -> str:
+    """The rows' versions, the file that their places are in, and the versions of the table's columns and their types.
 
     A rewrite of the table gives its rows new places, which may have been others' before. A column that is added with a
-    default gives every row a value and touches none.
+    default gives every row a value and touches none; so does an enum's value that is renamed.
     """
-    return f"{versions}/{filenode}/{xxh3_64_hexdigest(json.dumps(columns).encode())}"
+    return f"{versions}/{filenode}/{xxh3_64_hexdigest(columns.encode())}"
 
 
 def same_key(shape: TableShape, noted: str) -> sql.Composed:

@@ -185,9 +185,9 @@ class Source:
             raise Resting(f"resting: {arriving} batches arrived in {self.tier} within the longest reader's time")
         cur.nextset()
         columns = shapes.columns_of(cur)
-        if {column for column, _ in columns} != {c.name for c in shape.columns}:
+        if columns.names != {c.name for c in shape.columns}:
             raise NotNow(f"{shape.name} ({self.tier})", "its columns were altered during the run", "Run the same command again")
-        fingerprint = model.whole_fingerprint(versions, filenode, columns)
+        fingerprint = model.whole_fingerprint(versions, filenode, columns.versions)
         return Snapshot(self.link, cur, shape, batch, Extent(rows, fingerprint, min_age, max_age), last)
 
     def delete(self, bundle: Sequence[LedgerRow]) -> None:
@@ -251,12 +251,10 @@ class Source:
             self._compare(cur, row, found, shapes.columns_now(cur, row.batch.heap), found[0])
         cur.execute("SET CONSTRAINTS ALL IMMEDIATE")  # a deferred check that fails must fail here
 
-    def _compare(
-        self, cur: Cursor, row: LedgerRow, found: Sequence[Any], columns: Sequence[tuple[str, int]], gone: int | None
-    ) -> None:
+    def _compare(self, cur: Cursor, row: LedgerRow, found: Sequence[Any], columns: shapes.Columns, gone: int | None) -> None:
         """Raises Changed unless the rows `found` are those that S1 read, and all of them are gone."""
         rows, versions, filenode = found
-        fingerprint = model.whole_fingerprint(versions, filenode, columns)
+        fingerprint = model.whole_fingerprint(versions, filenode, columns.versions)
         if row.extent is None or (rows, fingerprint) != (row.extent.rows, row.extent.fingerprint) or gone != rows:
             self._refuse_kept(cur, row.batch)
             raise Changed

@@ -189,22 +189,28 @@ def parts(cur: psycopg.Cursor[Any], name: TableName, apart: Collection[TableName
     return [Part(TableName(schema, table), tuple(more)) for schema, table, more in rows]
 
 
-def columns_now(cur: psycopg.Cursor[Any], name: TableName) -> list[tuple[str, int]]:
-    """The table's columns and their types' object ids, as they are now that `cur`'s transaction holds a lock on it."""
+@dataclass(frozen=True)
+class Columns:
+    """A table's columns: their names, and a text that differs once what a row's values are could have changed without a row."""
+
+    names: frozenset[str]
+    versions: str
+
+
+def columns_now(cur: psycopg.Cursor[Any], name: TableName) -> Columns:
+    """The table's columns as `cur`'s transaction sees them."""
     return columns_of(cur.execute(columns_query(name)))
 
 
 def columns_query(name: TableName) -> sql.Composed:
-    """What `columns_of` takes the columns from.
-
-    A look into the catalog would show them as of the transaction's snapshot, and the rows are read as they are now.
-    """
-    return sql.SQL("SELECT * FROM ONLY {} LIMIT 0").format(sql.Identifier(name.schema, name.name))
+    """What `columns_of` takes the columns from; nobody alters them while `cur`'s transaction holds a lock on the table."""
+    return _SQL["columns_now"].format(regclass=sql.Literal(sql.Identifier(name.schema, name.name).as_string(None)))
 
 
-def columns_of(cur: psycopg.Cursor[Any]) -> list[tuple[str, int]]:
-    """The columns of the result that `cur` stands at, with their types' object ids."""
-    return [(column.name, column.type_code) for column in cur.description or ()]
+def columns_of(cur: psycopg.Cursor[Any]) -> Columns:
+    """The columns in the result that `cur` stands at."""
+    names, versions = cur.fetchone() or ((), "")
+    return Columns(frozenset(names), str(versions))
 
 
 def publications_and_slots(conn: Connection, name: TableName) -> tuple[str, ...]:

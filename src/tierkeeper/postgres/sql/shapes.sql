@@ -86,6 +86,41 @@ LEFT JOIN pg_namespace n ON n.oid = l.collnamespace
 WHERE a.attrelid = ANY (%(tables)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum
 
+-- name: columns_now
+-- The columns of one table, and the versions of all that says what its values are: of its columns, one of which may be dropped
+-- and come again under its name with a default, and of the types that a user made, however deep in others. A version is known
+-- by its writer, so that what was changed and changed back shows too.
+WITH RECURSIVE own AS MATERIALIZED (
+  SELECT attnum, attname, atttypid, xmin FROM pg_attribute WHERE attrelid = {regclass}::regclass AND attnum > 0 AND NOT attisdropped
+), made (oid) AS (
+  SELECT atttypid FROM own WHERE atttypid >= 16384
+  UNION
+  SELECT part.oid
+  FROM made
+  JOIN pg_type t ON t.oid = made.oid
+  CROSS JOIN LATERAL (
+    SELECT t.typbasetype
+    UNION ALL
+    SELECT t.typelem
+    UNION ALL
+    SELECT g.rngsubtype FROM pg_range g WHERE g.rngtypid = t.oid
+    UNION ALL
+    SELECT g.rngtypid FROM pg_range g WHERE g.rngmultitypid = t.oid
+    UNION ALL
+    SELECT a.atttypid FROM pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0
+  ) AS part (oid)
+  WHERE part.oid >= 16384
+)
+SELECT ARRAY(SELECT attname::text FROM own),
+       concat_ws('/',
+         (SELECT string_agg(concat_ws(' ', attnum, atttypid, xmin), ',' ORDER BY attnum) FROM own),
+         (SELECT string_agg(concat_ws(' ', t.oid, t.xmin,
+                   (SELECT string_agg(concat_ws(' ', e.oid, e.xmin), ' ' ORDER BY e.oid) FROM pg_enum e WHERE e.enumtypid = t.oid),
+                   (SELECT string_agg(concat_ws(' ', a.attnum, a.xmin), ' ' ORDER BY a.attnum)
+                    FROM pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0)
+                 ), ',' ORDER BY t.oid)
+          FROM made JOIN pg_type t ON t.oid = made.oid))
+
 -- name: key
 SELECT DISTINCT ON (i.indrelid)
        i.indrelid::bigint,
