@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError
 from tierkeeper.kernel.limits import ARROW_BATCH_BYTES
-from tierkeeper.postgres.link import MOVER_LOCK, PINNED, Link
+from tierkeeper.postgres.link import MOVER_LOCK, PINNED, UNDISTURBED, Link
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +38,7 @@ def snapshot_reader(
     from adbc_driver_postgresql import dbapi
 
     uri = f"{link.uri}&{urlencode({'application_name': f'tierkeeper {purpose}'}, quote_via=quote)}"
-    local = {**PINNED, "row_security": "off", "search_path": "pg_catalog", **(settings or {})}
+    local = {**PINNED, **UNDISTURBED, "search_path": "pg_catalog", **(settings or {})}
     first = [f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in local.items()]
     if purpose == "mover":
         first.append(f"pg_catalog.pg_advisory_xact_lock_shared({MOVER_LOCK[0]}, {MOVER_LOCK[1]})")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 
 from tierkeeper.postgres.keeping import asked_once
 from tierkeeper.postgres.link import Connection, transaction
@@ -22,8 +22,8 @@ def catalog(conn: Connection) -> Iterator[Cursor]:
 
 @asked_once
 def server_now(conn: Connection) -> datetime:
-    """The clock of the server that `conn` leads to; in one look the same for all."""
+    """The clock of the server that `conn` leads to, in UTC; in one look the same for all."""
     with catalog(conn) as cur:
         (instant,) = cur.last("SELECT clock_timestamp()").fetchone() or (None,)
     assert isinstance(instant, datetime)  # noqa: S101 - a function's SELECT gives one row
-    return instant
+    return instant.astimezone(UTC)

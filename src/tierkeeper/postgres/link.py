@@ -40,6 +40,13 @@ PINNED: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Settings under which a value's text form is the same on every server and reads back bit for bit."""
 
+UNDISTURBED: Final[Mapping[str, str]] = MappingProxyType(
+    {"row_security": "off", "quote_all_identifiers": "off", "statement_timeout": "0"}
+)
+"""What a role or database may have set otherwise, and a transaction of ours has so: it sees every row, names are quoted where
+they must be, and no statement is cut short. A reader, whose time is bounded, sets its bound itself.
+"""
+
 MOVER_LOCK: Final = (0x74696572, 0x6B656570)
 """The advisory lock that a mover's transactions share, so that others can tell them in pg_locks.
 
@@ -155,7 +162,7 @@ def is_loopback(host: str) -> bool:
 @cache
 def _begin(isolation: Isolation, read_only: bool, lock_seconds: float) -> tuple[sql.SQL, ...]:
     """BEGIN with the settings of every transaction of ours, put together once: there may be thousands in a second."""
-    local = {**PINNED, "row_security": "off", "lock_timeout": f"{lock_seconds}s", "search_path": "pg_catalog"}
+    local = {**PINNED, **UNDISTURBED, "lock_timeout": f"{lock_seconds}s", "search_path": "pg_catalog"}
     if not read_only:
         local["synchronous_commit"] = "on"
     begin = sql.SQL("BEGIN ISOLATION LEVEL {} {}").format(

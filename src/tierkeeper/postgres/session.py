@@ -5,17 +5,29 @@ What opens a transaction goes along with its first statement, and nobody waits f
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg import generators, sql
+from psycopg.adapt import Loader
 from psycopg.pq import TransactionStatus
 
 if TYPE_CHECKING:
-    from psycopg.abc import Params, PQGen, Query, QueryNoTemplate
+    from psycopg.abc import Buffer, Params, PQGen, Query, QueryNoTemplate
 
 T = TypeVar("T")
+
+
+class _Instant(Loader):
+    """A timestamptz as the pinned settings wrote it, whatever DateStyle and TimeZone the session has by now."""
+
+    def load(self, data: "Buffer") -> datetime:
+        try:
+            return datetime.fromisoformat(bytes(data).decode()).astimezone(UTC)
+        except ValueError as error:  # infinity, or a year that Python does not know
+            raise psycopg.DataError(str(error)) from error
 
 
 class Cursor(psycopg.Cursor[Any]):
@@ -31,7 +43,11 @@ class Cursor(psycopg.Cursor[Any]):
         return self._as_one(opening, query, params, [], **kwargs) if opening else super().execute(query, params, **kwargs)
 
     def last(self, query: "QueryNoTemplate", params: "Params | None" = None) -> Self:
-        """`execute` for the transaction's last statement: COMMIT goes along, and comes to nothing where that fails."""
+        """`execute` for the transaction's last statement: COMMIT goes along, and comes to nothing where that fails.
+
+        When its rows are decoded the transaction's settings are over.
+        """
+        self.adapters.register_loader("timestamptz", _Instant)
         return self._as_one(self.connection.take_opening(), query, params, [sql.SQL("COMMIT")])
 
     def _as_one(

@@ -1,0 +1,89 @@
+"""Whatever a role or a database has set, a move and its plan say and do the same (I4, I10)."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from psycopg import sql
+
+from support import Command, Tiers, tierkeeper_toml
+from tierkeeper.kernel.ports import Batch
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.mover.destination import PostgresDestination
+from tierkeeper.postgres.catalog import server_now
+from tierkeeper.postgres.link import Link, transaction
+
+MAKE = """
+CREATE TABLE public.w (id text PRIMARY KEY, at timestamptz NOT NULL, arr text[], v interval, f float8, b bytea);
+INSERT INTO public.w
+SELECT 'k' || i, '2024-03-31 02:30+02'::timestamptz + i * interval '1 min', '{a,NULL}', '1 mon 2 days', 0.1, '\\x00'
+FROM generate_series(1, 300) AS i
+"""
+POLICY = {"name": "public.w", "age": "at", "core": "30 days", "main": "300 days"}
+SETTINGS = {
+    "DateStyle": "German, DMY", "TimeZone": "America/New_York", "IntervalStyle": "sql_standard", "quote_all_identifiers": "on",
+    "statement_timeout": "300ms",
+}  # fmt: skip
+
+
+def unsettle(link: Link) -> None:
+    """Settings that the next session at `link` begins with."""
+    with closing(link.connect("app")) as conn:
+        for name, value in SETTINGS.items():
+            database = sql.Identifier(link.parameters["dbname"])
+            conn.execute(sql.SQL("ALTER DATABASE {} SET {} = {}").format(database, sql.Identifier(name), value))
+
+
+@pytest.fixture
+def unsettled(tiers: Tiers) -> Iterator[Tiers]:
+    with closing(tiers.core.connect("app")) as core:
+        core.execute(MAKE.encode())
+    for link in (tiers.core, tiers.main, tiers.catalog):
+        unsettle(link)
+    yield tiers
+
+
+def test_a_move_and_its_plans_under_settings_of_all_kinds(unsettled: Tiers, ask: Command) -> None:
+    config = str(tierkeeper_toml(unsettled, [POLICY]))
+    hop = ("move", "w", "--from", "core", "--to", "main")
+    ask("check", "--config", config)
+    planned = ask(*hop, "--dry-run", "--config", config)
+    ago = datetime.now(UTC) - timedelta(days=30)
+    assert planned["rows"] == 300
+    assert abs(datetime.fromisoformat(planned["cutoff"]) - ago) < timedelta(minutes=10)
+    assert planned["cutoff"].endswith(("Z", "+00:00"))
+
+    assert ask(*hop, "--limit", "100", "--config", config)["rows"] == 100
+    assert [s for s in ask("setup", "--config", config)["steps"] if s["tier"] == "main"] == []
+    assert ask(*hop, "--config", config)["stopped_because"] == "complete"
+
+    with closing(unsettled.main.connect("app")) as main, transaction(main) as cur:
+        assert cur.execute("SELECT count(*), min(arr::text), min(v) FROM public.w").fetchone() == (300, "{a,NULL}", timedelta(32))
+
+
+def test_what_is_read_with_the_commit_is_read_as_it_was_written(unsettled: Tiers) -> None:
+    cutoff = datetime(2024, 7, 4, 12, 30, 0, 120, tzinfo=UTC)
+    with closing(unsettled.main.connect("mover")) as conn:
+        assert server_now(conn).tzinfo is UTC
+        with transaction(conn) as cur:
+            (days,) = cur.last("SELECT ARRAY[%s, NULL]::timestamptz[]", [cutoff]).fetchone() or (None,)
+        assert days == [cutoff, None]
+
+
+def test_a_batch_that_a_run_left_is_found(unsettled: Tiers, ask: Command) -> None:
+    ask("setup", "--apply", "--config", str(tierkeeper_toml(unsettled, [POLICY])))
+    cutoff = datetime(2024, 7, 4, 12, 30, tzinfo=UTC)
+    with closing(unsettled.main.connect("mover")) as conn:
+        there = PostgresDestination(conn, "main", "core", 1)
+        there.open(Batch(uuid4(), "core", TableName("public", "w"), "at", cutoff, "true"))
+        assert [row.batch.cutoff for row in there.unsettled()] == [cutoff]
+
+
+def test_no_statement_of_ours_is_cut_short(unsettled: Tiers) -> None:
+    with closing(unsettled.core.connect("mover")) as conn:
+        with transaction(conn) as cur:
+            cur.execute("SELECT pg_sleep(0.5)")
+        with transaction(conn, read_only=True) as cur:
+            cur.last("SELECT pg_sleep(0.5)")
