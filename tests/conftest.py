@@ -20,12 +20,13 @@ from hosted import PGBOUNCER, Hosted
 from support import EVENTS, Command, DatabaseFactory, Furnished, Tiers, TiersFactory
 from tierkeeper.cli.app import run
 from tierkeeper.demo import flights
-from tierkeeper.demo.runtime import workspace
+from tierkeeper.demo.runtime import runtime_in, workspace
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.postgres.link import Connection
 
 _numbers = itertools.count(1)
 _ROOM_BYTES = 4 * 10**9
+_DEBIAN = Path("/usr/lib/postgresql/15/bin")
 
 _KINDS: dict[str, Callable[[Connection], object]] = {
     "empty": lambda _: None,
@@ -50,6 +51,15 @@ def cluster(server_folder: Path) -> Iterator[EmbeddedPostgres]:
     """The one server of the run. It forgets on power loss (fsync off), which no test here causes."""
     settings = {"max_connections": "200", "shared_buffers": "256MB", "max_wal_size": "4GB"}
     with EmbeddedPostgres.start(server_folder / "shared", durable=False, settings=settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def debian(server_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """Debian's Postgres 15: another version, with ICU, which the embedded build lacks."""
+    if not (_DEBIAN / "postgres").exists():
+        pytest.skip("Debian's Postgres is not installed: apt-get install postgresql-15")
+    with EmbeddedPostgres.start(server_folder / "debian", durable=False, runtime=runtime_in(_DEBIAN)) as server:
         yield server
 
 

@@ -100,6 +100,8 @@ class TableShape:
         return next((c for c in self.columns if c.name == name), None)
 
 
+    intervals: frozenset[str] = field(default=frozenset(), compare=False)  # columns with an interval in them, however deep
+    server_version: int = field(default=0, compare=False)  # as libpq has it, of the server that it was read from
 @dataclass(frozen=True)
 class FollowedColumn:
     """A column of Core's table as Main followed it last; `former` are names that it had before, there and in older segments."""

@@ -233,8 +233,14 @@ def _operators(shape: TableShape) -> list[tuple[str, sql.SQL, sql.SQL]]:
     return [(name, sql.SQL(equal), sql.SQL(greater)) for name, (equal, greater) in zip(shape.key, made, strict=True)]
 
 
+_ENDLESS_INTERVALS_SINCE = 170_000
+
+
 def travels_as_binary(source: TableShape, destination: TableShape) -> bool:
-    """Whether binary COPY says the same on both servers: it needs the very same types on both sides, and none that is local."""
+    """Whether binary COPY says the same on both servers: it needs the very same types on both sides, and none that is local.
+
+    What is an infinite interval since Postgres 17 was one of many years before, with the same bits; in text it is refused.
+    """
     same = {(c.name, c.type) for c in destination.columns}
     return not source.as_text and all((c.name, c.type) in same for c in source.columns)
 

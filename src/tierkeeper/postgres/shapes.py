@@ -148,6 +148,8 @@ def _assembled(cur: Cursor, name: TableName, found: _Found) -> tuple[TableShape,
         delete_triggers=tuple(triggers),
         oid=oid,
         is_tree=len(tree) > 1 or is_partitioned,
+        intervals=frozenset(r[0] for r in rows if any(t.shown == "interval" for t in ddl.within(r[2], types))),
+        server_version=cur.connection.info.server_version,
     )
     own = {t.oid: t for r in rows for t in ddl.within(r[2], types)}
     used = {r[5] for r in rows if r[5] is not None}.union(*(t.collations for t in own.values()))

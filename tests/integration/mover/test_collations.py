@@ -3,15 +3,12 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from support import Command, Tiers, tierkeeper_toml
-from tierkeeper.demo.runtime import runtime_in
 from tierkeeper.demo.server import EmbeddedPostgres
 
-BIN = Path("/usr/lib/postgresql/15/bin")
 MAKE = """
 CREATE COLLATION public.any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
 CREATE TABLE public.german (name text COLLATE "de-x-icu" PRIMARY KEY, at timestamptz NOT NULL, n int, note text);
@@ -23,14 +20,6 @@ FROM generate_series(1, 2000) AS i;
 """
 TABLES = ("german", "loose")
 WHOLE = 'SELECT count(*), sum(hashtextextended(t::text COLLATE "C", 0)) FROM public.{} AS t'
-
-
-@pytest.fixture(scope="module")
-def debian(server_folder: Path) -> Iterator[EmbeddedPostgres]:
-    if not (BIN / "postgres").exists():
-        pytest.skip("Debian's Postgres is not installed: apt-get install postgresql-15")
-    with EmbeddedPostgres.start(server_folder / "debian", durable=False, runtime=runtime_in(BIN)) as server:
-        yield server
 
 
 def policies() -> list[dict[str, str]]:

@@ -77,6 +77,16 @@ def test_what_is_local_or_differs_travels_as_text() -> None:
     assert not travels_as_binary(shape, replace(shape, columns=(Column("c", "bigint", "int8"),)))
 
 
+def test_an_interval_travels_as_text_where_its_bits_mean_something_else() -> None:
+    shape = TableShape(TableName("public", "t"), (Column("c", "interval", "interval"),), ("c",), intervals=frozenset("c"))
+    before, since, later = (replace(shape, server_version=v) for v in (160_004, 170_000, 180_001))
+    assert travels_as_binary(before, before)
+    assert travels_as_binary(since, later)
+    assert not travels_as_binary(before, since)
+    assert not travels_as_binary(since, before)
+    assert travels_as_binary(replace(before, intervals=frozenset()), since)
+
+
 @pytest.mark.parametrize(
     ("widest", "batches", "expected"),
     [(0, 100, 4), (0, 5, 2), (0, 1, 1), (6_000_000, 100, 4), (10_000_000, 100, 3), (20_000_000, 100, 2), (20_000_001, 100, 1)],
