@@ -65,7 +65,8 @@ def _expression(column: Column, *, native: bool) -> str:
     if not native:
         # concat() calls the type's output function, which COPY's input undoes; a cast to text may be somebody's own function, and
         # the one of character(n) drops blanks. It gives '' for NULL, and IS NULL is true for a row of NULLs: hence num_nulls().
-        return f"CASE pg_catalog.num_nulls({name}) WHEN 0 THEN pg_catalog.concat({name}) END"
+        written = name + (f"::{column.written_as}" if column.written_as else "")
+        return f"CASE pg_catalog.num_nulls({name}) WHEN 0 THEN pg_catalog.concat({written}) END"
     if column.kind == "d":
         return f"{name}::pg_catalog.{column.base}"  # the driver knows no domains
     return name

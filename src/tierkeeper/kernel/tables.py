@@ -66,6 +66,11 @@ class Column:
         default=0, compare=False
     )  # its `attnum`, which a rename keeps and no other column ever gets; 0: not known
 
+    @property
+    def written_as(self) -> str:
+        """The type whose text form its values keep; empty: their own. xml's output leaves out a declaration (`<?xml …?>`)."""
+        return "pg_catalog.text" if self.base == "xml" else "pg_catalog.text[]" if self.element == "xml" else ""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -95,13 +100,13 @@ class TableShape:
     key_operators: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     oid: int = field(default=0, compare=False)  # tells this table from a later one of the same name; 0: not known
     is_tree: bool = field(default=False, compare=False)
+    intervals: frozenset[str] = field(default=frozenset(), compare=False)  # columns with an interval in them, however deep
+    server_version: int = field(default=0, compare=False)  # as libpq has it, of the server that it was read from
 
     def column(self, name: str) -> Column | None:
         return next((c for c in self.columns if c.name == name), None)
 
 
-    intervals: frozenset[str] = field(default=frozenset(), compare=False)  # columns with an interval in them, however deep
-    server_version: int = field(default=0, compare=False)  # as libpq has it, of the server that it was read from
 @dataclass(frozen=True)
 class FollowedColumn:
     """A column of Core's table as Main followed it last; `former` are names that it had before, there and in older segments."""

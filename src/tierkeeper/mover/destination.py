@@ -201,7 +201,7 @@ class PostgresDestination:
         columns = [c.name for c in snapshot.shape.columns]
         kept, binary = RowDigest(), model.travels_as_binary(snapshot.shape, target[0])
         own = _SQL["own_rows"].format(
-            columns=model.names(columns),
+            columns=model.sent(snapshot.shape, columns),
             table=model.qualified(batch.table),
             own=self._own(snapshot),
             options=model.copy_options(binary),

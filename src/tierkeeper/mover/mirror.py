@@ -54,7 +54,7 @@ def _refresh_one(source: Connection, destination: Connection, name: TableName) -
                     staging, model.names(columns), model.qualified(name)
                 )
             )
-            read = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(model.names(columns), model.rows_of(shape))
+            read = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(model.sent(shape, columns), model.rows_of(shape))
             write = sql.SQL("COPY {} ({}) FROM STDIN").format(staging, model.names(columns))
             with closing(rows_out(out, read, binary=False)) as blocks:
                 rows_in(cur, write, blocks)

@@ -242,7 +242,16 @@ def travels_as_binary(source: TableShape, destination: TableShape) -> bool:
     What is an infinite interval since Postgres 17 was one of many years before, with the same bits; in text it is refused.
     """
     same = {(c.name, c.type) for c in destination.columns}
-    return not source.as_text and all((c.name, c.type) in same for c in source.columns)
+    alike = (source.server_version >= _ENDLESS_INTERVALS_SINCE) == (destination.server_version >= _ENDLESS_INTERVALS_SINCE)
+    return not source.as_text and (alike or not source.intervals) and all((c.name, c.type) in same for c in source.columns)
+
+
+def sent(shape: TableShape, columns: Sequence[str]) -> sql.Composed:
+    """`columns` as COPY gives them out."""
+    found = [(name, shape.column(name)) for name in columns]
+    return sql.SQL(", ").join(
+        sql.SQL("{}{}").format(sql.Identifier(n), sql.SQL(f"::{c.written_as}" if c and c.written_as else "")) for n, c in found
+    )
 
 
 def copy_options(binary: bool) -> sql.SQL:

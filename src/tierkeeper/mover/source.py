@@ -68,7 +68,7 @@ class Snapshot:
 
     def copy(self, columns: Sequence[str], *, binary: bool, digest: RowDigest | None = None) -> Generator[Block]:
         query = sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(
-            model.names(columns), model.qualified(self.batch.heap), _text(self.batch.predicate)
+            model.sent(self.shape, columns), model.qualified(self.batch.heap), _text(self.batch.predicate)
         )
         query = query + sql.SQL(" (FORMAT binary)") if binary else query
         with closing(rows_out(self.cursor, query, binary=binary, digest=digest)) as blocks:

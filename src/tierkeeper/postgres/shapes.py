@@ -301,6 +301,17 @@ def _refuse_values_that_cannot_be_read_back(
                 f"the type {shown} is Postgres's own for inner use, and no server reads its values back",
                 "Drop the column, or leave the table out",
             )
+        boxed = next((t for t in ddl.within(oid, types) if t.kind == "c" and _has_xml(t, types)), None)
+        if boxed is not None:
+            raise UsageError(
+                f"table {name}, column {column!r}",
+                f"there is xml inside of its type {boxed.shown}, and no server gives it out of there with its declaration",
+                "Give the xml a column of its own, or leave the table out",
+            )
+
+
+def _has_xml(composite: PgType, types: Mapping[int, PgType]) -> bool:
+    return any(t.shown == "xml" for t in ddl.within(composite.oid, types))
 
 
 def _binary_is_local(oid: int, types: Mapping[int, PgType]) -> bool:
@@ -309,7 +320,7 @@ def _binary_is_local(oid: int, types: Mapping[int, PgType]) -> bool:
     """
     inside = list(ddl.within(oid, types))
     made = any(t.category == "A" and t.kind == "b" and any(types[p].schema != "pg_catalog" for p in t.parts) for t in inside)
-    return made or any(t.binary_is_local for t in inside)
+    return made or any(t.binary_is_local or t.shown == "xml" for t in inside)  # xml's leaves out a declaration
 
 
 def _key(name: TableName, row: tuple[Any, ...] | None) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hop import Hop, open_hop
+from hop import Hop, T, open_hop
 from support import Tiers
 from tierkeeper.kernel.errors import Exit, Faults, UsageError
 from tierkeeper.kernel.tables import TableName
@@ -75,6 +75,45 @@ def test_a_table_of_plain_types_keeps_even_a_nan_s_own_bits(hop: Hop) -> None:
     assert before[0] != before[1]
     assert hop.move().rows == 2
     assert bits(hop.main, "t") == before
+
+
+XML = """
+CREATE DOMAIN public.page AS xml;
+CREATE TABLE t (id int4 PRIMARY KEY, at date NOT NULL, x xml, d public.page, a xml[], da public.page[]);
+INSERT INTO t SELECT id, '2024-01-01', x, x, ARRAY[x, NULL, 'plain'], ARRAY[[x, x]]
+FROM (VALUES
+    (1, '<?xml version="1.0" encoding="UTF-8"?><a b="ü &quot;\\"/>'::xml),
+    (2, '<?xml version="1.1" encoding="ISO-8859-1" standalone="yes"?><a>ö</a>'),
+    (3, E'<?xml version="1.0"?>\\n<a/>'), (4, 'text alone'), (5, ''), (6, NULL)
+) AS given (id, x)
+"""
+
+
+def test_xml_keeps_its_declaration_on_every_hop(hop: Hop) -> None:
+    """I4: Postgres's output leaves it out, in text and in binary, so that no comparison of what it gives out could tell."""
+    said = "SELECT id, x::text, d::text, a::text[]::text, da::text[]::text FROM {} ORDER BY id"
+    hop.core.execute(XML.encode())
+    before = hop.core.execute(said.format("t").encode()).fetchall()
+    assert "ISO-8859-1" in str(before[1])
+    assert hop.move().rows == 6
+    assert hop.main.execute(said.format("t").encode()).fetchall() == before
+
+    time.sleep(1.1)
+    assert hop.move(T, "main", "archive").rows == 6
+    assert hop.keeper.archive_restore(T, to="public.back").rows == 6
+    assert hop.main.execute(said.format("back").encode()).fetchall() == before
+
+    time.sleep(1.1)
+    assert hop.keeper.archive_thaw(T, until=datetime.max.replace(tzinfo=UTC), hold=Age.parse("1 day", "test")).rows == 6
+    assert hop.main.execute(said.format("t").encode()).fetchall() == before
+
+
+def test_xml_that_is_given_out_without_its_declaration_is_refused(hop: Hop) -> None:
+    hop.core.execute(
+        'CREATE TYPE boxed AS (n int4, x xml); CREATE TABLE t (id int4 PRIMARY KEY, at date NOT NULL, "the col" boxed[])'
+    )
+    hop.core.execute("INSERT INTO t VALUES (1, '2024-01-01')")
+    refused(hop, "the col")
 
 
 NAMESAKES = (

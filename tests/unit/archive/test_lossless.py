@@ -52,6 +52,12 @@ def test_everything_else_goes_through_its_output_function(base: str) -> None:
     assert carried.expression == 'CASE pg_catalog.num_nulls("a ""b""") WHEN 0 THEN pg_catalog.concat("a ""b""") END'
 
 
+def test_xml_goes_as_the_text_that_it_is() -> None:
+    xml, array = carry(shape(Column("x", "xml", "xml"), Column("a", "xml[]", "_xml", element="xml")), "at", age_is_native=True)
+    assert xml.expression == 'CASE pg_catalog.num_nulls("x") WHEN 0 THEN pg_catalog.concat("x"::pg_catalog.text) END'
+    assert array.expression == 'CASE pg_catalog.num_nulls("a") WHEN 0 THEN pg_catalog.concat("a"::pg_catalog.text[]) END'
+
+
 @pytest.mark.parametrize(
     ("base", "type_"), [("date", pa.date32()), ("timestamp", pa.timestamp("us")), ("timestamptz", pa.timestamp("us", "UTC"))]
 )
