@@ -180,14 +180,18 @@ class PostgresDestination:
         }).rowcount  # fmt: skip
         if changed != 1:
             raise Fenced(place, "another run has settled this batch", "Run the same command again")
-        columns = [c.name for c in snapshot.shape.columns]
+        columns, generated = [c.name for c in snapshot.shape.columns], _generated(target[0])
+        written = [c for c in columns if c not in generated]
         binary = model.travels_as_binary(snapshot.shape, target[0])
         sent = RowDigest()
         into = sql.SQL("COPY {} ({}) FROM STDIN {}").format(
-            model.qualified(batch.table), model.names(columns), model.copy_options(binary)
+            model.qualified(batch.table), model.names(written), model.copy_options(binary)
         )
-        with closing(snapshot.copy(columns, binary=binary, digest=sent)) as blocks:
+        with closing(snapshot.copy(written, binary=binary, digest=sent)) as blocks:
             rows_in(cur, into, blocks)
+        if written != columns:  # what is not sent is compared all the same
+            sent = RowDigest()
+            deque(snapshot.copy(columns, binary=binary, digest=sent), maxlen=0)
         if not batch.age:
             keys.stage(cur, snapshot)
         snapshot.close()
@@ -214,9 +218,11 @@ class PostgresDestination:
                 "Give a condition that holds for the same rows however often it is asked; nothing was moved",
             )
         if not sent.same_as(kept):
+            made = [c for c in columns if c in _generated(target[0])]
             raise Failed(
                 place,
-                f"the copy read back differs from what was sent ({sent.rows} rows sent, {kept.rows} kept)",
+                f"the copy read back differs from what was sent ({sent.rows} rows sent, {kept.rows} kept)"
+                + (f"; {', '.join(map(repr, made))} there is generated, maybe to another value" if made else ""),
                 "Look for a trigger or rule on the table there that changes rows; nothing was moved",
             )
         cur.execute(_SQL["ledger_proven"], {"batch": batch.id, "digest": sent.hex, "bytes": sent.size_bytes})
@@ -359,6 +365,11 @@ class PostgresDestination:
         with transaction(self._conn, read_only=True) as cur:
             row = cur.last(_SQL["ledger_state"], {"batch": batch_id}).fetchone()
         return cast("LedgerState", row[0]) if row else None
+
+
+def _generated(shape: TableShape) -> set[str]:
+    """The columns that the table makes itself, of others."""
+    return {c.name for c in shape.columns if c.generated}
 
 
 def _no_partition(error: errors.CheckViolation, place: str) -> TierkeeperError:

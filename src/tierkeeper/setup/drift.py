@@ -57,7 +57,7 @@ def between(tier: str, source: SourceTable, there: DestinationTable) -> Drift:
         if have is None:
             added = _added(tier, name, column, source.present_values.get(column.name))
             (quiet if column.kind == "d" else steps).append(added)
-        elif (fault := _misfit(place, name, column, have)) is not None:
+        elif (fault := _misfit(place, name, column, have, may_generate=tier == "core")) is not None:
             faults.append(fault)
         elif have.type != column.type:
             widened.append((have, column))
@@ -243,9 +243,10 @@ def _widened(tier: str, table: TableName, changes: list[tuple[Column, Column]], 
     return SetupStep(tier=tier, action=f"widen {listed} in {table}, as in Core{scratch}", sql=text, table=str(table))
 
 
-def _misfit(place: str, table: TableName, ours: Column, theirs: Column) -> TierkeeperError | None:
+def _misfit(place: str, table: TableName, ours: Column, theirs: Column, *, may_generate: bool) -> TierkeeperError | None:
+    """What Core generates it makes again of a row that comes back, and the copy's comparison finds it if it differs."""
     name = sql.Identifier(ours.name).as_string(None)
-    if theirs.generated:
+    if theirs.generated and not may_generate:
         cause = f"the column {ours.name!r} is generated, so that its values could not be kept"
         return UsageError(place, cause, f"There: ALTER TABLE {table} ALTER {name} DROP EXPRESSION")
     if widening(theirs, ours) is None:

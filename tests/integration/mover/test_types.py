@@ -12,7 +12,7 @@ import pytest
 
 from hop import Hop, T, open_hop
 from support import Tiers
-from tierkeeper.kernel.errors import Exit, Faults, UsageError
+from tierkeeper.kernel.errors import Exit, Failed, Faults, UsageError
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
 from tierkeeper.postgres.link import Connection
@@ -223,6 +223,26 @@ def test_generated_identity_and_dropped_columns_keep_their_values(hop: Hop) -> N
     before = bits(hop.core, "t")
     assert hop.move().rows == 2
     assert bits(hop.main, "t") == before
+
+
+def test_what_core_generates_comes_back_and_another_value_is_found(hop: Hop) -> None:
+    """I3: it is not sent, Core makes it again, and what that is counts in the comparison."""
+    hop.core.execute(
+        "CREATE TABLE t (id int4 GENERATED ALWAYS AS IDENTITY (START 7) PRIMARY KEY, at date NOT NULL, n int4,"
+        ' "twice n" int4 GENERATED ALWAYS AS (n * 2) STORED, x text);'
+        "INSERT INTO t (at, n, x) VALUES ('2024-01-01', 4, 'x'), ('2024-01-01', NULL, NULL)"
+    )
+    before = bits(hop.core, "t")
+    assert hop.move().rows == 2
+    time.sleep(1.1)  # it rests at Main for query.timeout
+    hop.main.execute('UPDATE t SET "twice n" = 9 WHERE n = 4')
+    with pytest.raises(Failed, match="'twice n' there is generated"):
+        hop.keeper.move(T, "main", "core", where="true")
+    assert (bits(hop.core, "t"), hop.counts()) == ([], (0, 2))
+
+    hop.main.execute('UPDATE t SET "twice n" = 8 WHERE n = 4')
+    assert hop.keeper.move(T, "main", "core", where="true").rows == 2
+    assert (bits(hop.core, "t"), hop.counts()) == (before, (2, 0))
 
 
 def test_a_domain_comes_without_checks_that_call_the_users_functions(hop: Hop) -> None:
