@@ -55,7 +55,9 @@ class Walk:
         ) is not None:
             upto, seeds = bound
             self.again = False
-            with transaction(self._source.conn, isolation="repeatable read", read_only=True) as cur:
+            with transaction(
+                self._source.conn, isolation="repeatable read", read_only=True, own_path=selection.where is not None
+            ) as cur:
                 most_seen = self._most_rows * GRAPH_SEEN_FACTOR
                 found = self._explorer.find(
                     cur, Between(after, upto), conflicts(), most_rows=self._most_rows, most_seen=most_seen

@@ -20,7 +20,7 @@ from tierkeeper.mover.source import Source
 from tierkeeper.mover.undoing import take_back
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.copy import rows_in, rows_out
-from tierkeeper.postgres.link import MOVER_LOCK, Connection, transaction, translate
+from tierkeeper.postgres.link import MOVER_LOCK, PINNED_PATH, Connection, transaction, translate
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 from tierkeeper.tiers.profile import SELF_HOSTED
@@ -111,7 +111,7 @@ class PostgresDestination:
         targets = [self._target(s.batch.table) for s in snapshots]
         place = f"{', '.join(str(s.batch.table) for s in snapshots)} ({self.tier})"
         try:
-            with transaction(self._conn) as cur:
+            with transaction(self._conn, own_path=True) as cur:
                 digests = self._copy_in(cur, snapshots, targets)
                 reach(Point.COPY_BEFORE_COMMIT)
         except errors.UniqueViolation as error:
@@ -149,7 +149,8 @@ class PostgresDestination:
         if len(snapshots) > 1:
             cur.execute("SET CONSTRAINTS ALL DEFERRED")  # tables may refer to each other in a circle
         sent = [self._send(cur, s, t) for s, t in zip(snapshots, targets, strict=True)]
-        cur.execute("SET CONSTRAINTS ALL IMMEDIATE")  # what is deferred may still change or refuse a row: before the comparison
+        # What is deferred may still change or refuse a row: before the comparison, which is of values as they were sent.
+        cur.together([sql.SQL("SET CONSTRAINTS ALL IMMEDIATE"), PINNED_PATH])
         for snapshot, target, digest in zip(snapshots, targets, sent, strict=True):
             self._prove(cur, snapshot, target, digest)
         if self.tier == "core" and snapshots[0].batch.bundle is not None:

@@ -26,7 +26,7 @@ def stays(source: Source, main: Connection, selection: Selection, longest_reader
         table=model.rows_of(selection.shape),
     )
     asked = {"schema": name.schema, "table": name.name, "seconds": longest_reader_seconds}
-    with transaction(source.conn, isolation="repeatable read", read_only=True) as cur:
+    with transaction(source.conn, isolation="repeatable read", read_only=True, own_path=selection.where is not None) as cur:
         counted = cur.execute(query).fetchone() or (0, 0, 0, 0, 0)
         resting = cur.execute(_SQL["resting_rows"], asked).fetchone() if _set_up(source.conn) else None
     both = conflicts.noted(main, name) if _set_up(main) else []

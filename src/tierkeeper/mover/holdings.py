@@ -1,6 +1,7 @@
 """What a tier holds of a selection, and where: the questions that a run is planned by. It changes nothing."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from psycopg import errors, sql
@@ -34,6 +35,10 @@ class Holdings:
         with transaction(self._conn, read_only=True) as cur:
             return [part.name for part in self._fitting_parts(cur, selection)]
 
+    def _reading(self, selection: Selection) -> AbstractContextManager[Cursor]:
+        """A transaction in which the selection's condition means what it means to its user."""
+        return transaction(self._conn, read_only=True, own_path=selection.where is not None)
+
     def _fitting_parts(self, cur: Cursor, selection: Selection) -> Iterator[Part]:
         """Raises UsageError for one with columns that the table does not have: they would be lost."""
         for part in shapes.parts(cur, selection.shape.name, selection.apart):
@@ -47,7 +52,7 @@ class Holdings:
 
     def count(self, selection: Selection) -> int:
         """How many rows the selection has now."""
-        with transaction(self._conn, read_only=True) as cur:
+        with self._reading(selection) as cur:
             query = sql.SQL("SELECT count(*) FROM {} WHERE {} AND {}").format(
                 model.rows_of(selection.shape), self._not_apart(cur, selection), selection.eligible(None)
             )
@@ -88,7 +93,7 @@ class Holdings:
         name = part or selection.shape.name
         regclass = model.regclass(name)
         toastable, _ = self.toasted(name)
-        with transaction(self._conn, read_only=True) as cur:
+        with self._reading(selection) as cur:
             sizes = [sql.SQL("coalesce(sum(pg_column_size({})), 0)").format(sql.Identifier(c)) for c in toastable]
             query = _SQL["pieces"].format(
                 step=sql.Literal(step),
@@ -105,7 +110,7 @@ class Holdings:
         columns = [c.name for c in selection.shape.columns]
         sizes = [model.stored_bytes_of(c) for c in columns]
         first = sql.SQL("ORDER BY {} LIMIT {}").format(model.names(selection.order), sql.Literal(limit))
-        with transaction(self._conn, read_only=True) as cur:
+        with self._reading(selection) as cur:
             query = _SQL["weigh"].format(
                 sizes=sql.SQL(", ").join(sizes),
                 names=model.names(columns),
@@ -125,7 +130,7 @@ class Holdings:
         Of all the selection, or of one `part` of it.
         """
         order = selection.order
-        with transaction(self._conn, read_only=True) as cur:
+        with self._reading(selection) as cur:
             query = _SQL["next_bound"].format(
                 columns=sql.SQL(", ").join(model.text_of(c, "page") for c in order),
                 names=model.names(order),

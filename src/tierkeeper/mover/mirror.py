@@ -47,7 +47,7 @@ def _refresh_one(source: Connection, destination: Connection, name: TableName) -
     with transaction(source, isolation="repeatable read", read_only=True) as out:
         shape = shapes.read(source, name)
         columns = [c.name for c in shape.columns]
-        with transaction(destination) as cur:
+        with transaction(destination, own_path=True) as cur:
             staging = sql.Identifier("tierkeeper_mirror")
             cur.execute(
                 sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT {} FROM {} LIMIT 0").format(

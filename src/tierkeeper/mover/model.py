@@ -177,6 +177,17 @@ def is_ours(predicate: str) -> bool:
     return "\n" not in predicate
 
 
+def among_pinned(predicate: str) -> sql.Composable:
+    """The condition of rows whose values come out as text that does not depend on the session's path.
+
+    The names in a user's condition are looked up when the statement is read, under the path that holds then; the first thing
+    that it does is to pin the path.
+    """
+    if is_ours(predicate):
+        return sql.SQL(predicate)
+    return sql.SQL("(SELECT set_config('search_path', 'pg_catalog', true)) IS NOT NULL AND ({})").format(sql.SQL(predicate))
+
+
 def stored_bytes(columns: Sequence[str]) -> sql.Composed:
     """SQL for the bytes that `columns` take as they are stored, large values compressed and out of line included."""
     return sql.SQL(" + ").join(sql.SQL("coalesce(pg_column_size({}), 0)").format(sql.Identifier(c)) for c in columns)

@@ -68,7 +68,7 @@ class Snapshot:
 
     def copy(self, columns: Sequence[str], *, binary: bool, digest: RowDigest | None = None) -> Generator[Block]:
         query = sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(
-            model.sent(self.shape, columns), model.qualified(self.batch.heap), _text(self.batch.predicate)
+            model.sent(self.shape, columns), model.qualified(self.batch.heap), model.among_pinned(self.batch.predicate)
         )
         query = query + sql.SQL(" (FORMAT binary)") if binary else query
         with closing(rows_out(self.cursor, query, binary=binary, digest=digest)) as blocks:
@@ -80,11 +80,12 @@ class Snapshot:
     def arrow(self, projection: Sequence[tuple[str, str]], order_by: Sequence[str]) -> Iterator["pa.RecordBatchReader"]:
         columns = sql.SQL(", ").join(sql.SQL("{} AS {}").format(_text(e), sql.Identifier(name)) for name, e in projection)
         query = sql.SQL("SELECT {} FROM ONLY {} WHERE {} ORDER BY {}").format(
-            columns, model.qualified(self.batch.heap), _text(self.batch.predicate), model.names(order_by)
+            columns, model.qualified(self.batch.heap), model.among_pinned(self.batch.predicate), model.names(order_by)
         )
         exported = self.cursor.execute("SELECT pg_export_snapshot()").fetchone()
         assert exported is not None  # noqa: S101 - a function's SELECT gives one row
-        with snapshot_reader(self.link, str(exported[0]), query.as_string(self.cursor), purpose="mover") as reader:
+        text, own_path = query.as_string(self.cursor), not model.is_ours(self.batch.predicate)
+        with snapshot_reader(self.link, str(exported[0]), text, purpose="mover", own_path=own_path) as reader:
             reach(Point.SOURCE_READ)
             yield reader
 
@@ -233,7 +234,8 @@ class Source:
         interfered = _SQL["interfered"].format(regclass=regclass)
         self._win(cur.together([change, interfered, shapes.columns_query(batch.heap), *taking]), [row])
         cur.nextset()
-        if one(cur, bool):
+        reaches, fires = cur.fetchone() or (True, True)
+        if reaches:
             raise Changed  # by what was made during the run: what it does on DELETE nobody has weighed
         cur.nextset()
         columns = shapes.columns_of(cur)
@@ -241,6 +243,9 @@ class Source:
         *_, rows, versions, filenode = cur.fetchone() or (0, "", 0)
         gone = cur.rowcount if cur.nextset() else rows
         self._compare(cur, row, (rows, versions, filenode), columns, gone)
+        if fires:
+            cur.execute("SET CONSTRAINTS ALL IMMEDIATE")  # those that are deferred as well
+            self._refuse_written(cur, batch)
 
     def _delete_tied(self, cur: Cursor, bundle: Sequence[LedgerRow]) -> None:
         """One statement deletes for all tables: a foreign key is asked when parents and children are both gone."""
@@ -250,6 +255,9 @@ class Source:
         for (_, *found), row in zip(sorted(taken), bundle, strict=True):
             self._compare(cur, row, found, shapes.columns_now(cur, row.batch.heap), found[0])
         cur.execute("SET CONSTRAINTS ALL IMMEDIATE")  # a deferred check that fails must fail here
+        for row in bundle:
+            if one(cur.execute(_SQL["fires"].format(regclass=model.regclass(row.batch.heap))), bool):
+                self._refuse_written(cur, row.batch)
 
     def _compare(self, cur: Cursor, row: LedgerRow, found: Sequence[Any], columns: shapes.Columns, gone: int | None) -> None:
         """Raises Changed unless the rows `found` are those that S1 read, and all of them are gone."""
@@ -271,10 +279,18 @@ class Source:
         batch = batches[0]
         tables = sql.SQL(", ").join(sql.SQL("ONLY {}").format(model.qualified(b.heap)) for b in batches)
         opening = [sql.SQL("LOCK TABLE {} IN {} MODE").format(tables, sql.SQL(mode))]
+        users = any(not model.is_ours(b.predicate) for b in batches)
         if not read_only:
             opening.append(_SQL["leaving"].format(heaps=sql.SQL(", ").join(model.regclass(b.heap) for b in batches)))
         try:
-            with transaction(self.conn, isolation="repeatable read", read_only=read_only, opening=opening, ahead=ahead) as cur:
+            with transaction(
+                self.conn,
+                isolation="repeatable read",
+                read_only=read_only,
+                opening=opening,
+                ahead=ahead,
+                own_path=users or not read_only,
+            ) as cur:
                 if batch.part is not None:
                     names = {"part": model.regclass(batch.part), "table": model.regclass(batch.table)}
                     if not one(cur.execute(_SQL["is_part"].format(**names)), bool):
@@ -294,6 +310,16 @@ class Source:
                 f"{batch.table} ({self.tier})",
                 f"{left} rows stay when they are deleted",
                 "Look for a trigger or rule on DELETE there that keeps rows; nothing was moved",
+            )
+
+    def _refuse_written(self, cur: Cursor, batch: Batch) -> None:
+        """Raises Failed where the delete has written to the table that it took rows from: a trigger may bring them back."""
+        written = one(cur.execute(_SQL["written"].format(table=model.qualified(batch.heap))), int)
+        if written:
+            raise Failed(
+                f"{batch.table} ({self.tier})",
+                f"a trigger on DELETE there wrote {written} rows to the table itself",
+                "Drop or change it, or leave those rows out with --where; nothing was moved",
             )
 
     def abort(self, batch_id: UUID) -> str | None:

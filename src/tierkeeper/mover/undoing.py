@@ -46,7 +46,7 @@ def _take_back(conn: Connection, tier: Tier, batch_id: UUID) -> bool:
     tables = [sql.Identifier(schema, table) for _, schema, table, is_there in tied if is_there]
     lock = [sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(sql.SQL(", ").join(tables))] if tables else []
     try:
-        with transaction(conn, isolation="repeatable read", opening=lock) as cur:
+        with transaction(conn, isolation="repeatable read", opening=lock, own_path=True) as cur:
             undone = [cur.execute(_SQL["ledger_undo"], {"batch": batch}).fetchone() for batch, *_ in tied]
             if not any(undone):
                 return False

@@ -29,16 +29,18 @@ def snapshot_reader(
     purpose: str,
     settings: Mapping[str, str] | None = None,
     told: Callable[[str, str], TierkeeperError] | None = None,
+    own_path: bool = False,
 ) -> Iterator["pa.RecordBatchReader"]:
     """The result of `query`, streamed, as of the exported `snapshot` and under the pinned settings and `settings`.
 
     The exporting transaction must stay open until this has entered. Raises, naming the tier, what `told` (else
-    `stream_error`) makes of the driver's text. What the stream itself raises, an OSError of pyarrow's, is its reader's.
+    `stream_error`) makes of the driver's text. What the stream itself raises, an OSError of pyarrow's, is its reader's. With
+    `own_path` the role's own search path holds.
     """
     from adbc_driver_postgresql import dbapi
 
     uri = f"{link.uri}&{urlencode({'application_name': f'tierkeeper {purpose}'}, quote_via=quote)}"
-    local = {**PINNED, **UNDISTURBED, "search_path": "pg_catalog", **(settings or {})}
+    local = {**PINNED, **UNDISTURBED, **({} if own_path else {"search_path": "pg_catalog"}), **(settings or {})}
     first = [f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in local.items()]
     if purpose == "mover":
         first.append(f"pg_catalog.pg_advisory_xact_lock_shared({MOVER_LOCK[0]}, {MOVER_LOCK[1]})")

@@ -47,6 +47,11 @@ UNDISTURBED: Final[Mapping[str, str]] = MappingProxyType(
 they must be, and no statement is cut short. A reader, whose time is bounded, sets its bound itself.
 """
 
+OWN_PATH: Final = sql.SQL("SET LOCAL search_path TO DEFAULT")
+"""From here on names mean what they mean in the role's own sessions: for what is the user's, triggers and conditions."""
+PINNED_PATH: Final = sql.SQL("SET LOCAL search_path = pg_catalog")
+"""From here on text forms of types and objects have their schema, and nothing of ours can be mistaken for something else."""
+
 MOVER_LOCK: Final = (0x74696572, 0x6B656570)
 """The advisory lock that a mover's transactions share, so that others can tell them in pg_locks.
 
@@ -182,6 +187,7 @@ def transaction(
     opening: Sequence[sql.Composable] = (),
     ahead: Sequence[sql.Composable] = (),
     lock_seconds: float | None = None,
+    own_path: bool = False,
 ) -> Iterator[Cursor]:
     """One transaction under the pinned settings. An explicit READ WRITE also works where a full tier's default is read-only.
 
@@ -189,13 +195,14 @@ def transaction(
     ended early by its body with COMMIT. One on a connection made for the purpose `mover` shares MOVER_LOCK. `opening` comes
     before all else: with a LOCK TABLE before anything takes a snapshot, what the catalog says of the table in it stays so. No
     lock is waited for longer than `lock_seconds` (LOCK_SECONDS). The statements `ahead` are a transaction of their own, which is
-    written and durable before this one begins; they go along with its first statement.
+    written and durable before this one begins; they go along with its first statement. With `own_path` names are looked up where
+    the role's own sessions look them up: a trigger, a check or a condition of the user's runs in it.
     """
     if conn.only_reads and (ahead or not read_only):
         raise Failed("transaction", "a plan or a report was about to write something", "Report this: it is a fault here")
     waits = LOCK_SECONDS if lock_seconds is None else lock_seconds
     shared = [sql.SQL("SELECT pg_advisory_xact_lock_shared({}, {})").format(*MOVER_LOCK)] if conn.name.startswith(_MOVER) else []
-    first: list[sql.Composable] = [*_begin(isolation, read_only, waits), *opening, *shared]
+    first: list[sql.Composable] = [*_begin(isolation, read_only, waits), *opening, *shared, *([OWN_PATH] if own_path else [])]
     if ahead:
         first = [*_begin("read committed", read_only=False, lock_seconds=waits), *shared, *ahead, sql.SQL("COMMIT"), *first]
     with Cursor(conn) as cur:

@@ -122,7 +122,7 @@ class Compaction:
     def _chunk(self, column: sql.Identifier, low: int, high: int, floor: int, end: int) -> int:
         """One transaction: the rows of pages `low` to `high` to below `floor`. Returns the WAL written meanwhile."""
         table = sql.Identifier(self._table.schema, self._table.name)
-        with transaction(self._conn) as cur:
+        with transaction(self._conn, own_path=True) as cur:
             if look.in_flight(cur, self._whole):
                 raise _EndedEarly("rows of it began to move: the next run goes on")
             (before,) = cur.execute(_SQL["wal_now"]).fetchone() or ("0/0",)

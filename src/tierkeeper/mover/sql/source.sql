@@ -79,9 +79,21 @@ WHERE schema_name = %(schema)s AND table_name = %(table)s
 SELECT set_config('tierkeeper.leaving', (SELECT string_agg(heap::oid::text, ',') FROM unnest(ARRAY[{heaps}]::regclass[]) AS heap), true)
 
 -- name: interfered
--- Whether a delete would do more than take rows away, or something else: by a foreign key or a rule.
+-- Whether a delete would do more than take rows away, or something else: by a foreign key or a rule; and whether triggers fire.
 SELECT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = {regclass}::regclass)
-    OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = {regclass}::regclass AND ev_type = '4' AND ev_enabled IN ('O', 'A'))
+    OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = {regclass}::regclass AND ev_type = '4' AND ev_enabled IN ('O', 'A')),
+       EXISTS (SELECT FROM pg_trigger WHERE tgrelid = {regclass}::regclass AND NOT tgisinternal AND tgtype & 8 <> 0 AND tgenabled IN ('O', 'A')
+               AND tgname NOT LIKE 'tierkeeper\_%')
+
+-- name: fires
+-- Whether a trigger of the user's is there for DELETE.
+SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = {regclass}::regclass AND NOT tgisinternal AND tgtype & 8 <> 0
+               AND tgenabled IN ('O', 'A') AND tgname NOT LIKE 'tierkeeper\_%')
+
+-- name: written
+-- Rows that this transaction, or a part of it (whose number is greater), has written and not taken away again: its snapshot
+-- shows no others as young. What is older by half a turn of the numbers has a great negative age.
+SELECT count(*) FROM ONLY {table} WHERE age(xmin) BETWEEN -1000000 AND age(pg_current_xact_id()::xid)
 
 -- name: versions
 SELECT count(*), {fingerprint}::text, pg_relation_filenode({regclass}::regclass)::bigint FROM ONLY {table} WHERE {predicate}
