@@ -54,3 +54,10 @@ ORDER BY b.depth, CASE b.atttypid WHEN 'timestamptz'::regtype THEN b.upto::times
 SELECT n.nspname::text, c.relname::text
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind = 'p' AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[]))
+
+-- name: referred_to
+-- Whether a foreign key that points at the table which the partition lies in points at it as well.
+SELECT EXISTS (
+  SELECT FROM pg_partition_tree(%(partition)s::oid) AS t
+  JOIN pg_constraint AS f ON f.confrelid = t.relid AND f.contype = 'f' AND f.conparentid <> 0
+)
