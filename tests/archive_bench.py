@@ -14,7 +14,8 @@ from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.ports import Batch, LedgerRow
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.mover.source import Snapshot, Source
+from tierkeeper.mover.snapshot import Snapshot
+from tierkeeper.mover.source import Source
 from tierkeeper.objectstore.directory import DirectoryStore
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.link import Connection

@@ -3,6 +3,7 @@
 The oracle counts the application's own rows through connections of its own; it never reads the schema `tierkeeper`.
 """
 
+import re
 import signal
 from collections import Counter
 from contextlib import closing, suppress
@@ -32,6 +33,18 @@ CREATE TABLE g (id int PRIMARY KEY, at timestamptz NOT NULL, c int NOT NULL REFE
 CREATE TABLE q (id int PRIMARY KEY, note text NOT NULL, c int REFERENCES c ON DELETE SET NULL);
 ALTER TABLE p ADD FOREIGN KEY (last) REFERENCES c;
 """
+PARTED = re.sub(
+    r"CREATE TABLE (\w) (.*);",
+    r"""CREATE TABLE \1 \2 PARTITION BY HASH (id);
+CREATE TABLE \1_0 PARTITION OF \1 FOR VALUES WITH (MODULUS 2, REMAINDER 0) PARTITION BY HASH (id);
+CREATE TABLE \1_0_0 PARTITION OF \1_0 FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE \1_0_1 PARTITION OF \1_0 FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+CREATE TABLE \1_1 PARTITION OF \1 FOR VALUES WITH (MODULUS 2, REMAINDER 1);""",
+    MAKE,
+)
+"""The same, each table in three partitions on two levels."""
+AT_MAIN = re.sub(r" REFERENCES \w( ON DELETE \w+( NULL)?)?|ALTER.*", "", PARTED)
+"""The tables alone; their foreign keys are the setup's."""
 FILL = """
 INSERT INTO p SELECT i, timestamptz '2024-01-01 00:00+00' + i * interval '1 hour' FROM generate_series(1, {n}) AS i;
 INSERT INTO c SELECT i, '2024-01-01', 1 + i % {n} FROM generate_series(1, 2 * {n}) AS i;
@@ -66,13 +79,34 @@ def seen(keeper: Keeper, table: str) -> int:
     raise AssertionError(table)
 
 
-def test_killed_at_every_step(tiers: Tiers) -> None:
+FEW = (Point.COPIED, Point.DELETE_BEFORE_COMMIT, Point.DELETED)
+EVERY = tuple(point for point in POINTS["main"] if point not in (Point.MIRRORED, Point.FORGOTTEN))
+
+
+@pytest.mark.parametrize(
+    ("make", "at_main", "points", "undoing"),
+    [
+        (MAKE, "", EVERY, (Point.UNDO_ABORTED, Point.UNDO_BEFORE_COMMIT, Point.UNDONE)),
+        (PARTED, "", FEW, (Point.UNDO_BEFORE_COMMIT,)),
+        *(
+            pytest.param(
+                PARTED, there, EVERY, (Point.UNDO_ABORTED, Point.UNDO_BEFORE_COMMIT, Point.UNDONE), marks=pytest.mark.long
+            )
+            for there in ("", AT_MAIN)
+        ),
+    ],
+    ids=["plain", "parted", "parted whole", "parted to parted"],
+)
+def test_killed_at_every_step(
+    tiers: Tiers, make: str, at_main: str, points: tuple[Point, ...], undoing: tuple[Point, ...]
+) -> None:
     policies = [{"name": f"public.{t}", "age": "at", "core": "30 days"} if t != "q" else {"name": t} for t in TABLES]
     config = tierkeeper_toml(tiers, policies)
     keeper = open_keeper(load(config, tiers.environment, tiers.home), environment=tiers.environment)
     hop = Hop(config, tiers.environment, "p", "core", "main", datetime(2024, 6, 1, tzinfo=UTC), batch_rows=120)
     with closing(tiers.core.connect("oracle")) as core, closing(tiers.main.connect("oracle")) as main:
-        core.execute(MAKE + FILL.format(n=120))
+        core.execute((make + FILL.format(n=120)).encode())
+        main.execute(at_main.encode())
         keeper.setup(apply=True)
 
         def run(point: Point | None = None) -> None:
@@ -93,20 +127,52 @@ def test_killed_at_every_step(tiers: Tiers) -> None:
             assert seen(keeper, table) == sum(1 for r in original if r.startswith(table)), table
 
         original, asked = rows(core), cycle(TABLES)
-        for point in POINTS["main"]:
-            if point not in (Point.MIRRORED, Point.FORGOTTEN):
-                run(point)
+        for point in points:
+            run(point)
         # A child comes to a bundle whose copy is proven: it must be undone, whole.
         run(Point.COPIED)
         parent = core.execute("SELECT max(id) FROM p WHERE id IN (SELECT id FROM p ORDER BY at LIMIT 3)").fetchone()
         core.execute("INSERT INTO q SELECT 999, 'late', last FROM p WHERE id = %s", parent)
         original = rows(core) + (original - rows(core))
-        for point in (Point.UNDO_ABORTED, Point.UNDO_BEFORE_COMMIT, Point.UNDONE):
+        for point in undoing:
             run(point)
         run()
         assert rows(core) + rows(main) == original
         left = core.execute("SELECT array_agg(id) FROM p").fetchone()
         assert left == (core.execute("SELECT array_agg(p) FROM c WHERE id = (SELECT c FROM g WHERE id = 77)").fetchone() or ())
+
+
+@pytest.mark.parametrize("point", [Point.COPIED, pytest.param(Point.DELETED, marks=pytest.mark.long)])
+def test_a_part_is_detached_between_the_kill_and_the_next_run(tiers: Tiers, point: Point) -> None:
+    """A bundle that was copied and not deleted is undone whole, for its rows of that part are nobody's to take; what was deleted
+    is at Main. While the part's foreign key is there, what it refers to stays, and the run says so by its name.
+    """
+    policies = [{"name": f"public.{t}", "age": "at", "core": "30 days"} if t != "q" else {"name": t} for t in TABLES]
+    config = tierkeeper_toml(tiers, policies)
+    hop = Hop(config, tiers.environment, "p", "core", "main", datetime(2024, 6, 1, tzinfo=UTC), batch_rows=120)
+    with closing(tiers.core.connect("oracle")) as core, closing(tiers.main.connect("oracle")) as main:
+        core.execute((PARTED + FILL.format(n=60)).encode())
+        open_keeper(load(config, tiers.environment, tiers.home), environment=tiers.environment).setup(apply=True)
+        original = rows(core)
+
+        def run(at: At | None = None) -> str:
+            process, wire = start_hop(hop, at)
+            process.join(60)
+            said = "" if process.exitcode == -signal.SIGKILL else str([wire.recv(), wire.recv()])
+            wire.close()
+            return said
+
+        assert run(At(point)) == ""
+        core.execute("ALTER TABLE q DETACH PARTITION q_1")
+        kept = Counter(f"q {r[0]}" for r in core.execute("SELECT t::text FROM q_1 AS t"))
+        said = run()
+        assert "of public.q_1" in said, said
+        assert Counter(f"q {r[0]}" for r in core.execute("SELECT t::text FROM q_1 AS t")) == kept
+        core.execute("ALTER TABLE q_1 DROP CONSTRAINT q_c_fkey")
+        said = run()
+        assert "referenced: 1 group" in said, said
+        assert Counter(f"q {r[0]}" for r in core.execute("SELECT t::text FROM q_1 AS t")) == kept
+        assert rows(core) + rows(main) + kept == original
 
 
 AS_BEFORE = (Point.LEASED, Point.SOURCE_READ, Point.SEGMENT_WRITTEN, Point.OBJECT_BEFORE_RENAME)
@@ -117,8 +183,9 @@ IN_THE_MIDDLE = (Point.SEGMENT_WRITTEN, Point.SEGMENT_PUT, Point.MANIFEST_PUT, P
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("at_main", ["", AT_MAIN], ids=["plain", "parted"])
 @pytest.mark.parametrize("more", [False, True])
-def test_killed_at_every_step_to_the_archive(tiers: Tiers, *, more: bool) -> None:
+def test_killed_at_every_step_to_the_archive(tiers: Tiers, *, more: bool, at_main: str) -> None:
     """What left Main is whole in the archive: a reader sees every row of it once, and no row at Main refers to one that went.
 
     `more`: killed at each point that there is, and on arrival at the first, third and last table, too.
@@ -130,6 +197,7 @@ def test_killed_at_every_step_to_the_archive(tiers: Tiers, *, more: bool) -> Non
     hop = Hop(config, tiers.environment, "p", "main", "archive", datetime(2024, 6, 1, tzinfo=UTC), batch_rows=120)
     with closing(tiers.core.connect("oracle")) as core, closing(tiers.main.connect("oracle")) as main:
         core.execute(MAKE)
+        main.execute(at_main.encode())
         keeper.setup(apply=True)
         main.execute(FILL.format(n=36))
 
@@ -173,8 +241,14 @@ def test_killed_at_every_step_to_the_archive(tiers: Tiers, *, more: bool) -> Non
 SAMPLE = (Point.MARKER_OPEN, Point.DELETED)
 
 
-@pytest.mark.parametrize("more", [False, pytest.param(True, marks=pytest.mark.long)])
-def test_killed_at_every_step_back_to_core(tiers: Tiers, *, more: bool) -> None:
+@pytest.mark.parametrize(
+    ("more", "make"),
+    [
+        (False, MAKE),
+        *(pytest.param(more, m, marks=pytest.mark.long) for more, m in ((True, MAKE), (False, PARTED), (True, PARTED))),
+    ],
+)
+def test_killed_at_every_step_back_to_core(tiers: Tiers, *, more: bool, make: str) -> None:
     """Core's foreign keys delete, refuse and set to NULL what they like: no row is lost, no orphan is anywhere."""
     aged = {"age": "at", "core": "30 days"}
     config = tierkeeper_toml(tiers, [{"name": t, **aged} if t != "q" else {"name": t} for t in TABLES], query_timeout="5 seconds")
@@ -183,7 +257,9 @@ def test_killed_at_every_step_back_to_core(tiers: Tiers, *, more: bool) -> None:
     hop = Hop(config, tiers.environment, "p", "main", "core", begun, batch_rows=40, where="id % 2 = 0")
     with closing(tiers.core.connect("oracle")) as core, closing(tiers.main.connect("oracle")) as main:
         core.execute(
-            MAKE.replace("DELETE CASCADE", "DELETE CASCADE DEFERRABLE").replace("REFERENCES c;", "REFERENCES c DEFERRABLE;")
+            make.replace("DELETE CASCADE", "DELETE CASCADE DEFERRABLE")
+            .replace("REFERENCES c;", "REFERENCES c DEFERRABLE;")
+            .encode()
         )
         keeper.setup(apply=True)
         main.execute(FILL.format(n=40))

@@ -28,7 +28,7 @@ LedgerState = Literal["open", "copied", "done", "undone", "forgotten"]
 class Batch:
     """A batch as both of its tiers know it. `predicate` is SQL at the source that selects exactly its rows in any snapshot.
 
-    `part` is the partition or inheriting table where its rows lie there; None: `table` itself.
+    `part` is the partition or inheriting table where its rows lie there; None: `table` itself, or parts that `predicate` names.
     `bundle` ties the batches of several tables, joined by foreign keys, that go together or not at all. An empty `age` is a
     table's whose rows have none and go with those that they refer to.
     """

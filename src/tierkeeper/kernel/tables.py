@@ -84,16 +84,14 @@ class Part:
 class TableShape:
     """What the mover must know of a table: its columns in order and its key.
 
-    `ddl` recreates it elsewhere (types first); `referenced_by` names foreign keys of other tables that point at it. `as_text` are
-    the columns whose binary form means something else on another server, or that have none. `key_operators` are the key's
-    (equal, greater), one pair a column, where an extension made some of them; empty where Postgres's own serve. `is_tree`: rows
-    of it lie in other tables, its partitions or those that inherit from it.
+    `ddl` recreates it elsewhere (types first). `as_text` are the columns whose binary form means something else on another
+    server, or that have none. `key_operators` are the key's (equal, greater), one pair a column, where an extension made some of
+    them; empty where Postgres's own serve. `is_tree`: rows of it lie in other tables, partitions or what inherits from it.
     """
 
     name: TableName
     columns: tuple[Column, ...]
     key: tuple[str, ...]
-    referenced_by: tuple[str, ...] = ()
     delete_triggers: tuple[str, ...] = ()
     ddl: tuple[str, ...] = field(default=(), compare=False)
     as_text: frozenset[str] = field(default=frozenset(), compare=False)
@@ -102,6 +100,12 @@ class TableShape:
     is_tree: bool = field(default=False, compare=False)
     intervals: frozenset[str] = field(default=frozenset(), compare=False)  # columns with an interval in them, however deep
     server_version: int = field(default=0, compare=False)  # as libpq has it, of the server that it was read from
+    is_partitioned: bool = field(default=False, compare=False)
+
+    @property
+    def has_heirs(self) -> bool:
+        """Whether tables inherit from it, whose rows its keys and foreign keys do not bind."""
+        return self.is_tree and not self.is_partitioned
 
     def column(self, name: str) -> Column | None:
         return next((c for c in self.columns if c.name == name), None)

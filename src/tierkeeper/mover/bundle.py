@@ -14,15 +14,15 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import BATCH_BYTES, GRAPH_SEEDS_SHARE, GRAPH_SEEN_FACTOR, PASSES
 from tierkeeper.kernel.ports import Batch, Destination, LedgerRow
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.mover import references
+from tierkeeper.mover import places
 from tierkeeper.mover.destination import Contended, KeyTaken, ParentMissing, Referred
 from tierkeeper.mover.graph import LATER, Found, Row, take
 from tierkeeper.mover.model import Between, Bound, Selection
 from tierkeeper.mover.recovery import settle
 from tierkeeper.mover.references import Explorer
-from tierkeeper.mover.source import Changed, Resting, Snapshot, Source
+from tierkeeper.mover.snapshot import Snapshot
+from tierkeeper.mover.source import Changed, Resting, Source
 from tierkeeper.mover.worker import Run, Worker
-from tierkeeper.postgres.link import transaction
 from tierkeeper.postgres.session import Cursor
 
 T = TypeVar("T")
@@ -55,9 +55,7 @@ class Walk:
         ) is not None:
             upto, seeds = bound
             self.again = False
-            with transaction(
-                self._source.conn, isolation="repeatable read", read_only=True, own_path=selection.where is not None
-            ) as cur:
+            with self._explorer.looking(self._source.conn) as cur:
                 most_seen = self._most_rows * GRAPH_SEEN_FACTOR
                 found = self._explorer.find(
                     cur, Between(after, upto), conflicts(), most_rows=self._most_rows, most_seen=most_seen
@@ -178,14 +176,14 @@ class Bundler:
 
     def _batches(self, rows: Sequence[Row]) -> list[tuple[Batch, Selection]]:
         """A new bundle of `rows`: a batch for each table that has any, parents first."""
-        places: dict[int, list[str]] = defaultdict(list)
+        found: dict[int, list[str]] = defaultdict(list)
         for number, place in rows:
-            places[number].append(place)
+            found[number].append(place)
         bundle, made = uuid4(), []
         for i, table in enumerate(self._explorer.family.tables):
-            if i in places:
+            if i in found:
                 s = self._explorer.selections[table]
-                condition = references.predicate(places[i])
+                condition = places.predicate(found[i])
                 made.append((Batch(uuid4(), self._source.tier, table, s.age, s.cutoff, condition, bundle=bundle), s))
         return made
 
@@ -228,7 +226,7 @@ class Bundler:
 
     def _copy(self, planned: Planned) -> list[LedgerRow]:
         """S1 and the copy. Raises Changed where the rows are not those that the bundle was put together from."""
-        with transaction(self._source.conn, isolation="repeatable read", read_only=True) as cur:
+        with self._source.reading([p.batch for p in planned]) as cur:
             last = planned[-1]
             snapshots = [self._source.look(cur, p.batch, p.shape, last=p is last) for p in planned]
             if any(s.extent != p.extent for s, p in zip(snapshots, planned, strict=True)):
@@ -236,12 +234,17 @@ class Bundler:
             return self._destination.copy_all(snapshots)
 
     def _left_out(self, planned: Planned, taken: KeyTaken) -> bool:
-        """A key that is in both tiers stays in both, noted, and with it all that hangs on its row."""
+        """A key that is in both tiers stays in both, noted, and with it all that hangs on its row. So does one that two rows have
+        here, as rows of a parent and of what inherits from it may.
+        """
         one = next((p for p in planned if (p.batch.table.schema, p.batch.table.name) == taken.table), planned[0])
         left = self._worker.note_conflicts(one.batch, one.shape)
         if left == 0 and self._looked:
             raise self._worker.refused_value(one.batch.table, taken.constraint) from taken
         self._looked = left == 0
+        doubled = self._source.doubled(one) if left == 0 else []
+        if doubled and self._explorer.hold(one.batch.table, doubled, f"two rows of {one.batch.table} have the same key"):
+            self._looked = False
         if left is None:
             self._run.note_changed()
         return left is None

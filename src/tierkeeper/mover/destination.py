@@ -16,6 +16,7 @@ from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, Sourc
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import fitness, keys, model, references
 from tierkeeper.mover.model import Bound
+from tierkeeper.mover.places import Going
 from tierkeeper.mover.source import Source
 from tierkeeper.mover.undoing import take_back
 from tierkeeper.postgres import shapes
@@ -162,7 +163,7 @@ class PostgresDestination:
         trigger that made them just now. The guards keep such from coming later, not these.
         """
         key = {s.batch.table: s.shape.key for s in snapshots}
-        own = {s.batch.table: self._own(s).as_string(self._conn) for s in snapshots}
+        own = [Going(s.batch.table, self._own(s).as_string(self._conn)) for s in snapshots]
         found = references.reaching(cur, own)
         if found is not None:
             raise Referred(found.parent, references.reached(cur, found, own, key[found.parent]), str(found))

@@ -69,10 +69,11 @@ class Eraser:
                         cause = error.diag.message_primary or "it cannot be read"
                         raise UsageError("--where", cause, "Correct the condition") from error
                     raise
-                more = next((r for r in references.read(conn) if r.parent == table != r.child and r.action in _EFFECTS), None)
+                owned = references.owned(references.read(conn), [table])
+                more = next((r for r in owned if r.parent == table != r.child and r.action in _EFFECTS), None)
                 if more is not None:
                     cause = f"the foreign key {more} would delete or change rows of it there, and not in the other tiers"
-                    raise UsageError(f"{more.child} ({tier})", cause, f"Erase its rows first, then drop or change {more.name}")
+                    raise UsageError(f"{more.child_at} ({tier})", cause, f"Erase its rows first, then drop or change {more.name}")
 
     def run(self, table: TableName, where: str, *, dry_run: bool) -> Erased:
         """Erases, or counts. Raises NotNow where rows are in flight; what was erased until then is gone, and a rerun goes on."""

@@ -1,6 +1,7 @@
 """Which tables a run may take rows of, and why it may not begin: foreign keys, ages, conditions."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -48,13 +49,14 @@ def explorer(
     for policy in policies:
         if policy.name in found.tables and policy.name != table:
             shape = shapes.read(source.conn, policy.name, tier=hop[0])
+            besides = apart(shape, policies)
             if policy.follows:
-                selections[policy.name] = Selection(shape, "", selection.cutoff)
+                selections[policy.name] = Selection(shape, "", selection.cutoff, apart=besides)
                 continue
             leaves = policy.core if hop[0] == "core" else policy.main
             cutoff = leaves.before(instant) if leaves is not None else _NEVER
-            selections[policy.name] = Selection(shape, age_of(policy, shape), cutoff, held=held(policy.name))
-    _refuse_trees(table, found, [s.shape for s in selections.values()], hop[0])
+            selections[policy.name] = Selection(shape, age_of(policy, shape), cutoff, apart=besides, held=held(policy.name))
+    _refuse_split(source.conn, [s.shape for s in selections.values()], policies, hop[0])
     return Explorer(found, selections, table)
 
 
@@ -67,24 +69,27 @@ def _upward(
     Core, of tables that are at Main; there no foreign key may have been made for it. Those of Main hold there as well.
     """
     table, moved = selection.shape.name, {p.name: p for p in policies if p.mode != "mirror"}
-    at_home = references.read(core)
+    named = {table, *(p.name for p in policies)}
+    at_home, here = references.owned(references.read(core), named), references.owned(here, named)
     near = references.joined(table, [*here, *at_home], moved)
     shapes_here = {t: shapes.read(source.conn, t, tier="main") for t in sorted(near) if shapes.exists(source.conn, t)}
-    known = {r.joins for r in here}
-    more = [r for r in at_home if r.joins not in known and _is_known(r, shapes_here)]
+    known = {r.joins for r in here if _is_known(r, shapes_here) and r == _read_here(r, shapes_here)}
+    more = [_read_here(r, shapes_here) for r in at_home if r.joins not in known and _is_known(r, shapes_here)]
     found = references.family(table, [*here, *more], policies)
     if found is None:
         if not any(r.parent == table for r in at_home):
             return None
         found = Family((table,), (), ())
-    _refuse_trees(table, found, [shapes_here[t] for t in found.tables], "main")
-    _refuse_trees(table, found, [shapes.read(core, t, tier="core") for t in found.tables], "main")
+    _refuse_split(source.conn, [shapes_here[t] for t in found.tables], policies, "main")
+    at_core = [shapes.read(core, t, tier="core") for t in found.tables]
+    _refuse_split(core, at_core, policies, "core")
+    _refuse_heirs(at_core)
     selections = {table: selection}
     for other in found.tables:
         if other != table:
             shape, policy = shapes_here[other], moved[other]
             age = "" if policy.follows else age_of(policy, shape)
-            selections[other] = Selection(shape, age, selection.cutoff, any_age=True)
+            selections[other] = Selection(shape, age, selection.cutoff, apart=apart(shape, policies), any_age=True)
     return Explorer(found, selections, table, whole=True)
 
 
@@ -94,11 +99,37 @@ def _is_known(one: Reference, shapes_here: Mapping[TableName, TableShape]) -> bo
     return all(t in shapes_here and None not in map(shapes_here[t].column, columns) for t, columns in ends)
 
 
-def _refuse_trees(table: TableName, found: Family, among: Iterable[TableShape], tier: Tier) -> None:
-    trees = [str(shape.name) for shape in among if shape.is_tree]
-    if trees:
-        cause = f"foreign keys join {', '.join(map(str, found.tables))}, and {trees[0]} is partitioned or inherited from"
-        raise UsageError(f"tables.{table}", cause, f"Leave it in {tier}: only plain tables go together")
+def _read_here(one: Reference, shapes_here: Mapping[TableName, TableShape]) -> Reference:
+    """A reference of Core's as it joins the tables at Main, which may have other parts or none: their rows are all meant."""
+    child, parent = shapes_here[one.child].is_tree, shapes_here[one.parent].is_tree
+    return replace(one, child_at=one.child, parent_at=one.parent, child_whole=child, parent_whole=parent)
+
+
+def apart(shape: TableShape, policies: Collection[TablePolicy]) -> frozenset[TableName]:
+    """What of the table's parts may move by itself."""
+    return frozenset(p.name for p in policies) - {shape.name} if shape.is_tree else frozenset()
+
+
+def _refuse_split(conn: Connection, among: Iterable[TableShape], policies: Collection[TablePolicy], tier: Tier) -> None:
+    """Raises UsageError where a partition of one of the tables is to move by itself."""
+    for shape in among:
+        if shape.is_tree:
+            part = shapes.partition_among(conn, shape.name, [p.name for p in policies])
+            if part is not None:
+                raise references.split(shape.name, part, tier)
+
+
+def _refuse_heirs(among: Iterable[TableShape]) -> None:
+    """Raises UsageError for a table in Core that others inherit from: its foreign keys and those that point at it mean its own
+    rows alone, and all that comes back lies in it.
+    """
+    for shape in among:
+        if shape.has_heirs:
+            raise UsageError(
+                f"tables.{shape.name}",
+                "foreign keys join it to others, tables inherit from it in core, and at main nobody knows which one a row was in",
+                "Leave its rows in main, or make those tables partitions of it in core",
+            )
 
 
 def lease_of(request: Request, tables: Collection[TableName], core: Connection, policies: Collection[TablePolicy]) -> str:
@@ -150,23 +181,13 @@ def try_condition(source: Source, selection: Selection) -> None:
         raise
 
 
-def refuse_referenced(shape: TableShape) -> None:
-    """Raises UsageError where rows cannot leave a tier because others there refer to them."""
-    if shape.referenced_by:
-        raise UsageError(
-            f"tables.{shape.name}",
-            f"other rows refer to this table ({'; '.join(shape.referenced_by)}), so its own cannot leave without them",
-            "Take the table out of the policy, or drop the foreign key",
-        )
-
-
 def refuse_rigid(family: Family, conn: Connection, tier: Tier) -> None:
     """Raises UsageError where tables refer to each other in a circle that no order of copying could satisfy at `tier`."""
     circles = {one.joins for one in family.links if family.in_circle(one)}
-    for one in references.read(conn) if circles else ():
+    for one in references.owned(references.read(conn), family.tables) if circles else ():
         if one.joins in circles and not one.deferrable:
             raise UsageError(
-                f"{one.child} ({tier})",
+                f"{one.child_at} ({tier})",
                 f"it is in a circle of foreign keys, and {one.name} is checked row by row",
-                f"There: ALTER TABLE {one.child} ALTER CONSTRAINT {one.name} DEFERRABLE",
+                f"There: ALTER TABLE {one.child_at} ALTER CONSTRAINT {one.name} DEFERRABLE",
             )

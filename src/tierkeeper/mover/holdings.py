@@ -54,16 +54,9 @@ class Holdings:
         """How many rows the selection has now."""
         with self._reading(selection) as cur:
             query = sql.SQL("SELECT count(*) FROM {} WHERE {} AND {}").format(
-                model.rows_of(selection.shape), self._not_apart(cur, selection), selection.eligible(None)
+                model.rows_of(selection.shape), not_apart(cur, selection), selection.eligible(None)
             )
             return one(cur.last(query), int)
-
-    def _not_apart(self, cur: Cursor, selection: Selection) -> sql.Composable:
-        """SQL that holds for rows that do not lie in a part which moves by itself."""
-        if not selection.apart:
-            return sql.SQL("true")
-        parts = [model.regclass(part.name) for part in shapes.parts(cur, selection.shape.name, selection.apart)]
-        return sql.SQL("tableoid = ANY (ARRAY[{}]::regclass[])").format(sql.SQL(", ").join(parts))
 
     def pieces(self, selection: Selection, step: int, conflicts: Sequence[Bound]) -> list[Piece]:
         """Where in the heaps the selection's rows lie, in pieces of `step` pages, those without any left out.
@@ -115,7 +108,7 @@ class Holdings:
                 sizes=sql.SQL(", ").join(sizes),
                 names=model.names(columns),
                 table=model.rows_of(selection.shape),
-                here=self._not_apart(cur, selection),
+                here=not_apart(cur, selection),
                 eligible=selection.eligible(None),
                 first=sql.SQL("") if limit is None else first,
             )
@@ -137,12 +130,20 @@ class Holdings:
                 backwards=sql.SQL(", ").join(sql.SQL("page.{} DESC").format(sql.Identifier(c)) for c in order),
                 order=model.names(order),
                 table=sql.SQL("ONLY {}").format(model.qualified(part)) if part else model.rows_of(selection.shape),
-                here=sql.SQL("true") if part else self._not_apart(cur, selection),
+                here=sql.SQL("true") if part else not_apart(cur, selection),
                 eligible=selection.eligible(after, conflicts),
                 limit=sql.Literal(limit),
             )
             row = cur.last(query).fetchone()
         return (tuple(str(v) for v in row[:-1]), int(row[-1])) if row else None
+
+
+def not_apart(cur: Cursor, selection: Selection) -> sql.Composable:
+    """SQL that holds for rows that do not lie in a part which moves by itself."""
+    if not selection.apart:
+        return sql.SQL("true")
+    parts = [model.regclass(part.name) for part in shapes.parts(cur, selection.shape.name, selection.apart)]
+    return sql.SQL("tableoid = ANY (ARRAY[{}]::regclass[])").format(sql.SQL(", ").join(parts))
 
 
 def one(cur: Cursor, kind: type[T]) -> T:

@@ -1,5 +1,6 @@
 """What a batch is, as values and SQL text. Pure: no connection, no clock."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -207,13 +208,15 @@ FINGERPRINT = sql.SQL("coalesce(sum(hashtidextended(ctid, xmin::text::bigint)), 
 """A sum over the rows' versions, each known by its place and its writer: it differs once a row was touched, added or gone."""
 
 
-def whole_fingerprint(versions: str, filenode: int, columns: str) -> str:
-    """The rows' versions, the file that their places are in, and the versions of the table's columns and their types.
+def fingerprint(heaps: Sequence[tuple[str, int]], columns: Sequence[str]) -> str:
+    """Of each heap its rows' versions, the file that their places are in, and the versions of its columns and their types.
 
-    A rewrite of the table gives its rows new places, which may have been others' before. A column that is added with a
+    A rewrite of a table gives its rows new places, which may have been others' before. A column that is added with a
     default gives every row a value and touches none; so does an enum's value that is renamed.
     """
-    return f"{versions}/{filenode}/{xxh3_64_hexdigest(columns.encode())}"
+    (versions, filenode), *more = heaps
+    whole = columns[0] if not more else json.dumps([heaps, columns])
+    return f"{versions}/{filenode}/{xxh3_64_hexdigest(whole.encode())}"
 
 
 def same_key(shape: TableShape, noted: str) -> sql.Composed:

@@ -375,8 +375,6 @@ class MoveService:
         family.refuse_following(source, policy, self._policies)
         shape = shapes.read(source.conn, request.table, tier=request.source)
         age = family.age_of(policy, shape)
-        if shape.is_tree:
-            family.refuse_referenced(shape)
         by_policy = {"core": policy.core, "main": policy.main}.get(request.source) if not request.upward else None
         older_than = request.older_than or by_policy
         cutoff = request.before or (self._clock.now(source.now) if request.upward and older_than is None else None)
@@ -388,7 +386,7 @@ class MoveService:
                 f"nothing says when rows leave {request.source}",
                 f'Write {request.source} = "30 days", or give --older-than or --before',
             )
-        apart = frozenset(p.name for p in self._policies) - {shape.name} if shape.is_tree else frozenset[TableName]()
+        apart = family.apart(shape, self._policies)
         selection = Selection(shape, age, cutoff, request.where, apart=apart, held=self._held(request, shape.name))
         if request.where is not None:
             family.try_condition(source, selection)

@@ -1,34 +1,29 @@
-"""The source's side of a batch: its markers, the snapshot it is read in (S1) and the delete that ends it (S2)."""
+"""The source's side of a batch: its markers, the look that it is read in (S1) and the delete that ends it (S2)."""
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from itertools import islice
-from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
 
 from psycopg import errors, sql
 
-from tierkeeper.kernel.digest import RowDigest
 from tierkeeper.kernel.errors import Failed, Fenced, NotNow
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
-from tierkeeper.kernel.ports import Batch, Block, Extent, LedgerRow
+from tierkeeper.kernel.ports import Batch, Extent, LedgerRow
 from tierkeeper.kernel.tables import TableName, TableShape
-from tierkeeper.mover import fitness, model, references
+from tierkeeper.mover import fitness, model, places, references
 from tierkeeper.mover.holdings import Holdings, one
-from tierkeeper.mover.model import Selection
+from tierkeeper.mover.model import Bound, Selection
+from tierkeeper.mover.places import Arm, Going
+from tierkeeper.mover.snapshot import Snapshot
 from tierkeeper.postgres import shapes
-from tierkeeper.postgres.arrow import snapshot_reader
 from tierkeeper.postgres.catalog import server_now
-from tierkeeper.postgres.copy import rows_out
 from tierkeeper.postgres.link import Connection, Link, transaction
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _SQL = load("tierkeeper.mover", "source.sql")
 _CHANGED = (
@@ -53,45 +48,6 @@ class Markers(NamedTuple):
 
     settled: dict[UUID, str]
     open: dict[TableName, list[UUID]]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """S1: implements `kernel.ports.SourceSnapshot` inside one REPEATABLE READ, READ ONLY transaction."""
-
-    link: Link
-    cursor: Cursor
-    shape: TableShape
-    batch: Batch
-    extent: Extent
-    ends: bool = True
-
-    def copy(self, columns: Sequence[str], *, binary: bool, digest: RowDigest | None = None) -> Generator[Block]:
-        query = sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(
-            model.sent(self.shape, columns), model.qualified(self.batch.heap), model.among_pinned(self.batch.predicate)
-        )
-        query = query + sql.SQL(" (FORMAT binary)") if binary else query
-        with closing(rows_out(self.cursor, query, binary=binary, digest=digest)) as blocks:
-            yield from islice(blocks, 1)
-            reach(Point.SOURCE_READ)
-            yield from blocks
-
-    @contextmanager
-    def arrow(self, projection: Sequence[tuple[str, str]], order_by: Sequence[str]) -> Iterator["pa.RecordBatchReader"]:
-        columns = sql.SQL(", ").join(sql.SQL("{} AS {}").format(_text(e), sql.Identifier(name)) for name, e in projection)
-        query = sql.SQL("SELECT {} FROM ONLY {} WHERE {} ORDER BY {}").format(
-            columns, model.qualified(self.batch.heap), model.among_pinned(self.batch.predicate), model.names(order_by)
-        )
-        exported = self.cursor.execute("SELECT pg_export_snapshot()").fetchone()
-        assert exported is not None  # noqa: S101 - a function's SELECT gives one row
-        text, own_path = query.as_string(self.cursor), not model.is_ours(self.batch.predicate)
-        with snapshot_reader(self.link, str(exported[0]), text, purpose="mover", own_path=own_path) as reader:
-            reach(Point.SOURCE_READ)
-            yield reader
-
-    def close(self) -> None:
-        if self.ends:
-            self.cursor.connection.end_reading()
 
 
 class Source:
@@ -134,6 +90,22 @@ class Source:
         with transaction(self.conn, read_only=True) as cur:
             return [str(r[0]) for r in cur.last(query)]
 
+    def doubled(self, planned: Snapshot) -> list[Bound]:
+        """The keys that several of the batch's rows have, as they were planned: a key holds in one heap."""
+        key = planned.shape.key
+        query = _SQL["doubled"].format(
+            keys=sql.SQL(", ").join(model.text_of(k, "kept") for k in key),
+            rows=places.rows(planned.arms, model.names(key)),
+            key=model.names(key),
+        )
+        if len(planned.arms) < 2:  # noqa: PLR2004 - there it is unique
+            return []
+        try:
+            with self.reading([planned.batch]) as cur:
+                return [tuple(map(str, row)) for row in cur.execute(query).fetchall()]
+        except Changed:
+            return []  # the next try meets other rows
+
     def open_marker_of(self, bundle: Sequence[LedgerRow], destination: Tier) -> None:
         """The markers of a bundle, open and durable, all of them or none: from here on they change together.
 
@@ -167,29 +139,45 @@ class Source:
         with self._transaction_over([batch], "ACCESS SHARE", read_only=True, ahead=ahead) as cur:
             yield self.look(cur, batch, shape)
 
+    def reading(self, batches: Sequence[Batch]) -> AbstractContextManager[Cursor]:
+        """A snapshot for several batches, in which their rows' heaps stay their tables'. Raises Changed where one is none."""
+        return self._transaction_over(batches, "ACCESS SHARE", read_only=True)
+
     def look(self, cur: Cursor, batch: Batch, shape: TableShape, *, last: bool = True) -> Snapshot:
         """The batch as `cur`'s transaction sees it; only the `last` of several that share it ends it."""
-        name = batch.table
-        query = _SQL["extent"].format(
-            fingerprint=model.FINGERPRINT,
-            age=sql.Identifier(batch.age) if batch.age else sql.SQL("NULL::timestamptz"),
-            table=model.qualified(batch.heap),
-            regclass=model.regclass(batch.heap),
-            schema=sql.Literal(name.schema),
-            name=sql.Literal(name.name),
-            predicate=_text(batch.predicate),
+        arms = places.of_batch(cur, batch)
+        queries = [
+            _SQL["extent"].format(
+                fingerprint=model.FINGERPRINT,
+                age=sql.Identifier(batch.age) if batch.age else sql.SQL("NULL::timestamptz"),
+                table=model.qualified(arm.heap),
+                regclass=model.regclass(arm.heap),
+                schema=sql.Literal(batch.table.schema),
+                name=sql.Literal(batch.table.name),
+                predicate=_text(arm.condition),
+            )
+            for arm in arms
+        ]
+        cur.together([*queries, *(shapes.columns_query(arm.heap) for arm in arms)])
+        found, columns = list[Sequence[Any]](), list[shapes.Columns]()
+        for _ in arms:
+            found.append(cur.fetchone() or (0, "", None, None, 0, 0))
+            cur.nextset()
+        for _ in arms:
+            columns.append(shapes.columns_of(cur))
+            cur.nextset()
+        if found[0][-1]:  # in this very snapshot: a row seen here whose batch is not forgotten here must not move on
+            raise Resting(f"resting: {found[0][-1]} batches arrived in {self.tier} within the longest reader's time")
+        _refuse_altered(arms, columns, shape, self.tier)
+        fingerprint = model.fingerprint([(f[1], f[4]) for f in found], [c.versions for c in columns])
+        min_ages, max_ages = ([f[i] for f in found] for i in (2, 3))
+        extent = Extent(
+            sum(f[0] for f in found),
+            fingerprint,
+            None if None in min_ages else min(min_ages),
+            None if None in max_ages else max(max_ages),
         )
-        found = cur.together([query, shapes.columns_query(batch.heap)]).fetchone()
-        assert found is not None  # noqa: S101 - an aggregate gives one row
-        rows, versions, min_age, max_age, filenode, arriving = found
-        if arriving:  # in this very snapshot: a row seen here whose batch is not forgotten here must not move on
-            raise Resting(f"resting: {arriving} batches arrived in {self.tier} within the longest reader's time")
-        cur.nextset()
-        columns = shapes.columns_of(cur)
-        if columns.names != {c.name for c in shape.columns}:
-            raise NotNow(f"{shape.name} ({self.tier})", "its columns were altered during the run", "Run the same command again")
-        fingerprint = model.whole_fingerprint(versions, filenode, columns.versions)
-        return Snapshot(self.link, cur, shape, batch, Extent(rows, fingerprint, min_age, max_age), last)
+        return Snapshot(self.link, cur, shape, batch, extent, arms, last)
 
     def delete(self, bundle: Sequence[LedgerRow]) -> None:
         """S2 of a batch, or of all that are tied to it. Raises Changed where a row or a table is not as S1 read it or a row that
@@ -227,7 +215,7 @@ class Source:
         """
         batch = row.batch
         heap, regclass, predicate = model.qualified(batch.heap), model.regclass(batch.heap), _text(batch.predicate)
-        taking: list[sql.Composed] = [references.delete_all([batch])]
+        taking: list[sql.Composed] = [references.delete_all([[Arm(batch.heap, batch.predicate)]])]
         if model.is_ours(batch.predicate):
             asked = {"fingerprint": model.FINGERPRINT, "table": heap, "regclass": regclass, "predicate": predicate}
             taking = [_SQL["versions"].format(**asked), _SQL["delete"].format(table=heap, predicate=predicate)]
@@ -242,27 +230,33 @@ class Source:
         cur.nextset()
         *_, rows, versions, filenode = cur.fetchone() or (0, "", 0)
         gone = cur.rowcount if cur.nextset() else rows
-        self._compare(cur, row, (rows, versions, filenode), columns, gone)
+        self._compare(cur, row, [(rows, versions, filenode)], [columns], gone)
         if fires:
             cur.execute("SET CONSTRAINTS ALL IMMEDIATE")  # those that are deferred as well
-            self._refuse_written(cur, batch)
+            self._refuse_written(cur, [batch.heap])
 
     def _delete_tied(self, cur: Cursor, bundle: Sequence[LedgerRow]) -> None:
         """One statement deletes for all tables: a foreign key is asked when parents and children are both gone."""
-        if references.reaching(cur, {row.batch.table: row.batch.predicate for row in bundle}) is not None:
+        going = [Going(row.batch.table, row.batch.predicate, places.of_batch(cur, row.batch)) for row in bundle]
+        if references.reaching(cur, going) is not None:
             raise Changed
-        taken = cur.execute(references.delete_all([row.batch for row in bundle])).fetchall()
-        for (_, *found), row in zip(sorted(taken), bundle, strict=True):
-            self._compare(cur, row, found, shapes.columns_now(cur, row.batch.heap), found[0])
+        heaps = [arm.heap for one in going for arm in one.arms]
+        cur.together([references.delete_all([one.arms for one in going]), *map(shapes.columns_query, heaps)])
+        taken, columns = deque(found for _, *found in sorted(cur.fetchall())), deque[shapes.Columns]()
+        while cur.nextset():
+            columns.append(shapes.columns_of(cur))
+        for gone, row in zip(going, bundle, strict=True):
+            found, own = [taken.popleft() for _ in gone.arms], [columns.popleft() for _ in gone.arms]
+            self._compare(cur, row, found, own, sum(f[0] for f in found))
         cur.execute("SET CONSTRAINTS ALL IMMEDIATE")  # a deferred check that fails must fail here
-        for row in bundle:
-            if one(cur.execute(_SQL["fires"].format(regclass=model.regclass(row.batch.heap))), bool):
-                self._refuse_written(cur, row.batch)
+        self._refuse_written(cur, [h for h in heaps if one(cur.execute(_SQL["fires"].format(regclass=model.regclass(h))), bool)])
 
-    def _compare(self, cur: Cursor, row: LedgerRow, found: Sequence[Any], columns: shapes.Columns, gone: int | None) -> None:
-        """Raises Changed unless the rows `found` are those that S1 read, and all of them are gone."""
-        rows, versions, filenode = found
-        fingerprint = model.whole_fingerprint(versions, filenode, columns.versions)
+    def _compare(
+        self, cur: Cursor, row: LedgerRow, found: Sequence[Sequence[Any]], columns: Sequence[shapes.Columns], gone: int | None
+    ) -> None:
+        """Raises Changed unless the rows `found`, heap by heap, are those that S1 read, and all of them are gone."""
+        rows = sum(f[0] for f in found)
+        fingerprint = model.fingerprint([(versions, filenode) for _, versions, filenode in found], [c.versions for c in columns])
         if row.extent is None or (rows, fingerprint) != (row.extent.rows, row.extent.fingerprint) or gone != rows:
             self._refuse_kept(cur, row.batch)
             raise Changed
@@ -274,14 +268,15 @@ class Source:
         """A REPEATABLE READ transaction that has the batches' tables locked before its snapshot.
 
         So a part stays one of the table's until it ends, and foreign keys stay those that the catalog tells of. Raises Changed
-        where the part is none any more.
+        where a part is none any more.
         """
-        batch = batches[0]
-        tables = sql.SQL(", ").join(sql.SQL("ONLY {}").format(model.qualified(b.heap)) for b in batches)
-        opening = [sql.SQL("LOCK TABLE {} IN {} MODE").format(tables, sql.SQL(mode))]
-        users = any(not model.is_ours(b.predicate) for b in batches)
+        heaps = {batch.id: _oids(batch) for batch in batches}
+        # What refers comes first, in the order in which one who attaches a part or adds a foreign key takes these locks.
+        named = (sql.SQL("{}" if heaps[b.id] else "ONLY {}").format(model.qualified(b.heap)) for b in reversed(batches))
+        opening = [sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.SQL(", ").join(named), sql.SQL(mode))]
         if not read_only:
-            opening.append(_SQL["leaving"].format(heaps=sql.SQL(", ").join(model.regclass(b.heap) for b in batches)))
+            own = (heaps[b.id] or [sql.SQL("{}::regclass").format(model.regclass(b.heap))] for b in batches)
+            opening.append(_SQL["leaving"].format(heaps=sql.SQL(", ").join(oid for oids in own for oid in oids)))
         try:
             with transaction(
                 self.conn,
@@ -289,22 +284,31 @@ class Source:
                 read_only=read_only,
                 opening=opening,
                 ahead=ahead,
-                own_path=users or not read_only,
+                own_path=not read_only or any(not model.is_ours(b.predicate) for b in batches),
             ) as cur:
-                if batch.part is not None:
-                    names = {"part": model.regclass(batch.part), "table": model.regclass(batch.table)}
-                    if not one(cur.execute(_SQL["is_part"].format(**names)), bool):
-                        raise Changed
+                for batch in batches:
+                    self._require_parts(cur, batch, heaps[batch.id])
                 yield cur
         except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
-            if batch.part is None:
+            if all(batch.part is None for batch in batches):
                 raise
             raise Changed from error
 
+    def _require_parts(self, cur: Cursor, batch: Batch, heaps: Sequence[sql.Composable]) -> None:
+        """Raises Changed unless the batch's rows lie in heaps that are its table's."""
+        if batch.part is not None:
+            heaps = [sql.SQL("{}::regclass::oid").format(model.regclass(batch.part))]
+        if heaps:
+            asked = {"heaps": sql.SQL("ARRAY[{}]").format(sql.SQL(", ").join(heaps)), "table": model.regclass(batch.table)}
+            if not one(cur.execute(_SQL["are_parts"].format(**asked)), bool):
+                raise Changed
+
     def _refuse_kept(self, cur: Cursor, batch: Batch) -> None:
         """Raises Failed where rows are left that the delete just before was for: then no further try would take them either."""
-        query = _SQL["left"].format(table=model.qualified(batch.heap), predicate=_text(batch.predicate))
-        left = one(cur.execute(query), int)
+        left = 0
+        for arm in places.of_batch(cur, batch):
+            query = _SQL["left"].format(table=model.qualified(arm.heap), predicate=_text(arm.condition))
+            left += one(cur.execute(query), int)
         if left:
             raise Failed(
                 f"{batch.table} ({self.tier})",
@@ -312,15 +316,16 @@ class Source:
                 "Look for a trigger or rule on DELETE there that keeps rows; nothing was moved",
             )
 
-    def _refuse_written(self, cur: Cursor, batch: Batch) -> None:
-        """Raises Failed where the delete has written to the table that it took rows from: a trigger may bring them back."""
-        written = one(cur.execute(_SQL["written"].format(table=model.qualified(batch.heap))), int)
-        if written:
-            raise Failed(
-                f"{batch.table} ({self.tier})",
-                f"a trigger on DELETE there wrote {written} rows to the table itself",
-                "Drop or change it, or leave those rows out with --where; nothing was moved",
-            )
+    def _refuse_written(self, cur: Cursor, heaps: Sequence[TableName]) -> None:
+        """Raises Failed where the delete has written to a table that it took rows from: a trigger may bring them back."""
+        for heap in heaps:
+            written = one(cur.execute(_SQL["written"].format(table=model.qualified(heap))), int)
+            if written:
+                raise Failed(
+                    f"{heap} ({self.tier})",
+                    f"a trigger on DELETE there wrote {written} rows to the table itself",
+                    "Drop or change it, or leave those rows out with --where; nothing was moved",
+                )
 
     def abort(self, batch_id: UUID) -> str | None:
         """Tries to change the marker from open to aborted, then reads, in a new statement, who won.
@@ -359,6 +364,17 @@ class Source:
             cur.execute(_SQL["markers_drop"], {"batches": list(batch_ids), "destination": destination})
             cur.execute(_SQL["bundles_drop"])
         reach(Point.MARKER_DROPPED)
+
+
+def _oids(batch: Batch) -> list[sql.Composable]:
+    """The heaps that a batch's places name, as literals."""
+    return [sql.Literal(oid) for oid, _ in places.split(batch.predicate)] if batch.bundle is not None else []
+
+
+def _refuse_altered(arms: Sequence[Arm], columns: Sequence[shapes.Columns], shape: TableShape, tier: Tier) -> None:
+    for arm, found in zip(arms, columns, strict=True):
+        if found.names != {c.name for c in shape.columns}:
+            raise NotNow(f"{arm.heap} ({tier})", "its columns were altered during the run", "Run the same command again")
 
 
 def _text(condition: str) -> sql.SQL:

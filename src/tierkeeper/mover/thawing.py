@@ -21,8 +21,10 @@ from tierkeeper.kernel.ports import Batch, Extent, Frozen, LedgerRow, Stop, Vaul
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover.destination import Contended, KeyTaken, ParentMissing, PostgresDestination
 from tierkeeper.mover.lease import Lease
+from tierkeeper.mover.places import Arm
 from tierkeeper.mover.recovery import clear, recover, refuse_restored, settle
-from tierkeeper.mover.source import Markers, Snapshot, Source
+from tierkeeper.mover.snapshot import Snapshot
+from tierkeeper.mover.source import Markers, Source
 from tierkeeper.mover.staging import ELSEWHERE, staged
 from tierkeeper.postgres import references
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
@@ -150,7 +152,8 @@ class Thaw:
 
     def _copy(self, ends: _Ends, bundle: Sequence[Frozen], ages: dict[TableName, str]) -> list[LedgerRow]:
         """A bundle up to `copied`. What goes wrong is undone before it is told."""
-        order = references.parents_first({one.table for one in bundle}, references.read(ends.main))
+        tables = {one.table for one in bundle}
+        order = references.parents_first(tables, references.owned(references.read(ends.main), tables))
         bundle = sorted(bundle, key=lambda one: order.index(one.table))
         tied = uuid4() if len(bundle) > 1 else None
         batches = [
@@ -179,7 +182,7 @@ class Thaw:
         today, view = staged(cur, self._vault(), segment, number, whole=True)
         reach(Point.SOURCE_READ)
         extent = Extent(segment.rows, segment.sha256, segment.min_age, segment.max_age)
-        return Snapshot(self._main, cur, today, replace(batch, part=view, predicate="true"), extent, ends=False)
+        return Snapshot(self._main, cur, today, batch, extent, [Arm(view, "true")], ends=False)
 
     def _release(self, ends: _Ends, rows: Sequence[LedgerRow], held_until: datetime, done: Thawed) -> None:
         """Waits for the readers at Main who lack the copy, takes the segments out of the archive, says done."""

@@ -13,6 +13,7 @@ from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Extent
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover import model, references
+from tierkeeper.mover.places import Going
 from tierkeeper.postgres.link import Connection, transaction
 from tierkeeper.postgres.references import Reference
 from tierkeeper.postgres.session import Cursor
@@ -61,23 +62,23 @@ def _delete(cur: Cursor, tier: Tier, copied: Sequence[tuple[Any, ...]]) -> None:
     """Raises Failed unless every row of each batch can still be told, and is gone then."""
     if not copied:
         return
-    going = {TableName(row[-2], row[-1]): _own(row).as_string(cur.connection) for row in copied}
+    going = [Going(TableName(row[-2], row[-1]), _own(row).as_string(cur.connection)) for row in copied]
     found: Reference | None = references.reaching(cur, going)
     if found is not None:
-        raise _referred(str(found), str(found.child), tier)
+        raise _referred(str(found), str(found.child_at), tier)
     cur.execute("SELECT set_config('tierkeeper.mover', 'on', true)")
     names = [sql.Identifier(f"gone{i}") for i in range(len(going))]
     deletes = (
-        _SQL["undo_rows"].format(name=name, table=model.qualified(table), own=sql.SQL(own))
-        for name, (table, own) in zip(names, going.items(), strict=True)
+        _SQL["undo_rows"].format(name=name, table=model.qualified(one.table), own=sql.SQL(one.condition))
+        for name, one in zip(names, going, strict=True)
     )
     counts = (sql.SQL("(SELECT count(*) FROM {})").format(name) for name in names)
     query = sql.SQL("WITH {} SELECT {}").format(sql.SQL(", ").join(deletes), sql.SQL(", ").join(counts))
     gone = cur.execute(query).fetchone() or ()
-    for (batch, rows, *_), table, count in zip(copied, going, gone, strict=True):
+    for (batch, rows, *_), one, count in zip(copied, going, gone, strict=True):
         if count != rows:
             raise Failed(
-                f"{table} ({tier})",
+                f"{one.table} ({tier})",
                 f"batch {batch} left {rows} rows here, {count} of them can still be told apart",
                 "Stop moving and compare the tiers: this table was rewritten or put back from a backup",
             )

@@ -1,8 +1,9 @@
 """The foreign keys of a database, and which tables they join. It decides nothing about rows."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
+from typing import Any
 
 from psycopg import sql
 
@@ -20,7 +21,13 @@ _SQL = load("tierkeeper.postgres", "references.sql")
 
 @dataclass(frozen=True)
 class Reference:
-    """A foreign key: rows of `child` refer to rows of `parent`. `equal` are its operators, parent's column on the left."""
+    """A foreign key: rows of `child` refer to rows of `parent`. `equal` are its operators, parent's column on the left.
+
+    `child_at` and `parent_at` are the tables that it joins as it stands, where `child` and `parent` may be tables of which these
+    are parts (`owned`). `child_whole`, `parent_whole`: with the rows of their partitions. What inherits is never meant.
+    `child_above` and `parent_above` are the tables that these are parts of, nearest first. `repeated`: it says of one partition
+    what another says of the whole that is pointed at.
+    """
 
     name: str
     child: TableName
@@ -30,7 +37,13 @@ class Reference:
     equal: tuple[str, ...]
     action: str
     deferrable: bool
-    partitioned: bool
+    child_at: TableName
+    parent_at: TableName
+    child_whole: bool = False
+    parent_whole: bool = False
+    child_above: tuple[TableName, ...] = ()
+    parent_above: tuple[TableName, ...] = ()
+    repeated: bool = False
 
     @property
     def joins(self) -> tuple[TableName, TableName, frozenset[tuple[str, str]]]:
@@ -38,14 +51,21 @@ class Reference:
         return self.child, self.parent, frozenset(zip(self.columns, self.parent_columns, strict=True))
 
     def __str__(self) -> str:
-        return f"{self.name} of {self.child} (ON DELETE {ACTIONS[self.action]})"
+        return f"{self.name} of {self.child_at} (ON DELETE {ACTIONS[self.action]})"
 
     @property
     def children(self) -> sql.Composed:
         """The referring table as FROM takes it: all of its own rows, those of its partitions included."""
-        return sql.SQL("{}{}").format(
-            sql.SQL("" if self.partitioned else "ONLY "), sql.Identifier(self.child.schema, self.child.name)
-        )
+        return _from(self.child_at, whole=self.child_whole)
+
+    @property
+    def parents(self) -> sql.Composed:
+        """The table that is referred to, likewise."""
+        return _from(self.parent_at, whole=self.parent_whole)
+
+    def touches(self, table: TableName) -> bool:
+        """Whether an end of it is `table` or a part of that."""
+        return table in (self.child_at, self.parent_at) or table in self.child_above or table in self.parent_above
 
     def meets(self, child: str, parent: str) -> sql.Composed:
         """SQL that holds where the row `child` refers to the row `parent`. A reference with a NULL in it refers to none."""
@@ -54,6 +74,10 @@ class Reference:
             sql.SQL("{} {} {}").format(sql.Identifier(parent, theirs), sql.SQL(equal), sql.Identifier(child, ours))
             for theirs, equal, ours in pairs
         )
+
+
+def _from(table: TableName, *, whole: bool) -> sql.Composed:
+    return sql.SQL("{}{}").format(sql.SQL("" if whole else "ONLY "), sql.Identifier(table.schema, table.name))
 
 
 @dataclass(frozen=True)
@@ -76,12 +100,46 @@ class Family:
 def read(conn: Connection) -> tuple[Reference, ...]:
     """Every foreign key of the database, in the transaction that `conn` is in, else in one of its own."""
     with catalog(conn) as cur:
-        return tuple(
-            Reference(
-                name, TableName(cs, ct), tuple(columns), TableName(ps, pt), tuple(theirs), tuple(equal), action, late, partitioned
-            )
-            for name, cs, ct, columns, ps, pt, theirs, equal, action, late, partitioned in cur.last(_SQL["references"])
-        )
+        return tuple(_reference(row) for row in cur.last(_SQL["references"]))
+
+
+def _reference(row: Sequence[Any]) -> Reference:
+    name, *tables, action, deferrable, child_whole, parent_whole, child_above, parent_above, repeated = row
+    child_schema, child_name, columns, parent_schema, parent_name, parent_columns, equal = tables
+    child, parent = TableName(child_schema, child_name), TableName(parent_schema, parent_name)
+    return Reference(
+        name=name,
+        child=child,
+        columns=tuple(columns),
+        parent=parent,
+        parent_columns=tuple(parent_columns),
+        equal=tuple(equal),
+        action=action,
+        deferrable=deferrable,
+        child_at=child,
+        parent_at=parent,
+        child_whole=child_whole,
+        parent_whole=parent_whole,
+        child_above=tuple(TableName(*one) for one in child_above),
+        parent_above=tuple(TableName(*one) for one in parent_above),
+        repeated=repeated,
+    )
+
+
+def owned(references: Iterable[Reference], tables: Collection[TableName]) -> list[Reference]:
+    """`references` with `child` and `parent` as those of `tables` that have the rows which they join; each real one once."""
+    found = []
+    for one in references:
+        child, parent = _owner(one.child_at, one.child_above, tables), _owner(one.parent_at, one.parent_above, tables)
+        if one.repeated and parent != one.parent_at:
+            continue
+        found.append(one if (child, parent) == (one.child, one.parent) else replace(one, child=child, parent=parent))
+    return found
+
+
+def _owner(table: TableName, above: Sequence[TableName], tables: Collection[TableName]) -> TableName:
+    """The table itself, or that of `tables` which it is the nearest part of."""
+    return table if not above or table in tables else next((t for t in above if t in tables), table)
 
 
 def parents_first(tables: Collection[TableName], references: Sequence[Reference]) -> list[TableName]:
@@ -98,7 +156,7 @@ def parents_first(tables: Collection[TableName], references: Sequence[Reference]
 
 def joined(table: TableName, references: Sequence[Reference], tables: Collection[TableName]) -> frozenset[TableName]:
     """Those of `tables` that are joined to `table`, be it through others of them; `table` is one of these."""
-    found, todo = {table}, [table]
+    references, found, todo = owned(references, {table, *tables}), {table}, [table]
     while todo:
         one = todo.pop()
         near = {r.child for r in references if r.parent == one} | {r.parent for r in references if r.child == one}
@@ -114,7 +172,7 @@ def leaders(table: TableName, references: Sequence[Reference], policies: Collect
     Raises UsageError where there are none: nothing would ever say that the rows may leave.
     """
     by_name = {p.name: p for p in policies if p.mode == "move"}
-    found, todo = {table}, [table]
+    references, found, todo = owned(references, by_name), {table}, [table]
     while todo:
         one = todo.pop()
         above = {r.parent for r in references if r.child == one and r.parent in by_name} - found
@@ -136,8 +194,9 @@ def family(table: TableName, references: Sequence[Reference], policies: Collecti
     Raises UsageError, naming them all, where rows of tables that no policy names refer to these: nobody has said what is to
     become of them. Likewise where one of them has no age, and refers to none that has one.
     """
-    if not any(table in (r.child, r.parent) for r in references) and not any(p.follows and p.name == table for p in policies):
+    if not any(r.touches(table) for r in references) and not any(p.follows and p.name == table for p in policies):
         return None  # as most tables are: what the others' policies say does not matter
+    references = owned(references, {table, *(p.name for p in policies)})
     moved = {p.name for p in policies if p.mode != "mirror"}
     mirrored = {p.name for p in policies if p.mode == "mirror"}
     found = joined(table, references, moved)
@@ -171,3 +230,14 @@ def _above(table: TableName, links: Sequence[Reference]) -> set[TableName]:
         todo += fresh
         found |= fresh
     return found
+
+
+def split(table: TableName, part: TableName, tier: str) -> UsageError:
+    """What to say where foreign keys join `table` to others and a partition of it is to move by itself: they do not know its rows
+    from those of others, and in the tier below it would be another table.
+    """
+    return UsageError(
+        f"tables.{part}",
+        f"foreign keys join {table} ({tier}) to others, and {part}, a partition of it, has an entry of its own",
+        f"Take out the entry of {part}: its rows go with those of {table}",
+    )

@@ -94,7 +94,6 @@ class _Found:
     types: dict[int, PgType]
     keys: dict[int, tuple[Any, ...]]
     foreign: dict[int, TableName]
-    references: list[tuple[Any, ...]]
     triggers: list[tuple[Any, ...]]
 
     @classmethod
@@ -104,12 +103,11 @@ class _Found:
         roots = [oid for oid, _, _ in relations.values()]
         trees = sorted({oid for _, _, tree in relations.values() for oid in tree})
         of_roots, of_trees = {"tables": roots}, {"tables": trees}
-        described, keys, foreign, references, triggers = cur.all_of(
+        described, keys, foreign, triggers = cur.all_of(
             [
                 (_SQL["columns"], of_roots),
                 (_SQL["key"], of_roots),
                 (_SQL["foreign_parts"], of_trees),
-                (_SQL["referenced_by"], of_trees),
                 (_SQL["delete_triggers"], of_trees),
             ]
         )
@@ -122,7 +120,6 @@ class _Found:
             ddl.read_types(cur, {column[2] for of_one in columns.values() for column in of_one}),
             {oid: tuple(key) for oid, *key in keys},
             {oid: TableName(schema, name) for oid, schema, name in foreign},
-            references,
             triggers,
         )
 
@@ -140,16 +137,12 @@ def _assembled(cur: Cursor, name: TableName, found: _Found) -> tuple[TableShape,
         key=key,
         key_operators=operators,
         as_text=frozenset(r[0] for r in rows if _binary_is_local(r[2], types)),
-        referenced_by=tuple(
-            f"{conname} of {TableName(schema, table)} (ON DELETE {ACTIONS[action]})"
-            for of, schema, table, conname, action in found.references
-            if of in tree
-        ),
         delete_triggers=tuple(triggers),
         oid=oid,
         is_tree=len(tree) > 1 or is_partitioned,
         intervals=frozenset(r[0] for r in rows if any(t.shown == "interval" for t in ddl.within(r[2], types))),
         server_version=cur.connection.info.server_version,
+        is_partitioned=is_partitioned,
     )
     own = {t.oid: t for r in rows for t in ddl.within(r[2], types)}
     used = {r[5] for r in rows if r[5] is not None}.union(*(t.collations for t in own.values()))
@@ -189,6 +182,13 @@ def parts(cur: psycopg.Cursor[Any], name: TableName, apart: Collection[TableName
     left_out = {"apart_schemas": [a.schema for a in apart], "apart_names": [a.name for a in apart]}
     rows = cur.execute(_SQL["parts"], {**asked, **left_out})
     return [Part(TableName(schema, table), tuple(more)) for schema, table, more in rows]
+
+
+def partition_among(conn: Connection, name: TableName, tables: Sequence[TableName]) -> TableName | None:
+    """That of `tables` which is a partition of `name`, on whatever level; None where there is none."""
+    with catalog(conn) as cur:
+        row = cur.last(_SQL["partition_among"], {"schema": name.schema, "name": name.name, **named(tables)}).fetchone()
+    return TableName(*row) if row else None
 
 
 @dataclass(frozen=True)

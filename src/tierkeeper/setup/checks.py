@@ -49,6 +49,8 @@ class _Seen:
     destinations: Mapping[TableName, DestinationTable | TierkeeperError]
     watchers: tuple[str, ...]
     references: tuple[Reference, ...]
+    split: Mapping[TableName, TableName]
+    """Partitioned tables of which a partition is to move by itself."""
 
 
 def check(tiers: Mapping[str, Tier], policies: Collection[TablePolicy], store_probe: Callable[[], str] | None) -> Report:
@@ -99,6 +101,8 @@ def _look(name: str, conn: Connection, tier: Tier, policies: Collection[TablePol
         except TierkeeperError as error:
             (sources if name == "core" else destinations)[policy.name] = error
     moved = [p.name for p in policies if p.mode == "move" and isinstance(sources.get(p.name), SourceTable)]
+    trees = [n for n in moved if isinstance(of := sources[n], SourceTable) and of.shape.is_partitioned]
+    split = {n: part for n in trees if (part := shapes.partition_among(conn, n, [p.name for p in policies])) is not None}
     return _Seen(
         usage=measure(conn, tier.profile),
         who=identity.read(conn),
@@ -108,6 +112,7 @@ def _look(name: str, conn: Connection, tier: Tier, policies: Collection[TablePol
         destinations=destinations,
         watchers=tuple(dict.fromkeys(note for n in moved for note in shapes.publications_and_slots(conn, n))),
         references=references.read(conn),
+        split=split,
     )
 
 
@@ -144,7 +149,8 @@ def _judge_source(report: Report, policy: TablePolicy, core: _Seen, policies: Co
         return
     faults, notes, when = _when_rows_leave(policy, source, core, policies)
     try:
-        references.family(policy.name, core.references, policies)
+        if references.family(policy.name, core.references, policies) is not None and policy.name in core.split:
+            faults.append(references.split(policy.name, core.split[policy.name], "core"))
     except UsageError as error:
         faults.append(error)
     report.notes += [f"{place}: {note}" for note in notes]

@@ -14,7 +14,7 @@ from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.results import SetupStep
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.postgres.ddl import SchemaObject
-from tierkeeper.postgres.references import Reference
+from tierkeeper.postgres.references import Reference, owned
 from tierkeeper.postgres.statements import load
 from tierkeeper.setup import drift
 from tierkeeper.setup.model import DestinationTable, ForeignKey, OwnSchema, SourceTable
@@ -117,7 +117,8 @@ def _moving_steps(
     if policy.age is not None and policy.age not in _leads(source.shape, there):
         index = sql.SQL("CREATE INDEX ON {} ({})").format(_table(name), sql.Identifier(policy.age)).as_string(None)
         steps.append(SetupStep(tier=tier, action=f"create an index on {name} that begins with its age", sql=index))
-    wanted = list(wanted_foreign_keys(source.foreign_keys, parents))
+    # Rows of what inherits from a table are not bound by its foreign keys, and lie in the very table below.
+    wanted = [] if source.shape.has_heirs else list(wanted_foreign_keys(source.foreign_keys, parents))
     led = {policy.age, *_leads(source.shape, there)}
     for column in dict.fromkeys(fk.columns[0] for fk in wanted if fk.parent in joined):
         if column not in led:
@@ -156,15 +157,21 @@ def reference_steps(
 ) -> Iterator[SetupStep]:
     """The triggers that keep new rows from referring to a copy in flight of the tables `moving`, as far as `tier` lacks them.
 
-    A foreign key whose check may wait for the end of a transaction has a guard that waits as long.
+    A foreign key whose check may wait for the end of a transaction has a guard that waits as long; one of a partitioned table
+    is in each of its partitions.
     """
-    for one in references:
+    wanted = [one for one in owned(references, moving) if one.parent in moving]
+    whole = {(one.child_at, one.deferrable) for one in wanted if one.child_whole}
+    for one in wanted:
         late = one.deferrable
         trigger, statement = (LATE_REFERENCE_GUARD, "late_reference_guard") if late else (REFERENCE_GUARD, "reference_guard")
-        if one.parent in moving and trigger not in guards.get(one.child, ()):
-            text = _SQL[statement].format(trigger=sql.Identifier(trigger), table=_table(one.child)).as_string(None)
-            action = f"guard what refers from {one.child} to copies in flight" + (" at the end of transactions" if late else "")
-            yield SetupStep(tier=tier, action=action, sql=text, table=str(one.child))
+        given = any((above, late) in whole for above in one.child_above)  # a partition has it from its table
+        if trigger not in guards.get(one.child_at, ()) and not given:
+            text = _SQL[statement].format(trigger=sql.Identifier(trigger), table=_table(one.child_at)).as_string(None)
+            action = f"guard what refers from {one.child_at} to copies in flight" + (
+                " at the end of transactions" if late else ""
+            )
+            yield SetupStep(tier=tier, action=action, sql=text, table=str(one.child_at))
 
 
 def wanted_foreign_keys(foreign_keys: Iterable[ForeignKey], parents: Mapping[TableName, TableShape]) -> Iterator[ForeignKey]:

@@ -7,20 +7,20 @@ SELECT {place}, count(*), {fingerprint}::text, pg_relation_filenode({regclass}::
 -- name: reaching
 -- Rows outside of the bundle that refer to rows in it.
 FROM (SELECT {columns} FROM {children} WHERE {outside}) AS child
-JOIN (SELECT * FROM ONLY {parent} WHERE {inside}) AS parent ON {meets}
+JOIN ({inside}) AS parent ON {meets}
 
 -- name: seeds
-SELECT ctid::text FROM ONLY {table} WHERE {within}
+SELECT {place} FROM {table} WHERE {here} AND {within}
 
 -- name: weigh
-SELECT coalesce(sum({sizes}), 0)::bigint FROM ONLY {table} WHERE {places}
+SELECT coalesce(sum({sizes}), 0)::bigint FROM ({rows}) AS kept
 
 -- name: weigh_columns
-SELECT count(*), {sizes} FROM ONLY {table} WHERE {places}
+SELECT count(*), {sizes} FROM ({rows}) AS kept
 
 -- name: look
 -- The table has no other name here: the user's own condition may call it by its own.
-SELECT ctid::text, CASE WHEN ({may_leave}) IS NOT TRUE THEN {young} {pinned} END FROM ONLY {table} WHERE {places}
+SELECT {place}, CASE WHEN ({may_leave}) IS NOT TRUE THEN {young} {pinned} END FROM ONLY {heap} {named} WHERE {places}
 
 -- name: kept
 WHEN NOT ({others}) THEN {why}
@@ -29,11 +29,7 @@ WHEN NOT ({others}) THEN {why}
 WHEN EXISTS (SELECT FROM {children} AS tierkeeper_child WHERE {meets}) THEN {why}
 
 -- name: parents_of
-SELECT child.ctid::text, parent.ctid::text
-FROM {children} AS child JOIN ONLY {parent} AS parent ON {meets}
-WHERE child.{places}
+SELECT child.{known}, {place} FROM ({children}) AS child JOIN {parents} AS parent ON {meets}
 
 -- name: children_of
-SELECT child.ctid::text, parent.ctid::text
-FROM {children} AS child JOIN ONLY {parent} AS parent ON {meets}
-WHERE parent.{places}
+SELECT {place}, parent.{known} FROM {children} AS child JOIN ({parents}) AS parent ON {meets}

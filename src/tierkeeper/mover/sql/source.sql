@@ -51,14 +51,17 @@ SELECT count(*) FROM ONLY {table} WHERE {predicate}
 SELECT given.key::text FROM unnest({keys}::jsonb[]) AS given (key)
 WHERE EXISTS (SELECT FROM {table} AS t WHERE {same})
 
--- name: is_part
--- Whether the one holds rows of the other. A partition that is being detached does no more.
-WITH RECURSIVE above (oid) AS (
-    SELECT {part}::regclass::oid
+-- name: doubled
+SELECT {keys} FROM ({rows}) AS kept GROUP BY {key} HAVING count(*) > 1
+
+-- name: are_parts
+-- Whether each of the heaps holds rows of the table. A partition that is being detached does no more.
+WITH RECURSIVE tree (oid) AS (
+    SELECT {table}::regclass::oid
     UNION
-    SELECT i.inhparent FROM above JOIN pg_inherits AS i ON i.inhrelid = above.oid AND NOT i.inhdetachpending
+    SELECT i.inhrelid FROM tree JOIN pg_inherits AS i ON i.inhparent = tree.oid AND NOT i.inhdetachpending
 )
-SELECT {table}::regclass::oid IN (SELECT oid FROM above)
+SELECT {heaps}::oid[] <@ ARRAY(SELECT oid FROM tree)
 
 -- name: stays
 -- Each row is counted once, by the first reason that holds.
@@ -76,7 +79,7 @@ WHERE schema_name = %(schema)s AND table_name = %(table)s
 
 -- name: leaving
 -- Names the tables whose rows the transaction takes away to their guards, which let them go.
-SELECT set_config('tierkeeper.leaving', (SELECT string_agg(heap::oid::text, ',') FROM unnest(ARRAY[{heaps}]::regclass[]) AS heap), true)
+SELECT set_config('tierkeeper.leaving', array_to_string(ARRAY[{heaps}]::oid[], ','), true)
 
 -- name: interfered
 -- Whether a delete would do more than take rows away, or something else: by a foreign key or a rule; and whether triggers fire.

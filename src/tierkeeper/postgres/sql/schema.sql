@@ -160,7 +160,7 @@ BEGIN
         RETURN NULL;
     END IF;
     FOR asked IN
-        SELECT f.conname, n.nspname, p.relname,
+        SELECT f.conname, n.nspname, p.relname, CASE WHEN p.relkind = 'p' THEN '' ELSE 'ONLY ' END AS only,
                (SELECT string_agg(
                     format('parent.%I OPERATOR(%I.%s) ($1).%I', theirs.attname, ns.nspname, o.oprname, ours.attname), ' AND ')
                 FROM unnest(f.conkey, f.confkey, f.conpfeqop) AS k (ours, theirs, operator)
@@ -172,11 +172,25 @@ BEGIN
         JOIN pg_class AS p ON p.oid = f.confrelid
         JOIN pg_namespace AS n ON n.oid = p.relnamespace
         WHERE f.contype = 'f' AND f.conrelid = TG_RELID
-          AND (n.nspname, p.relname) IN (SELECT schema_name, table_name FROM tierkeeper.ledger WHERE state = 'copied')
+          -- Towards a partitioned table there is one for each of its partitions, too.
+          AND NOT EXISTS (SELECT FROM pg_constraint AS up WHERE up.oid = f.conparentid AND up.conrelid = f.conrelid)
+          AND EXISTS (
+            -- The ledger names the table, of which this may be a part.
+            WITH RECURSIVE above (oid) AS (
+                SELECT p.oid
+                UNION
+                SELECT i.inhparent FROM above JOIN pg_inherits AS i ON i.inhrelid = above.oid
+            )
+            SELECT FROM above
+            JOIN pg_class AS c ON c.oid = above.oid
+            JOIN pg_namespace AS s ON s.oid = c.relnamespace
+            JOIN tierkeeper.ledger AS l ON l.schema_name = s.nspname AND l.table_name = c.relname AND l.state = 'copied'
+          )
     LOOP
         EXECUTE format(
-            'SELECT EXISTS (SELECT FROM ONLY %I.%I AS parent JOIN tierkeeper.ledger AS l ON l.copy_xid::xid = parent.xmin '
-            'WHERE l.state = ''copied'' AND l.copy_xid <> pg_current_xact_id() AND %s)', asked.nspname, asked.relname, asked.meets
+            'SELECT EXISTS (SELECT FROM %s%I.%I AS parent JOIN tierkeeper.ledger AS l ON l.copy_xid::xid = parent.xmin '
+            'WHERE l.state = ''copied'' AND l.copy_xid <> pg_current_xact_id() AND %s)',
+            asked.only, asked.nspname, asked.relname, asked.meets
         ) INTO in_flight USING NEW;
         IF in_flight THEN
             RAISE EXCEPTION USING

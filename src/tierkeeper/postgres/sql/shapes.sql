@@ -52,6 +52,24 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind <> 'p'
 ORDER BY 1, 2
 
+-- name: partition_among
+WITH RECURSIVE tree (oid) AS (
+  SELECT c.oid
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text AND c.relkind = 'p'
+  UNION
+  SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid AND NOT i.inhdetachpending
+)
+SELECT n.nspname::text, c.relname::text
+FROM tree
+JOIN pg_class c ON c.oid = tree.oid AND c.relispartition
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[]))
+  AND NOT (n.nspname = %(schema)s::text AND c.relname = %(name)s::text)
+ORDER BY 1, 2
+LIMIT 1
+
 -- name: foreign_parts
 SELECT c.oid::bigint, n.nspname::text, c.relname::text
 FROM pg_class c
@@ -161,14 +179,6 @@ WHERE i.indrelid = ANY (%(tables)s::oid[])
         WHERE k.place <= i.indnkeyatts AND NOT a.attnotnull
       )
 ORDER BY i.indrelid, i.indisprimary DESC, i.indnkeyatts, c.relname
-
--- name: referenced_by
-SELECT c.confrelid::bigint, n.nspname::text, t.relname::text, c.conname::text, c.confdeltype::text
-FROM pg_constraint c
-JOIN pg_class t ON t.oid = c.conrelid
-JOIN pg_namespace n ON n.oid = t.relnamespace
-WHERE c.contype = 'f' AND c.confrelid = ANY (%(tables)s::oid[]) AND c.conparentid = 0
-ORDER BY 2, 3, 4
 
 -- name: delete_triggers
 -- Our own guards stay out: they are there for the mover. What runs only for replication ('R') does not run for it.

@@ -1,0 +1,60 @@
+"""What is read of a batch at its source: as COPY for another server, as Arrow for the archive. It decides nothing."""
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from tierkeeper.kernel.digest import RowDigest
+from tierkeeper.kernel.faults import Point, reach
+from tierkeeper.kernel.ports import Batch, Block, Extent
+from tierkeeper.kernel.tables import TableShape
+from tierkeeper.mover import model, places
+from tierkeeper.mover.places import Arm
+from tierkeeper.postgres.arrow import snapshot_reader
+from tierkeeper.postgres.copy import rows_out
+from tierkeeper.postgres.link import Link
+from tierkeeper.postgres.session import Cursor
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """S1: implements `kernel.ports.SourceSnapshot` inside one REPEATABLE READ, READ ONLY transaction."""
+
+    link: Link
+    cursor: Cursor
+    shape: TableShape
+    batch: Batch
+    extent: Extent
+    arms: Sequence[Arm]
+    ends: bool = True
+
+    def copy(self, columns: Sequence[str], *, binary: bool, digest: RowDigest | None = None) -> Generator[Block]:
+        query = sql.SQL("COPY ({}) TO STDOUT").format(places.rows(self.arms, model.sent(self.shape, columns)))
+        query = query + sql.SQL(" (FORMAT binary)") if binary else query
+        with closing(rows_out(self.cursor, query, binary=binary, digest=digest)) as blocks:
+            yield from islice(blocks, 1)
+            reach(Point.SOURCE_READ)
+            yield from blocks
+
+    @contextmanager
+    def arrow(self, projection: Sequence[tuple[str, str]], order_by: Sequence[str]) -> Iterator["pa.RecordBatchReader"]:
+        columns = sql.SQL(", ").join(sql.SQL("{} AS {}").format(sql.SQL(e), sql.Identifier(name)) for name, e in projection)
+        rows = places.rows(self.arms, model.names([c.name for c in self.shape.columns]))
+        query = sql.SQL("SELECT {} FROM ({}) AS kept ORDER BY {}").format(columns, rows, model.names(order_by))
+        exported = self.cursor.execute("SELECT pg_export_snapshot()").fetchone()
+        assert exported is not None  # noqa: S101 - a function's SELECT gives one row
+        text, own_path = query.as_string(self.cursor), not model.is_ours(self.batch.predicate)
+        with snapshot_reader(self.link, str(exported[0]), text, purpose="mover", own_path=own_path) as reader:
+            reach(Point.SOURCE_READ)
+            yield reader
+
+    def close(self) -> None:
+        if self.ends:
+            self.cursor.connection.end_reading()
