@@ -95,6 +95,11 @@ def split(condition: str) -> list[tuple[int, str]]:
     return [(int(oid), found) for oid, found in re.findall(_ARM, condition)]
 
 
+def oids(batch: Batch) -> list[sql.Composable]:
+    """The heaps that a batch's places name, as literals."""
+    return [sql.Literal(oid) for oid, _ in split(batch.predicate)] if batch.bundle is not None else []
+
+
 class Heaps:
     """The heaps that places name, as they are called while `cur`'s transaction has them locked."""
 

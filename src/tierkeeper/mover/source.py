@@ -270,7 +270,7 @@ class Source:
         So a part stays one of the table's until it ends, and foreign keys stay those that the catalog tells of. Raises Changed
         where a part is none any more.
         """
-        heaps = {batch.id: _oids(batch) for batch in batches}
+        heaps = {batch.id: places.oids(batch) for batch in batches}
         # What refers comes first, in the order in which one who attaches a part or adds a foreign key takes these locks.
         named = (sql.SQL("{}" if heaps[b.id] else "ONLY {}").format(model.qualified(b.heap)) for b in reversed(batches))
         opening = [sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.SQL(", ").join(named), sql.SQL(mode))]
@@ -364,11 +364,6 @@ class Source:
             cur.execute(_SQL["markers_drop"], {"batches": list(batch_ids), "destination": destination})
             cur.execute(_SQL["bundles_drop"])
         reach(Point.MARKER_DROPPED)
-
-
-def _oids(batch: Batch) -> list[sql.Composable]:
-    """The heaps that a batch's places name, as literals."""
-    return [sql.Literal(oid) for oid, _ in places.split(batch.predicate)] if batch.bundle is not None else []
 
 
 def _refuse_altered(arms: Sequence[Arm], columns: Sequence[shapes.Columns], shape: TableShape, tier: Tier) -> None:
