@@ -73,6 +73,16 @@ class Column:
 
 
 @dataclass(frozen=True)
+class UsedCollation:
+    """A collation that the values of `column` have, also inside a type; `is_icu` says who sorts, `is_own` that a user made it."""
+
+    column: str
+    name: TableName
+    is_icu: bool
+    is_own: bool
+
+
+@dataclass(frozen=True)
 class Part:
     """A table that holds rows of another: a partition, one that inherits from it (with `more` columns), or the table itself."""
 
@@ -99,6 +109,7 @@ class TableShape:
     oid: int = field(default=0, compare=False)  # tells this table from a later one of the same name; 0: not known
     is_tree: bool = field(default=False, compare=False)
     intervals: frozenset[str] = field(default=frozenset(), compare=False)  # columns with an interval in them, however deep
+    collations: tuple[UsedCollation, ...] = field(default=(), compare=False)  # those that not every server has
     server_version: int = field(default=0, compare=False)  # as libpq has it, of the server that it was read from
     is_partitioned: bool = field(default=False, compare=False)
 

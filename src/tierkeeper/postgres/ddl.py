@@ -25,6 +25,7 @@ _FIRST_USERS_OID: Final = 16_384  # below it is what initdb made
 _BUILT_IN: Final[dict[tuple[int, int], "PgType"]] = {}
 """Types that come with Postgres, by the server's version and their id: reading them costs more than all else about a table."""
 
+_EVERYWHERE: Final = frozenset({0, 100, 950, 951})  # no collation, the database's own, C, POSIX
 _PROVIDERS: Final[Mapping[str, str]] = {"c": "libc", "i": "icu", "b": "builtin"}
 
 
@@ -154,11 +155,24 @@ def within(oid: int, types: Mapping[int, PgType]) -> Iterator[PgType]:
         yield from within(part, types)
 
 
-def read_collations(cur: psycopg.Cursor[Any], oids: set[int]) -> list[SchemaObject]:
-    """Those of `oids` that somebody made: Postgres's own are everywhere."""
-    made = sorted(oid for oid in oids if oid >= _FIRST_USERS_OID)
-    rows = cur.execute(_SQL["collations"], {"collations": made}).fetchall() if made else []
-    return [SchemaObject("collation", schema, name, _collation(schema, name, entry)) for schema, name, entry in rows]
+@dataclass(frozen=True)
+class Collation:
+    """One row of `pg_collation`; `made` recreates it where a user made it."""
+
+    name: TableName
+    is_icu: bool
+    made: SchemaObject | None
+
+
+def read_collations(cur: psycopg.Cursor[Any], oids: Collection[int]) -> dict[int, Collation]:
+    """Those of `oids`, by their oid, that not every server has."""
+    wanted = sorted(set(oids) - _EVERYWHERE)
+    found = {}
+    for oid, schema, name, entry in cur.execute(_SQL["collations"], {"collations": wanted}).fetchall() if wanted else []:
+        text = _collation(schema, name, entry) if oid >= _FIRST_USERS_OID else None
+        made = None if text is None else SchemaObject("collation", schema, name, text)
+        found[oid] = Collation(TableName(schema, name), entry["collprovider"] == "i", made)
+    return found
 
 
 def _collation(schema: str, name: str, entry: Mapping[str, Any]) -> str:

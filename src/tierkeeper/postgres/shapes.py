@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from tierkeeper.kernel.errors import UsageError
-from tierkeeper.kernel.tables import Column, Part, TableName, TableShape
+from tierkeeper.kernel.tables import Column, Part, TableName, TableShape, UsedCollation
 from tierkeeper.postgres import ddl
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.ddl import PgType, SchemaObject
@@ -144,10 +144,15 @@ def _assembled(cur: Cursor, name: TableName, found: _Found) -> tuple[TableShape,
         server_version=cur.connection.info.server_version,
         is_partitioned=is_partitioned,
     )
-    own = {t.oid: t for r in rows for t in ddl.within(r[2], types)}
-    used = {r[5] for r in rows if r[5] is not None}.union(*(t.collations for t in own.values()))
-    objects = ddl.assemble(shape, types, ddl.read_collations(cur, used), columns={r[0]: r[2] for r in rows})
-    return replace(shape, ddl=tuple(o.sql for o in objects)), objects
+    used = {r[0]: {r[5] or 0}.union(*(t.collations for t in ddl.within(r[2], types))) for r in rows}
+    collations = ddl.read_collations(cur, set[int]().union(*used.values()))
+    made = [c.made for c in collations.values() if c.made is not None]
+    objects = ddl.assemble(shape, types, made, columns={r[0]: r[2] for r in rows})
+    named = (
+        UsedCollation(column, c.name, c.is_icu, c.made is not None)
+        for column, oids in used.items() for oid, c in collations.items() if oid in oids
+    )  # fmt: skip
+    return replace(shape, ddl=tuple(o.sql for o in objects), collations=tuple(named)), objects
 
 
 def keys_asked(tables: Mapping[TableName, int]) -> "list[tuple[Query, Params]]":

@@ -17,7 +17,7 @@ from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.references import Reference
-from tierkeeper.setup import drift, observe
+from tierkeeper.setup import drift, observe, plan
 from tierkeeper.setup.model import DestinationTable, SourceTable
 from tierkeeper.tiers import identity
 from tierkeeper.tiers.ask import ask_all
@@ -188,8 +188,8 @@ def _judge_drift(report: Report, policy: TablePolicy, core: _Seen, main: _Seen) 
     if isinstance(there, TierkeeperError):
         report.errors.append(there)
     elif isinstance(source, SourceTable):
-        found = drift.between("main", source, there)
-        report.errors += [e for e in found.faults if not isinstance(e, InFlight)]
+        found, lacking = drift.between("main", source, there), plan.missing_collations("main", source, there)
+        report.errors += [*(e for e in found.faults if not isinstance(e, InFlight)), *lacking]
         if there.shape is None:
             report.notes.append(f"table {policy.name} is not in Main yet: tierkeeper setup --apply or the first move makes it")
         elif found.steps:

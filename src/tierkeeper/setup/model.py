@@ -48,7 +48,7 @@ class DestinationTable:
     """What a destination has already of one table; `present` holds (kind, schema, name) of what the table needs.
 
     `index_leads` are the columns that a whole B-tree index begins with. `meanings` says what its types are that bear the names of
-    needed ones; `available` are the extensions that can be made there (None: nobody asked).
+    needed ones; `available` are the extensions that can be made there, `collations` Postgres's own there (None: nobody asked).
     `parts` are the tables that hold its rows. `room_bytes` is what its tier's quota leaves (None: nobody asked). `checks` are a
     domain's constraints by name, `in_flight` the table's batches that a reader or undo may still look for there, `followed` is
     what Core's table was like last.
@@ -63,6 +63,7 @@ class DestinationTable:
     foreign_keys: frozenset[str] = frozenset()
     meanings: Mapping[tuple[str, str], str] = field(default_factory=dict)
     available: frozenset[str] | None = None
+    collations: frozenset[str] | None = None
     checks: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     size_bytes: int = 0
     room_bytes: int | None = None

@@ -63,7 +63,8 @@ def destination_table(conn: Connection, name: TableName, needs: Sequence[SchemaO
         parts=parts,
         foreign_keys=frozenset(fk.name for fk in foreign_keys(conn, name)),
         meanings=ddl.meanings(conn, needs),
-        available=_available(conn),
+        available=_available(conn)[0],
+        collations=_available(conn)[1],
         size_bytes=_size(conn, name) or 0,
         in_flight=_in_flight(conn, name) or 0,
         followed=followed_table(conn, name),
@@ -139,6 +140,8 @@ def guards(conn: Connection) -> dict[TableName, list[str]]:
 
 
 @asked_once
-def _available(conn: Connection) -> frozenset[str]:
+def _available(conn: Connection) -> tuple[frozenset[str], frozenset[str]]:
+    """The extensions that can be made there, and Postgres's own collations."""
     with catalog(conn) as cur:
-        return frozenset(r[0] for r in cur.last(_SQL["available"]))
+        extensions, collations = cur.all_of([(_SQL["available"], None), (_SQL["collations"], None)], last=True)
+    return frozenset(r[0] for r in extensions), frozenset(r[0] for r in collations)

@@ -25,6 +25,7 @@ REFERENCE_GUARD: Final = "tierkeeper_reference_in_flight"
 LATE_REFERENCE_GUARD: Final = "tierkeeper_reference_in_flight_late"
 KEY_ACTION: Final = "make the archive key"
 _MAKE_SCHEMA: Final = "create schema tierkeeper"
+_ICU: Final = "-x-icu"  # how the names of ICU's own collations end; "unicode" is also where ICU is not
 _ADD_FOREIGN_KEY: Final = "add foreign key"
 
 _OWN = load("tierkeeper.postgres", "schema.sql")
@@ -84,7 +85,7 @@ def table_steps(
     Raises UsageError or NotNow (several: Faults) where the table is there and cannot follow by itself.
     """
     followed = drift.between(tier, source, there)
-    found = [*followed.faults, *type_differences(tier, source, there)]
+    found = [*followed.faults, *type_differences(tier, source, there), *missing_collations(tier, source, there)]
     if found:
         raise found[0] if len(found) == 1 else Faults(found)
     shared = [s for thing in source.objects if thing.kind != "table" for s in _object_steps(tier, thing, there)]
@@ -204,6 +205,27 @@ def type_differences(tier: str, source: SourceTable, there: DestinationTable) ->
         common = [label for label in thing.labels if label in have]
         if common != [label for label in have if label in thing.labels]:
             found.append(UsageError(place, f"the values of its type {shown} have another order there", remedy))
+    return found
+
+
+def missing_collations(tier: str, source: SourceTable, there: DestinationTable) -> list[TierkeeperError]:
+    """Collations of columns that are still to be made in `tier`, which cannot have them."""
+    if there.collations is None:
+        return []
+    found: list[TierkeeperError] = []
+    has_icu = any(name.endswith(_ICU) for name in there.collations)
+    for used in source.shape.collations:
+        if there.shape is not None and there.shape.column(used.column) is not None:
+            continue
+        shown, cause = used.name.name if used.name.schema == "pg_catalog" else used.name, ""
+        if used.is_icu and not has_icu:
+            cause = f"its collation {shown} is ICU's, and the Postgres there was built without ICU"
+        elif not used.is_own and used.name.name not in there.collations:
+            cause = f"its collation {shown} is not there"
+        if cause:
+            place = f"tiers.{tier}, table {source.shape.name}, column {used.column!r}"
+            remedy = "Use a Postgres there that has it, give the column another collation, or leave the table out"
+            found.append(UsageError(place, cause, remedy))
     return found
 
 

@@ -71,13 +71,34 @@ def test_rows_go_down_and_come_back_whatever_their_order(old: Tiers, ask: Comman
 def test_a_main_that_lacks_the_collation_is_told_of_it(
     old: Tiers, tiers: Tiers, ask: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """I10: before anything is changed, by every command that looks."""
     monkeypatch.setenv("HOME", str(old.home))
     without = Tiers(old.core, tiers.main, tiers.catalog, tiers.store, tiers.home)
     config = str(tierkeeper_toml(without, policies()))
     hop = ("--from", "core", "--to", "main", "--before", "2024-02-20", "--config", config)
-    for table, cause in (("german", "de-x-icu"), ("loose", "ICU")):
-        error = ask("move", table, *hop, code=2)["error"]
-        assert cause in error["cause"]
-        assert "Postgres" in error["remedy"]
-    with closing(old.core.connect("app")) as core:
-        assert core.execute("SELECT count(*) FROM public.german").fetchone() == (2000,)
+    things = "SELECT count(*) FROM pg_class"
+    with closing(old.core.connect("app")) as core, closing(tiers.main.connect("app")) as main:
+        before = core.execute(things).fetchone(), main.execute(things).fetchone()
+        told = str(ask("check", "--config", config, code=2))
+        assert "de-x-icu" in told
+        assert "any_case" in told
+        setup = str(ask("setup", "--config", config, code=2))
+        for table, collation in (("german", "de-x-icu"), ("loose", "any_case")):
+            for more in (["--dry-run"], []):
+                error = ask("move", table, *hop, *more, code=2)["error"]
+                assert f"table public.{table}, column 'name'" in error["place"]
+                assert collation in error["cause"]
+            assert collation in setup
+        assert (core.execute(things).fetchone(), main.execute(things).fetchone()) == before
+
+
+def test_a_column_that_is_there_in_another_order_takes_the_rows(
+    old: Tiers, tiers: Tiers, ask: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(old.home))
+    without = Tiers(old.core, tiers.main, tiers.catalog, tiers.store, tiers.home)
+    config = str(tierkeeper_toml(without, policies()[:1]))
+    with closing(tiers.main.connect("app")) as main:
+        main.execute("CREATE TABLE public.german (name text PRIMARY KEY, at timestamptz NOT NULL, n int, note text)")
+        hop = ("--from", "core", "--to", "main", "--before", "2024-02-20", "--config", config)
+        assert ask("move", "german", *hop)["rows"] == 1199

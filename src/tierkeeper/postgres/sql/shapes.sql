@@ -323,8 +323,8 @@ LEFT JOIN pg_class r ON r.oid = t.typrelid
 ORDER BY n.nspname, t.typname
 
 -- name: collations
-SELECT n.nspname::text, l.collname::text, to_jsonb(l)
+SELECT l.oid::bigint, n.nspname::text, l.collname::text, to_jsonb(l)
 FROM pg_collation l
 JOIN pg_namespace n ON n.oid = l.collnamespace
-WHERE l.oid = ANY (%(collations)s::oid[]) AND n.nspname <> 'pg_catalog'
-ORDER BY 1, 2
+WHERE l.oid = ANY (%(collations)s::oid[])
+ORDER BY 2, 3

@@ -43,6 +43,12 @@ WHERE t.typname::text = ANY (%(names)s::text[])
 -- name: available
 SELECT name::text FROM pg_available_extensions
 
+-- name: collations
+-- Postgres's own, as far as the database's encoding has them.
+SELECT collname::text FROM pg_collation
+WHERE collnamespace = 'pg_catalog'::regnamespace
+  AND collencoding IN (-1, (SELECT encoding FROM pg_database WHERE datname = current_database()))
+
 -- name: relations
 SELECT n.nspname::text, c.relname::text, c.relkind::text
 FROM pg_class c
