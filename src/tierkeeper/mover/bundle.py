@@ -14,7 +14,7 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import BATCH_BYTES, GRAPH_SEEDS_SHARE, GRAPH_SEEN_FACTOR, PASSES
 from tierkeeper.kernel.ports import Batch, Destination, LedgerRow
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.mover import places
+from tierkeeper.mover import conflicts, places
 from tierkeeper.mover.destination import Contended, KeyTaken, ParentMissing, Referred
 from tierkeeper.mover.graph import LATER, Found, Row, take
 from tierkeeper.mover.model import Between, Bound, Selection
@@ -23,6 +23,7 @@ from tierkeeper.mover.references import Explorer
 from tierkeeper.mover.snapshot import Snapshot
 from tierkeeper.mover.source import Changed, Resting, Source
 from tierkeeper.mover.worker import Run, Worker
+from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.session import Cursor
 
 T = TypeVar("T")
@@ -88,8 +89,14 @@ class Survey:
             self.weights[table] = (before + rows, {c: known.get(c, 0) + size for c, size in columns.items()})
 
 
-def survey(source: Source, explorer: Explorer, batch_rows: int, *, limit: int | None = None, weighed: bool = False) -> Survey:
-    """What would go and what would stay; with `limit` as much as that, `weighed` with each column's bytes. Changes nothing."""
+def survey(
+    source: Source, explorer: Explorer, batch_rows: int, main: Connection, *, limit: int | None = None, weighed: bool = False
+) -> Survey:
+    """What would go and what would stay, such as the conflicts that `main` has noted; with `limit` as much as that.
+
+    `weighed` with each column's bytes. Changes nothing.
+    """
+    known = conflicts.standing(main, [s.shape for s in explorer.selections.values()])
     stays: Counter[str] = Counter()
     seen = Survey()
 
@@ -100,7 +107,7 @@ def survey(source: Source, explorer: Explorer, batch_rows: int, *, limit: int | 
         if weighed:
             seen.add(explorer.weigh_columns(cur, fresh))
 
-    for found, _ in Walk(source, explorer, batch_rows).ranges(dict, add):
+    for found, _ in Walk(source, explorer, batch_rows).ranges(lambda: known, add):
         stays += found.stays
         if limit is not None and len(seen.rows) >= limit:
             break

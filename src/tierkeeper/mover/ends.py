@@ -33,6 +33,10 @@ class Ends:
     looking: Sequence[tuple[TierFacts, Connection]]
     aside: Connection
 
+    def main(self, source: Tier) -> Connection:
+        """The one to Main, of a move from `source`."""
+        return self.source if self.destination is None or source == "main" else self.destination
+
 
 @contextmanager
 def opened(tiers: Mapping[Tier, TierFacts], request: Request) -> Iterator[Ends]:

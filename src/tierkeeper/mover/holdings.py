@@ -50,11 +50,11 @@ class Holdings:
                 )
             yield part
 
-    def count(self, selection: Selection) -> int:
-        """How many rows the selection has now."""
+    def count(self, selection: Selection, conflicts: Sequence[Bound] = ()) -> int:
+        """How many rows the selection has now, without those of the keys `conflicts`."""
         with self._reading(selection) as cur:
             query = sql.SQL("SELECT count(*) FROM {} WHERE {} AND {}").format(
-                model.rows_of(selection.shape), not_apart(cur, selection), selection.eligible(None)
+                model.rows_of(selection.shape), not_apart(cur, selection), selection.eligible(None, conflicts)
             )
             return one(cur.last(query), int)
 

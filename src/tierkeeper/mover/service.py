@@ -12,7 +12,7 @@ from tierkeeper.kernel.policy import TablePolicy, Tier
 from tierkeeper.kernel.ports import Audit, Destination, Held, Progress, Room, Stop, Thaws, Throttle
 from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.mover import budget, family, fitness, mirror, plan, recovery, returning
+from tierkeeper.mover import budget, conflicts, family, fitness, mirror, plan, recovery, returning
 from tierkeeper.mover.bundle import Survey, survey
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.ends import Ends, Pairs, opened, pair
@@ -98,9 +98,9 @@ class MoveService:
         with self._looked(request, policy) as (ends, source, selection, explorer, weighed, missing):
             tables = family.tables_of(request.table, explorer)
             notes = [note for table in tables for note in fitness.around(ends.source, ends.destination, request, table)]
-            rows, surveyed = weighed.rows, None
+            rows, surveyed = conflicts.without(ends.main(request.source), source.holdings, selection, weighed.rows), None
             if explorer is not None:
-                surveyed = self._survey(request, source, explorer, weighed)
+                surveyed = self._survey(request, source, explorer, weighed, ends)
                 rows = len(surveyed.rows)
                 notes += [f"rows of {', '.join(map(str, tables))} go together where foreign keys join them", *surveyed.notes]
             notes += [f"rows of {h.min_age} to {h.max_age} were thawed, and stay until {h.until}" for h in selection.held]
@@ -140,7 +140,7 @@ class MoveService:
             tables = family.tables_of(request.table, explorer)
             notes = []
             if request.upward:
-                surveyed = None if explorer is None else self._survey(request, source, explorer, weighed)
+                surveyed = None if explorer is None else self._survey(request, source, explorer, weighed, ends)
                 notes += returning.notes(self._room, policy, returning.arrivals(request, source, selection, surveyed))
             if weighed.refusal is not None:
                 raise weighed.refusal
@@ -308,9 +308,9 @@ class MoveService:
         """The policies of `tables`, in the configuration's order."""
         return [self._policies[at] for at in sorted(self._places[t] for t in tables)]
 
-    def _survey(self, request: Request, source: Source, explorer: Explorer, weighed: Weighed) -> Survey:
+    def _survey(self, request: Request, source: Source, explorer: Explorer, weighed: Weighed, ends: Ends) -> Survey:
         limit = request.limit if request.upward else None
-        return survey(source, explorer, weighed.batch_rows, limit=limit, weighed=request.upward)
+        return survey(source, explorer, weighed.batch_rows, ends.main(request.source), limit=limit, weighed=request.upward)
 
     def _mover(
         self,

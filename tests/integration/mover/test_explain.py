@@ -58,6 +58,9 @@ def test_keys_in_both_tiers_and_resting_rows_are_named(make_tiers: Callable[...,
         app.execute("INSERT INTO public.events VALUES (7, '2024-01-01 07:00+00', 'a', 'again')")
     moved = keeper.move(EVENTS, "core", "main", before=FIRST + timedelta(hours=21))
     assert (moved.rows, moved.conflicts) == (10, ["7"])
+    assert keeper.plan_move(EVENTS, "core", "main", before=FIRST + timedelta(hours=31)).rows == 10
+    assert keeper.plan_move(EVENTS, "main", "archive", before=FIRST + timedelta(hours=31)).rows == 19
+    assert keeper.plan_move(EVENTS, "main", "core", where="true").rows == 19
 
     down = keeper.plan_move(EVENTS, "core", "main", before=FIRST + timedelta(hours=21), explain=True)
     assert [(s.reason, s.rows, s.keys) for s in (down.stays or [])[1:]] == [("its key is in core and in main", 1, ["7"])]

@@ -1,6 +1,14 @@
 -- name: conflicts
 SELECT key FROM tierkeeper.conflict WHERE schema_name = %(schema)s AND table_name = %(table)s ORDER BY key
 
+-- name: conflict_tables
+SELECT to_regclass('tierkeeper.conflict') IS NOT NULL AND to_regclass({regclass}) IS NOT NULL
+
+-- name: conflicts_standing
+SELECT key FROM tierkeeper.conflict AS c
+WHERE schema_name = {schema} AND table_name = {name} AND EXISTS (SELECT FROM {table} AS t WHERE {same})
+ORDER BY key
+
 -- name: conflict_note
 INSERT INTO tierkeeper.conflict (schema_name, table_name, key)
 VALUES (%(schema)s, %(table)s, %(key)s::jsonb)
