@@ -99,7 +99,9 @@ def _faults(seen: Surroundings, table: TableName, tier: str, *, arrives: bool) -
     if arrives and not seen.durable:
         yield UsageError(place, "the table is unlogged: a crash empties it", f"There: ALTER TABLE {table} SET LOGGED")
     if arrives and not seen.may_arrive:
-        remedy = f"There: GRANT SELECT, INSERT, DELETE ON {table}, or connect as its owner"
+        remedy = (
+            f"Connect as its owner, or have its owner's role granted to this one; no privilege on {table} allows our triggers"
+        )
         yield UsageError(place, "the role may not read, write and delete its rows", remedy)
     if arrives and seen.effect is not None and tier != "core":  # there rows go up with all that hangs on them, or not at all
         cause = f"the foreign key {seen.effect} deletes or changes rows there when a copy is taken back"

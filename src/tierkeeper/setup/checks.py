@@ -18,7 +18,7 @@ from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.references import Reference
 from tierkeeper.setup import drift, observe, plan
-from tierkeeper.setup.model import DestinationTable, SourceTable
+from tierkeeper.setup.model import DestinationTable, OwnSchema, SourceTable
 from tierkeeper.tiers import identity
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.identity import Identity
@@ -43,7 +43,7 @@ class _Seen:
 
     usage: Usage
     who: Identity
-    set_up: bool
+    own: OwnSchema
     sources: Mapping[TableName, SourceTable | TierkeeperError]
     index_leads: Mapping[TableName, frozenset[str]]
     destinations: Mapping[TableName, DestinationTable | TierkeeperError]
@@ -106,7 +106,7 @@ def _look(name: str, conn: Connection, tier: Tier, policies: Collection[TablePol
     return _Seen(
         usage=measure(conn, tier.profile),
         who=identity.read(conn),
-        set_up=observe.own_schema(conn).there,
+        own=observe.own_schema(conn),
         sources=sources,
         index_leads={n: observe.index_leads(conn, n) for n in moved},
         destinations=destinations,
@@ -133,7 +133,9 @@ def _judge_tier(report: Report, tier: Tier, seen: _Seen) -> None:
         report.notes.append(f"{place}: insecure = true, and the link is plain: whoever is on the way can read the rows")
     if tier.name != "archive" and usage.used_bytes > tier.quota_bytes:
         report.notes.append(f"{place} uses {format_bytes(usage.used_bytes)} of {format_bytes(tier.quota_bytes)}")
-    if not seen.set_up:
+    if (refused := plan.may_not_begin(tier.name, seen.own)) is not None:
+        report.errors.append(refused)
+    elif not seen.own.there:
         report.notes.append(f"{place} has no schema tierkeeper yet: tierkeeper setup --apply makes it")
 
 
@@ -190,6 +192,8 @@ def _judge_drift(report: Report, policy: TablePolicy, core: _Seen, main: _Seen) 
     elif isinstance(source, SourceTable):
         found, lacking = drift.between("main", source, there), plan.missing_collations("main", source, there)
         report.errors += [*(e for e in found.faults if not isinstance(e, InFlight)), *lacking]
+        if (foreign := plan.may_not_alter("main", policy, there)) is not None:
+            report.errors.append(foreign)
         if there.shape is None:
             report.notes.append(f"table {policy.name} is not in Main yet: tierkeeper setup --apply or the first move makes it")
         elif found.steps:

@@ -11,12 +11,16 @@ from tierkeeper.postgres.ddl import SchemaObject
 
 @dataclass(frozen=True)
 class OwnSchema:
-    """What a tier has of the schema `tierkeeper`; `functions` maps a name to its source."""
+    """What a tier has of the schema `tierkeeper`; `functions` maps a name to its source.
+
+    `refuses_in` is the database, quoted, in which this role may not make the schema; None where it may.
+    """
 
     there: bool
     relations: frozenset[str]
     functions: Mapping[str, str]
     roles: frozenset[str]
+    refuses_in: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class DestinationTable:
     needed ones; `available` are the extensions that can be made there, `collations` Postgres's own there (None: nobody asked).
     `parts` are the tables that hold its rows. `room_bytes` is what its tier's quota leaves (None: nobody asked). `checks` are a
     domain's constraints by name, `in_flight` the table's batches that a reader or undo may still look for there, `followed` is
-    what Core's table was like last.
+    what Core's table was like last, `owner` another role's name where this one may not alter the table.
     """
 
     shape: TableShape | None
@@ -69,6 +73,7 @@ class DestinationTable:
     room_bytes: int | None = None
     in_flight: int = 0
     followed: Followed | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ def own_schema(conn: Connection) -> OwnSchema:
     with catalog(conn) as cur:
         asked = ("own_schema", "own_relations", "own_functions")
         there, relations, functions = cur.all_of([(_SQL[one], None) for one in asked], last=True)
-    return OwnSchema(there == [(True,)], frozenset(r[0] for r in relations), dict(functions), roles)
+    is_there, may_create, database = there[0]
+    refuses_in = None if is_there or may_create else str(database)
+    return OwnSchema(is_there, frozenset(r[0] for r in relations), dict(functions), roles, refuses_in)
 
 
 def source_table(conn: Connection, name: TableName) -> SourceTable:
@@ -68,6 +70,7 @@ def destination_table(conn: Connection, name: TableName, needs: Sequence[SchemaO
         size_bytes=_size(conn, name) or 0,
         in_flight=_in_flight(conn, name) or 0,
         followed=followed_table(conn, name),
+        owner=next(iter(_relations(conn, name) or ()), None),
     )
 
 

@@ -65,6 +65,24 @@ def own_steps(tier: str, seen: OwnSchema, more: Mapping[str, str], *, upward: bo
     return steps
 
 
+def may_not_begin(tier: str, seen: OwnSchema) -> UsageError | None:
+    """What the role lacks to make the schema `tierkeeper`."""
+    if seen.refuses_in is None:
+        return None
+    remedy = f"There, as the database's owner: GRANT CREATE ON DATABASE {seen.refuses_in} TO the role that the URL names"
+    return UsageError(f"tiers.{tier}", "the role may not make the schema tierkeeper", remedy)
+
+
+def may_not_alter(tier: str, policy: TablePolicy, there: DestinationTable) -> UsageError | None:
+    """What the role lacks to guard the copies in a table that is there: no privilege on it allows that, only being its owner."""
+    guarded = any(trigger == ROW_GUARD for _, trigger in there.guards)
+    if there.shape is None or there.owner is None or guarded or policy.mode != "move":
+        return None
+    cause = f"it belongs to {there.owner}, and the role may not make tierkeeper's triggers on it"
+    remedy = f"There: GRANT {there.owner} TO the role that the URL names, or ALTER TABLE {policy.name} OWNER TO that role"
+    return UsageError(f"tiers.{tier}, table {policy.name}", cause, remedy)
+
+
 def makes_own_relation(step: SetupStep) -> bool:
     """Whether `step` makes a part of the schema `tierkeeper` that the audit may need to be there."""
     return step.action == _MAKE_SCHEMA or step.action.startswith("create tierkeeper.")
@@ -86,6 +104,8 @@ def table_steps(
     """
     followed = drift.between(tier, source, there)
     found = [*followed.faults, *type_differences(tier, source, there), *missing_collations(tier, source, there)]
+    if (foreign := may_not_alter(tier, policy, there)) is not None:
+        found.append(foreign)
     if found:
         raise found[0] if len(found) == 1 else Faults(found)
     shared = [s for thing in source.objects if thing.kind != "table" for s in _object_steps(tier, thing, there)]

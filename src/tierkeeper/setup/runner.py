@@ -80,6 +80,7 @@ def _plan(
     with beside(partial(_of_tables, tiers, policies, upward=upward, main_facts=facts.get("main"))) as of_tables:
         seen, away = ask_all(tiers, look, "setup")
     faults = [*away.values(), *identity.faults({tier: who for tier, (who, _) in seen.items()})]
+    faults += [lacking for tier, (_, own) in seen.items() if (lacking := decide.may_not_begin(tier, own)) is not None]
     if faults:
         raise Faults(faults)
     steps: list[SetupStep] = []

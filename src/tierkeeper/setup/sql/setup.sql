@@ -11,7 +11,9 @@ JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname = 'tierkeeper'
 
 -- name: own_schema
-SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'tierkeeper')
+SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'tierkeeper'),
+       has_database_privilege(current_database(), 'CREATE'),
+       quote_ident(current_database())
 
 -- name: present
 SELECT 'schema', '', nspname::text, NULL::text[], NULL::text[]
@@ -50,7 +52,8 @@ WHERE collnamespace = 'pg_catalog'::regnamespace
   AND collencoding IN (-1, (SELECT encoding FROM pg_database WHERE datname = current_database()))
 
 -- name: relations
-SELECT n.nspname::text, c.relname::text, c.relkind::text
+-- With the owner of those that this role may not alter.
+SELECT n.nspname::text, c.relname::text, CASE WHEN NOT pg_has_role(c.relowner, 'USAGE') THEN quote_ident(pg_get_userbyid(c.relowner)) END
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[]))
