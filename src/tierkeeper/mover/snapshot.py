@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from tierkeeper.kernel.digest import RowDigest
 from tierkeeper.kernel.faults import Point, reach
@@ -16,7 +16,7 @@ from tierkeeper.mover import model, places
 from tierkeeper.mover.places import Arm
 from tierkeeper.postgres.arrow import snapshot_reader
 from tierkeeper.postgres.copy import rows_out
-from tierkeeper.postgres.link import Link
+from tierkeeper.postgres.link import Link, translate
 from tierkeeper.postgres.session import Cursor
 
 if TYPE_CHECKING:
@@ -38,10 +38,13 @@ class Snapshot:
     def copy(self, columns: Sequence[str], *, binary: bool, digest: RowDigest | None = None) -> Generator[Block]:
         query = sql.SQL("COPY ({}) TO STDOUT").format(places.rows(self.arms, model.sent(self.shape, columns)))
         query = query + sql.SQL(" (FORMAT binary)") if binary else query
-        with closing(rows_out(self.cursor, query, binary=binary, digest=digest)) as blocks:
-            yield from islice(blocks, 1)
-            reach(Point.SOURCE_READ)
-            yield from blocks
+        try:
+            with closing(rows_out(self.cursor, query, binary=binary, digest=digest)) as blocks:
+                yield from islice(blocks, 1)
+                reach(Point.SOURCE_READ)
+                yield from blocks
+        except errors.DataError as error:  # here, not where the rows go: bytes that are no text, say
+            raise translate(error, f"{self.batch.table} ({self.link.tier})") from error
 
     @contextmanager
     def arrow(self, projection: Sequence[tuple[str, str]], order_by: Sequence[str]) -> Iterator["pa.RecordBatchReader"]:

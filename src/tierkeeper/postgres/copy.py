@@ -87,7 +87,12 @@ def _take(pgconn: pq.abc.PGconn) -> tuple[int, memoryview]:
 
 
 def _end(pgconn: pq.abc.PGconn) -> None:
-    """Takes the COPY's final result. Raises as the server says."""
+    """Takes the COPY's final result. Raises as the server says, once nothing more is to come: the driver would cancel a COPY that
+    seems to be under way, and tell on stderr how that went.
+    """
+    failed = None
     while (result := pgconn.get_result()) is not None:
         if result.status != pq.ExecStatus.COMMAND_OK:
-            raise errors.error_from_result(result)
+            failed = failed or result
+    if failed is not None:
+        raise errors.error_from_result(failed)

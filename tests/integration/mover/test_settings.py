@@ -1,7 +1,9 @@
 """Whatever a role or a database has set, a move and its plan say and do the same (I4, I10)."""
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -9,6 +11,8 @@ import pytest
 from psycopg import sql
 
 from support import Command, Tiers, tierkeeper_toml
+from tierkeeper.cli.app import run
+from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.ports import Batch
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover.destination import PostgresDestination
@@ -87,3 +91,29 @@ def test_no_statement_of_ours_is_cut_short(unsettled: Tiers) -> None:
             cur.execute("SELECT pg_sleep(0.5)")
         with transaction(conn, read_only=True) as cur:
             cur.last("SELECT pg_sleep(0.5)")
+
+
+@pytest.fixture
+def without_encoding(cluster: EmbeddedPostgres, tiers: Tiers) -> Iterator[Tiers]:
+    """A Core that takes any bytes for text."""
+    make = "CREATE DATABASE ascii_core ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    with closing(tiers.main.connect("app")) as conn:
+        conn.execute(make)
+    yield replace(tiers, core=cluster.link("core", "ascii_core"))
+    cluster.drop_database("ascii_core")
+
+
+def test_bytes_that_are_no_text_are_told_of_the_tier_that_has_them(
+    without_encoding: Tiers, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = str(tierkeeper_toml(without_encoding, [POLICY]))
+    with closing(without_encoding.core.connect("app")) as core:
+        core.execute("CREATE TABLE public.w (id int PRIMARY KEY, at timestamptz NOT NULL, v text)")
+        core.execute("INSERT INTO public.w VALUES (1, '2024-01-01', E'\\xff'), (2, '2024-01-01', 'ok')")
+        assert run(["move", "w", "--from", "core", "--to", "main", "--json", "--config", config]) == 1
+        out, err = capfd.readouterr()
+        error = json.loads(out)["error"]
+        assert error["place"] == "public.w (core)"
+        assert "0xff" in error["cause"]
+        assert not [word for word in ("ascii_core", "psycopg", "user=") if word in err + caplog.text]
+        assert core.execute("SELECT count(*) FROM public.w").fetchone() == (2,)
