@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from support import Tiers, tierkeeper_toml
+from support import LONGEST_READER, Tiers, tierkeeper_toml
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import load
 from tierkeeper.kernel.limits import BATCH_ROWS
@@ -44,9 +44,13 @@ class Hop:
 
 
 @contextmanager
-def open_hop(tiers: Tiers, tables: Sequence[TableName] = (T,), batch_rows: int = BATCH_ROWS) -> Iterator[Hop]:
+def open_hop(
+    tiers: Tiers, tables: Sequence[TableName] = (T,), batch_rows: int = BATCH_ROWS, query_timeout: str = LONGEST_READER
+) -> Iterator[Hop]:
     """A policy for `tables`, each with the age `at`; text forms of values come whole to the application's connections."""
-    config = tierkeeper_toml(tiers, [{"name": str(n), "age": "at", "core": "30 days", "main": "60 days"} for n in tables])
+    config = tierkeeper_toml(
+        tiers, [{"name": str(n), "age": "at", "core": "30 days", "main": "60 days"} for n in tables], query_timeout=query_timeout
+    )
     settings = load(config, tiers.environment, tiers.home)
     keeper = open_keeper(settings, environment=tiers.environment, batch_rows=batch_rows)
     with closing(tiers.core.connect("test")) as core, closing(tiers.main.connect("test")) as main:

@@ -22,12 +22,16 @@ OVER = ("undone", "done", "forgotten")
 
 @dataclass(frozen=True)
 class Game:
-    """A world to explore: one batch for each of `hops`, the tier that the row starts in, and the bug that is planted."""
+    """A world to explore: one batch for each of `hops`, the tier that the row starts in, and the bug that is planted.
+
+    Where it is `forgetful`, the first batch's source may lose its markers, and a recovery may pause after it saw none of it.
+    """
 
     hops: tuple[tuple[int, int], ...]
     start: int
     fault: str = ""
     app_writes: int = 1
+    forgetful: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Reader:
     markers: tuple[Any, ...]
     ledger: tuple[Any, ...]
     truths: tuple[Any, ...]
+    lost: bool = False  # the first batch's source said that it is another one than the rows came from
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class World:
     app_left: int
     reader: Reader | None = None
     readers_left: int = 1
+    lost: bool = False
+    saw_none: bool = False  # a paused recovery's last look at the first batch's marker
 
 
 Steps = Iterator[tuple[str, World]]
@@ -73,7 +80,19 @@ def steps(w: World, g: Game) -> Steps:
         yield from mover(w, b, g)
         yield from recovery(w, b, g)
         yield from clearing(w, b, g)
+    if g.forgetful:
+        yield from forgetting(w, g)
     yield from reading(w, g)
+
+
+def forgetting(w: World, g: Game) -> Steps:
+    """The source's schema is dropped and made again, at any moment; its rows stay as they are."""
+    if not w.lost:
+        yield "the source loses its markers", replace(w, lost=True, markers=put(w.markers, 0, None))
+    if not w.saw_none and w.markers[0] is None and w.ledger[0] in ("open", "copied"):
+        yield "recovery sees no marker", replace(w, saw_none=True)
+    if w.saw_none and (w.ledger[0] == "open" or (w.ledger[0] == "copied" and g.fault == "undo after a look")):
+        yield "recovery withdraws what it saw", replace(taken_back(w, 0, g), saw_none=False)
 
 
 def application(w: World, g: Game) -> Steps:
@@ -145,7 +164,7 @@ def second(w: World, b: int, g: Game) -> Steps:
 
 def recovery(w: World, b: int, g: Game) -> Steps:
     """May run at any time, also beside a mover that is only paused: it tries to abort, then reads who won."""
-    name, dst = f"recovery of {b}: ", g.hops[b][1]
+    name = f"recovery of {b}: "
     if w.ledger[b] not in ("open", "copied"):
         return
     if w.mover[b] == "dead" and w.ledger[b] == "copied" and w.markers[b] == "open" and w.read[b] is not None:
@@ -155,11 +174,14 @@ def recovery(w: World, b: int, g: Game) -> Steps:
     elif w.markers[b] == "moved":
         if w.ledger[b] == "copied":
             yield name + "it was moved", replace(w, ledger=put(w.ledger, b, "done"))
-    else:
-        undone = replace(w, ledger=put(w.ledger, b, "undone"))
-        if w.batch[dst] == b:
-            undone = replace(undone, rows=put(w.rows, dst, None), batch=put(w.batch, dst, None))
-        yield name + "undo at the destination", undone
+    elif w.markers[b] in ("open", "aborted") or w.ledger[b] == "open" or g.fault == "undo without a word of the source":
+        yield name + "undo at the destination", taken_back(w, b, g)
+
+
+def taken_back(w: World, b: int, g: Game) -> World:
+    dst = g.hops[b][1]
+    undone = replace(w, ledger=put(w.ledger, b, "undone"))
+    return replace(undone, rows=put(w.rows, dst, None), batch=put(w.batch, dst, None)) if w.batch[dst] == b else undone
 
 
 def clearing(w: World, b: int, g: Game) -> Steps:
@@ -193,7 +215,9 @@ def snapshot(w: World, r: Reader, g: Game) -> World:
     markers = tuple(w.markers[b] if g.hops[b][0] == tier else r.markers[b] for b in range(len(g.hops)))
     ledger = tuple(w.ledger[b] if g.hops[b][1] == tier else r.ledger[b] for b in range(len(g.hops)))
     rows, batch = put(r.rows, tier, w.rows[tier]), put(r.batch, tier, w.batch[tier])
-    return replace(w, reader=replace(r, seen=(*r.seen, tier), rows=rows, batch=batch, markers=markers, ledger=ledger))
+    lost = w.lost if g.hops[0][0] == tier else r.lost
+    seen = replace(r, seen=(*r.seen, tier), rows=rows, batch=batch, markers=markers, ledger=ledger, lost=lost)
+    return replace(w, reader=seen)
 
 
 def answer(r: Reader, g: Game) -> list[int]:
@@ -218,7 +242,8 @@ def broken(w: World, g: Game) -> str | None:
     elif not in_flight and places:
         return "I4: a deleted row came back"
     r = w.reader
-    if r is not None and len(r.seen) == 3:
+    refused = r is not None and r.lost and r.ledger[0] in ("copied", "done") and g.fault != "a stranger is believed"
+    if r is not None and len(r.seen) == 3 and not refused:
         rows = answer(r, g)
         if len(rows) > 1 or (rows or [None])[0] not in r.truths:
             return f"I2: a {r.door} reader saw {rows}, the row was {r.truths}"
@@ -250,6 +275,7 @@ def explore(g: Game, limit: int | None = None) -> tuple[int, str | None, list[st
 
 
 SMALL: Sequence[Game] = (Game((UP,), MAIN), Game((DOWN,), CORE))
+FORGETFUL: Sequence[Game] = (Game((UP,), MAIN, forgetful=True), Game((DOWN,), CORE, forgetful=True))
 LARGE: Sequence[Game] = (
     Game((UP, UP), MAIN),  # a second try after a first
     Game((UP, AWAY), MAIN),  # to Core and to the archive at once
@@ -268,5 +294,8 @@ FAULTS: Sequence[tuple[str, Game]] = (
     ("marker dropped before the ledger", SMALL[0]),
     ("a missing marker is no fence", SMALL[0]),
     ("no guard at Main", SMALL[1]),
+    ("undo without a word of the source", FORGETFUL[1]),
+    ("undo after a look", FORGETFUL[1]),
+    ("a stranger is believed", FORGETFUL[1]),
     ("no rest before moving on", LARGE[2]),
 )

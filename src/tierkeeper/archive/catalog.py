@@ -72,8 +72,8 @@ class Catalog:
 
     def _open(self, cur: psycopg.Cursor, batch: Batch) -> LedgerRow:
         cur.execute(_SQL["ledger_open"], {
-            "batch": batch.id, "source": batch.source, "schema": batch.table.schema, "table": batch.table.name,
-            "age": batch.age, "cutoff": batch.cutoff, "predicate": batch.predicate,
+            "batch": batch.id, "source": batch.source, "origin": batch.origin, "schema": batch.table.schema,
+            "table": batch.table.name, "age": batch.age, "cutoff": batch.cutoff, "predicate": batch.predicate,
             "part_schema": batch.part and batch.part.schema, "part_name": batch.part and batch.part.name,
         })  # fmt: skip
         if batch.bundle is not None:
@@ -176,13 +176,13 @@ class Catalog:
                 raise Failed(self.place, f"batch {batch_id} was copied, but the catalog has no segment of it", _COMPARE)
         return True
 
-    def undone(self, batch_id: UUID) -> list[str] | None:
-        """Ledger open|copied -> undone, the segment's row with it, of a bundle all; the objects that nothing needs now.
+    def undone(self, batch_id: UUID, states: Sequence[LedgerState] = ("open", "copied")) -> list[str] | None:
+        """Ledger in one of `states` -> undone, the segment's row with it, of a bundle all; the objects that nothing needs now.
 
         None if it was neither.
         """
         with self.transaction() as cur:
-            tied = {"batches": self._tied(cur, batch_id)}
+            tied = {"batches": self._tied(cur, batch_id), "states": list(states)}
             if not cur.execute(_SQL["ledger_undone"], tied).rowcount:
                 return None
             rows = cur.execute(_SQL["segment_undone"], tied).fetchall()

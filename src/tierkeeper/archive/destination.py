@@ -26,6 +26,7 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.objectstore.port import Store
 from tierkeeper.postgres.arrow import stream_error
 from tierkeeper.postgres.link import PINNED, Link
+from tierkeeper.tiers import memory
 
 _REMEDY_SOURCE: Final = "Nothing was moved: run the same command again, and `tierkeeper check` if it fails again"
 
@@ -155,6 +156,22 @@ class ArchiveDestination:
             return
         reach(Point.UNDONE)
         self._writer.discard(objects)
+
+    def withdraw(self, batch_id: UUID) -> bool:
+        """See `Destination.withdraw`."""
+        if self._catalog.undone(batch_id, ("open",)) is None:
+            return False
+        reach(Point.UNDONE)
+        return True
+
+    def source_keeps(self, batch_id: UUID) -> bool:  # noqa: ARG002 - rows come from a database, which is all that there is
+        """See `Destination.source_keeps`."""
+        return False
+
+    def origin(self, table: TableName) -> UUID | None:
+        """See `Destination.origin`."""
+        with self._catalog.connected() as conn:
+            return memory.origin(conn, "main", table)
 
     def unsettled(self, table: TableName | None = None) -> list[LedgerRow]:
         """See `Destination.unsettled`. Puts the commit objects that a crash after `done` has left out."""

@@ -30,7 +30,7 @@ class Batch:
 
     `part` is the partition or inheriting table where its rows lie there; None: `table` itself, or parts that `predicate` names.
     `bundle` ties the batches of several tables, joined by foreign keys, that go together or not at all. An empty `age` is a
-    table's whose rows have none and go with those that they refer to.
+    table's whose rows have none and go with those that they refer to. `origin` is the identity of the database that they leave.
     """
 
     id: UUID
@@ -41,6 +41,7 @@ class Batch:
     predicate: str
     part: TableName | None = None
     bundle: UUID | None = None
+    origin: UUID | None = None
 
     @property
     def heap(self) -> TableName:
@@ -135,6 +136,18 @@ class Destination(Protocol):
 
         The caller has won the marker.
         """
+        ...
+
+    def withdraw(self, batch_id: UUID) -> bool:
+        """Ledger open -> undone, with all that are tied to the batch: nothing was copied yet. False where it is not `open`."""
+        ...
+
+    def source_keeps(self, batch_id: UUID) -> bool:
+        """Whether the source counts the rows of a `copied` batch by what outlives its markers, as the archive's store does."""
+        ...
+
+    def origin(self, table: TableName) -> UUID | None:
+        """The identity of the database that the newest rows of `table` here came from; None where none is known."""
         ...
 
     def unsettled(self, table: TableName | None = None) -> list[LedgerRow]:
@@ -285,6 +298,10 @@ class Vault(Protocol):
 
         In the transaction that `catalog_cursor` is in. False, and nothing that counts was changed, where one had changed before.
         """
+        ...
+
+    def counts(self, segments: Sequence[UUID]) -> bool:
+        """Whether all of them count in the archive now."""
         ...
 
     def say_left(self) -> None:

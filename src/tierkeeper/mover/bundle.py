@@ -186,12 +186,12 @@ class Bundler:
         found: dict[int, list[str]] = defaultdict(list)
         for number, place in rows:
             found[number].append(place)
-        bundle, made = uuid4(), []
+        bundle, made, source, origin = uuid4(), [], self._source.tier, self._run.origin
         for i, table in enumerate(self._explorer.family.tables):
             if i in found:
                 s = self._explorer.selections[table]
                 condition = places.predicate(found[i])
-                made.append((Batch(uuid4(), self._source.tier, table, s.age, s.cutoff, condition, bundle=bundle), s))
+                made.append((Batch(uuid4(), source, table, s.age, s.cutoff, condition, bundle=bundle, origin=origin), s))
         return made
 
     def _move(self, planned: Planned) -> bool:

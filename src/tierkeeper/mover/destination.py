@@ -18,12 +18,13 @@ from tierkeeper.mover import fitness, keys, model, references
 from tierkeeper.mover.model import Bound
 from tierkeeper.mover.places import Going
 from tierkeeper.mover.source import Source
-from tierkeeper.mover.undoing import take_back
+from tierkeeper.mover.undoing import take_back, withdraw
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.copy import rows_in, rows_out
 from tierkeeper.postgres.link import MOVER_LOCK, PINNED_PATH, Connection, transaction, translate
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
+from tierkeeper.tiers import memory
 from tierkeeper.tiers.profile import SELF_HOSTED
 from tierkeeper.tiers.usage import measure, refusal
 
@@ -93,7 +94,7 @@ class PostgresDestination:
                     "batch": batch.id, "source": batch.source, "schema": batch.table.schema, "table": batch.table.name,
                     "age": batch.age, "cutoff": batch.cutoff, "predicate": batch.predicate,
                     "part_schema": batch.part and batch.part.schema, "part_name": batch.part and batch.part.name,
-                    "reader_seconds": self._longest_reader_seconds,
+                    "reader_seconds": self._longest_reader_seconds, "origin": batch.origin,
                 }).fetchone()  # fmt: skip
                 if row is None:
                     raise Failed(f"{batch.table} ({self.tier})", "the ledger took no row", "Run tierkeeper setup --apply")
@@ -321,6 +322,15 @@ class PostgresDestination:
         """See `Destination.undo`. Raises NotNow where another row refers to one that would be taken away."""
         if take_back(self._conn, self.tier, batch_id):
             reach(Point.UNDONE)
+
+    def withdraw(self, batch_id: UUID) -> bool:
+        return withdraw(self._conn, batch_id)
+
+    def source_keeps(self, batch_id: UUID) -> bool:  # noqa: ARG002 - a database is all that a tier here has
+        return False
+
+    def origin(self, table: TableName) -> UUID | None:
+        return memory.origin(self._conn, self._source, table)
 
     def _family(self, cur: Cursor, batch_id: UUID) -> list[UUID]:
         """The batch with those that it is tied to: they end together, one way or the other."""

@@ -16,17 +16,22 @@ class Verdict(Enum):
 
     FINISH = auto()  # the source's delete is committed: the copy is the row
     UNDO = auto()  # the source kept its rows: the copy goes
+    WITHDRAW = auto()  # nothing was begun at the source: what was not copied yet will not be
     RESUME = auto()  # copied and proven, nobody has decided: go on from the wait
+    LOST = auto()  # copied, and the source knows nothing of it: a person decides
 
 
 def verdict(ledger: LedgerState, marker: str | None) -> Verdict:
     """What to do with a batch that an earlier run left `open` or `copied`, given its marker (None: there is none).
 
-    Only for `aborted` and a missing marker is UNDO safe at once. An `open` marker under an `open` ledger row must first be won
-    by changing it to `aborted`: the caller does so and asks again.
+    Only for `aborted` is UNDO safe at once. An `open` marker under an `open` ledger row must first be won by changing it to
+    `aborted`: the caller does so and asks again. A missing one says nothing of the rows. A marker comes before the copy and is
+    dropped long after it, so a source without one for a `copied` batch is another database, or has lost its memory: LOST.
     """
     if marker == "moved":
         return Verdict.FINISH
+    if marker is None:
+        return Verdict.LOST if ledger == "copied" else Verdict.WITHDRAW
     if marker == "open" and ledger == "copied":
         return Verdict.RESUME
     return Verdict.UNDO

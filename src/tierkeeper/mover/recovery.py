@@ -4,14 +4,16 @@ I5: after it, the tiers are as if the interrupted batch had been moved whole or 
 settled by a conflicting write to the marker and a read in a new statement, never by a look alone.
 """
 
+from collections.abc import Iterable
 from uuid import UUID
 
-from tierkeeper.kernel.errors import Failed
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.ports import Destination, LedgerRow
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.mover.lost import lost
 from tierkeeper.mover.plan import Verdict, verdict
 from tierkeeper.mover.source import Markers, Source
+from tierkeeper.tiers import memory
 
 
 def refuse_restored(source: Source, destination: Destination) -> Markers:
@@ -23,20 +25,39 @@ def refuse_restored(source: Source, destination: Destination) -> Markers:
     markers = source.markers(destination.tier)
     for batch_id, state in markers.settled.items():
         if state == "moved" and destination.knows(batch_id) in (None, "open", "undone"):
-            lost = ", or make a lost catalog again with `tierkeeper archive rebuild`" if destination.tier == "archive" else ""
-            raise Failed(
-                f"tiers.{destination.tier}",
-                f"{source.tier} has handed rows over (batch {batch_id}) that {destination.tier} knows nothing of: "
-                f"{destination.tier} was put back from an older backup",
-                f"Bring {destination.tier} to its state after the last move{lost}; until then nothing is moved",
-            )
+            raise memory.restored(source.tier, destination.tier, batch_id)
     return markers
 
 
+def refuse_stranger(source: Source, destination: Destination, tables: Iterable[TableName]) -> UUID | None:
+    """Raises Failed where rows of one of `tables` came to the destination from another database; returns who the source is.
+
+    What they left in flight is settled before, by the markers that the source may have after all.
+    """
+    now = memory.identity(source.conn, source.tier)
+    known = {table: one for table in tables if (one := destination.origin(table)) is not None}
+    for stranger in memory.strangers(source.tier, now, known, known).values():
+        raise stranger
+    return now
+
+
 def settle(source: Source, destination: Destination, batch_id: UUID) -> Verdict:
-    """Ends a batch, with all that are tied to it, one way or the other, whoever began it. Safe to call again."""
+    """Ends a batch, with all that are tied to it, one way or the other, whoever began it. Safe to call again.
+
+    I1: a copy is taken back on the source's word alone. Raises Failed where it has none for one: the copy may be the only one.
+    """
     marker = source.abort(batch_id)
     reach(Point.UNDO_ABORTED)
+    if marker is None:
+        if destination.withdraw(batch_id):
+            return Verdict.WITHDRAW
+        marker = source.abort(batch_id)  # a mover that was only paused may have come by
+    if marker is None:
+        ledger = destination.knows(batch_id)
+        if verdict(ledger or "undone", marker) is not Verdict.LOST:
+            return Verdict.FINISH if ledger in ("done", "forgotten") else Verdict.UNDO  # somebody else has settled it
+        if not destination.source_keeps(batch_id):
+            raise lost(source, destination, batch_id)
     if verdict("open", marker) is Verdict.FINISH:
         destination.finish(batch_id)
         return Verdict.FINISH

@@ -23,7 +23,7 @@ from tierkeeper.mover.ends import Pair, Pairs
 from tierkeeper.mover.horizon import Horizon
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Between, Bound, Piece, Range, Selection
-from tierkeeper.mover.recovery import clear, recover, refuse_restored
+from tierkeeper.mover.recovery import clear, recover, refuse_restored, refuse_stranger
 from tierkeeper.mover.references import Explorer
 from tierkeeper.mover.source import Markers, Source
 from tierkeeper.mover.worker import Outcome, Pace, Run, Worker
@@ -80,6 +80,7 @@ class Mover:
             markers = refuse_restored(self._source, self._destination)
             self._known_conflicts(run)
             if self._worker(run, self._source, self._destination, self._beat).release(self._recover(run, markers)):
+                run.origin = refuse_stranger(self._source, self._destination, [s.name for s in self._shapes(selection)])
                 resting = self._rests()
                 self._look_for_conflicts(run)
                 if resting is None:

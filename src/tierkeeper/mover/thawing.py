@@ -59,6 +59,13 @@ class _Home(PostgresDestination):
         self._vault.say_left()
         super().finish(batch_id)
 
+    def source_keeps(self, batch_id: UUID) -> bool:
+        """A catalog that was made again has no markers but what the store says: a segment that it counts was never left."""
+        rows = self.unsettled()
+        bundle = next((r.batch.bundle for r in rows if r.batch.id == batch_id), None)
+        tied = [r for r in rows if r.batch.id == batch_id or (bundle is not None and r.batch.bundle == bundle)]
+        return self._vault.counts([UUID(r.batch.predicate) for r in tied])
+
 
 @dataclass(frozen=True)
 class _Ends:

@@ -39,6 +39,20 @@ def take_back(conn: Connection, tier: Tier, batch_id: UUID) -> bool:
     return _take_back(conn, tier, batch_id)
 
 
+def withdraw(conn: Connection, batch_id: UUID) -> bool:
+    """Ledger open -> undone, with all that are tied to the batch. I1: nothing was copied yet, so that no row can go by it.
+
+    False where it is not `open`, and nothing was changed: those of a bundle change their state together.
+    """
+    with transaction(conn) as cur:
+        tied = [r[0] for r in cur.execute(_SQL["ledger_family"], {"batch": batch_id}).fetchall()]
+        withdrawn = cur.execute(_SQL["ledger_withdraw"], {"batches": tied}).rowcount
+        reach(Point.UNDO_BEFORE_COMMIT)
+    if withdrawn:
+        reach(Point.UNDONE)
+    return withdrawn > 0
+
+
 def _take_back(conn: Connection, tier: Tier, batch_id: UUID) -> bool:
     with transaction(conn, read_only=True) as cur:
         tied = cur.last(_SQL["ledger_tied"], {"batch": batch_id}).fetchall()

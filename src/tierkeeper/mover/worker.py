@@ -76,6 +76,7 @@ class Run:
         self.changed = 0
         self.copied_rows = 0
         self.ended = False
+        self.origin: UUID | None = None  # who the source is
         self._refresh_parents = refresh_parents
         self._throttle = throttle
         self._conflicts: dict[TableName, list[Bound]] = {}
@@ -314,7 +315,8 @@ class Worker:
     def _batch(self, taken: Range) -> Batch:
         selection = self._run.selection
         predicate = selection.within(taken, self._run.conflicts).as_string(self._source.conn)
-        return Batch(uuid4(), self._source.tier, selection.shape.name, selection.age, selection.cutoff, predicate, taken.part)
+        name, age, cutoff = selection.shape.name, selection.age, selection.cutoff
+        return Batch(uuid4(), self._source.tier, name, age, cutoff, predicate, taken.part, origin=self._run.origin)
 
     def release(self, group: Sequence[Sequence[LedgerRow]]) -> bool:
         """Waits for old readers, deletes at the source, says done; of a bundle all at once.

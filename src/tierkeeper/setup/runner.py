@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
+from uuid import UUID
 
 from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point, reach
@@ -23,7 +24,7 @@ from tierkeeper.postgres.link import Connection, Link, transaction, translated
 from tierkeeper.setup import drift, observe
 from tierkeeper.setup import plan as decide
 from tierkeeper.setup.model import OwnSchema, SetupPlan, SourceTable
-from tierkeeper.tiers import identity
+from tierkeeper.tiers import identity, memory
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.profile import SELF_HOSTED
 from tierkeeper.tiers.tier import Tier as TierFacts
@@ -70,28 +71,43 @@ def _plan(
 ) -> SetupPlan:
     uppermost = next(iter(tiers), None)
 
-    def look(tier: str, conn: Connection) -> tuple[identity.Identity, OwnSchema]:
-        with catalog(conn):
+    def look(tier: str, conn: Connection) -> tuple[identity.Identity, OwnSchema, Mapping[TableName, UUID]]:
+        with catalog(conn) as cur:
             refused = refusal(measure(conn, SELF_HOSTED), f"tiers.{tier}", gives_only=tier == uppermost and not upward)
             if refused is not None:
                 raise refused
-            return identity.read(conn), observe.own_schema(conn)
+            own, above = observe.own_schema(conn), _above(tier, tiers)
+            known = memory.origins(cur, above) if above is not None and "ledger" in own.relations else {}
+            return identity.read(conn), own, known
 
     with beside(partial(_of_tables, tiers, policies, upward=upward, main_facts=facts.get("main"))) as of_tables:
         seen, away = ask_all(tiers, look, "setup")
-    faults = [*away.values(), *identity.faults({tier: who for tier, (who, _) in seen.items()})]
-    faults += [lacking for tier, (_, own) in seen.items() if (lacking := decide.may_not_begin(tier, own)) is not None]
+    faults = [*away.values(), *identity.faults({tier: who for tier, (who, *_) in seen.items()})]
+    faults += [lacking for tier, (_, own, *_) in seen.items() if (lacking := decide.may_not_begin(tier, own)) is not None]
     if faults:
         raise Faults(faults)
     steps: list[SetupStep] = []
-    for tier, (_, own) in seen.items():
+    for tier, (_, own, _) in seen.items():
         more = archive_schema if tier == "archive" else {}
         steps += decide.own_steps(tier, own, more, upward=upward)
     table_steps, waiting = of_tables()
+    for tier, (*_, known) in seen.items():
+        above = _above(tier, tiers)
+        now = seen[above][0].roles.get(above) if above is not None else None
+        foreign = memory.strangers(above or "", now, known, [p.name for p in policies])
+        table_steps = [s for s in table_steps if s.table not in set(map(str, foreign))]
+        if now is not None:  # else its schema is made first, and then it says who it is
+            waiting |= foreign
     steps += table_steps
     if not key_present:
         steps.append(SetupStep(tier="archive", action=decide.KEY_ACTION))
     return SetupPlan(decide.once(steps), waiting=waiting)
+
+
+def _above(tier: str, tiers: Mapping[str, Link]) -> str | None:
+    """The tier that rows come to `tier` from on their way down; None where it is not among `tiers`."""
+    above = {"main": "core", "archive": "main"}.get(tier)
+    return above if above in tiers else None
 
 
 def apply(planned: SetupPlan, tiers: Mapping[str, Link], audit: Audit, make_key: Callable[[], str] | None = None) -> Applied:

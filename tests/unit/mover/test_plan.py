@@ -16,10 +16,10 @@ from tierkeeper.mover.plan import Verdict, check_chosen, check_condition, check_
     [
         ("open", "open", Verdict.UNDO),
         ("open", "aborted", Verdict.UNDO),
-        ("open", None, Verdict.UNDO),
+        ("open", None, Verdict.WITHDRAW),
         ("copied", "open", Verdict.RESUME),
         ("copied", "aborted", Verdict.UNDO),
-        ("copied", None, Verdict.UNDO),
+        ("copied", None, Verdict.LOST),
         ("copied", "moved", Verdict.FINISH),
     ],
 )

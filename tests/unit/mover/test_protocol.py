@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 import horizon_model
-from protocol_model import FAULTS, LARGE, SMALL, Game, explore
+from protocol_model import FAULTS, FORGETFUL, LARGE, SMALL, Game, explore
 
 
 @pytest.mark.parametrize("game", SMALL, ids=lambda g: str(g.hops))
@@ -15,7 +15,16 @@ def test_one_batch_either_way_breaks_nothing(game: Game) -> None:
     assert states > 9_000
 
 
-@pytest.mark.parametrize(("fault", "game"), [f for f in FAULTS if f[1] in SMALL], ids=lambda f: f if isinstance(f, str) else "")
+@pytest.mark.parametrize("game", FORGETFUL, ids=lambda g: str(g.hops))
+def test_a_source_that_loses_its_memory_breaks_nothing(game: Game) -> None:
+    """What it left in flight stays so, with the only copy of a row in it, until a person tells what became of the rows."""
+    _, why, trace = explore(game)
+    assert why is None, trace
+
+
+@pytest.mark.parametrize(
+    ("fault", "game"), [f for f in FAULTS if f[1] in (*SMALL, *FORGETFUL)], ids=lambda f: f if isinstance(f, str) else ""
+)
 def test_a_planted_fault_breaks_something(fault: str, game: Game) -> None:
     assert explore(replace(game, fault=fault))[1] is not None
 

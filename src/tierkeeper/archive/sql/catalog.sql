@@ -1,7 +1,10 @@
 -- name: ledger_open
-INSERT INTO tierkeeper.ledger (batch, source, schema_name, table_name, age, cutoff, predicate, part_schema, part_name, state)
+INSERT INTO tierkeeper.ledger (
+    batch, source, origin, schema_name, table_name, age, cutoff, predicate, part_schema, part_name, state
+)
 VALUES (
-    %(batch)s, %(source)s, %(schema)s, %(table)s, %(age)s, %(cutoff)s, %(predicate)s, %(part_schema)s, %(part_name)s, 'open'
+    %(batch)s, %(source)s, %(origin)s, %(schema)s, %(table)s, %(age)s, %(cutoff)s, %(predicate)s, %(part_schema)s, %(part_name)s,
+    'open'
 )
 ON CONFLICT (batch) DO NOTHING
 
@@ -27,7 +30,7 @@ WHERE batch = ANY (%(batches)s) AND state = 'copied'
 
 -- name: ledger_undone
 UPDATE tierkeeper.ledger SET state = 'undone', settled_at = clock_timestamp()
-WHERE batch = ANY (%(batches)s) AND state IN ('open', 'copied')
+WHERE batch = ANY (%(batches)s) AND state = ANY (%(states)s)
 
 -- name: ledger_row
 SELECT l.batch, l.source, l.schema_name, l.table_name, l.age, l.cutoff, l.predicate, l.part_schema, l.part_name,

@@ -1,9 +1,9 @@
 -- name: ledger_open
 INSERT INTO tierkeeper.ledger (
-    batch, source, schema_name, table_name, age, cutoff, predicate, part_schema, part_name, state, reader_seconds
+    batch, source, origin, schema_name, table_name, age, cutoff, predicate, part_schema, part_name, state, reader_seconds
 )
 VALUES (
-    %(batch)s, %(source)s, %(schema)s, %(table)s, %(age)s, %(cutoff)s, %(predicate)s, %(part_schema)s, %(part_name)s,
+    %(batch)s, %(source)s, %(origin)s, %(schema)s, %(table)s, %(age)s, %(cutoff)s, %(predicate)s, %(part_schema)s, %(part_name)s,
     'open', %(reader_seconds)s
 )
 RETURNING seq
@@ -42,6 +42,9 @@ ORDER BY l.seq
 UPDATE tierkeeper.ledger SET state = 'undone', settled_at = clock_timestamp()
 WHERE batch = %(batch)s AND state IN ('open', 'copied')
 RETURNING batch, rows, copy_xid::xid, min_age, max_age, age, schema_name, table_name
+
+-- name: ledger_withdraw
+UPDATE tierkeeper.ledger SET state = 'undone', settled_at = clock_timestamp() WHERE batch = ANY (%(batches)s) AND state = 'open'
 
 -- name: ledger_state
 SELECT state FROM tierkeeper.ledger WHERE batch = %(batch)s

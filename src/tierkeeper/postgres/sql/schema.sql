@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS tierkeeper.ledger (
     batch       uuid        PRIMARY KEY,
     seq         bigint      GENERATED ALWAYS AS IDENTITY UNIQUE,
     source      text        NOT NULL,
+    origin      uuid,
     schema_name text        NOT NULL,
     table_name  text        NOT NULL,
     age         text        NOT NULL,

@@ -57,3 +57,24 @@ SELECT pg_postmaster_start_time(),
 
 -- name: roles
 SELECT role, id FROM tierkeeper.tier ORDER BY role
+
+-- name: identity
+SELECT id FROM tierkeeper.tier WHERE role = %(role)s
+
+-- name: origin
+SELECT origin FROM tierkeeper.ledger
+WHERE source = %(source)s AND schema_name = %(schema)s AND table_name = %(table)s AND origin IS NOT NULL AND state <> 'undone'
+ORDER BY seq DESC LIMIT 1
+
+-- name: origins
+-- Where anything is in flight the mover looks first: a person must tell what became of it.
+SELECT DISTINCT ON (schema_name, table_name) schema_name, table_name, origin FROM tierkeeper.ledger
+WHERE source = %(source)s AND origin IS NOT NULL AND state <> 'undone'
+  AND (schema_name, table_name) NOT IN (SELECT schema_name, table_name FROM tierkeeper.ledger WHERE state IN ('open', 'copied'))
+ORDER BY schema_name, table_name, seq DESC
+
+-- name: give_back
+UPDATE tierkeeper.tier SET id = {id} WHERE role = {role}
+
+-- name: forget_marker
+DELETE FROM tierkeeper.marker WHERE batch = {batch}

@@ -1,0 +1,76 @@
+"""What two tiers remember of each other: whether a source is the one that rows came from, a destination the one they went to.
+
+A source is known by the random identity that was written into it with its schema `tierkeeper` (`tiers.identity`). A dump
+without that schema, another database behind the URL, and a schema that was dropped and made again have another one, or none.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from tierkeeper.kernel.errors import Failed, TierkeeperError
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.link import Connection, transaction
+from tierkeeper.postgres.statements import load
+
+_SQL = load("tierkeeper.tiers", "tiers.sql")
+
+
+def identity(conn: Connection, tier: str) -> UUID | None:
+    """Who the database says that it is, as `tier`; None where its schema was not made for that."""
+    with transaction(conn, read_only=True) as cur:
+        return _first(cur.last(_SQL["identity"], {"role": tier}))
+
+
+def origin(conn: Connection, source: str, table: TableName) -> UUID | None:
+    """Whom the newest rows of `table` came from that were copied here from `source`; None where the ledger does not say."""
+    with transaction(conn, read_only=True) as cur:
+        named = {"source": source, "schema": table.schema, "table": table.name}
+        return _first(cur.last(_SQL["origin"], named))
+
+
+def origins(cur: "psycopg.Cursor[Any]", source: str) -> dict[TableName, UUID]:
+    """`origin` of every table that has one and nothing in flight, in the transaction of `cur`."""
+    return {TableName(s, t): one for s, t, one in cur.execute(_SQL["origins"], {"source": source}).fetchall()}
+
+
+def strangers(
+    source: str, now: UUID | None, known: Mapping[TableName, UUID], tables: Iterable[TableName]
+) -> dict[TableName, TierkeeperError]:
+    """Those of `tables` whose rows came from another `source` than the one that says it is `now`. Pure."""
+    return {table: stranger(source, table, known[table]) for table in tables if known.get(table, now) != now}
+
+
+def stranger(source: str, table: TableName, known: UUID) -> Failed:
+    """What to say where the rows of `table` came from another database than the one behind the URL of `source`."""
+    return Failed(
+        f"tiers.{source}",
+        f"this is not the database that rows of {table} came from: it is another one, or it has lost its schema tierkeeper, "
+        "dropped or left out of a dump",
+        f"Correct the URL; another {source} needs a destination of its own. If it is the right one, give it its identity back, "
+        f"there: {_SQL['give_back'].format(id=sql.Literal(str(known)), role=sql.Literal(source)).as_string(None)}",
+    )
+
+
+def restored(source: str, destination: str, batch: UUID) -> Failed:
+    """What to say where `source` remembers a batch that it handed over, and `destination` knows nothing of it."""
+    forget = _SQL["forget_marker"].format(batch=sql.Literal(str(batch))).as_string(None)
+    lost = (
+        ", or make a lost catalog again with `tierkeeper archive rebuild`"
+        if destination == "archive"
+        else f"; if it has the rows and lost its schema tierkeeper alone, say so in {source}: {forget}"
+    )
+    return Failed(
+        f"tiers.{destination}",
+        f"{source} has handed rows over (batch {batch}) that {destination} knows nothing of: "
+        f"{destination} was put back from an older backup",
+        f"Bring {destination} to its state after the last move{lost}; until then nothing is moved",
+    )
+
+
+def _first(found: "psycopg.Cursor[Any]") -> UUID | None:
+    row = found.fetchone()
+    return row[0] if row else None

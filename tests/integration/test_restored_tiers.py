@@ -1,0 +1,74 @@
+"""A tier that was put back from an older backup, or is another one: no answer without its rows, and a word of it everywhere."""
+
+from collections.abc import Iterator
+from contextlib import closing, suppress
+
+import pytest
+
+from hop import Hop, open_hop
+from support import Tiers
+from tierkeeper.kernel import faults
+from tierkeeper.kernel.errors import Failed
+from tierkeeper.kernel.faults import Point
+from tierkeeper.mover.destination import PostgresDestination
+
+COUNT = "SELECT count(*) AS n FROM public.t"
+MAKE = "CREATE TABLE public.t (id int PRIMARY KEY, at timestamptz NOT NULL, v text); CREATE INDEX ON public.t (at)"
+FILL = "INSERT INTO public.t SELECT i, '2024-01-01', 'v' || i FROM generate_series(1, 100) AS i"
+
+
+class Killed(BaseException):
+    """What a kill leaves, without a process of its own: nothing is settled on the way out."""
+
+
+@pytest.fixture
+def hop(tiers: Tiers) -> Iterator[Hop]:
+    with open_hop(tiers, query_timeout="10 seconds") as opened:
+        opened.core.execute(MAKE)
+        opened.core.execute(FILL)
+        opened.keeper.setup(apply=True)
+        yield opened
+        faults.disarm()
+
+
+def killed(hop: Hop, point: Point) -> None:
+    """A move to Main that ends at `point`, and settles nothing on its way out."""
+
+    def die(reached: Point) -> None:
+        if reached is point:
+            raise Killed
+
+    faults.arm(die)
+    with suppress(Killed):
+        hop.move()
+    faults.disarm()
+
+
+def count(hop: Hop) -> int:
+    return int(hop.keeper.query(COUNT).to_pylist()[0]["n"])
+
+
+def test_another_core_is_told_of_before_it_moves(hop: Hop) -> None:
+    hop.move()
+    hop.core.execute("UPDATE tierkeeper.tier SET id = gen_random_uuid()")
+    hop.core.execute("INSERT INTO public.t VALUES (1000, '2024-01-01', 'of another'); ALTER TABLE public.t ADD COLUMN more int")
+    match = "this is not the database that rows of public.t came from"
+    with pytest.raises(Failed, match=match):
+        hop.move()
+    with pytest.raises(Failed, match=match):
+        hop.keeper.setup(apply=True)
+    assert hop.counts() == (1, 100)
+    columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'public.t'::regclass AND attname = 'more'"
+    assert hop.main.execute(columns).fetchone() == (0,)
+
+
+def test_a_withdrawal_leaves_what_was_copied_meanwhile(hop: Hop) -> None:
+    """I1: who saw no marker may act on it when the copy, and even the delete, are long done."""
+    killed(hop, Point.DELETED)
+    with closing(hop.tiers.main.connect("mover")) as conn:
+        main = PostgresDestination(conn, "main", "core", 1)
+        (row,) = main.unsettled()
+        assert not main.withdraw(row.batch.id)
+    assert hop.counts() == (0, 100)
+    assert hop.move().recovered == 1
+    assert (count(hop), hop.counts()) == (100, (0, 100))
