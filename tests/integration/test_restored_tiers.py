@@ -8,8 +8,9 @@ import pytest
 from hop import Hop, open_hop
 from support import Tiers
 from tierkeeper.kernel import faults
-from tierkeeper.kernel.errors import Failed
+from tierkeeper.kernel.errors import Failed, Faults
 from tierkeeper.kernel.faults import Point
+from tierkeeper.kernel.policy import Tier
 from tierkeeper.mover.destination import PostgresDestination
 
 COUNT = "SELECT count(*) AS n FROM public.t"
@@ -48,11 +49,68 @@ def count(hop: Hop) -> int:
     return int(hop.keeper.query(COUNT).to_pylist()[0]["n"])
 
 
+def check_told(hop: Hop, tier: str, match: str) -> None:
+    """By the reader, by `check` and by `status`."""
+    with pytest.raises(Failed, match=match) as told:
+        hop.keeper.query(COUNT)
+    assert told.value.place == f"tiers.{tier}"
+    with pytest.raises(Faults) as found:
+        hop.keeper.check()
+    assert match in "; ".join(e.cause for e in found.value.errors if e.place == f"tiers.{tier}")
+    line = hop.keeper.status().tiers[tier]
+    assert (line.healthy, match in (line.cause or "")) == (False, True)
+
+
+def test_a_main_that_was_put_back(hop: Hop) -> None:
+    hop.move()
+    assert count(hop) == 100
+    assert hop.keeper.check().ok
+    hop.main.execute("DELETE FROM tierkeeper.ledger; DELETE FROM public.t")
+    check_told(hop, "main", "put back from an older backup")
+
+
+def test_a_main_that_was_put_back_amid_a_batch(hop: Hop) -> None:
+    """It knows of the batch's intent, and its copy is gone."""
+    hop.move()
+    hop.main.execute("UPDATE tierkeeper.ledger SET state = 'open', settled_at = NULL, copy_xid = NULL; DELETE FROM public.t")
+    check_told(hop, "main", "put back from an older backup")
+
+
+@pytest.mark.parametrize(("tier", "source", "destination"), [("archive", "main", "archive"), ("core", "main", "core")])
+def test_a_tier_behind_main_that_was_put_back(hop: Hop, tier: str, source: Tier, destination: Tier) -> None:
+    hop.move()
+    hop.main.execute("UPDATE tierkeeper.ledger SET settled_at = settled_at - interval '1 hour'")
+    assert hop.move(source=source, destination=destination).rows == 100
+    assert count(hop) == 100
+    assert hop.keeper.check().ok
+    with hop.tiers.catalog.connect("person") as catalog:
+        if tier == "archive":
+            catalog.execute("TRUNCATE tierkeeper.ledger CASCADE")
+        else:
+            hop.core.execute("DELETE FROM tierkeeper.ledger; DELETE FROM public.t")
+    check_told(hop, tier, "put back from an older backup")
+
+
+@pytest.mark.parametrize("point", [Point.COPIED, Point.DELETED])
+def test_a_core_that_lost_its_schema_with_a_copy_in_flight(hop: Hop, point: Point) -> None:
+    """Its markers are gone, and with them what says whether the copy counts."""
+    killed(hop, point)
+    hop.core.execute("DROP SCHEMA tierkeeper CASCADE")
+    hop.keeper.setup(apply=True)
+    with pytest.raises(Failed, match="came from another database") as told:
+        hop.keeper.query(COUNT)
+    assert told.value.place == "tiers.core"
+
+
 def test_another_core_is_told_of_before_it_moves(hop: Hop) -> None:
     hop.move()
     hop.core.execute("UPDATE tierkeeper.tier SET id = gen_random_uuid()")
     hop.core.execute("INSERT INTO public.t VALUES (1000, '2024-01-01', 'of another'); ALTER TABLE public.t ADD COLUMN more int")
     match = "this is not the database that rows of public.t came from"
+    with pytest.raises(Faults) as found:
+        hop.keeper.check()
+    assert match in "; ".join(e.cause for e in found.value.errors)
+    assert match in (hop.keeper.status().tiers["core"].cause or "")
     with pytest.raises(Failed, match=match):
         hop.move()
     with pytest.raises(Failed, match=match):

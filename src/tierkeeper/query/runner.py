@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from psycopg import sql
 
@@ -30,6 +31,8 @@ from tierkeeper.query.reused import Places, Reused, Tier
 from tierkeeper.query.scans import scan_error, scan_sql
 from tierkeeper.query.statement import Statement, parse
 from tierkeeper.query.told import told_of
+from tierkeeper.query.trust import trust, trust_catalog
+from tierkeeper.tiers import memory
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +61,7 @@ class _Snapshots:
 
     def leave_out(self, tier: str, arrivals: Sequence[tuple[Any, ...]], moved: Collection[object]) -> None:
         """Batches that came to `tier` and are not forgotten there count only if their source's snapshot says `moved`."""
-        for batch, schema, table, xid in arrivals:
+        for batch, schema, table, xid, _ in arrivals:
             if batch not in moved:
                 self.excluded.setdefault((tier, TableName(schema, table)), []).append(str(xid))
 
@@ -208,6 +211,7 @@ class FastDoor:
         at_main = stack.enter_context(self._reading(main, self._main))
         at_main_arrived = at_main.execute(_SQL["in_flight"]).fetchall()
         moved_from_main = self._moved(at_main)
+        trust(core, at_main, (moved_from_core, moved_from_main), (at_core_arrived, at_main_arrived))
         taken.leave_out("core", at_core_arrived, moved_from_main)  # what is on its way up is still Main's row
         taken.main = _exported(at_main)
         _lock_at_main(at_main, tables, self._main, taken)
@@ -216,15 +220,17 @@ class FastDoor:
             taken.reused = self._reused(core, at_main, taken, made.scans)
             return taken
         at_catalog = stack.enter_context(self._reading(catalog, self._catalog))
-        taken.leave_out("main", at_main_arrived, moved_from_core | self._moved(at_catalog))
+        moved_from_catalog = self._moved(at_catalog)
+        trust_catalog(at_main, at_catalog, moved_from_main, moved_from_catalog)
+        taken.leave_out("main", at_main_arrived, moved_from_core | moved_from_catalog)
         for name in tables:
             known = self._archive.segments(at_catalog, name)
             taken.segments[name] = [s for s in known if counts(s, moved_from_main)]
         taken.reused = self._reused(core, at_main, taken, made.scans)
         return taken
 
-    def _moved(self, cur: Cursor) -> frozenset[object]:
-        return frozenset(row[0] for row in cur.execute(_SQL["moved"]))
+    def _moved(self, cur: Cursor) -> dict[UUID, str]:
+        return memory.handed(cur)
 
     def _reused(self, core: Cursor, main: Cursor, taken: _Snapshots, scans: Sequence[Scan]) -> Reused:
         """What is to be known of keys that are in two tiers, now that it is settled which rows count in each."""
@@ -301,7 +307,7 @@ class FastDoor:
                 engine.give(scan, [stream], first=i == 0)
 
 
-def counts(segment: ScanSegment, moved_from_main: frozenset[object]) -> bool:
+def counts(segment: ScanSegment, moved_from_main: Collection[object]) -> bool:
     """Whether a segment's rows are the rows: its batch is forgotten, or its marker was moved in Main's snapshot."""
     return segment.state == "forgotten" or segment.batch in moved_from_main
 

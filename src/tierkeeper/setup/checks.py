@@ -17,7 +17,7 @@ from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.references import Reference
-from tierkeeper.setup import drift, observe, plan
+from tierkeeper.setup import drift, memories, observe, plan
 from tierkeeper.setup.model import DestinationTable, OwnSchema, SourceTable
 from tierkeeper.tiers import identity
 from tierkeeper.tiers.ask import ask_all
@@ -67,6 +67,7 @@ def check(tiers: Mapping[str, Tier], policies: Collection[TablePolicy], store_pr
 
     with looking(p.name for p in policies):
         seen, away = ask_all(links, look, "check")
+        report.errors += memories.faults({name: links[name] for name in seen}, policies)
     for name in tiers:
         if name in away:
             error = away[name]

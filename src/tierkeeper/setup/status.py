@@ -12,7 +12,7 @@ from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.statements import load
-from tierkeeper.setup import observe
+from tierkeeper.setup import memories, observe
 from tierkeeper.tiers import identity
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.identity import Identity
@@ -68,7 +68,9 @@ def status(
 
     with looking(p.name for p in policies):
         seen, away = ask_all(links, look, "status")
-    mistaken = {e.place.removeprefix("tiers."): e for e in identity.faults({name: s.who for name, s in seen.items()})}
+        found = memories.faults({name: links[name] for name in seen}, policies)
+    found += identity.faults({name: s.who for name, s in seen.items()})
+    mistaken = {e.place.removeprefix("tiers."): e for e in found}
     lines = {}
     for name, tier in tiers.items():
         error, used_bytes = away.get(name) or mistaken.get(name), seen[name].usage.used_bytes if name in seen else None

@@ -55,6 +55,37 @@ def stranger(source: str, table: TableName, known: UUID) -> Failed:
     )
 
 
+def handed(cur: "psycopg.Cursor[Any]") -> dict[UUID, str]:
+    """The batches whose rows left this tier, as far as it remembers, each with where they went. The newest is kept for ever."""
+    return {batch: str(to) for batch, to in cur.execute(_SQL["handed"]).fetchall()}
+
+
+def refuse_restored(there: "psycopg.Cursor[Any]", source: str, destination: str, moved: Mapping[UUID, str]) -> None:
+    """Raises Failed where a batch that `moved` (`handed` of the source) has gone to a destination which knows nothing of it.
+
+    `there` looks at the destination after the source was looked at, or holds back what would move since: a delete at the source
+    waits for each older snapshot there.
+    """
+    asked = [batch for batch, to in moved.items() if to == destination]
+    for (batch,) in there.execute(_SQL["unknown"], {"batches": asked}).fetchall() if asked else ():
+        raise restored(source, destination, batch)
+
+
+def refuse_foreign(here: "psycopg.Cursor[Any]", source: str, arrivals: Mapping[TableName, UUID]) -> None:
+    """Raises Failed where copies in flight came from another database than the `source` that `here` looks at.
+
+    Its markers say nothing of them. `arrivals`: their tables, and the identity of where each's came from.
+    """
+    now = _first(here.execute(_SQL["identity"], {"role": source})) if arrivals else None
+    for table, known in arrivals.items():
+        if known != now:
+            raise Failed(
+                f"tiers.{source}",
+                f"copies of {table} are in flight that came from another database, or it has lost its schema tierkeeper",
+                f"Correct the URL; if it is right, run `tierkeeper move {table}` as before, which says what to do",
+            )
+
+
 def restored(source: str, destination: str, batch: UUID) -> Failed:
     """What to say where `source` remembers a batch that it handed over, and `destination` knows nothing of it."""
     forget = _SQL["forget_marker"].format(batch=sql.Literal(str(batch))).as_string(None)

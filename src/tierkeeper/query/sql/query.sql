@@ -98,11 +98,8 @@ SELECT current_setting('server_encoding') = 'UTF8',
 FROM pg_database d
 WHERE d.datname = current_database()
 
--- name: moved
-SELECT batch FROM tierkeeper.marker WHERE state = 'moved'
-
 -- name: in_flight
-SELECT batch, schema_name, table_name, copy_xid::xid::text
+SELECT batch, schema_name, table_name, copy_xid::xid::text, origin
 FROM tierkeeper.ledger
 WHERE state IN ('copied', 'done') AND copy_xid IS NOT NULL
 

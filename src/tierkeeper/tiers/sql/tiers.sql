@@ -78,3 +78,12 @@ UPDATE tierkeeper.tier SET id = {id} WHERE role = {role}
 
 -- name: forget_marker
 DELETE FROM tierkeeper.marker WHERE batch = {batch}
+
+-- name: handed
+SELECT batch, destination FROM tierkeeper.marker WHERE state = 'moved'
+
+-- name: unknown
+SELECT asked.batch FROM unnest(%(batches)s::uuid[]) AS asked (batch)
+WHERE NOT EXISTS (
+  SELECT FROM tierkeeper.ledger AS l WHERE l.batch = asked.batch AND l.state IN ('copied', 'done', 'forgotten')
+)

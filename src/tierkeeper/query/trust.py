@@ -1,0 +1,33 @@
+"""Whether the tiers that answer are those that rows went through: else a sum over them is wrong, and nobody would see it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.session import Cursor
+from tierkeeper.tiers import memory
+
+
+def trust(
+    core: Cursor, main: Cursor, moved: tuple[Mapping[UUID, str], Mapping[UUID, str]], arrived: tuple[Sequence[Any], Sequence[Any]]
+) -> None:
+    """Raises Failed where one of Core and Main was put back from an older backup, or is not the one that copies came from.
+
+    I2: `moved` and `arrived` are what both say of batches that left them and of copies in flight there, Core's first. What left
+    Core before its snapshot is in Main's ledger by then. What leaves Main has waited for Core's snapshot, where it lies.
+    """
+    memory.refuse_restored(main, "core", "main", moved[0])
+    memory.refuse_restored(core, "main", "core", moved[1])
+    memory.refuse_foreign(main, "main", _origins(arrived[0]))
+    memory.refuse_foreign(core, "core", _origins(arrived[1]))
+
+
+def trust_catalog(main: Cursor, catalog: Cursor, from_main: Mapping[UUID, str], from_catalog: Mapping[UUID, str]) -> None:
+    """`trust` for Main and the catalog."""
+    memory.refuse_restored(catalog, "main", "archive", from_main)
+    memory.refuse_restored(main, "archive", "main", from_catalog)
+
+
+def _origins(arrived: Sequence[Any]) -> dict[TableName, UUID]:
+    return {TableName(schema, table): origin for _, schema, table, _, origin in arrived if origin is not None}

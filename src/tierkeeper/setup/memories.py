@@ -1,0 +1,47 @@
+"""Whether the tiers know of each other what they must: one that was put back from an older backup does not."""
+
+from collections.abc import Collection, Mapping
+from uuid import UUID
+
+from tierkeeper.kernel.errors import Failed, TierkeeperError
+from tierkeeper.kernel.policy import TablePolicy
+from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.link import Connection, Link
+from tierkeeper.setup import observe
+from tierkeeper.tiers import identity, memory
+from tierkeeper.tiers.ask import ask_all
+
+_HOPS = (("core", "main"), ("main", "archive"), ("main", "core"), ("archive", "main"))
+
+
+def faults(links: Mapping[str, Link], policies: Collection[TablePolicy]) -> list[TierkeeperError]:
+    """What is wrong between those of `links` that answer. All sources are asked before any destination."""
+    names = [p.name for p in policies]
+
+    def remembered(tier: str, conn: Connection) -> tuple[UUID | None, dict[UUID, str]]:
+        if "marker" not in observe.own_schema(conn).relations:
+            return None, {}
+        with catalog(conn) as cur:
+            return identity.read(conn).roles.get(tier), memory.handed(cur)
+
+    sources, _ = ask_all(links, remembered, "check")
+
+    def wrong(tier: str, conn: Connection) -> list[TierkeeperError]:
+        found: list[TierkeeperError] = []
+        if "ledger" not in observe.own_schema(conn).relations:
+            return found
+        with catalog(conn) as cur:
+            for source, destination in _HOPS:
+                if destination != tier or source not in sources:
+                    continue
+                now, moved = sources[source]
+                try:
+                    memory.refuse_restored(cur, source, destination, moved)
+                except Failed as error:
+                    found.append(error)
+                if source != "archive":  # its catalog may be made again at any time: the store is who it is
+                    found += memory.strangers(source, now, memory.origins(cur, source), names).values()
+        return found
+
+    answers, _ = ask_all({t: link for t, link in links.items() if len(sources) > 1}, wrong, "check")
+    return [error for errors in answers.values() for error in errors]
