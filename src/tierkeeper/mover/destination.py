@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 from psycopg import errors, sql
@@ -12,9 +12,10 @@ from tierkeeper.kernel.digest import RowDigest
 from tierkeeper.kernel.errors import Failed, Fenced, NotNow, TierkeeperError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
-from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, LedgerState, SourceSnapshot
+from tierkeeper.kernel.ports import Batch, LedgerRow, LedgerState, SourceSnapshot
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import fitness, keys, model, references
+from tierkeeper.mover.ledger import ledger_row, note_proven
 from tierkeeper.mover.model import Bound
 from tierkeeper.mover.places import Going
 from tierkeeper.mover.source import Source
@@ -24,7 +25,7 @@ from tierkeeper.postgres.copy import rows_in, rows_out
 from tierkeeper.postgres.link import MOVER_LOCK, PINNED_PATH, Connection, transaction, translate
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
-from tierkeeper.tiers import memory
+from tierkeeper.tiers import memory, standing
 from tierkeeper.tiers.profile import SELF_HOSTED
 from tierkeeper.tiers.usage import measure, refusal
 
@@ -228,7 +229,7 @@ class PostgresDestination:
                 + (f"; {', '.join(map(repr, made))} there is generated, maybe to another value" if made else ""),
                 "Look for a trigger or rule on the table there that changes rows; nothing was moved",
             )
-        cur.execute(_SQL["ledger_proven"], {"batch": batch.id, "digest": sent.hex, "bytes": sent.size_bytes})
+        note_proven(cur, batch, sent, self._own(snapshot) if target[0].is_tree else None)
 
     def refuse_unfit(self, table: TableName) -> None:
         """Raises NotNow or UsageError where rows of `table` could not arrive here safely, before anything is changed.
@@ -285,7 +286,7 @@ class PostgresDestination:
         """None once every snapshot here that is older than the copies has ended and standbys have flushed them.
 
         The set of old transactions is taken once, after the copies' commits: what begins later cannot lack them, though an old
-        writer may still hold back its `backend_xmin`.
+        writer may still hold back its `backend_xmin`. Raises Displaced where a copy's table is not the one that it was put in.
         """
         group = tuple(batch_ids)
         with transaction(self._conn, read_only=True) as cur:
@@ -296,11 +297,14 @@ class PostgresDestination:
                 self._older[group] = (current, str(lsn[0]) if lsn else "0/0")
             old, flushed = self._older[group]
             waiting = old & current
-            behind = cur.last(_SQL["standbys_behind"], {"lsn": flushed}).fetchone()
+            last = [(_SQL["standbys_behind"], {"lsn": flushed}), standing.question(group)]
+            (behind, *_), displaced = cur.all_of(last, last=True)
+        if (elsewhere := standing.told(displaced, self.tier)) is not None:
+            raise elsewhere
         if waiting:
             pid, _ = min(waiting)
             return f"a reader at {self.tier} that began before the copy (pid {pid}, {len(waiting)} in all)"
-        if behind and behind[0]:
+        if behind[0]:
             return (
                 f"{behind[0]} standby of {self.tier} that has not confirmed the copy, or that this role may not see (pg_monitor)"
             )
@@ -341,7 +345,7 @@ class PostgresDestination:
             rows = cur.last(_SQL["ledger_unsettled"], {
                 "source": self._source, "schema": table.schema if table else None, "table": table.name if table else None
             }).fetchall()  # fmt: skip
-        return [_ledger_row(r) for r in rows]
+        return [ledger_row(r) for r in rows]
 
     def forget(self, older_than_seconds: float, settled: Sequence[UUID]) -> list[UUID]:
         bounds = {"seconds": older_than_seconds, "source": self._source, "settled": list(settled)}
@@ -390,17 +394,3 @@ def _no_partition(error: errors.CheckViolation, place: str) -> TierkeeperError:
         return translate(error, place)
     wanted = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
     return Failed(place, f"it has no partition for some of the rows{wanted}", "Add it there, or a DEFAULT partition")
-
-
-def _ledger_row(row: tuple[Any, ...]) -> LedgerRow:
-    batch, source, schema, table, age, cutoff, predicate, *part, seq, state, rows, fingerprint, min_age, max_age, size, bundle = (
-        row
-    )
-    where = None if part[1] is None else TableName(*part)
-    return LedgerRow(
-        Batch(batch, source, TableName(schema, table), age, cutoff, predicate, where, bundle),
-        seq,
-        state,
-        Extent(rows, fingerprint, min_age, max_age) if state == "copied" else None,
-        size,
-    )

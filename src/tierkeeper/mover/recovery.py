@@ -10,9 +10,12 @@ from uuid import UUID
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.ports import Destination, LedgerRow
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.lost import lost
 from tierkeeper.mover.plan import Verdict, verdict
+from tierkeeper.mover.refinding import take_back_equal
 from tierkeeper.mover.source import Markers, Source
+from tierkeeper.mover.undoing import Untold
 from tierkeeper.tiers import memory
 
 
@@ -61,7 +64,12 @@ def settle(source: Source, destination: Destination, batch_id: UUID) -> Verdict:
     if verdict("open", marker) is Verdict.FINISH:
         destination.finish(batch_id)
         return Verdict.FINISH
-    destination.undo(batch_id)
+    try:
+        destination.undo(batch_id)
+    except Untold:
+        if source.tier == "archive" or not isinstance(destination, PostgresDestination):
+            raise
+        take_back_equal(source, destination, batch_id)
     return Verdict.UNDO
 
 

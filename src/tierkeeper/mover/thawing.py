@@ -30,6 +30,7 @@ from tierkeeper.postgres import references
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
+from tierkeeper.tiers.standing import Displaced
 
 _SQL = load("tierkeeper.mover", "source.sql")
 
@@ -194,7 +195,11 @@ class Thaw:
     def _release(self, ends: _Ends, rows: Sequence[LedgerRow], held_until: datetime, done: Thawed) -> None:
         """Waits for the readers at Main who lack the copy, takes the segments out of the archive, says done."""
         first = rows[0].batch.id
-        self._wait(ends, [row.batch.id for row in rows])
+        try:
+            self._wait(ends, [row.batch.id for row in rows])
+        except Displaced:
+            settle(ends.source, ends.home, first)  # I3: no ground to take anything out of the archive on
+            raise
         reach(Point.WAITED)
         pairs = [(UUID(row.batch.predicate), row.batch.id) for row in rows]
         with transaction(ends.catalog) as cur:

@@ -25,6 +25,10 @@ _OVERTAKEN = (errors.SerializationFailure, errors.DeadlockDetected)
 _REFERRED = (errors.ForeignKeyViolation, errors.RestrictViolation)
 
 
+class Untold(Failed):
+    """The rows that a batch wrote are known by their writer no more; nothing was changed."""
+
+
 def take_back(conn: Connection, tier: Tier, batch_id: UUID) -> bool:
     """Ledger open|copied -> undone, with all that are tied to the batch, and their rows away. False: it was settled before.
 
@@ -65,7 +69,8 @@ def _take_back(conn: Connection, tier: Tier, batch_id: UUID) -> bool:
             undone = [cur.execute(_SQL["ledger_undo"], {"batch": batch}).fetchone() for batch, *_ in tied]
             if not any(undone):
                 return False
-            _delete(cur, tier, [row for row in undone if row is not None and row[2] is not None])
+            there = {(schema, table) for _, schema, table, is_there in tied if is_there}  # else its rows went with it
+            _delete(cur, tier, [row for row in undone if row is not None and row[2] is not None and row[-2:] in there])
             reach(Point.UNDO_BEFORE_COMMIT)
     except _REFERRED as error:
         raise _referred(str(error.diag.constraint_name), f"{error.diag.schema_name}.{error.diag.table_name}", tier) from error
@@ -73,7 +78,7 @@ def _take_back(conn: Connection, tier: Tier, batch_id: UUID) -> bool:
 
 
 def _delete(cur: Cursor, tier: Tier, copied: Sequence[tuple[Any, ...]]) -> None:
-    """Raises Failed unless every row of each batch can still be told, and is gone then."""
+    """Raises Untold unless every row of each batch can still be told, and is gone then."""
     if not copied:
         return
     going = [Going(TableName(row[-2], row[-1]), _own(row).as_string(cur.connection)) for row in copied]
@@ -91,7 +96,7 @@ def _delete(cur: Cursor, tier: Tier, copied: Sequence[tuple[Any, ...]]) -> None:
     gone = cur.execute(query).fetchone() or ()
     for (batch, rows, *_), one, count in zip(copied, going, gone, strict=True):
         if count != rows:
-            raise Failed(
+            raise Untold(
                 f"{one.table} ({tier})",
                 f"batch {batch} left {rows} rows here, {count} of them can still be told apart",
                 "Stop moving and compare the tiers: this table was rewritten or put back from a backup",

@@ -22,6 +22,7 @@ from tierkeeper.mover.destination import Contended, KeyTaken, ParentMissing, Pos
 from tierkeeper.mover.model import Bound, Range, Selection
 from tierkeeper.mover.recovery import settle
 from tierkeeper.mover.source import Changed, Resting, Source
+from tierkeeper.tiers.standing import Displaced
 
 _log = Log()
 
@@ -325,7 +326,13 @@ class Worker:
         """
         if not group:
             return True
-        waited_for = self._wait([row.batch.id for bundle in group for row in bundle])
+        try:
+            waited_for = self._wait([row.batch.id for bundle in group for row in bundle])
+        except Displaced:
+            # I3: a copy that lies elsewhere by now, or nowhere, is no ground to delete anything on.
+            for bundle in group:
+                settle(self._source, self._destination, bundle[0].batch.id)
+            raise
         if waited_for is not None:
             self._run.end(self._run.stop() or f"waiting for {waited_for}")
             return False

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.session import Cursor
-from tierkeeper.tiers import memory
+from tierkeeper.tiers import memory, standing
 
 
 def trust(
@@ -15,12 +15,15 @@ def trust(
     """Raises Failed where one of Core and Main was put back from an older backup, or is not the one that copies came from.
 
     I2: `moved` and `arrived` are what both say of batches that left them and of copies in flight there, Core's first. What left
-    Core before its snapshot is in Main's ledger by then. What leaves Main has waited for Core's snapshot, where it lies.
+    Core before its snapshot is in Main's ledger by then. What leaves Main has waited for Core's snapshot, where it lies. Raises
+    Displaced where copies that do not count could not be told from rows that do.
     """
     memory.refuse_restored(main, "core", "main", moved[0])
     memory.refuse_restored(core, "main", "core", moved[1])
     memory.refuse_foreign(main, "main", _origins(arrived[0]))
     memory.refuse_foreign(core, "core", _origins(arrived[1]))
+    standing.refuse_displaced(core, "core", [batch for batch, *_ in arrived[0] if batch not in moved[1]])
+    standing.refuse_displaced(main, "main", [batch for batch, *_ in arrived[1] if batch not in moved[0]])
 
 
 def trust_catalog(main: Cursor, catalog: Cursor, from_main: Mapping[UUID, str], from_catalog: Mapping[UUID, str]) -> None:

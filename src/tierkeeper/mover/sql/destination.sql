@@ -15,7 +15,19 @@ SET state = 'copied', copy_xid = pg_current_xact_id(), rows = %(rows)s, fingerpr
 WHERE batch = %(batch)s AND state = 'open'
 
 -- name: ledger_proven
-UPDATE tierkeeper.ledger SET digest = %(digest)s, bytes = %(bytes)s WHERE batch = %(batch)s AND state = 'copied'
+-- With the table as it is, the heaps in it that have the rows, and the files that they are in.
+WITH held AS MATERIALIZED (SELECT DISTINCT heap FROM ({heaps}) AS held (heap))
+UPDATE tierkeeper.ledger
+SET digest = {digest}, bytes = {bytes}, relation = {regclass}::regclass,
+    heaps = ARRAY(SELECT heap FROM held ORDER BY heap),
+    files = ARRAY(SELECT pg_relation_filenode(heap) FROM held ORDER BY heap)
+WHERE batch = {batch} AND state = 'copied'
+
+-- name: heap
+SELECT {regclass}::regclass::oid
+
+-- name: heaps
+SELECT tableoid FROM {table} WHERE {own}
 
 -- name: bundle_note
 INSERT INTO tierkeeper.bundle (batch, bundle) VALUES (%(batch)s, %(bundle)s)

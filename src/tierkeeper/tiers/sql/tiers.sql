@@ -87,3 +87,24 @@ SELECT asked.batch FROM unnest(%(batches)s::uuid[]) AS asked (batch)
 WHERE NOT EXISTS (
   SELECT FROM tierkeeper.ledger AS l WHERE l.batch = asked.batch AND l.state IN ('copied', 'done', 'forgotten')
 )
+
+-- name: displaced
+-- A part that is none of the table's any more counts as replaced: through the table nobody sees its rows.
+WITH RECURSIVE asked AS (
+  SELECT batch, schema_name, table_name, relation, heaps, files,
+         to_regclass(format('%%I.%%I', schema_name, table_name))::oid AS now
+  FROM tierkeeper.ledger WHERE batch = ANY (%(batches)s) AND relation IS NOT NULL
+), tree (batch, oid) AS (
+  SELECT batch, now FROM asked
+  UNION
+  SELECT t.batch, i.inhrelid FROM tree AS t JOIN pg_inherits AS i ON i.inhparent = t.oid AND NOT i.inhdetachpending
+), looked AS (
+  SELECT a.schema_name, a.table_name,
+         a.now IS DISTINCT FROM a.relation
+           OR EXISTS (SELECT FROM unnest(a.heaps) AS h (oid) WHERE h.oid NOT IN (SELECT t.oid FROM tree AS t WHERE t.batch = a.batch))
+           AS replaced,
+         EXISTS (SELECT FROM unnest(a.heaps, a.files) AS h (oid, file) WHERE pg_relation_filenode(h.oid) IS DISTINCT FROM h.file)
+           AS rewritten
+  FROM asked AS a
+)
+SELECT schema_name, table_name, replaced FROM looked WHERE replaced OR rewritten
