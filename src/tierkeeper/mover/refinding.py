@@ -16,6 +16,7 @@ from tierkeeper.kernel.ports import LedgerRow
 from tierkeeper.mover import conflicts, model, references
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.model import Bound
+from tierkeeper.mover.places import Going
 from tierkeeper.mover.source import Source
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.copy import rows_in, rows_out
@@ -122,8 +123,7 @@ def _note(source: Source, cur: Cursor, found: _Found, tier: str) -> None:
 
 def _delete(cur: Cursor, found: list[_Found], tier: str) -> None:
     """Children first, each in one statement, after it was proved that no other row refers to one that goes."""
-    going = {one.row.batch.table: one.condition for one in found}
-    reference = references.reaching(cur, going)
+    reference = references.reaching(cur, [Going(one.row.batch.table, one.condition) for one in found])
     if reference is not None:
         raise Failed(
             f"{reference.child} ({tier})",
