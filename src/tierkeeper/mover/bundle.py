@@ -147,7 +147,7 @@ class Bundler:
                 if self._run.ended or self._run.changed == before:
                     break
             else:
-                self._run.end("rows that keep changing; the next run tries them again")
+                self._run.end("rows that keep changing, or that somebody holds; the next run tries them again")
         except Resting as resting:
             self._run.end(str(resting))
         except BaseException as error:

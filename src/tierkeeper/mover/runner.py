@@ -12,7 +12,7 @@ import psycopg
 
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import TierkeeperError
-from tierkeeper.kernel.limits import BATCH_BYTES, LEASE_RENEW_SECONDS, PASSES
+from tierkeeper.kernel.limits import BATCH_BYTES, BATCH_ROWS_MIN, LEASE_RENEW_SECONDS, PASSES
 from tierkeeper.kernel.log import Log
 from tierkeeper.kernel.ports import Destination, LedgerRow, Progress, Stop, Throttle
 from tierkeeper.kernel.tables import TableShape
@@ -153,21 +153,21 @@ class Mover:
             return
         limited = self._limit(run)
         size = self._pace.batch_rows
-        clean_passes = 0
+        clean_passes = least = 0
         while clean_passes < PASSES and not run.ended:
-            self._total, workers, ranges = self._plan(run, size)
-            if not self._total:
+            rows, workers, ranges = self._plan(run, size)
+            if not rows:
                 break
-            self._total += run.copied_rows
+            self._total = rows + run.copied_rows
             self._pass(run, ranges, workers)
             if not run.changed:
                 clean_passes += 1
                 continue
-            shrunk = plan.smaller(size)
-            if shrunk is None:
-                run.end("rows that keep changing; the next run tries them again")
+            size = plan.smaller(min(size, rows)) or min(size, BATCH_ROWS_MIN)
+            least += size <= BATCH_ROWS_MIN
+            if least == PASSES:
+                run.end("rows that keep changing, or that somebody holds; the next run tries them again")
                 return
-            size = shrunk
         if limited:
             run.end("row limit")
 
