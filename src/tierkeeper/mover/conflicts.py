@@ -9,6 +9,7 @@ from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import model
 from tierkeeper.mover.holdings import Holdings
 from tierkeeper.mover.model import Bound, Selection
+from tierkeeper.postgres.keeping import named, of_each
 from tierkeeper.postgres.link import Connection, transaction
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
@@ -23,23 +24,31 @@ def noted(main: Connection, table: TableName) -> list[Bound]:
     return [tuple(map(str, r[0])) for r in rows]
 
 
+@of_each
+def _any_noted(main: Connection, tables: Sequence[TableName]) -> dict[TableName, bool]:
+    """Those of `tables` that are at Main and have keys noted."""
+    with transaction(main, read_only=True) as cur:
+        there = cur.execute(_SQL["conflict_there"]).fetchone() == (True,)
+        rows = cur.execute(_SQL["conflict_tables"], named(tables)).fetchall() if there else []
+    return {TableName(schema, name): True for schema, name in rows}
+
+
 def standing(main: Connection, shapes: Iterable[TableShape]) -> dict[TableName, list[Bound]]:
     """The noted keys whose row Main has still, of each table: what a run to or from Main leaves where it is. Changes nothing."""
     found: dict[TableName, list[Bound]] = {}
     for shape in shapes:
-        name = {"schema": sql.Literal(shape.name.schema), "name": sql.Literal(shape.name.name)}
-        regclass, table = model.regclass(shape.name), model.qualified(shape.name)
-        with transaction(main, read_only=True) as cur:
-            there = cur.execute(_SQL["conflict_tables"].format(regclass=regclass)).fetchone() == (True,)
-            query = _SQL["conflicts_standing"].format(table=table, same=model.same_key(shape, "c"), **name)
-            rows = cur.execute(query).fetchall() if there else []
-        found[shape.name] = [tuple(map(str, r[0])) for r in rows]
+        if _any_noted(main, shape.name):
+            name = {"schema": sql.Literal(shape.name.schema), "name": sql.Literal(shape.name.name)}
+            same = {"table": model.qualified(shape.name), "same": model.same_key(shape, "c")}
+            with transaction(main, read_only=True) as cur:
+                rows = cur.last(_SQL["conflicts_standing"].format(**name, **same)).fetchall()
+            found[shape.name] = [tuple(map(str, r[0])) for r in rows]
     return found
 
 
 def without(main: Connection, holdings: Holdings, selection: Selection, rows: int) -> int:
     """How many of the selection's first `rows` rows a run would take that leaves the noted conflicts where they are."""
-    known = standing(main, [selection.shape])[selection.shape.name]
+    known = standing(main, [selection.shape]).get(selection.shape.name)
     return min(rows, holdings.count(selection, known)) if known else rows
 
 

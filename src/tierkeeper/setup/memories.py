@@ -40,7 +40,7 @@ def faults(links: Mapping[str, Link], policies: Collection[TablePolicy]) -> list
                 except Failed as error:
                     found.append(error)
                 if source != "archive":  # its catalog may be made again at any time: the store is who it is
-                    found += memory.strangers(source, now, memory.origins(cur, source), names).values()
+                    found += memory.strangers(source, now, memory.origins(conn, source), names).values()
         return found
 
     answers, _ = ask_all({t: link for t, link in links.items() if len(sources) > 1}, wrong, "check")

@@ -72,12 +72,12 @@ def _plan(
     uppermost = next(iter(tiers), None)
 
     def look(tier: str, conn: Connection) -> tuple[identity.Identity, OwnSchema, Mapping[TableName, UUID]]:
-        with catalog(conn) as cur:
+        with catalog(conn):
             refused = refusal(measure(conn, SELF_HOSTED), f"tiers.{tier}", gives_only=tier == uppermost and not upward)
             if refused is not None:
                 raise refused
             own, above = observe.own_schema(conn), _above(tier, tiers)
-            known = memory.origins(cur, above) if above is not None and "ledger" in own.relations else {}
+            known = memory.origins(conn, above) if above is not None and "ledger" in own.relations else {}
             return identity.read(conn), own, known
 
     with beside(partial(_of_tables, tiers, policies, upward=upward, main_facts=facts.get("main"))) as of_tables:

@@ -13,6 +13,8 @@ from psycopg import sql
 
 from tierkeeper.kernel.errors import Failed, TierkeeperError
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.keeping import asked_once
 from tierkeeper.postgres.link import Connection, transaction
 from tierkeeper.postgres.statements import load
 
@@ -32,9 +34,11 @@ def origin(conn: Connection, source: str, table: TableName) -> UUID | None:
         return _first(cur.last(_SQL["origin"], named))
 
 
-def origins(cur: "psycopg.Cursor[Any]", source: str) -> dict[TableName, UUID]:
-    """`origin` of every table that has one and nothing in flight, in the transaction of `cur`."""
-    return {TableName(s, t): one for s, t, one in cur.execute(_SQL["origins"], {"source": source}).fetchall()}
+@asked_once
+def origins(conn: Connection, source: str) -> dict[TableName, UUID]:
+    """`origin` of every table that has one and nothing in flight."""
+    with catalog(conn) as cur:
+        return {TableName(s, t): one for s, t, one in cur.last(_SQL["origins"], {"source": source}).fetchall()}
 
 
 def strangers(

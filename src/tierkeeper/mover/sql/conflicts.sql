@@ -1,8 +1,15 @@
 -- name: conflicts
 SELECT key FROM tierkeeper.conflict WHERE schema_name = %(schema)s AND table_name = %(table)s ORDER BY key
 
+-- name: conflict_there
+SELECT to_regclass('tierkeeper.conflict') IS NOT NULL
+
 -- name: conflict_tables
-SELECT to_regclass('tierkeeper.conflict') IS NOT NULL AND to_regclass({regclass}) IS NOT NULL
+SELECT DISTINCT n.nspname::text, t.relname::text
+FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS wanted (schema, name)
+JOIN tierkeeper.conflict AS c ON c.schema_name = wanted.schema AND c.table_name = wanted.name
+JOIN pg_namespace AS n ON n.nspname = wanted.schema
+JOIN pg_class AS t ON t.relnamespace = n.oid AND t.relname = wanted.name
 
 -- name: conflicts_standing
 SELECT key FROM tierkeeper.conflict AS c
