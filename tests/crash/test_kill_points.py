@@ -18,8 +18,7 @@ from tierkeeper.kernel.policy import Tier
 
 SAMPLE = {
     "archive": (
-        Point.SEGMENT_PUT, Point.MANIFEST_PUT, Point.COPIED, Point.DELETE_BEFORE_COMMIT, Point.DELETED, Point.DONE,
-        Point.COMMIT_PUT,
+        Point.SEGMENT_PUT, Point.COPIED, Point.DELETE_BEFORE_COMMIT, Point.DELETED, Point.DONE,
     ),
     "core": (Point.COPIED, Point.DELETE_BEFORE_COMMIT, Point.DELETED),
 }  # fmt: skip

@@ -98,6 +98,7 @@ def test_rows_without_an_age_leave_with_what_they_refer_to(tiers: Tiers) -> None
         ]
 
 
+@pytest.mark.long
 def test_a_reader_sees_each_of_them_once_at_every_step(tiers: Tiers) -> None:
     """I2."""
     with house(tiers, batch_rows=100) as h:

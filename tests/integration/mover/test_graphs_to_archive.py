@@ -303,7 +303,7 @@ def test_a_bundle_for_the_archive_is_bounded_by_bytes(tiers: Tiers, monkeypatch:
         assert len(bundles) >= 3 and max(bundles) < 60
 
 
-@pytest.mark.parametrize("asked", ["orders", "payments"])
+@pytest.mark.parametrize("asked", ["orders", pytest.param("payments", marks=pytest.mark.long)])
 def test_what_went_together_is_thawed_together(tiers: Tiers, asked: str) -> None:
     with house(tiers, timeout="1 second", batch_rows=200) as h:
         before = h.told()

@@ -129,7 +129,8 @@ def test_on_to_the_archive_and_back_out_of_it(tiers: Tiers, at_main: str) -> Non
         assert everything(h) == before and h.orphans() == [0, 0]
 
 
-@pytest.mark.parametrize("at_main", [AT_MAIN, pytest.param("", marks=LONG)])
+@pytest.mark.long
+@pytest.mark.parametrize("at_main", [AT_MAIN, ""])
 def test_a_reader_counts_the_same_at_every_step(tiers: Tiers, at_main: str) -> None:
     """I2: the fast door reads tables through their parts in the middle of each step, down and up again."""
     steps = (Point.MARKER_OPEN, Point.COPIED, Point.DELETED, Point.DONE)
