@@ -4,13 +4,12 @@ Values are kept, not recomputed: no default, check, trigger, identity or generat
 statement is needed at a destination is `setup`'s to decide; a statement that makes a type does nothing where it exists.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import class_row
 
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.tables import Column, TableName, TableShape
@@ -142,10 +141,20 @@ def read_types(cur: psycopg.Cursor[Any], oids: Collection[int]) -> dict[int, PgT
     version = cur.connection.info.server_version
     found = {oid: _BUILT_IN[version, oid] for oid in oids if (version, oid) in _BUILT_IN}
     if len(found) < len(set(oids)):
-        with cur.connection.cursor(row_factory=class_row(PgType)) as typed:
-            found = {t.oid: t for t in typed.execute(_SQL["types"], {"types": sorted(oids)})}
-        _BUILT_IN.update({(version, oid): t for oid, t in found.items() if oid < _FIRST_UNPINNED_OID and not t.parts})
+        found |= types_of(cur.execute(types_query(sql.Literal(sorted(oids)), version)).fetchall(), version)
     return found
+
+
+def types_query(oids: sql.Composable, version: int) -> sql.Composed:
+    """What tells `types_of` of the types `oids`, an array of SQL's, on a server of `version`."""
+    return _SQL["types"].format(types=oids, known=sql.Literal([oid for of, oid in list(_BUILT_IN) if of == version]))
+
+
+def types_of(rows: Iterable[Sequence[Any]], version: int) -> dict[int, PgType]:
+    """The types that were asked for and all that they are made of, however deep, by oid; maybe others of Postgres's own too."""
+    found = {t.oid: t for t in (PgType(*row) for row in rows)}
+    _BUILT_IN.update({(version, oid): t for oid, t in found.items() if oid < _FIRST_UNPINNED_OID and not t.parts})
+    return {oid: t for (of, oid), t in list(_BUILT_IN.items()) if of == version} | found
 
 
 def within(oid: int, types: Mapping[int, PgType]) -> Iterator[PgType]:

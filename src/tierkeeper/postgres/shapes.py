@@ -98,26 +98,25 @@ class _Found:
 
     @classmethod
     def read(cls, cur: Cursor, names: Sequence[TableName]) -> "_Found":
-        rows = cur.execute(_SQL["relation"], named(names)).fetchall()
-        relations = {TableName(schema, name): (int(oid), str(kind), tree) for schema, name, oid, kind, tree in rows}
-        roots = [oid for oid, _, _ in relations.values()]
-        trees = sorted({oid for _, _, tree in relations.values() for oid in tree})
-        of_roots, of_trees = {"tables": roots}, {"tables": trees}
-        described, keys, foreign, triggers = cur.all_of(
+        roots = _SQL["named"].format(**{part: sql.Literal(of) for part, of in named(names).items()})
+        trees = _SQL["with_parts"].format(tables=roots)
+        version = cur.connection.info.server_version
+        rows, described, keys, foreign, triggers, types = cur.all_of(
             [
-                (_SQL["columns"], of_roots),
-                (_SQL["key"], of_roots),
-                (_SQL["foreign_parts"], of_trees),
-                (_SQL["delete_triggers"], of_trees),
+                (_SQL["relation"], named(names)),
+                *((_SQL[asked].format(tables=roots), None) for asked in ("columns", "key")),
+                *((_SQL[asked].format(tables=trees), None) for asked in ("foreign_parts", "delete_triggers")),
+                (ddl.types_query(_SQL["types_of"].format(tables=roots), version), None),
             ]
         )
+        relations = {TableName(schema, name): (int(oid), str(kind), tree) for schema, name, oid, kind, tree in rows}
         columns: dict[int, list[tuple[Any, ...]]] = {}
         for *column, oid in described:
             columns.setdefault(oid, []).append(tuple(column))
         return cls(
             relations,
             columns,
-            ddl.read_types(cur, {column[2] for of_one in columns.values() for column in of_one}),
+            ddl.types_of(types, version),
             {oid: tuple(key) for oid, *key in keys},
             {oid: TableName(schema, name) for oid, schema, name in foreign},
             triggers,
@@ -155,10 +154,10 @@ def _assembled(cur: Cursor, name: TableName, found: _Found) -> tuple[TableShape,
     return replace(shape, ddl=tuple(o.sql for o in objects), collations=tuple(named)), objects
 
 
-def keys_asked(tables: Mapping[TableName, int]) -> "list[tuple[Query, Params]]":
+def keys_asked(tables: Mapping[TableName, int]) -> "list[tuple[Query, Params | None]]":
     """What `with_keys` is made of, as two queries; `tables` are object ids by name."""
-    asked = {"tables": list(tables.values())}
-    return [(_SQL["key"], asked), (_SQL["columns"], asked)]
+    asked = sql.Literal(list(tables.values()))
+    return [(_SQL[query].format(tables=asked), None) for query in ("key", "columns")]
 
 
 def with_keys(

@@ -15,6 +15,27 @@ FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[]))
 
+-- name: named
+ARRAY(
+  SELECT c.oid
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest({schemas}::name[], {names}::name[]))
+)
+
+-- name: with_parts
+ARRAY(
+  WITH RECURSIVE tree (oid) AS (
+    SELECT unnest({tables}::oid[])
+    UNION
+    SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid
+  )
+  SELECT oid FROM tree
+)
+
+-- name: types_of
+ARRAY(SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = ANY ({tables}::oid[]) AND a.attnum > 0 AND NOT a.attisdropped)
+
 -- name: parts
 -- The tables that hold rows of the given one, itself included, with the columns that they have besides its own. What is in
 -- `apart` is left out with all below it; a partition that is being detached is none any more.
@@ -74,7 +95,7 @@ LIMIT 1
 SELECT c.oid::bigint, n.nspname::text, c.relname::text
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = ANY (%(tables)s::oid[]) AND c.relkind = 'f'
+WHERE c.oid = ANY ({tables}::oid[]) AND c.relkind = 'f'
 ORDER BY 2, 3
 
 -- name: similar
@@ -101,7 +122,7 @@ FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
 LEFT JOIN pg_namespace n ON n.oid = l.collnamespace
-WHERE a.attrelid = ANY (%(tables)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+WHERE a.attrelid = ANY ({tables}::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum
 
 -- name: columns_now
@@ -165,7 +186,7 @@ SELECT DISTINCT ON (i.indrelid)
         HAVING bool_or(found.foreign_ones))
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indexrelid
-WHERE i.indrelid = ANY (%(tables)s::oid[])
+WHERE i.indrelid = ANY ({tables}::oid[])
   AND i.indisunique
   AND i.indisvalid
   AND i.indisready
@@ -186,11 +207,11 @@ SELECT t.tgrelid::bigint, 'trigger ' || quote_ident(t.tgname)
 FROM pg_trigger t
 JOIN pg_proc p ON p.oid = t.tgfoid
 WHERE p.pronamespace <> coalesce(to_regnamespace('tierkeeper'), 0)::oid
-  AND t.tgrelid = ANY (%(tables)s::oid[]) AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 8 <> 0
+  AND t.tgrelid = ANY ({tables}::oid[]) AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 8 <> 0
 UNION
 SELECT r.ev_class::bigint, 'rule ' || quote_ident(r.rulename)
 FROM pg_rewrite r
-WHERE r.ev_class = ANY (%(tables)s::oid[]) AND r.ev_type = '4' AND r.ev_enabled IN ('O', 'A')
+WHERE r.ev_class = ANY ({tables}::oid[]) AND r.ev_type = '4' AND r.ev_enabled IN ('O', 'A')
 ORDER BY 2
 
 -- name: publications
@@ -214,7 +235,7 @@ JOIN unnest(%(schemas)s::text[], %(names)s::text[]) AS wanted (schema, name) ON 
 
 -- name: types
 WITH RECURSIVE reached (oid) AS (
-  SELECT unnest(%(types)s::oid[])
+  SELECT wanted.oid FROM unnest({types}::oid[]) AS wanted (oid) WHERE NOT wanted.oid = ANY ({known}::oid[])
   UNION
   SELECT part.oid
   FROM reached
@@ -249,7 +270,7 @@ SELECT t.oid::bigint,
            WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
            ORDER BY a.attnum
          )
-         ELSE '{}'::bigint[]
+         ELSE '{{}}'::bigint[]
        END AS parts,
        (SELECT ARRAY[en.nspname::text, e.extname::text]
         FROM pg_depend d
@@ -309,12 +330,12 @@ SELECT t.oid::bigint,
           WHERE m.oid = g.rngmultitypid)
        ) END AS range_of,
        coalesce(g.rngcanonical, 0) <> 0 AS canonical,
-       t.typsend <> 0 AND t.typreceive <> 0 AS binary,
        array_remove(
          ARRAY[t.typcollation::bigint, g.rngcollation::bigint]
          || ARRAY(SELECT a.attcollation::bigint FROM pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid),
          NULL
-       ) AS collations
+       ) AS collations,
+       t.typsend <> 0 AND t.typreceive <> 0 AS binary
 FROM reached
 JOIN pg_type t ON t.oid = reached.oid
 JOIN pg_namespace n ON n.oid = t.typnamespace
