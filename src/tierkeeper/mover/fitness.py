@@ -12,10 +12,9 @@ from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import width
 from tierkeeper.mover.request import Request
-from tierkeeper.postgres import references, shapes
+from tierkeeper.postgres import shapes
 from tierkeeper.postgres.keeping import named, of_each
 from tierkeeper.postgres.link import Connection, transaction
-from tierkeeper.postgres.references import Reference
 from tierkeeper.postgres.statements import load
 
 _SQL = load("tierkeeper.mover", "fitness.sql")
@@ -54,18 +53,15 @@ def look(conn: Connection, tables: Sequence[TableName]) -> dict[TableName, Surro
 
 
 class Aside(NamedTuple):
-    """What can be asked of a table's server by its name alone, while its shape is read: what is around it, what it has out of
-    line, and every foreign key of the database.
-    """
+    """What can be asked of a table by its name alone, while its shape is read: what is around it, what it has out of line."""
 
     around: Surroundings | None
     toasted: width.Toasted
-    references: tuple[Reference, ...]
 
 
 def aside(conn: Connection, table: TableName) -> Aside:
     """All of it, over a connection of its own."""
-    return Aside(look(conn, table), width.toasted(conn, table), references.read(conn))
+    return Aside(look(conn, table), width.toasted(conn, table))
 
 
 def fault(seen: Surroundings, table: TableName, tier: str, *, arrives: bool) -> UsageError | None:

@@ -22,8 +22,8 @@ from tierkeeper.mover.worker import Pace
 from tierkeeper.postgres.keeping import asked_once, named, of_each
 from tierkeeper.postgres.link import Connection, transaction, translated
 from tierkeeper.postgres.statements import load
+from tierkeeper.tiers import usage
 from tierkeeper.tiers.tier import Tier
-from tierkeeper.tiers.usage import measure
 
 _SQL = load("tierkeeper.mover", "budget.sql")
 _IDENTITIES = {"f": "full", "n": "nothing"}
@@ -35,13 +35,10 @@ def server(conn: Connection, tier: Tier, assumed_redo: int | None = None) -> Ser
 
     Where it may not read the last checkpoint's position this is `assumed_redo`: else half of the log is taken to be in use.
     """
-    used_bytes = measure(conn, tier.profile).used_bytes
     with transaction(conn, read_only=True) as cur:
-        row = cur.together([_SQL["server"], _SQL["slots"]]).fetchone()
-        assert row is not None  # noqa: S101 - one row whatever the server
+        [(used_bytes, *_)], [row], found = cur.all_of([usage.asked(tier.profile), (_SQL["server"], None), (_SQL["slots"], None)])
         lsn, max_wal, segment, images, hints, logical, cap, archives, archived, control, checkpoint = row
-        cur.nextset()
-        slots = [Slot(str(n), bool(a), int(at)) for n, a, at in cur]
+        slots = [Slot(str(n), bool(a), int(at)) for n, a, at in found]
         redo = cur.last(_SQL["redo"]).fetchone() if control else None
     if assumed_redo is None:
         assumed_redo = max(int(lsn) - int(max_wal) // 2, 0)

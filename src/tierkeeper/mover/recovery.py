@@ -4,7 +4,7 @@ I5: after it, the tiers are as if the interrupted batch had been moved whole or 
 settled by a conflicting write to the marker and a read in a new statement, never by a look alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from uuid import UUID
 
 from tierkeeper.kernel.faults import Point, reach
@@ -32,16 +32,14 @@ def refuse_restored(source: Source, destination: Destination) -> Markers:
     return markers
 
 
-def refuse_stranger(source: Source, destination: Destination, tables: Iterable[TableName]) -> UUID | None:
-    """Raises Failed where rows of one of `tables` came to the destination from another database; returns who the source is.
+def refuse_stranger(source: Source, destination: Destination, tables: Iterable[TableName], now: UUID | None) -> None:
+    """Raises Failed where rows of one of `tables` came to the destination from another database than the source, which is `now`.
 
     What they left in flight is settled before, by the markers that the source may have after all.
     """
-    now = memory.identity(source.conn, source.tier)
     known = {table: one for table in tables if (one := destination.origin(table)) is not None}
     for stranger in memory.strangers(source.tier, now, known, known).values():
         raise stranger
-    return now
 
 
 def settle(source: Source, destination: Destination, batch_id: UUID) -> Verdict:
@@ -103,16 +101,31 @@ def clear(source: Source, destination: Destination, longest_reader_seconds: floa
     source.drop_markers(destination.forget(longest_reader_seconds, list(markers)), destination.tier)
 
 
-def arrivals_rest(source: Source, destination: Destination, table: TableName, longest_reader_seconds: float) -> str | None:
-    """Why rows of `table` may not leave `destination` yet, for those that come to it from `source`; None if they may.
+def arrivals_rest(
+    source: Source,
+    destination: Destination,
+    tables: Iterable[TableName],
+    longest_reader_seconds: float,
+    arriving: Collection[TableName],
+) -> str | None:
+    """Why rows of `tables` may not leave `destination` yet, for those that come to it from `source`; None if they may.
 
-    What an interrupted run in that direction left is settled first: nobody may ask for it again, and rows that wait for it
-    would rest for ever. The caller holds the lease of both directions.
+    `arriving`: the tables there in which rows were on their way a moment ago, or had lately come. What an interrupted run in that
+    direction left is settled first: nobody may ask for it again, and rows that wait for it would rest for ever. The caller holds
+    the lease of both directions.
     """
     if refuse_restored(source, destination).settled:
         clear(source, destination, longest_reader_seconds)
-    if destination.rests(table, longest_reader_seconds) is None:
-        return None  # nothing is on its way either
-    for row in destination.unsettled(table):
-        settle(source, destination, row.batch.id)
-    return destination.rests(table, longest_reader_seconds)
+    unrested = [table for table in tables if table in arriving and destination.rests(table, longest_reader_seconds) is not None]
+    for table in unrested:
+        for row in destination.unsettled(table):
+            settle(source, destination, row.batch.id)
+    return lately_come(destination, unrested, longest_reader_seconds, arriving)
+
+
+def lately_come(
+    destination: Destination, tables: Iterable[TableName], longest_reader_seconds: float, arriving: Collection[TableName]
+) -> str | None:
+    """Why rows of `tables` must rest at `destination`, whatever way they came; None if they need not."""
+    reasons = (destination.rests(table, longest_reader_seconds) for table in tables if table in arriving)
+    return next((why for why in reasons if why is not None), None)

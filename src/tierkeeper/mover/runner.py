@@ -3,7 +3,7 @@
 It decides nothing by itself: sizes and verdicts come from `plan`, rows from `source`, the ledger from the destination.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from uuid import UUID
@@ -15,7 +15,7 @@ from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.limits import BATCH_BYTES, BATCH_ROWS_MIN, LEASE_RENEW_SECONDS, PASSES
 from tierkeeper.kernel.log import Log
 from tierkeeper.kernel.ports import Destination, LedgerRow, Progress, Stop, Throttle
-from tierkeeper.kernel.tables import TableShape
+from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import conflicts, plan
 from tierkeeper.mover.bundle import Bundler
 from tierkeeper.mover.destination import PostgresDestination
@@ -49,13 +49,16 @@ class Mover:
         progress: Progress,
         stop: Stop,
         refresh_parents: Callable[[], None],
-        rests: Callable[[], str | None],
+        rests: Callable[[Collection[TableName]], str | None],
         pairs: Pairs | None = None,
         throttle: Throttle = lambda: None,
         explorer: Explorer | None = None,
         pieces: Sequence[Piece] | None = None,
     ) -> None:
-        """`pieces`: where the rows lay a moment ago, for batches of the pace's size."""
+        """`pieces`: where the rows lay a moment ago, for batches of the pace's size.
+
+        `rests`: why rows may not leave yet, given the tables in which others are arriving.
+        """
         self._explorer = explorer
         self._pieces = pieces
         self._source = source
@@ -80,8 +83,10 @@ class Mover:
             markers = refuse_restored(self._source, self._destination)
             self._known_conflicts(run)
             if self._worker(run, self._source, self._destination, self._beat).release(self._recover(run, markers)):
-                run.origin = refuse_stranger(self._source, self._destination, [s.name for s in self._shapes(selection)])
-                resting = self._rests()
+                tables = [s.name for s in self._shapes(selection)]
+                refuse_stranger(self._source, self._destination, tables, markers.identity)
+                run.origin = markers.identity
+                resting = self._rests(markers.arriving)
                 self._look_for_conflicts(run)
                 if resting is None:
                     self._move_all(run)

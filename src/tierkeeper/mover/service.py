@@ -1,6 +1,6 @@
 """One table, one hop: turns a request and a policy into a run, or into a plan that changes nothing."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -26,7 +26,7 @@ from tierkeeper.mover.runner import Mover
 from tierkeeper.mover.source import Source
 from tierkeeper.mover.weighing import weigh_all
 from tierkeeper.mover.worker import Outcome, Pace
-from tierkeeper.postgres import shapes
+from tierkeeper.postgres import references, shapes
 from tierkeeper.postgres.keeping import beside, looking
 from tierkeeper.postgres.link import translated
 from tierkeeper.postgres.references import Reference
@@ -185,8 +185,8 @@ class MoveService:
         ):
             source = Source(self._links[request.source], ends.source, request.source)
             selection = self._selection(request, policy, source)
+            explorer = self._explorer(request, source, selection, ends, references.read(ends.source))
             source.learn(request.table, aside())
-            explorer = self._explorer(request, source, selection, ends, aside().references)
             tables = family.tables_of(request.table, explorer)
             with nullcontext(of_it_alone) if explorer is None else beside(partial(set_up, tables)) as missing:
                 self._refuse_unfit(request, source, selection, explorer, ends)
@@ -251,9 +251,10 @@ class MoveService:
         if ends.destination is None:
             came = PostgresDestination(source.conn, "main", "core", longest)
             lease = Lease(source.conn, f"{min(tables)} main -> archive")
+            rest = partial(recovery.lately_come, came, tables, longest)
             with self._archive() as destination:
                 mover = self._mover(
-                    request, source, destination, lease, lambda: _first(came.rests(table, longest) for table in tables),
+                    request, source, destination, lease, rest,
                     weighed=weighed, throttle=throttle, explorer=explorer,
                 )  # fmt: skip
                 return mover.run(selection)
@@ -265,8 +266,7 @@ class MoveService:
         lease = Lease(main, family.lease_of(request, tables, core, self._policies))
         back = Source(self._links[request.destination], conn, request.destination)
         came = PostgresDestination(source.conn, request.source, request.destination, longest)
-
-        rest = lambda: _first(recovery.arrivals_rest(back, came, t, longest) for t in tables)  # noqa: E731 - asked in the run
+        rest = partial(recovery.arrivals_rest, back, came, tables, longest)
         ahead = 0 if explorer is not None else max(min(pace.workers, plan.workers_of(weighed.batches)) - 1, 0)
         with Pairs(lambda: pair(self._links, request, longest), ahead) as pairs:
             mover = self._mover(
@@ -318,7 +318,7 @@ class MoveService:
         source: Source,
         destination: Destination,
         lease: Lease,
-        rests: Callable[[], str | None],
+        rests: Callable[[Collection[TableName]], str | None],
         *,
         weighed: Weighed,
         throttle: Throttle,
@@ -391,8 +391,3 @@ class MoveService:
         if request.where is not None:
             family.try_condition(source, selection)
         return selection
-
-
-def _first(reasons: Iterable[str | None]) -> str | None:
-    """The first reason that there is."""
-    return next((why for why in reasons if why is not None), None)

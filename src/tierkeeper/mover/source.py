@@ -24,6 +24,7 @@ from tierkeeper.postgres.catalog import server_now
 from tierkeeper.postgres.link import Connection, Link, transaction
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
+from tierkeeper.tiers import memory
 
 _SQL = load("tierkeeper.mover", "source.sql")
 _CHANGED = (
@@ -44,10 +45,16 @@ class Resting(Exception):  # noqa: N818 - a row's time has not come; the run end
 
 
 class Markers(NamedTuple):
-    """What a source remembers: `settled` batches (`moved` or `aborted`), oldest first, and `open` ones of each table."""
+    """What a source remembers: `settled` batches (`moved` or `aborted`), oldest first, and `open` ones of each table.
+
+    With that, of the same moment, its `identity` (`tiers.memory`), and the tables that rows are `arriving` in from elsewhere, or
+    came to so lately that they may have to rest.
+    """
 
     settled: dict[UUID, str]
     open: dict[TableName, list[UUID]]
+    identity: UUID | None
+    arriving: frozenset[TableName]
 
 
 class Source:
@@ -344,13 +351,16 @@ class Source:
 
     def markers(self, destination: Tier) -> Markers:
         """All that this tier remembers of batches on their way to `destination`."""
-        found = Markers({}, {})
         with transaction(self.conn, read_only=True) as cur:
-            for batch, state, schema, name in cur.last(_SQL["markers"], {"destination": destination}):
-                if state == "open":
-                    found.open.setdefault(TableName(schema, name), []).append(batch)
-                else:
-                    found.settled[batch] = str(state)
+            markers, identity, arriving = cur.all_of(
+                [(_SQL["markers"], {"destination": destination}), memory.asked(self.tier), (_SQL["arriving"], None)], last=True
+            )
+        found = Markers({}, {}, identity[0][0] if identity else None, frozenset(TableName(*name) for name in arriving))
+        for batch, state, schema, name in markers:
+            if state == "open":
+                found.open.setdefault(TableName(schema, name), []).append(batch)
+            else:
+                found.settled[batch] = str(state)
         return found
 
     def drop_markers(self, batch_ids: Sequence[UUID], destination: Tier) -> None:

@@ -21,10 +21,9 @@ from tierkeeper.postgres.statements import load
 _SQL = load("tierkeeper.tiers", "tiers.sql")
 
 
-def identity(conn: Connection, tier: str) -> UUID | None:
-    """Who the database says that it is, as `tier`; None where its schema was not made for that."""
-    with transaction(conn, read_only=True) as cur:
-        return _first(cur.last(_SQL["identity"], {"role": tier}))
+def asked(tier: str) -> tuple[sql.SQL, dict[str, str]]:
+    """The question who a database says that it is, as `tier`: one id, or no row where its schema was not made for that."""
+    return _SQL["identity"], {"role": tier}
 
 
 def origin(conn: Connection, source: str, table: TableName) -> UUID | None:
@@ -80,7 +79,7 @@ def refuse_foreign(here: "psycopg.Cursor[Any]", source: str, arrivals: Mapping[T
 
     Its markers say nothing of them. `arrivals`: their tables, and the identity of where each's came from.
     """
-    now = _first(here.execute(_SQL["identity"], {"role": source})) if arrivals else None
+    now = _first(here.execute(*asked(source))) if arrivals else None
     for table, known in arrivals.items():
         if known != now:
             raise Failed(

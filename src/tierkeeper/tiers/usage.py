@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from psycopg import sql
+
 from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.catalog import catalog
@@ -56,11 +58,16 @@ def refusal(usage: Usage, place: str, *, gives_only: bool) -> TierkeeperError | 
     return None
 
 
+def asked(profile: Profile) -> tuple[sql.SQL, dict[str, bool]]:
+    """The question that `measure` asks; the first thing that the answer tells is the size."""
+    return _SQL["facts"], {"whole_server": profile.counts == "server"}
+
+
 @asked_once
 def measure(conn: Connection, profile: Profile) -> Usage:
     """What `conn`'s server says of itself, its size counted as `profile` counts."""
     with catalog(conn) as cur:
-        row = cur.last(_SQL["facts"], {"whole_server": profile.counts == "server"}).fetchone()
+        row = cur.last(*asked(profile)).fetchone()
     used_bytes, read_only, in_recovery, version = row or (0, False, False, 0)
     return Usage(used_bytes, read_only, in_recovery, version, conn.pgconn.ssl_in_use)
 

@@ -85,7 +85,7 @@ def mover(pair: Pair) -> Iterator[Callable[..., Mover]]:
             progress=lambda *_: None,
             stop=lambda: None,
             refresh_parents=lambda: None,
-            rests=lambda: None,
+            rests=lambda _: None,
         )
 
     yield make

@@ -81,7 +81,7 @@ class Hopping:
             progress=lambda *_: None,
             stop=lambda: None,
             refresh_parents=lambda: None,
-            rests=lambda: None,
+            rests=lambda _: None,
         ).run(selection)
 
     def rows(self, conn: Connection) -> dict[int, str]:

@@ -55,7 +55,7 @@ def run(core: Link, main: Link, selection: Selection, name: str = "its own", lon
             progress=lambda *_: None,
             stop=lambda: None,
             refresh_parents=lambda: None,
-            rests=lambda: None,
+            rests=lambda _: None,
         ).run(selection)
 
 

@@ -22,6 +22,9 @@ SELECT state FROM tierkeeper.marker WHERE batch = %(batch)s
 -- name: markers
 SELECT batch, state, schema_name, table_name FROM tierkeeper.marker WHERE destination = %(destination)s ORDER BY seq
 
+-- name: arriving
+SELECT DISTINCT schema_name, table_name FROM tierkeeper.ledger WHERE state IN ('open', 'copied', 'done')
+
 -- name: markers_drop
 DELETE FROM tierkeeper.marker
 WHERE batch = ANY (%(batches)s) AND state IN ('moved', 'aborted') AND destination = %(destination)s
