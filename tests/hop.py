@@ -1,7 +1,7 @@
-"""One table on its way from Core to Main through the keeper, as the command line goes it."""
+"""One table on its way between Core and Main through the keeper, as the command line goes it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 from support import LONGEST_READER, Tiers, tierkeeper_toml
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import load
+from tierkeeper.kernel import faults
+from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.limits import BATCH_ROWS
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.results import MovePlan, MoveResult
@@ -17,6 +19,13 @@ from tierkeeper.postgres.link import Connection
 
 T = TableName("public", "t")
 BEFORE = datetime(2024, 6, 1, tzinfo=UTC)
+MAKE = "CREATE TABLE public.t (id int PRIMARY KEY, at timestamptz NOT NULL, v text); CREATE INDEX ON public.t (at)"
+FILL = "INSERT INTO public.t SELECT i, '2024-01-01', 'v' || i FROM generate_series(1, 100) AS i"
+"""A hundred old rows, for a table with the columns that MAKE gives it."""
+
+
+class Killed(BaseException):
+    """What a kill leaves, without a process of its own: nothing is settled on the way out."""
 
 
 @dataclass
@@ -57,3 +66,29 @@ def open_hop(
         for conn in (core, main):
             conn.execute("SET extra_float_digits = 3; SET TimeZone = 'UTC'; SET bytea_output = hex")
         yield Hop(tiers, core, main, keeper)
+
+
+@contextmanager
+def open_filled(tiers: Tiers) -> Iterator[Hop]:
+    """The hundred rows in Core, and the protocol's tables in both tiers. A reader has time enough for a busy machine."""
+    with open_hop(tiers, query_timeout="10 seconds") as opened:
+        opened.core.execute(MAKE)
+        opened.core.execute(FILL)
+        opened.keeper.setup(apply=True)
+        try:
+            yield opened
+        finally:
+            faults.disarm()
+
+
+def killed(hop: Hop, point: Point, source: Tier = "core", destination: Tier = "main") -> None:
+    """A move that ends at `point`, and settles nothing on its way out."""
+
+    def die(reached: Point) -> None:
+        if reached is point:
+            raise Killed
+
+    faults.arm(die)
+    with suppress(Killed):
+        hop.move(source=source, destination=destination)
+    faults.disarm()

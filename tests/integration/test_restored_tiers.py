@@ -1,48 +1,24 @@
 """A tier that was put back from an older backup, or is another one: no answer without its rows, and a word of it everywhere."""
 
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 
 import pytest
 
-from hop import Hop, open_hop
+from hop import Hop, killed, open_filled
 from support import Tiers
-from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import Failed, Faults
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.mover.destination import PostgresDestination
 
 COUNT = "SELECT count(*) AS n FROM public.t"
-MAKE = "CREATE TABLE public.t (id int PRIMARY KEY, at timestamptz NOT NULL, v text); CREATE INDEX ON public.t (at)"
-FILL = "INSERT INTO public.t SELECT i, '2024-01-01', 'v' || i FROM generate_series(1, 100) AS i"
-
-
-class Killed(BaseException):
-    """What a kill leaves, without a process of its own: nothing is settled on the way out."""
 
 
 @pytest.fixture
 def hop(tiers: Tiers) -> Iterator[Hop]:
-    with open_hop(tiers, query_timeout="10 seconds") as opened:
-        opened.core.execute(MAKE)
-        opened.core.execute(FILL)
-        opened.keeper.setup(apply=True)
+    with open_filled(tiers) as opened:
         yield opened
-        faults.disarm()
-
-
-def killed(hop: Hop, point: Point) -> None:
-    """A move to Main that ends at `point`, and settles nothing on its way out."""
-
-    def die(reached: Point) -> None:
-        if reached is point:
-            raise Killed
-
-    faults.arm(die)
-    with suppress(Killed):
-        hop.move()
-    faults.disarm()
 
 
 def count(hop: Hop) -> int:

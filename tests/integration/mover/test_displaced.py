@@ -4,19 +4,16 @@ The oracle counts the application's own rows and never reads the schema `tierkee
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 import psycopg
 import pytest
 
-from hop import Hop, open_hop
+from hop import FILL, Hop, killed, open_filled, open_hop
 from support import Tiers
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import Failed, NotNow
 from tierkeeper.kernel.faults import Point
 
-MAKE = "CREATE TABLE public.t (id int PRIMARY KEY, at timestamptz NOT NULL, v text); CREATE INDEX ON public.t (at)"
-FILL = "INSERT INTO public.t SELECT i, '2024-01-01', 'v' || i FROM generate_series(1, 100) AS i"
 ALL = [(i, f"v{i}") for i in range(1, 101)]
 AGAIN = "CREATE TABLE public.t (id int PRIMARY KEY, at timestamptz NOT NULL, v text)"
 SWAP = """
@@ -29,20 +26,16 @@ REWRITTEN = {
     "type": "ALTER TABLE public.t ALTER COLUMN v TYPE text USING v || ''",
     "vacuum-full": "VACUUM FULL public.t",
 }
-
-
-class Killed(BaseException):
-    """What a kill leaves, without a process of its own: nothing is settled on the way out."""
+EVERY = [
+    pytest.param(statement, id=name, marks=pytest.mark.long if name in ("made-again", "type") else ())
+    for name, statement in {**REPLACED, **REWRITTEN}.items()
+]
 
 
 @pytest.fixture
 def hop(tiers: Tiers) -> Iterator[Hop]:
-    with open_hop(tiers, query_timeout="10 seconds") as opened:
-        opened.core.execute(MAKE)
-        opened.core.execute(FILL)
-        opened.keeper.setup(apply=True)
+    with open_filled(tiers) as opened:
         yield opened
-        faults.disarm()
 
 
 def rows(conn: "psycopg.Connection[tuple[object, ...]]") -> list[tuple[object, ...]]:
@@ -55,19 +48,7 @@ def read(hop: Hop) -> list[tuple[int, str]]:
     return [(one["id"], one["v"]) for one in answer]
 
 
-def killed(hop: Hop) -> None:
-    def die(reached: Point) -> None:
-        if reached is Point.COPIED:
-            raise Killed
-
-    faults.arm(die)
-    with suppress(Killed):
-        hop.move()
-    faults.disarm()
-    assert hop.counts() == (100, 100)
-
-
-@pytest.mark.parametrize("statement", [*REPLACED.values(), *REWRITTEN.values()], ids=[*REPLACED, *REWRITTEN])
+@pytest.mark.parametrize("statement", EVERY)
 def test_beside_a_running_move(hop: Hop, statement: str) -> None:
     """I3: right before the delete the copy's table is looked at once more."""
 
@@ -84,10 +65,10 @@ def test_beside_a_running_move(hop: Hop, statement: str) -> None:
     assert read(hop) == ALL
 
 
-@pytest.mark.parametrize("statement", [*REPLACED.values(), *REWRITTEN.values()], ids=[*REPLACED, *REWRITTEN])
+@pytest.mark.parametrize("statement", EVERY)
 def test_before_the_next_run(hop: Hop, statement: str) -> None:
     """I2: until the next run has settled it, a reader that could not tell the copy from rows that count is refused."""
-    killed(hop)
+    killed(hop, Point.COPIED)
     hop.main.execute(statement.encode())
     with pytest.raises(NotNow, match="could not be told from rows that count"):
         read(hop)
@@ -101,7 +82,7 @@ def test_before_the_next_run(hop: Hop, statement: str) -> None:
 @pytest.mark.parametrize("statement", [SWAP, REWRITTEN["column"]], ids=["swapped", "column"])
 def test_a_row_that_core_has_changed_since(hop: Hop, statement: str) -> None:
     """I4: what is left of its old version counts for nobody, and is named."""
-    killed(hop)
+    killed(hop, Point.COPIED)
     hop.main.execute("INSERT INTO public.t VALUES (500, '2024-01-01', 'of Main alone')")
     hop.main.execute(statement.encode())
     hop.core.execute("UPDATE public.t SET v = 'new' WHERE id = 7")
@@ -116,7 +97,7 @@ def test_a_row_that_core_has_changed_since(hop: Hop, statement: str) -> None:
 
 def test_a_row_that_core_has_deleted_since(hop: Hop) -> None:
     """I4: which of Main's rows it was nobody can tell; the error says how to end it, and that ends it."""
-    killed(hop)
+    killed(hop, Point.COPIED)
     hop.main.execute("INSERT INTO public.t VALUES (500, '2024-01-01', 'of Main alone')")
     hop.main.execute(REWRITTEN["column"].encode())
     hop.core.execute("DELETE FROM public.t WHERE id = 7")
