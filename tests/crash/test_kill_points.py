@@ -6,6 +6,7 @@ The oracle counts the application's own rows through connections of its own; it 
 import json
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from kills import POLICY, World, check_as_undisturbed, check_nothing_lost, rest
 from strikes import IN_RECOVERY, POINTS
 from support import Tiers, tierkeeper_toml
+from tierkeeper.kernel.errors import Exit
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.policy import Tier
 
@@ -80,4 +82,31 @@ def test_killed_during_recovery(world: World, point: Point, destination: str) ->
     assert world.move(destination, die_at=point).returncode == -signal.SIGKILL
     check_nothing_lost(world, original)
     assert world.move(destination).returncode == 0
+    check_as_undisturbed(world, original, destination)
+
+
+STEPS = [Point.REFOUND, Point.UNDO_BEFORE_COMMIT, Point.UNDONE]
+
+
+@pytest.mark.parametrize(
+    ("destination", "points"),
+    [
+        ("main", STEPS[1:2]),
+        *(pytest.param(destination, STEPS, marks=pytest.mark.long) for destination in ("main", "core")),
+    ],
+)
+def test_killed_while_a_copy_is_known_by_its_content_alone(world: World, destination: str, points: list[Point]) -> None:
+    """Its table is written anew before the next run; runs die as they take it back, and another ends it."""
+    original = world.online()["core"]
+    if destination == "core":
+        assert world.move("main").returncode == 0
+        rest(world)
+    assert world.move(destination, die_at=Point.COPIED).returncode == -signal.SIGKILL
+    with closing((world.tiers.main if destination == "main" else world.tiers.core).connect("app")) as app:
+        app.execute("ALTER TABLE public.events ALTER body TYPE text USING body || ''")
+    for point in points:
+        assert world.move(destination, die_at=point).returncode == -signal.SIGKILL
+        online = world.online()
+        assert not original - (online["core"] | online["main"])
+    assert world.move(destination).returncode == Exit.DONE
     check_as_undisturbed(world, original, destination)

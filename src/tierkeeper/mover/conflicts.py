@@ -20,7 +20,12 @@ _SQL = load("tierkeeper.mover", "conflicts.sql")
 def noted(main: Connection, table: TableName) -> list[Bound]:
     """The keys that are noted, in the text form and order of the table's key."""
     with transaction(main, read_only=True) as cur:
-        rows = cur.execute(_SQL["conflicts"], {"schema": table.schema, "table": table.name}).fetchall()
+        return noted_in(cur, table)
+
+
+def noted_in(cur: Cursor, table: TableName) -> list[Bound]:
+    """`noted` in the transaction of `cur`."""
+    rows = cur.execute(_SQL["conflicts"], {"schema": table.schema, "table": table.name}).fetchall()
     return [tuple(map(str, r[0])) for r in rows]
 
 
