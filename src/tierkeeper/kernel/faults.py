@@ -22,7 +22,7 @@ class Point(StrEnum):
     FORGOTTEN = "forgotten"
     MARKER_DROPPED = "marker-dropped"
     UNDO_ABORTED = "undo-aborted"  # recovery won the marker
-    REFOUND = "refound"  # the source's rows were looked for beside a copy that is known by its content alone
+    REFOUND = "refound"  # a piece of the source's rows was looked for beside a copy that is known by its content alone
     UNDO_BEFORE_COMMIT = "undo-before-commit"
     UNDONE = "undone"
     COMPACT_BEFORE_COMMIT = "compact-before-commit"  # rows of the tail were written anew in front, not committed

@@ -4,7 +4,7 @@ What the source has still, key for key and value for value, need not be here: I1
 one here. What differs was changed in the source since, or is another row: Core's counts, as with every key that is in two tiers.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,7 +13,8 @@ from psycopg import sql
 
 from tierkeeper.kernel.errors import Failed, NotNow
 from tierkeeper.kernel.faults import Point, reach
-from tierkeeper.kernel.ports import LedgerRow
+from tierkeeper.kernel.limits import REFOUND_BYTES
+from tierkeeper.kernel.ports import Block, LedgerRow
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover import conflicts, model, references
 from tierkeeper.mover.destination import PostgresDestination
@@ -57,7 +58,7 @@ def take_back_equal(source: Source, destination: PostgresDestination, batch_id: 
     Keeps I1 and I4: only those rows go that the source has as well, equal in key and in every column, and that no copy which
     stands has written. The source's are locked by nobody: whoever changes or deletes one after the look does it to the row
     itself; by a move none can go, for each batch that may have it has lost its marker. Here nobody can write, or come to refer to
-    a row, from before the look until the end.
+    a row, from before the look until the end. I9: beside the copy lie `REFOUND_BYTES` of the source's rows at once.
 
     Keys whose rows differ become conflicts. Raises Failed, and changes nothing, where a row may be the batch's and is not the
     source's: the source has deleted it since, or, on the way up, has changed it.
@@ -162,9 +163,11 @@ def _look(source: Source, cur: Cursor, copies: Sequence[LedgerRow], tier: str) -
                 "Finish that move or run it again, then run this again",
             )
         with closing(rows_out(here, out, binary=False)) as blocks:
-            rows_in(cur, into, blocks)
-    cur.execute(_SQL["find"].format(**parts))
-    reach(Point.REFOUND)
+            for first in blocks:
+                rows_in(cur, into, _piece(first, blocks))
+                cur.execute(_SQL["find"].format(**parts))
+                reach(Point.REFOUND)
+                cur.execute(_SQL["emptied"].format(**parts))
     equal, differing, others = cur.execute(_SQL["count"].format(**parts)).fetchone() or (0, [], 0)
     known = set(conflicts.noted_in(cur, batch.table) if tier == "main" else conflicts.noted(source.conn, batch.table))
     fresh = [(key, near) for texts, near in differing or [] if (key := tuple(map(str, texts))) not in known]
@@ -175,6 +178,15 @@ def _look(source: Source, cur: Cursor, copies: Sequence[LedgerRow], tier: str) -
 def _near(row: LedgerRow) -> sql.Composable:
     age, extent = row.batch.age, row.extent
     return model.near(age, extent) if age and extent is not None else sql.SQL("true")
+
+
+def _piece(first: Block, more: Iterator[Block]) -> Iterator[Block]:
+    """`first` and further blocks, which are of whole rows, up to a piece."""
+    size_bytes = len(first)
+    yield first
+    while size_bytes < REFOUND_BYTES and (block := next(more, None)) is not None:
+        size_bytes += len(block)
+        yield block
 
 
 def _refuse_unaccounted(found: _Found, source: str, tier: str) -> None:

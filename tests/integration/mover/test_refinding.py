@@ -1,4 +1,4 @@
-"""A copy that is known by its content alone is taken back: beside writers and other copies (I1, I4).
+"""A copy that is known by its content alone is taken back: beside writers and other copies, in a bounded room (I1, I4, I9).
 
 The oracle counts the application's own rows and never reads the schema `tierkeeper`.
 """
@@ -20,6 +20,7 @@ from tierkeeper.kernel.errors import Failed, NotNow
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import LedgerRow
+from tierkeeper.mover import refinding
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.model import Piece, Selection
 from tierkeeper.mover.source import Source
@@ -269,3 +270,25 @@ def test_no_row_comes_to_refer_to_one_that_goes(hop: Hop) -> None:
         again(hop, "core")
         faults.disarm()
     assert said and (rows(hop.main), rows(hop.core)) == (ALL, [])
+
+
+def test_what_is_brought_beside_it_is_bounded(hop: Hop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I9: a tier that is nearly full is not filled by what frees it."""
+    hop.core.execute("CREATE TABLE noise AS SELECT string_agg(md5(i::text), '') AS v FROM generate_series(1, 1000) AS i")
+    hop.core.execute("ALTER TABLE public.t ALTER v SET STORAGE EXTERNAL; UPDATE public.t SET v = id || (SELECT v FROM noise)")
+    every = rows(hop.core)
+    killed(hop, Point.COPIED)
+    hop.main.execute(REWRITE)
+    monkeypatch.setattr(refinding, "REFOUND_BYTES", 300_000)
+    used = list[int]()
+
+    def weigh(reached: Point) -> None:
+        if reached is Point.REFOUND:
+            used.append(int(str((hop.main.execute("SELECT pg_database_size(current_database())").fetchone() or (0,))[0])))
+
+    size = int(str((hop.main.execute("SELECT pg_database_size(current_database())").fetchone() or (0,))[0]))
+    faults.arm(weigh)
+    again(hop, "main")
+    faults.disarm()
+    assert len(used) > 5 and 200_000 < max(used) - size < 1_000_000 < sum(len(v) for _, v in every) / 3
+    assert (rows(hop.core), rows(hop.main)) == (every, [])

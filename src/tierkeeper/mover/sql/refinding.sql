@@ -31,6 +31,9 @@ FROM (
     WHERE {own}
 ) AS met
 
+-- name: emptied
+TRUNCATE {staged}
+
 -- name: count
 -- Beside them the rows of the same ages here that may be the batches' as well.
 SELECT count(*) FILTER (WHERE equal),
