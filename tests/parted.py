@@ -1,32 +1,19 @@
 """A graph in partitions at either end of a hop: the tables that the tests of it share, their rows, and a keeper over them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
 
-import psycopg
 import pytest
 
-from support import Tiers, tierkeeper_toml
-from tierkeeper.compose import Keeper, open_keeper
-from tierkeeper.config import load
-from tierkeeper.kernel import faults
-from tierkeeper.kernel.errors import NotNow
-from tierkeeper.kernel.faults import Point
+import graphs
+from graphs import MOVED
+from support import Tiers
 from tierkeeper.kernel.policy import Tier
-from tierkeeper.kernel.results import MoveResult
-from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
-from tierkeeper.mover.request import Bounds
-from tierkeeper.postgres.link import Connection
 
-BEFORE: Final = datetime(2024, 6, 1, tzinfo=UTC)
-REST: Final = 0.15
 LONG: Final = pytest.mark.long
 MONTH: Final = Age.parse("30 days", "test")
-MOVED: Final = {"age": "at", "core": "30 days", "main": "60 days"}
 POLICIES: Final[tuple[Mapping[str, str], ...]] = (
     {"name": "orders", **MOVED}, {"name": "items"}, {"name": "events", **MOVED}, {"name": "notes", **MOVED},
 )  # fmt: skip
@@ -104,53 +91,11 @@ INSERT INTO c SELECT i, '2024-01-01', i, 100 + 1 + i % 20 FROM generate_series(1
 INHERITED: Final = [{"name": n, **MOVED} for n in ("t", "c", "old_kinds")]
 
 
-@dataclass
-class House:
-    """Core and Main with the application's connections, and a keeper."""
-
-    tiers: Tiers
-    core: Connection
-    main: Connection
-    keeper: Keeper
-    tables: Sequence[str]
-
-    def move(self, table: str = "orders", source: Tier = "core", destination: Tier = "main", **more: Any) -> MoveResult:
-        if destination != "core":
-            more.setdefault("before", BEFORE)
-        return self.keeper.move(TableName("public", table), source, destination, **more)
-
-    def rows(self, tier: str, table: str) -> list[str]:
-        conn = {"core": self.core, "main": self.main}[tier]
-        if conn.execute("SELECT to_regclass(%s)", [f"public.{table}"]).fetchone() == (None,):
-            return []
-        columns = self.core.execute(
-            "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attname) FROM pg_attribute WHERE attrelid = to_regclass(%s) "
-            "AND attnum > 0 AND NOT attisdropped", [f"public.{table}"]).fetchone()  # fmt: skip
-        assert columns is not None
-        return sorted(str(r) for r in conn.execute(f"SELECT {columns[0]} FROM public.{table}".encode()).fetchall())
-
-    def counts(self, tier: str) -> list[int]:
-        return [len(self.rows(tier, t)) for t in self.tables]
-
-    def everywhere(self) -> dict[str, list[str]]:
-        """The rows of both tiers, doubled ones twice."""
-        return {t: sorted(self.rows("core", t) + self.rows("main", t)) for t in self.tables}
+class House(graphs.House):
+    """With these tables in both tiers."""
 
     def orphans(self) -> list[object]:
         return [self.one(c, ORPHANS) for c in (self.core, self.main)]
-
-    def one(self, conn: Connection, statement: str) -> Any:
-        row = conn.execute(statement.encode()).fetchone()
-        return row[0] if row else None
-
-    def seen(self) -> list[int]:
-        """How many rows of each table a reader is told."""
-        parts = ", ".join(f"(SELECT count(*) FROM {t}) AS {t}" for t in self.tables)
-        reader = open_keeper(self.keeper._settings, environment=self.tiers.environment)
-        for _ in range(20):
-            with suppress(NotNow):  # an honest answer on a busy machine
-                return [int(n) for n in reader.query(f"SELECT {parts}").to_pylist()[0].values()]
-        raise AssertionError(parts)
 
 
 @contextmanager
@@ -168,42 +113,8 @@ def house(
     batch_rows: int = 25_000,
 ) -> Iterator[House]:
     """With the rows in one tier; `at_main` is made there by the user before the setup, `more` in Core behind the tables."""
-    settings = load(tierkeeper_toml(tiers, policies, query_timeout="10 seconds"), tiers.environment, tiers.home)
-    with closing(tiers.core.connect("test")) as core, closing(tiers.main.connect("test")) as main:
-        core.execute((make.replace("{action}", action) + more).encode())
-        main.execute(at_main.encode())
-        keeper = open_keeper(settings, environment=tiers.environment, batch_rows=batch_rows)
-        keeper._bounds = Bounds(REST / 2, batch_rows)
-        if filled == "core":
-            core.execute(fill.encode())
-        else:
-            keeper.setup(apply=True)
-            main.execute(fill.encode())
-        try:
-            yield House(tiers, core, main, keeper, tables)
-        finally:
-            faults.disarm()
-
-
-def on(point: Point, deed: Callable[[], object], times: int = 1) -> list[object]:
-    """Does `deed` the first `times` that `point` is reached; what it gave is in the list then."""
-    did: list[object] = []
-
-    def hook(reached: Point) -> None:
-        if reached is point and len(did) < times:
-            did.append(None)
-            did[-1] = deed()
-
-    faults.arm(hook)
-    return did
-
-
-def refused(conn: Connection, *statements: str) -> str:
-    """What Postgres says to one who commits `statements`; nothing if it takes them."""
-    try:
-        with conn.transaction():
-            for statement in statements:
-                conn.execute(statement.encode())
-    except psycopg.Error as error:
-        return f"{error.sqlstate} {error.diag.message_primary}"
-    return ""
+    made = make.replace("{action}", action) + more
+    with graphs.house(
+        tiers, policies, tables, make=made, fill=fill, filled=filled, at_main=at_main, batch_rows=batch_rows
+    ) as opened:
+        yield House(**vars(opened))

@@ -3,18 +3,17 @@
 The oracle counts the application's own rows through connections of its own; it never reads the schema `tierkeeper`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from time import sleep
 from typing import Any, Final
 
-import psycopg
 import pytest
 
+import graphs
+from graphs import MOVED, REST, on, refused
 from support import Tiers, tierkeeper_toml
-from tierkeeper.compose import Keeper, open_keeper
+from tierkeeper.compose import open_keeper
 from tierkeeper.config import load
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import Failed, NotNow, UsageError
@@ -22,12 +21,7 @@ from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.results import MoveResult
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover.request import Bounds
-from tierkeeper.postgres.link import Connection
 
-BEFORE: Final = datetime(2024, 6, 1, tzinfo=UTC)
-REST: Final = 0.15
-"""Where nothing runs at once, rows rest for a moment."""
-MOVED: Final = {"age": "at", "core": "30 days", "main": "60 days"}
 POLICIES: Final[tuple[Mapping[str, str], ...]] = (
     {"name": "kinds", "mode": "mirror"}, {"name": "tags", **MOVED}, {"name": "orders", **MOVED}, {"name": "items"},
     {"name": "tagged"}, {"name": "payments", **MOVED},
@@ -48,6 +42,7 @@ CREATE TABLE tagged (orders int REFERENCES orders ON DELETE CASCADE, tag int REF
 CREATE INDEX ON items (orders); CREATE INDEX ON tagged (tag); CREATE INDEX ON payments (code); CREATE INDEX ON orders (up);
 """
 FILL: Final = """
+INSERT INTO kinds VALUES ('a'), ('b') ON CONFLICT DO NOTHING;
 INSERT INTO orders SELECT i, timestamptz '2024-01-01 00:00+00' + i * interval '1 hour', CASE i % 2 WHEN 0 THEN 'a' ELSE 'b' END,
     CASE WHEN i % 5 = 0 THEN i - 1 END, NULL, 'code ' || i FROM generate_series(1, 40) AS i;
 INSERT INTO items SELECT o, p, 'thing ' || o FROM generate_series(1, 40) AS o, generate_series(1, 3) AS p;
@@ -62,49 +57,18 @@ TOGETHER: Final = {11, 13}
 DEFERRED: Final = "DEFERRABLE INITIALLY DEFERRED"
 
 
-@dataclass
-class House:
-    """Core and Main with the application's connections, whose old rows are at Main, and a keeper."""
-
-    tiers: Tiers
-    core: Connection
-    main: Connection
-    keeper: Keeper
-    tables: Sequence[str]
+class House(graphs.House):
+    """Whose old rows are at Main."""
 
     def up(self, where: str = "true", table: str = "orders", **more: Any) -> MoveResult:
-        return self.keeper.move(TableName("public", table), "main", "core", where=where, **more)
+        return self.move(table, "main", "core", where=where, **more)
 
     def down(self, table: str = "orders", **more: Any) -> MoveResult:
-        return self.keeper.move(TableName("public", table), "core", "main", before=BEFORE, **more)
-
-    def rows(self, tier: str, table: str) -> list[str]:
-        conn = {"core": self.core, "main": self.main}[tier]
-        columns = self.core.execute(
-            "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attname) FROM pg_attribute WHERE attrelid = to_regclass(%s) "
-            "AND attnum > 0", [f"public.{table}"]).fetchone()  # fmt: skip
-        assert columns is not None
-        return [str(r) for r in conn.execute(f"SELECT {columns[0]} FROM public.{table} ORDER BY 1, 2".encode()).fetchall()]
-
-    def counts(self, tier: str) -> list[int]:
-        return [len(self.rows(tier, t)) for t in self.tables]
-
-    def everywhere(self) -> dict[str, list[str]]:
-        """The rows of both tiers, doubled ones twice."""
-        return {t: sorted(self.rows("core", t) + self.rows("main", t)) for t in self.tables}
+        return self.move(table, **more)
 
     def ids(self, tier: str, table: str = "orders") -> set[int]:
         conn = {"core": self.core, "main": self.main}[tier]
         return {int(str(r[0])) for r in conn.execute(f"SELECT id FROM {table}".encode()).fetchall()}
-
-    def seen(self) -> list[int]:
-        """How many rows of each table a reader is told."""
-        parts = ", ".join(f"(SELECT count(*) FROM {t}) AS {t}" for t in self.tables)
-        reader = open_keeper(self.keeper._settings, environment=self.tiers.environment)
-        for _ in range(20):
-            with suppress(NotNow):  # an honest answer on a busy machine
-                return [int(n) for n in reader.query(f"SELECT {parts}").to_pylist()[0].values()]
-        raise AssertionError(parts)
 
 
 @contextmanager
@@ -117,42 +81,9 @@ def house(
     batch_rows: int = 25_000,
 ) -> Iterator[House]:
     """With rows that came to Main long ago; `more` is made in Core behind the others."""
-    settings = load(tierkeeper_toml(tiers, policies, query_timeout="10 seconds"), tiers.environment, tiers.home)
-    with closing(tiers.core.connect("test")) as core, closing(tiers.main.connect("test")) as main:
-        core.execute((MAKE.format(action=action) + more).encode())
-        keeper = open_keeper(settings, environment=tiers.environment, batch_rows=batch_rows)
-        keeper._bounds = Bounds(REST / 2, batch_rows)
-        keeper.setup(apply=True)
-        main.execute("INSERT INTO kinds VALUES ('a'), ('b') ON CONFLICT DO NOTHING")
-        with main.transaction():
-            main.execute("SET CONSTRAINTS ALL DEFERRED")
-            main.execute(FILL.encode())
-        yield House(tiers, core, main, keeper, TABLES)
-    faults.disarm()
-
-
-def on(point: Point, deed: Callable[[], object]) -> list[object]:
-    """Does `deed` the first time that `point` is reached; what it gave is in the list then."""
-    did: list[object] = []
-
-    def hook(reached: Point) -> None:
-        if reached is point and not did:
-            did.append(None)
-            did[0] = deed()
-
-    faults.arm(hook)
-    return did
-
-
-def refused(conn: Connection, *statements: str) -> str:
-    """What Postgres says to one who commits `statements`; nothing if it takes them."""
-    try:
-        with conn.transaction():
-            for statement in statements:
-                conn.execute(statement.encode())
-    except psycopg.Error as error:
-        return f"{error.sqlstate} {error.diag.message_primary}"
-    return ""
+    made = MAKE.format(action=action) + more
+    with graphs.house(tiers, policies, TABLES, make=made, fill=FILL, filled="main", batch_rows=batch_rows) as opened:
+        yield House(**vars(opened))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from parted import ACTIONS, AT_MAIN, BEFORE, FAMILY, FILL_FAMILY, INHERITED, LONG, MOVED, POLICIES, House, N, house, on, refused
+from graphs import BEFORE, MOVED, on, refused
+from parted import ACTIONS, AT_MAIN, FAMILY, FILL_FAMILY, INHERITED, LONG, POLICIES, House, N, house
 from support import Tiers
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import Faults, UsageError

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import pytest
 
-from parted import AT_MAIN, FAMILY, FILL_FAMILY, INHERITED, LONG, MONTH, REST, TABLES, House, house, on, refused
+from graphs import REST, on, refused
+from parted import AT_MAIN, FAMILY, FILL_FAMILY, INHERITED, LONG, MONTH, TABLES, House, house
 from support import Tiers
 from tierkeeper.compose import open_keeper
 from tierkeeper.kernel import faults
