@@ -226,7 +226,7 @@ class Source:
         if model.is_ours(batch.predicate):
             asked = {"fingerprint": model.FINGERPRINT, "table": heap, "regclass": regclass, "predicate": predicate}
             taking = [_SQL["versions"].format(**asked), _SQL["delete"].format(table=heap, predicate=predicate)]
-        interfered = _SQL["interfered"].format(regclass=regclass)
+        interfered = _SQL["interfered"].format(regclass=regclass, fires=_SQL["fires"].format(regclass=regclass))
         self._win(cur.together([change, interfered, shapes.columns_query(batch.heap), *taking]), [row])
         cur.nextset()
         reaches, fires = cur.fetchone() or (True, True)

@@ -88,8 +88,7 @@ SELECT set_config('tierkeeper.leaving', array_to_string(ARRAY[{heaps}]::oid[], '
 -- Whether a delete would do more than take rows away, or something else: by a foreign key or a rule; and whether triggers fire.
 SELECT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = {regclass}::regclass)
     OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = {regclass}::regclass AND ev_type = '4' AND ev_enabled IN ('O', 'A')),
-       EXISTS (SELECT FROM pg_trigger WHERE tgrelid = {regclass}::regclass AND NOT tgisinternal AND tgtype & 8 <> 0 AND tgenabled IN ('O', 'A')
-               AND tgname NOT LIKE 'tierkeeper\_%')
+       ({fires})
 
 -- name: fires
 -- Whether a trigger of the user's is there for DELETE.
