@@ -18,6 +18,7 @@ from tierkeeper.config import load
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import Failed, NotNow, UsageError
 from tierkeeper.kernel.faults import Point
+from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.results import MoveResult
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover.request import Bounds
@@ -200,6 +201,33 @@ def test_a_copy_is_never_taken_back_with_what_came_to_refer_to_it(tiers: Tiers, 
         assert h.up("id = 11").rows == 15
         assert {t: len(r) for t, r in h.everywhere().items()} == {t: len(r) for t, r in before.items()}
         assert h.counts("core") == [2, 6, 2, 2, 3]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("source", ["core", "main"])
+def test_a_bundle_that_is_known_by_its_content_alone_is_taken_back(tiers: Tiers, source: Tier) -> None:
+    """I1, I5: its tables are written anew while it is on its way, and both tiers have rows of their own beside it."""
+    destination: Tier = "main" if source == "core" else "core"
+    with house(tiers) as h:
+        before = h.everywhere()
+        if source == "core":
+            assert h.up().stopped_because == "complete"
+            sleep(REST)
+        there = h.main if source == "core" else h.core
+
+        def rewrite() -> None:
+            there.execute("; ".join(f"ALTER TABLE {t} ADD COLUMN zz uuid DEFAULT gen_random_uuid()" for t in h.tables).encode())
+            there.execute("INSERT INTO orders (id, at, kind) VALUES (99, '2024-01-01', 'a')")
+
+        on(Point.COPIED, rewrite)
+        with pytest.raises(NotNow, match="written anew"):
+            h.move(source=source, destination=destination, **({"where": "id < 20"} if source == "main" else {}))
+        faults.disarm()
+        there.execute("; ".join(f"ALTER TABLE {t} DROP COLUMN zz" for t in h.tables).encode())
+        assert there.execute("DELETE FROM orders WHERE id = 99").rowcount == 1
+        assert h.counts(source) == [len(rows) for rows in before.values()]
+        assert h.counts(destination) == [0] * len(TABLES)
+        assert h.seen() == [len(rows) for rows in before.values()]
 
 
 def test_rows_that_core_has_been_waiting_for_stay_and_are_named(tiers: Tiers) -> None:
