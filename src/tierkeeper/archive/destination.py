@@ -22,7 +22,7 @@ from tierkeeper.kernel.errors import Failed, Fenced, TierkeeperError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, LedgerRow, LedgerState, SourceSnapshot
-from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.objectstore.port import Store
 from tierkeeper.postgres.arrow import stream_error
 from tierkeeper.postgres.link import PINNED, Link
@@ -77,6 +77,9 @@ class ArchiveDestination:
             remedy = "Run `tierkeeper archive rebuild`; a new archive needs a store of its own"
             raise Failed(self._store.name, cause, remedy)
         return self._catalog.open(batches, self._keys().key_id)
+
+    def reads(self, shape: TableShape) -> None:
+        """Not by COPY."""
 
     def copy(self, batch: Batch, snapshot: SourceSnapshot) -> LedgerRow:
         """See `Destination.copy`."""

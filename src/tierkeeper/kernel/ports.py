@@ -70,6 +70,10 @@ class LedgerRow:
     bytes: int
 
 
+Read = tuple[Sequence[str], bool]
+"""How a destination reads a batch by COPY: its columns, and whether as binary."""
+
+
 class SourceSnapshot(Protocol):
     """One short READ ONLY, REPEATABLE READ transaction at the source (S1). Everything read through it is one instant."""
 
@@ -110,6 +114,10 @@ class Destination(Protocol):
 
     def open_all(self, batches: Sequence[Batch]) -> list[LedgerRow]:
         """The ledger rows of a bundle, all of them or none; parents first, so that they can be undone children first."""
+        ...
+
+    def reads(self, shape: TableShape) -> Read | None:
+        """What `copy` will ask of a snapshot of `shape` first; None where it is no COPY."""
         ...
 
     def copy(self, batch: Batch, snapshot: SourceSnapshot) -> LedgerRow:

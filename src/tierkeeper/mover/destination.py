@@ -12,7 +12,7 @@ from tierkeeper.kernel.digest import RowDigest
 from tierkeeper.kernel.errors import Failed, Fenced, NotNow, TierkeeperError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
-from tierkeeper.kernel.ports import Batch, LedgerRow, LedgerState, SourceSnapshot
+from tierkeeper.kernel.ports import Batch, LedgerRow, LedgerState, Read, SourceSnapshot
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import fitness, keys, model, references
 from tierkeeper.mover.ledger import ledger_row, note_proven
@@ -104,6 +104,9 @@ class PostgresDestination:
                 rows.append(LedgerRow(batch, int(row[0]), "open", None, 0))
         return rows
 
+    def reads(self, shape: TableShape) -> Read:
+        return model.read(shape, self._target(shape.name)[0])
+
     def copy(self, batch: Batch, snapshot: SourceSnapshot) -> LedgerRow:
         """Copies, reads back, compares, commits. Raises KeyTaken, ParentMissing, Contended, Fenced, or Failed on a difference."""
         del batch  # the snapshot has it
@@ -184,9 +187,7 @@ class PostgresDestination:
         }).rowcount  # fmt: skip
         if changed != 1:
             raise Fenced(place, "another run has settled this batch", "Run the same command again")
-        columns, generated = [c.name for c in snapshot.shape.columns], _generated(target[0])
-        written = [c for c in columns if c not in generated]
-        binary = model.travels_as_binary(snapshot.shape, target[0])
+        columns, (written, binary) = [c.name for c in snapshot.shape.columns], model.read(snapshot.shape, target[0])
         sent = RowDigest()
         into = sql.SQL("COPY {} ({}) FROM STDIN {}").format(
             model.qualified(batch.table), model.names(written), model.copy_options(binary)
@@ -222,7 +223,7 @@ class PostgresDestination:
                 "Give a condition that holds for the same rows however often it is asked; nothing was moved",
             )
         if not sent.same_as(kept):
-            made = [c for c in columns if c in _generated(target[0])]
+            made = [c for c in columns if c in model.generated(target[0])]
             raise Failed(
                 place,
                 f"the copy read back differs from what was sent ({sent.rows} rows sent, {kept.rows} kept)"
@@ -381,11 +382,6 @@ class PostgresDestination:
         with transaction(self._conn, read_only=True) as cur:
             row = cur.last(_SQL["ledger_state"], {"batch": batch_id}).fetchone()
         return cast("LedgerState", row[0]) if row else None
-
-
-def _generated(shape: TableShape) -> set[str]:
-    """The columns that the table makes itself, of others."""
-    return {c.name for c in shape.columns if c.generated}
 
 
 def _no_partition(error: errors.CheckViolation, place: str) -> TierkeeperError:

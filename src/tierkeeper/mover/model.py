@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from psycopg import sql
 from xxhash import xxh3_64_hexdigest
 
-from tierkeeper.kernel.ports import Extent, Held
+from tierkeeper.kernel.ports import Extent, Held, Read
 from tierkeeper.kernel.tables import Column, TableName, TableShape
 
 Bound = tuple[str, ...]
@@ -258,6 +258,17 @@ def travels_as_binary(source: TableShape, destination: TableShape) -> bool:
     same = {(c.name, c.type) for c in destination.columns}
     alike = (source.server_version >= _ENDLESS_INTERVALS_SINCE) == (destination.server_version >= _ENDLESS_INTERVALS_SINCE)
     return not source.as_text and (alike or not source.intervals) and all((c.name, c.type) in same for c in source.columns)
+
+
+def generated(shape: TableShape) -> set[str]:
+    """The columns that the table makes itself, of others."""
+    return {c.name for c in shape.columns if c.generated}
+
+
+def read(shape: TableShape, destination: TableShape) -> Read:
+    """What is copied of a batch: not what the destination's table generates."""
+    made = generated(destination)
+    return [c.name for c in shape.columns if c.name not in made], travels_as_binary(shape, destination)
 
 
 def sent(shape: TableShape, columns: Sequence[str]) -> sql.Composed:

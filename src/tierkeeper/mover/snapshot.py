@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+def copy_out(arms: Sequence[Arm], shape: TableShape, columns: Sequence[str], binary: bool) -> sql.Composed:
+    """COPY of `columns` of the arms' rows."""
+    query = sql.SQL("COPY ({}) TO STDOUT").format(places.rows(arms, model.sent(shape, columns)))
+    return query + sql.SQL(" (FORMAT binary)") if binary else query
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """S1: implements `kernel.ports.SourceSnapshot` inside one REPEATABLE READ, READ ONLY transaction."""
@@ -36,8 +42,7 @@ class Snapshot:
     ends: bool = True
 
     def copy(self, columns: Sequence[str], *, binary: bool, digest: RowDigest | None = None) -> Generator[Block]:
-        query = sql.SQL("COPY ({}) TO STDOUT").format(places.rows(self.arms, model.sent(self.shape, columns)))
-        query = query + sql.SQL(" (FORMAT binary)") if binary else query
+        query = copy_out(self.arms, self.shape, columns, binary)
         try:
             with closing(rows_out(self.cursor, query, binary=binary, digest=digest)) as blocks:
                 yield from islice(blocks, 1)

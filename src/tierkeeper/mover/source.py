@@ -12,13 +12,13 @@ from psycopg import errors, sql
 from tierkeeper.kernel.errors import Failed, Fenced, NotNow
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
-from tierkeeper.kernel.ports import Batch, Extent, LedgerRow
+from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, Read
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import fitness, model, places, references
 from tierkeeper.mover.holdings import Holdings, one
 from tierkeeper.mover.model import Bound, Selection
 from tierkeeper.mover.places import Arm, Going
-from tierkeeper.mover.snapshot import Snapshot
+from tierkeeper.mover.snapshot import Snapshot, copy_out
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.catalog import server_now
 from tierkeeper.postgres.link import Connection, Link, transaction
@@ -136,22 +136,25 @@ class Source:
         return notes
 
     @contextmanager
-    def snapshot(self, batch: Batch, shape: TableShape, *, opens: tuple[LedgerRow, Tier] | None = None) -> Iterator[Snapshot]:
+    def snapshot(
+        self, batch: Batch, shape: TableShape, *, opens: tuple[LedgerRow, Tier] | None = None, read: Read | None = None
+    ) -> Iterator[Snapshot]:
         """S1. Raises Resting where rows of the table have only just arrived here, NotNow where its columns were altered, Changed
         where the batch's part is none of the table's any more.
 
         `opens`: the marker of that ledger row is made open and durable first, as `open_marker_of` does, in the same message.
+        `read`: what the rows will be read as, which begins at once.
         """
         ahead = [] if opens is None else self._opening([opens[0]], opens[1])
         with self._transaction_over([batch], "ACCESS SHARE", read_only=True, ahead=ahead) as cur:
-            yield self.look(cur, batch, shape)
+            yield self.look(cur, batch, shape, read=read)
 
     def reading(self, batches: Sequence[Batch]) -> AbstractContextManager[Cursor]:
         """A snapshot for several batches, in which their rows' heaps stay their tables'. Raises Changed where one is none."""
         return self._transaction_over(batches, "ACCESS SHARE", read_only=True)
 
-    def look(self, cur: Cursor, batch: Batch, shape: TableShape, *, last: bool = True) -> Snapshot:
-        """The batch as `cur`'s transaction sees it; only the `last` of several that share it ends it."""
+    def look(self, cur: Cursor, batch: Batch, shape: TableShape, *, last: bool = True, read: Read | None = None) -> Snapshot:
+        """The batch as `cur`'s transaction sees it; only the `last` of several that share it ends it. `read` as in `snapshot`."""
         arms = places.of_batch(cur, batch)
         queries = [
             _SQL["extent"].format(
@@ -165,14 +168,13 @@ class Source:
             )
             for arm in arms
         ]
-        cur.together([*queries, *(shapes.columns_query(arm.heap) for arm in arms)])
-        found, columns = list[Sequence[Any]](), list[shapes.Columns]()
-        for _ in arms:
-            found.append(cur.fetchone() or (0, "", None, None, 0, 0))
-            cur.nextset()
-        for _ in arms:
-            columns.append(shapes.columns_of(cur))
-            cur.nextset()
+        queries += [shapes.columns_query(arm.heap) for arm in arms]
+        if read is None:
+            answers = cur.all_of([(query, None) for query in queries])
+        else:
+            answers = cur.all_of_then_copy(queries, copy_out(arms, shape, *read))
+        found = [rows[0] for rows in answers[: len(arms)]]
+        columns = [shapes.columns_in(rows[0]) for rows in answers[len(arms) :]]
         if found[0][-1]:  # in this very snapshot: a row seen here whose batch is not forgotten here must not move on
             raise Resting(f"resting: {found[0][-1]} batches arrived in {self.tier} within the longest reader's time")
         _refuse_altered(arms, columns, shape, self.tier)

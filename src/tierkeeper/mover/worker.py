@@ -232,12 +232,13 @@ class Worker:
         `looked`: a key was taken there the last time, and nothing was found that had it.
         """
         selection = self._run.selection
+        read = self._destination.reads(selection.shape)
         for refreshed in (False, True):
             batch = self._batch(taken)
             row = self._destination.open(batch)
             reach(Point.LEDGER_OPEN)
             try:
-                with self._source.snapshot(batch, selection.shape, opens=(row, self._destination.tier)) as snapshot:
+                with self._source.snapshot(batch, selection.shape, opens=(row, self._destination.tier), read=read) as snapshot:
                     reach(Point.MARKER_OPEN)
                     copied = self._destination.copy(batch, snapshot) if snapshot.extent.rows else None
                 if copied is None:

@@ -5,15 +5,16 @@ system only when libpq has nothing buffered. Rows are weighed one by one as they
 copy them into a block.
 """
 
-import select
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 import psycopg
 from psycopg import errors, pq, sql
 
 from tierkeeper.kernel.digest import RowDigest, weigh
-from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
+from tierkeeper.kernel.limits import CONNECT_SECONDS, COPY_BLOCK_BYTES
 from tierkeeper.kernel.ports import Block
+from tierkeeper.postgres.session import Session, discard, take_row
 
 _HEADER_BYTES = 19  # of binary COPY: signature, flags, length of an extension that Postgres has never used
 _TRAILER = b"\xff\xff"  # of binary COPY: no row begins so, for no table has 65535 columns
@@ -22,7 +23,8 @@ _NOTHING = memoryview(b"")  # instead of a row that has been sent, lest it lie b
 
 
 def rows_out(cur: psycopg.Cursor, query: sql.Composed, *, binary: bool, digest: RowDigest | None = None) -> Generator[Block]:
-    """What a `COPY … TO STDOUT` says, in blocks of about `COPY_BLOCK_BYTES`, each of whole rows.
+    """What a `COPY … TO STDOUT` says, in blocks of about `COPY_BLOCK_BYTES`, each of whole rows. It may be under way already
+    (`Cursor.all_of_then_copy`).
 
     A row that is larger is a block of its own, as libpq gave it: memory is bounded by one block, or one row and what libpq
     holds of it.
@@ -32,9 +34,9 @@ def rows_out(cur: psycopg.Cursor, query: sql.Composed, *, binary: bool, digest: 
     """
     pgconn = cur.connection.pgconn
     take = pgconn.get_copy_data
-    with cur.copy(query):
+    with _under_way(cur, query):
         block, rows, total, size_bytes = bytearray(), 0, 0, 0
-        size, row = _take(pgconn)
+        size, row = take_row(pgconn)
         if binary and size > 0:
             rows, total, size_bytes = -1, -weigh(_TRAILER), -_HEADER_BYTES - len(_TRAILER)
             total += weigh(row[_HEADER_BYTES:]) - weigh(row)
@@ -58,7 +60,7 @@ def rows_out(cur: psycopg.Cursor, query: sql.Composed, *, binary: bool, digest: 
                     block = bytearray()
             size, row = take(1)
             if size == 0:
-                size, row = _take(pgconn)
+                size, row = take_row(pgconn)
         _end(pgconn)
         size_bytes += len(block)
         if block:
@@ -67,23 +69,28 @@ def rows_out(cur: psycopg.Cursor, query: sql.Composed, *, binary: bool, digest: 
             digest.add(rows, total, size_bytes)
 
 
+@contextmanager
+def _under_way(cur: psycopg.Cursor, query: sql.Composed) -> Iterator[None]:
+    """The COPY `query`, begun here unless it was before; cancelled where its reader gives up."""
+    session = cur.connection
+    if not (isinstance(session, Session) and session.takes_copy(query.as_string(session))):
+        with cur.copy(query):
+            yield
+        return
+    try:
+        yield
+    except BaseException:
+        with suppress(psycopg.Error):
+            session.cancel_safe(timeout=CONNECT_SECONDS)
+        discard(session.pgconn)
+        raise
+
+
 def rows_in(cur: psycopg.Cursor, query: sql.Composed, blocks: Iterable[Block]) -> None:
     """Sends `blocks` to a `COPY … FROM STDIN`."""
     with cur.copy(query) as copy:
         for block in blocks:
             copy.write(block)
-
-
-def _take(pgconn: pq.abc.PGconn) -> tuple[int, memoryview]:
-    """The next row, waited for; at the end its size is negative."""
-    readable = select.poll()
-    readable.register(pgconn.socket, select.POLLIN)
-    while True:
-        pgconn.consume_input()  # more may have come since it was last asked: that is cheaper than to ask the system whether
-        found = pgconn.get_copy_data(1)
-        if found[0] != 0:
-            return found
-        readable.poll()
 
 
 def _end(pgconn: pq.abc.PGconn) -> None:

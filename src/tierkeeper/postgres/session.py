@@ -1,8 +1,10 @@
 """A connection that saves round trips: on a slow link each one counts.
 
-What opens a transaction goes along with its first statement, and nobody waits for the end of one that only reads.
+What opens a transaction goes along with its first statement, a COPY with the questions ahead of it, and nobody waits for the
+end of a transaction that only reads.
 """
 
+import select
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -10,11 +12,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
-from psycopg import generators, sql
-from psycopg.adapt import Loader
-from psycopg.pq import TransactionStatus
+from psycopg import errors, generators, sql
+from psycopg.adapt import Loader, Transformer
+from psycopg.pq import ExecStatus, TransactionStatus
 
 if TYPE_CHECKING:
+    from psycopg import pq
     from psycopg.abc import Buffer, Params, PQGen, Query, QueryNoTemplate
 
 T = TypeVar("T")
@@ -79,6 +82,22 @@ class Cursor(psycopg.Cursor[Any]):
             found.append(self.fetchall())
         return found
 
+    def all_of_then_copy(self, asked: Sequence[sql.Composable], copy: sql.Composable) -> list[list[tuple[Any, ...]]]:
+        """The rows of each of several queries, which go as one message with the COPY … TO STDOUT `copy` behind them.
+
+        Its data is for whoever `takes_copy` next; the session's next statement throws it away. What the transaction has set the
+        driver hears of only behind the COPY.
+        """
+        self.adapters.register_loader("timestamptz", _Instant)
+        opening = self.connection.take_opening()
+        texts = [one.as_string(self.connection) for one in (*opening, *asked, copy)]
+        results = self.connection.begin_copy("\n;\n".join(texts).encode(), texts[-1])
+        found, transformer = list[list[tuple[Any, ...]]](), Transformer(self)
+        for result in results[len(opening) : -1]:
+            transformer.set_pgresult(result)
+            found.append(transformer.load_rows(0, result.ntuples, tuple))
+        return found
+
     def executemany(self, query: "Query", params_seq: Any, *, returning: bool = False) -> None:
         self._open()
         super().executemany(query, params_seq, returning=returning)
@@ -107,6 +126,7 @@ class Session(psycopg.Connection[Any]):
         self.cursor_factory = Cursor
         self._opening: list[sql.Composable] = []
         self._ending = False
+        self._copying: str | None = None
 
     @cached_property
     def name(self) -> str:
@@ -141,15 +161,36 @@ class Session(psycopg.Connection[Any]):
         self._ending = True
         super().wait(generators.send(self.pgconn))
 
+    def begin_copy(self, text: bytes, copy: str) -> "list[pq.abc.PGresult]":
+        """Sends statements as one message, the last of which is `copy`, and takes the result of each."""
+        self.settle()
+        self.pgconn.send_query(text)
+        results: list[pq.abc.PGresult] = super().wait(generators.execute(self.pgconn))
+        for result in results:
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise errors.error_from_result(result, encoding=self.info.encoding)
+        if results[-1].status != ExecStatus.COPY_OUT:
+            raise psycopg.ProgrammingError("the last statement is no COPY … TO STDOUT")
+        self._copying = copy
+        return results
+
+    def takes_copy(self, copy: str) -> bool:
+        """Whether the data of `copy` is what the server gives next; its taker reads it to its end, or closes the session."""
+        taken, self._copying = self._copying == copy, None if self._copying == copy else self._copying
+        return taken
+
     def settle(self) -> None:
-        """Takes the answer to a COMMIT that nobody waited for."""
+        """Takes the answer to a COMMIT that nobody waited for, and what is left of a COPY that nobody has taken."""
+        if self._copying is not None:
+            self._copying = None
+            discard(self.pgconn)
         if self._ending:
             self._ending = False
             super().wait(generators.fetch_many(self.pgconn))
 
     def close(self) -> None:
         """Waits for a COMMIT that is on its way: a pooler gives up a server connection whose client leaves in between."""
-        if not self.closed:
+        if not self.closed and self._copying is None:
             with suppress(psycopg.Error):
                 self.settle()
         super().close()
@@ -157,3 +198,24 @@ class Session(psycopg.Connection[Any]):
     def wait(self, gen: "PQGen[T]", *args: Any, **kwargs: Any) -> T:
         self.settle()
         return super().wait(gen, *args, **kwargs)
+
+
+def take_row(pgconn: "pq.abc.PGconn") -> tuple[int, memoryview]:
+    """The next row of a COPY, waited for; at the end its size is negative."""
+    readable = select.poll()
+    readable.register(pgconn.socket, select.POLLIN)
+    while True:
+        pgconn.consume_input()  # more may have come since it was last asked: that is cheaper than to ask the system whether
+        found = pgconn.get_copy_data(1)
+        if found[0] != 0:
+            return found
+        readable.poll()
+
+
+def discard(pgconn: "pq.abc.PGconn") -> None:
+    """Takes what is left of a COPY, whatever it is."""
+    with suppress(psycopg.Error):
+        while take_row(pgconn)[0] > 0:
+            pass
+    while pgconn.get_result() is not None:
+        pass

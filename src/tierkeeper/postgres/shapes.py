@@ -215,7 +215,12 @@ def columns_query(name: TableName) -> sql.Composed:
 
 def columns_of(cur: psycopg.Cursor[Any]) -> Columns:
     """The columns in the result that `cur` stands at."""
-    names, versions = cur.fetchone() or ((), "")
+    return columns_in(cur.fetchone() or ((), ""))
+
+
+def columns_in(row: Sequence[Any]) -> Columns:
+    """The columns in the one row that `columns_query` gives."""
+    names, versions = row
     return Columns(frozenset(names), str(versions))
 
 

@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 from contextlib import closing
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import sql
+from psycopg import errors, sql
 
 from support import Tiers
 from tierkeeper.kernel.digest import RowDigest
 from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
 from tierkeeper.postgres.copy import rows_in, rows_out
-from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.link import Connection, transaction
 
 ROWS = st.lists(st.binary(max_size=12), max_size=8)
 QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -88,4 +89,64 @@ def test_one_that_stops_early_leaves_the_connection_usable(conn: Connection) -> 
         )
         next(blocks)
         blocks.close()
+    assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+MANY = sql.SQL("COPY (SELECT repeat('x', 100) FROM generate_series(1, 100000)) TO STDOUT").format()
+ASKED = [
+    sql.SQL("SELECT 1, 'one'"),
+    sql.SQL("SET LOCAL lock_timeout = '3s'"),
+    sql.SQL("SELECT i FROM generate_series(1, 3) AS i"),
+]
+ANSWERS = [[(1, "one")], [], [(1,), (2,), (3,)]]
+
+
+def test_a_copy_comes_with_the_answers_to_what_is_asked_ahead_of_it(conn: Connection) -> None:
+    with transaction(conn, isolation="repeatable read", read_only=True) as cur:
+        asked = [sql.SQL("SELECT current_query()"), *ASKED]
+        (message,), *answers = cur.all_of_then_copy(asked, MANY)
+        assert str(message[0]).startswith("BEGIN")
+        assert str(message[0]).rstrip().endswith("TO STDOUT")
+        assert answers == ANSWERS
+        assert sum(map(len, rows_out(cur, MANY, binary=False))) == 101 * 100_000
+        assert cur.execute("SHOW lock_timeout").fetchone() == ("3s",)
+        assert sum(map(len, rows_out(cur, MANY, binary=False))) == 101 * 100_000
+    assert not conn.in_transaction
+
+
+@pytest.mark.parametrize("stops", ["before it is read", "in the middle of it", "with an error"])
+def test_a_copy_that_nobody_reads_to_its_end_leaves_the_connection_usable(conn: Connection, stops: str) -> None:
+    def begin_and_stop() -> None:
+        with transaction(conn, read_only=True) as cur:
+            assert cur.all_of_then_copy(ASKED, MANY) == ANSWERS
+            if stops != "before it is read":
+                blocks = rows_out(cur, MANY, binary=False)
+                next(blocks)
+                blocks.close()
+            if stops == "with an error":
+                raise ValueError(stops)
+
+    if stops == "with an error":
+        with pytest.raises(ValueError, match=stops):
+            begin_and_stop()
+    else:
+        begin_and_stop()
+    assert conn.execute("SELECT 1").fetchone() == (1,)
+    assert not conn.in_transaction
+
+
+def test_another_copy_than_the_one_that_was_begun_is_what_it_says(conn: Connection) -> None:
+    with transaction(conn, read_only=True) as cur:
+        cur.all_of_then_copy([], MANY)
+        other = sql.SQL("COPY (SELECT 'another') TO STDOUT").format()
+        assert b"".join(bytes(b) for b in rows_out(cur, other, binary=False)) == b"another\n"
+
+
+@pytest.mark.parametrize("wrong", ["SELECT 1 / 0", "COPY (SELECT 1 / 0) TO STDOUT", "SELECT 1"])
+def test_what_fails_ahead_of_a_copy_or_in_it_is_told(conn: Connection, wrong: str) -> None:
+    with pytest.raises((errors.DivisionByZero, psycopg.ProgrammingError)), transaction(conn, read_only=True) as cur:
+        ahead = [sql.SQL(wrong)] if wrong == "SELECT 1 / 0" else []
+        copy = MANY if ahead else sql.SQL(wrong).format()
+        cur.all_of_then_copy([*ASKED, *ahead], copy)
+        list(rows_out(cur, copy, binary=False))
     assert conn.execute("SELECT 1").fetchone() == (1,)
