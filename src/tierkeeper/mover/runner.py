@@ -221,9 +221,9 @@ class Mover:
             own.work()
             return
         with ThreadPoolExecutor(1 + len(further), "mover") as pool:
-            self._watch(run, [pool.submit(own.work), *(pool.submit(self._join, run, pair) for pair in further)])
+            self._watch(run, [pool.submit(own.work), *(pool.submit(self._join, run, *one) for one in enumerate(further, 1))])
 
-    def _join(self, run: Run, dialled: Future[Pair]) -> None:
+    def _join(self, run: Run, place: int, dialled: Future[Pair]) -> None:
         """A further worker, as soon as its connections are there; a server that gives no more gets fewer workers."""
         refused = dialled.exception()
         if isinstance(refused, TierkeeperError):
@@ -231,7 +231,7 @@ class Mover:
             return
         if refused is not None:
             run.end(f"failed: {refused}")
-        self._worker(run, *dialled.result(), _nothing).work()
+        self._worker(run, *dialled.result(), _nothing, place).work()
 
     def _watch(self, run: Run, working: list[Future[None]]) -> None:
         """Waits until every worker has come to its safe end, then raises the first error that one of them met.
@@ -250,12 +250,12 @@ class Mover:
         for future in working:
             future.result()
 
-    def _worker(self, run: Run, source: Source, destination: Destination, beat: Callable[[], None]) -> Worker:
+    def _worker(self, run: Run, source: Source, destination: Destination, beat: Callable[[], None], place: int = 0) -> Worker:
         def report() -> None:
             name = f"{run.selection.shape.name}: {source.tier} to {destination.tier}"
             self._progress(name, run.copied_rows, self._total)
 
-        return Worker(run, source, destination, clock=self._clock, report=report, beat=beat)
+        return Worker(run, source, destination, clock=self._clock, report=report, beat=beat, place=place)
 
 
 def _nothing() -> None:

@@ -182,7 +182,12 @@ class Worker:
         clock: Clock,
         report: Callable[[], None],
         beat: Callable[[], None],
+        place: int = 0,
     ) -> None:
+        """`place`: which of the run's workers this is. Every other one begins with half a group, so that while some wait for a
+        slow link to say that rows are deleted, others have rows to copy.
+        """
+        self._most = run.pace.group if place % 2 == 0 else max(run.pace.group // 2, 1)
         self._run = run
         self._source = source
         self._destination = destination
@@ -199,7 +204,8 @@ class Worker:
         """Moves ranges of the run until none is left. An error ends the run for every worker, and is raised."""
         try:
             while not self._run.ended:
-                group = self._copy_group()
+                group = self._copy_group(self._most)
+                self._most = self._run.pace.group
                 if not group or not self.release([[row] for row in group]):
                     return
         except Resting as resting:
@@ -208,10 +214,10 @@ class Worker:
             self._run.end(f"failed: {error}")
             raise
 
-    def _copy_group(self) -> list[LedgerRow]:
-        """Up to a group of batches, each `copied`. Those before one that fails are left to the next run, proven as they are."""
+    def _copy_group(self, most: int) -> list[LedgerRow]:
+        """Up to `most` batches, each `copied`. Those before one that fails are left to the next run, proven as they are."""
         group: list[LedgerRow] = []
-        while len(group) < self._run.pace.group:
+        while len(group) < most:
             self._beat()
             taken = self._run.take()
             if taken is None:
