@@ -66,7 +66,7 @@ def write_once(config: Path, began: float) -> float:
         shape = shapes.read(conn, TableName("public", "events"))
         selection = Selection(shape, "time_hour", datetime(2030, 1, 1, tzinfo=UTC))
         batch = Batch(uuid4(), "main", shape.name, "time_hour", selection.cutoff, selection.eligible(None).as_string(conn))
-        source.open_marker(destination.open(batch), "archive")
+        source.open_marker_of([destination.open(batch)], "archive")
         with source.snapshot(batch, shape) as snapshot:
             destination.copy(batch, snapshot)
         seconds = time.time() - began
