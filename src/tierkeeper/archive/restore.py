@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from psycopg import sql
 
-from tierkeeper.archive import rows
 from tierkeeper.archive.digest import ContentDigest
 from tierkeeper.archive.lossless import arrow_schema
 from tierkeeper.archive.model import Contents, Segment
@@ -32,7 +31,7 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
 from tierkeeper.kernel.ports import Block
 from tierkeeper.kernel.tables import Column, TableName, TableShape
-from tierkeeper.postgres import ddl, shapes
+from tierkeeper.postgres import ddl, rows, shapes
 from tierkeeper.postgres.copy import rows_out
 from tierkeeper.postgres.link import Link, transaction, translated
 

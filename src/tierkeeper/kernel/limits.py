@@ -24,6 +24,7 @@ ROW_GROUP_ROWS: Final = 122_880  # the reader's unit of pruning; DuckDB and pyar
 ROW_GROUP_BYTES: Final = 16 * 2**20  # wide rows end a row group sooner: memory holds two of them, and a wide row threefold
 ARROW_BATCH_BYTES: Final = 4 * 2**20  # rows on their way as Arrow come in batches of so much; larger ones gain nothing
 DIGEST_ROWS: Final = 65_536  # content digests are taken over blocks of this many rows, whatever the chunks on the way
+PARSED_BYTES: Final = 2 * 2**20  # rows that come as text are turned into Arrow so much at once: larger pieces gain nothing
 COPY_BLOCK_BYTES: Final = 256 * 1024  # larger blocks gain nothing, smaller ones cost a system call each
 REFOUND_BYTES: Final = 8 * 2**20  # of the source's rows lie at once in a tier, which may be full, where a copy is looked for
 CONNECT_SECONDS: Final = 10  # an unreachable server is told apart from a slow one

@@ -1,14 +1,19 @@
 """Rows as Arrow record batches, read in a snapshot that a psycopg transaction has exported."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
+from psycopg import sql
+
+from tierkeeper.kernel.ahead import ahead
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError
-from tierkeeper.kernel.limits import ARROW_BATCH_BYTES
-from tierkeeper.postgres.link import MOVER_LOCK, PINNED, UNDISTURBED, Link
+from tierkeeper.kernel.limits import ARROW_BATCH_BYTES, PARSED_BYTES
+from tierkeeper.kernel.ports import Block
+from tierkeeper.postgres.copy import rows_out
+from tierkeeper.postgres.link import PINNED, UNDISTURBED, Link, transaction, translated
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,15 +40,18 @@ def snapshot_reader(
 
     The exporting transaction must stay open until this has entered. Raises, naming the tier, what `told` (else
     `stream_error`) makes of the driver's text. What the stream itself raises, an OSError of pyarrow's, is its reader's. With
-    `own_path` the role's own search path holds.
+    `own_path` the role's own search path holds. For the purpose `mover` rows come by COPY, under a mover's settings, in half
+    of the driver's time, and all errors are told here; the result's types must be the archive's own.
     """
+    if purpose == "mover":
+        with _copied(link, snapshot, query, purpose, own_path=own_path) as copied:
+            yield copied
+        return
     from adbc_driver_postgresql import dbapi
 
     uri = f"{link.uri}&{urlencode({'application_name': f'tierkeeper {purpose}'}, quote_via=quote)}"
     local = {**PINNED, **UNDISTURBED, **({} if own_path else {"search_path": "pg_catalog"}), **(settings or {})}
     first = [f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in local.items()]
-    if purpose == "mover":
-        first.append(f"pg_catalog.pg_advisory_xact_lock_shared({MOVER_LOCK[0]}, {MOVER_LOCK[1]})")
     try:
         with _dialled(uri) as conn, conn.cursor() as cur:
             cur.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -55,6 +63,45 @@ def snapshot_reader(
                 yield reader
     except dbapi.Error as error:
         raise (told or stream_error)(f"tiers.{link.tier} ({link.shown})", str(error)) from error
+
+
+@contextmanager
+def _copied(link: Link, snapshot: str, query: str, purpose: str, *, own_path: bool) -> Iterator["pa.RecordBatchReader"]:
+    import pyarrow as pa
+
+    from tierkeeper.postgres import rows
+
+    asked = sql.SQL(query)
+    opening = [sql.SQL("SET TRANSACTION SNAPSHOT {}").format(snapshot)]
+    with (
+        translated(f"tiers.{link.tier} ({link.shown})"),
+        closing(link.connect(purpose)) as conn,
+        transaction(conn, isolation="repeatable read", read_only=True, opening=opening, own_path=own_path) as cur,
+    ):
+        cur.execute(sql.SQL("SELECT * FROM ({}) AS shown LIMIT 0").format(asked))  # only its columns
+        schema = rows.schema([(c.name, c.type_code) for c in cur.description or ()])
+        blocks = _gathered(rows_out(cur, sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(asked), binary=False))
+        parsed = ahead(lambda block: rows.from_csv(block, schema), blocks, alone=lambda block: isinstance(block, memoryview))
+        with closing(blocks), closing(parsed) as batches:
+            yield pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def _gathered(blocks: Generator[Block]) -> Generator[Block]:
+    """PARSED_BYTES of `blocks` at once; a large row, which goes with the next, by itself."""
+    with closing(blocks):
+        gathered = bytearray()
+        for block in blocks:
+            large = isinstance(block, memoryview)
+            if not large:
+                gathered += block
+            if gathered and (large or len(gathered) >= PARSED_BYTES):
+                yield gathered
+                gathered = bytearray()
+            if large:
+                yield block
+            del block
+        if gathered:
+            yield gathered
 
 
 @contextmanager

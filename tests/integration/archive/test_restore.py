@@ -7,12 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from archive_bench import Bench
-from tierkeeper.archive import rows
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres import rows
 
 EVENTS = TableName("public", "events")
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierkeeper.archive import rows
 from tierkeeper.archive.lossless import arrow_schema, carry
 from tierkeeper.archive.model import Contents, Manifest, parse_document
 from tierkeeper.kernel.errors import Failed
 from tierkeeper.kernel.tables import Column, TableName, TableShape
+from tierkeeper.postgres import rows
 
 
 def shape(*columns: Column) -> TableShape:
