@@ -42,6 +42,7 @@ class ContentDigest:
 class _ColumnDigest:
     def __init__(self, type_: pa.DataType) -> None:
         self._type = type_
+        self._filler = _zero(type_)
         self._hashes = [blake2b(digest_size=32) for _ in range(3)]
 
     def hexdigests(self) -> list[str]:
@@ -51,7 +52,7 @@ class _ColumnDigest:
         validity, lengths, values = self._hashes
         validity.update(_fixed(array.is_valid().cast(pa.uint8())))
         if pa.types.is_string(self._type):
-            filled = array.fill_null("") if array.null_count else array
+            filled = array.fill_null(self._filler) if array.null_count else array
             lengths.update(_fixed(pc.binary_length(filled)))
             values.update(_text(filled))
         else:
@@ -66,8 +67,23 @@ class _ColumnDigest:
         elif pa.types.is_boolean(self._type):
             array = array.cast(pa.uint8())
         elif pa.types.is_temporal(self._type):
-            array = array.view(pa.int32() if self._type.bit_width == 32 else pa.int64())  # noqa: PLR2004
-        return array.fill_null(0) if array.null_count else array
+            array = array.view(self._filler.type)
+        return array.fill_null(self._filler) if array.null_count else array
+
+
+def _zero(type_: pa.DataType) -> pa.Scalar:
+    """What lies under a NULL for the digest: '' for text, 0 for all else as `_ColumnDigest` sees it.
+
+    Made of bytes: Arrow asks for pandas, if that is installed, before it makes a scalar of a Python value, and loading it takes
+    longer than to digest a hundred thousand rows.
+    """
+    if pa.types.is_string(type_):
+        return pa.Array.from_buffers(type_, 1, [None, pa.py_buffer(bytes(8)), pa.py_buffer(b"")])[0]
+    if pa.types.is_boolean(type_):
+        type_ = pa.uint8()
+    elif pa.types.is_temporal(type_):
+        type_ = pa.int32() if type_.bit_width == 32 else pa.int64()  # noqa: PLR2004
+    return pa.Array.from_buffers(type_, 1, [None, pa.py_buffer(bytes(8))])[0]
 
 
 def _fixed(array: pa.Array) -> memoryview:

@@ -106,7 +106,9 @@ class Summarizer:
 
 def _shortened(array: pa.Array) -> pa.Array:
     """Texts as far as they tell whether their least or greatest is too long to be kept; cutting them keeps their order."""
-    return pc.utf8_slice_codeunits(array, 0, _LONGEST_SUMMARY + 1) if pa.types.is_string(array.type) else array
+    if not pa.types.is_string(array.type) or (pc.max(pc.binary_length(array)).as_py() or 0) <= _LONGEST_SUMMARY:
+        return array
+    return pc.utf8_slice_codeunits(array, 0, _LONGEST_SUMMARY + 1)
 
 
 def _plain(scalar: pa.Scalar) -> Any:
