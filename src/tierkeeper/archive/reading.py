@@ -12,6 +12,7 @@ from tierkeeper.archive.digest import ContentDigest
 from tierkeeper.archive.model import Manifest, Segment, WrappedKey, parse_document
 from tierkeeper.archive.segment import OpenSegment, authenticated, opened, sha256_of
 from tierkeeper.crypto.keys import KeyRing
+from tierkeeper.kernel.ahead import Beside
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.objectstore.port import Store
 
@@ -113,10 +114,10 @@ def check_content(
         found = sha256_of(file)
     if found != (sha256, length_bytes):
         raise Failed(place, f"its {found[1]} bytes in the store are not the {length_bytes} that were written", _REMEDY)
-    with opened(file, segment_id, data_key, place) as content:
+    with opened(file, segment_id, data_key, place) as content, Beside("digest") as counting:
         counted = ContentDigest(content.schema)
         for batch in content.batches():
-            counted.update(batch)
+            counting(counted.update, batch)
     if counted.rows != rows or counted.hexdigest() != digest:
         raise Failed(place, f"its {counted.rows} rows are not the {rows} that were written", _REMEDY)
     return content

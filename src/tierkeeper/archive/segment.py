@@ -8,7 +8,6 @@ so that no page of one segment can stand in another.
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +24,7 @@ from tierkeeper.archive.digest import ContentDigest
 from tierkeeper.archive.lossless import arrow_schema
 from tierkeeper.archive.model import ColumnSummary, Contents
 from tierkeeper.archive.summary import Summarizer, Summary
+from tierkeeper.kernel.ahead import Beside
 from tierkeeper.kernel.errors import Failed
 from tierkeeper.kernel.limits import ARROW_BATCH_BYTES, COPY_BLOCK_BYTES, DIGEST_ROWS, ROW_GROUP_BYTES, ROW_GROUP_ROWS
 
@@ -52,9 +52,9 @@ class Written:
 def write(contents: Contents, batches: Iterable[pa.RecordBatch], data_key: bytes, out: BinaryIO) -> Written:
     """Writes `batches`, sorted by age and key, as one encrypted file, row group by row group.
 
-    Reading the next row group overlaps with compressing the last one; memory holds two of them. One of wide rows, whose
-    compression alone takes three times a row, is compressed before the next is read. Raises ValueError if `batches` have other
-    columns than `contents` says.
+    Reading the next row group overlaps with digesting and with compressing the last one, which are each in a thread; memory
+    holds two of them. One of wide rows, whose compression alone takes three times a row, is compressed before the next is read.
+    Raises ValueError if `batches` have other columns than `contents` says.
     """
     carried = contents.carried
     schema = arrow_schema(carried)
@@ -62,30 +62,28 @@ def write(contents: Contents, batches: Iterable[pa.RecordBatch], data_key: bytes
     properties = pe.create_encryption_properties(data_key, aad_prefix=_aad(contents.segment), store_aad_prefix=False)
     described = schema.with_metadata({_METADATA: contents.to_json()})
     delta = [c.column.name for c in carried if c.delta and c.column.name in (contents.age, *contents.shape.key)]
+
+    def count(group: Sequence[pa.RecordBatch]) -> None:
+        for batch in group:
+            digest.update(batch)
+            summary.update(batch)
+
     groups = row_groups(batches)
     group = next(groups, [])
-    described = schema.with_metadata({_METADATA: contents.to_json()})
     with (
         parquet_writer(sink, described, group, delta, encryption_properties=properties) as writer,
-        ThreadPoolExecutor(1, "segment-writer") as pool,
+        Beside("digest") as counting,
+        Beside("segment-writer") as writing,
     ):
-        pending: Future[None] | None = None
         while group:
-            for batch in group:
-                digest.update(batch)
-                summary.update(batch)
-            if pending is not None:
-                pending.result()
+            counting(count, group)
             table = pa.Table.from_batches([pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in group])
-            if table.nbytes < table.num_rows * COPY_BLOCK_BYTES:
-                pending = pool.submit(writer.write_table, table, row_group_size=ROW_GROUP_ROWS)
-            else:
-                writer.write_table(table)
-                pending = None
-            del batch, group, table  # or they would stay while the next group is read
+            writing(writer.write_table, table, row_group_size=ROW_GROUP_ROWS)
+            if table.nbytes >= table.num_rows * COPY_BLOCK_BYTES:
+                counting.settle()
+                writing.settle()
+            del group, table  # or they would stay while the next group is read
             group = next(groups, [])
-        if pending is not None:
-            pending.result()
     return Written(sink.length_bytes, sink.sha256, digest.rows, digest.hexdigest(), summary.columns(), summary.summary())
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -28,3 +30,34 @@ def ahead(work: Callable[[T], R], items: Iterable[T], *, alone: Callable[[T], bo
                 del done
         if pending is not None:
             yield pending.result()
+
+
+class Beside:
+    """Calls in a thread, one after the other, while its owner goes on; each waits until the one before is done with.
+
+    What a call raises comes out of the next one, of `settle`, or of the end of the block.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, name)
+        self._pending: Future[Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        self.settle()
+        self._pending = self._pool.submit(call, *args, **kwargs)
+
+    def settle(self) -> None:
+        """Waits for the last call."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self.settle()
+        finally:
+            self._pool.shutdown()
