@@ -8,10 +8,10 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
@@ -26,13 +26,13 @@ from tierkeeper.archive.lossless import arrow_schema
 from tierkeeper.archive.model import Contents, Segment
 from tierkeeper.archive.reading import SegmentReader
 from tierkeeper.archive.segment import PAGE_BY_PAGE, parquet_writer, read_batches, row_groups, rows_in
+from tierkeeper.kernel.ahead import Beside, ahead
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
-from tierkeeper.kernel.ports import Block
 from tierkeeper.kernel.tables import Column, TableName, TableShape
 from tierkeeper.postgres import ddl, rows, shapes
-from tierkeeper.postgres.copy import rows_out
+from tierkeeper.postgres.arrow import copied
 from tierkeeper.postgres.link import Link, transaction, translated
 
 _NOT_KEPT: Final = "Nothing was kept: restore into a .parquet file, or on a server of the version that the rows came from"
@@ -225,18 +225,17 @@ def _copy_in(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Cont
     digest = ContentDigest(selection.schema)
     columns = sql.SQL(", ").join(map(sql.Identifier, selection.schema.names))
     into = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(sql.Identifier(name.schema, name.name), columns)
-    with cur.copy(into) as stream, ThreadPoolExecutor(1) as beside:
-        written: Future[bytes] | None = None
-        for batch in selection.batches():
-            digest.update(batch)
-            for piece in _pieces(rows.in_utc(batch)):
-                ahead = beside.submit(rows.to_csv, piece)
-                if written is not None:
-                    stream.write(written.result())
-                written = ahead
-            del batch
-        if written is not None:
-            stream.write(written.result())
+    with Beside("digest") as counting:
+
+        def pieces() -> Iterator[pa.RecordBatch]:
+            for batch in selection.batches():
+                counting(digest.update, batch)
+                yield from _pieces(rows.in_utc(batch))
+                del batch
+
+        with cur.copy(into) as stream, closing(ahead(partial(rows.to_csv, quote_all=False), pieces())) as texts:
+            for text in texts:
+                stream.write(text)
     return digest
 
 
@@ -246,23 +245,13 @@ def _read_back(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Co
     cur.execute("SET LOCAL synchronize_seqscans = off")
     digest = ContentDigest(selection.schema)
     expressions = sql.SQL(", ").join(sql.SQL(c.expression) for c in selection.contents.carried)
-    query = sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(
-        expressions, sql.Identifier(name.schema, name.name)
-    )
-    counted: Future[None] | None = None
-
-    def count(block: Block) -> None:
-        digest.update(rows.from_csv(block, selection.schema))
-
-    with _readable(f"table {name}"), ThreadPoolExecutor(1) as beside, closing(rows_out(cur, query, binary=False)) as blocks:
-        for block in blocks:
-            if counted is not None:
-                counted.result()
-            counted = beside.submit(count, block)
-            if isinstance(block, memoryview):  # a row of libpq's own, which goes with the next
-                counted.result()
-        if counted is not None:
-            counted.result()
+    query = sql.SQL("SELECT {} FROM ONLY {}").format(expressions, sql.Identifier(name.schema, name.name))
+    with _readable(f"table {name}"), Beside("digest") as counting, closing(copied(cur, query, selection.schema)) as batches:
+        for batch in batches:
+            counting(digest.update, batch)
+            if batch.num_rows == 1:
+                counting.settle()  # it may be a large row
+            del batch
     return digest
 
 

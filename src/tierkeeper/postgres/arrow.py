@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
+import psycopg
 from psycopg import sql
 
 from tierkeeper.kernel.ahead import ahead
@@ -80,10 +81,18 @@ def _copied(link: Link, snapshot: str, query: str, purpose: str, *, own_path: bo
     ):
         cur.execute(sql.SQL("SELECT * FROM ({}) AS shown LIMIT 0").format(asked))  # only its columns
         schema = rows.schema([(c.name, c.type_code) for c in cur.description or ()])
-        blocks = _gathered(rows_out(cur, sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(asked), binary=False))
-        parsed = ahead(lambda block: rows.from_csv(block, schema), blocks, alone=lambda block: isinstance(block, memoryview))
-        with closing(blocks), closing(parsed) as batches:
+        with closing(copied(cur, asked, schema)) as batches:
             yield pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def copied(cur: psycopg.Cursor, query: sql.Composable, schema: "pa.Schema") -> Generator["pa.RecordBatch"]:
+    """The rows of `query`, by COPY as CSV, as batches of `schema`, parsed in a thread; a large row is a batch of its own."""
+    from tierkeeper.postgres import rows
+
+    blocks = _gathered(rows_out(cur, sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(query), binary=False))
+    parsed = ahead(lambda block: rows.from_csv(block, schema), blocks, alone=lambda block: isinstance(block, memoryview))
+    with closing(blocks), closing(parsed):
+        yield from parsed
 
 
 def _gathered(blocks: Generator[Block]) -> Generator[Block]:

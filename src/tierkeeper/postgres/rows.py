@@ -36,10 +36,14 @@ def schema(columns: Sequence[tuple[str, int]]) -> pa.Schema:
     return pa.schema([pa.field(name, types[oid]) for name, oid in columns])
 
 
-def to_csv(batch: pa.RecordBatch) -> bytes:
-    """Rows as COPY … (FORMAT csv) takes them. Every value is quoted and no NULL is, so that '' and NULL stay apart."""
+def to_csv(batch: pa.RecordBatch, *, quote_all: bool = True) -> bytes:
+    """Rows as COPY … (FORMAT csv) takes them: texts are quoted and no NULL is, so that '' and NULL stay apart.
+
+    `quote_all`: so are all other values, as some readers want it; Postgres takes them sooner without.
+    """
     out = io.BytesIO()
-    csv.write_csv(batch, out, csv.WriteOptions(include_header=False, quoting_style="all_valid"))
+    style = "all_valid" if quote_all else "needed"
+    csv.write_csv(batch, out, csv.WriteOptions(include_header=False, quoting_style=style))
     return out.getvalue()
 
 
