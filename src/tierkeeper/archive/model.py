@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final, Literal, TypeVar
 from uuid import UUID
 
@@ -174,7 +175,7 @@ class Contents:
     age_is_native: bool
     settings: dict[str, str]
 
-    @property
+    @cached_property
     def carried(self) -> tuple[Carried, ...]:
         return carry(self.shape, self.age, age_is_native=self.age_is_native)
 

@@ -7,13 +7,14 @@ equal. It never touches an existing table or file; `merging` does that.
 import errno
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, cast
+from uuid import UUID
 
 import psycopg
 import pyarrow as pa
@@ -53,11 +54,12 @@ class Selection:
     schema: pa.Schema
     since: datetime | None
     until: datetime | None
+    data_keys: Mapping[UUID, bytes] = field(default_factory=dict, repr=False)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, authenticated page by page."""
         for segment in self.segments:
-            with self.reader.open(segment) as content:
+            with self.reader.open(segment, self.data_keys.get(segment.id)) as content:
                 for batch in content.batches(self.since, self.until):
                     yield batch if batch.schema.equals(self.schema) else _ages_as_text(batch, self.schema, self.contents.age)
 
@@ -77,15 +79,18 @@ def select(reader: SegmentReader, segments: Sequence[Segment], since: datetime |
         raise UsageError(f"table {segments[-1].table}", cause, "Leave --since and --until out")
     wanted = [s for s in segments if _may_match(s, since, until)]
     newest = wanted[-1] if wanted else segments[-1]
-    contents = _contents(reader, newest)
+    data_keys = {newest.id: reader.data_key(newest)}
+    with reader.open(newest, data_keys[newest.id]) as content:
+        contents = content.contents
     for other in {s.schema_hash: s for s in wanted if s.schema_hash != newest.schema_hash}.values():
-        theirs = _contents(reader, other)
+        with reader.open(other) as content:
+            theirs = content.contents
         if replace(theirs, age_is_native=False).schema_hash != replace(contents, age_is_native=False).schema_hash:
             what = _difference(theirs.shape, contents.shape)
             cause = f"its columns changed between segment {other.id} and segment {newest.id}: {what}"
             raise UsageError(f"table {newest.table}", cause, "Restore them one by one with --segment")
         contents = replace(contents, age_is_native=False)
-    return Selection(reader, wanted, contents, arrow_schema(contents.carried), since, until)
+    return Selection(reader, wanted, contents, arrow_schema(contents.carried), since, until, data_keys)
 
 
 def _difference(old: TableShape, new: TableShape) -> str:
@@ -101,11 +106,6 @@ def _difference(old: TableShape, new: TableShape) -> str:
             return f"its column {column.name!r} of type {before.type} is of type {column.type} since"
     gone = next((c.name for c in old.columns if new.column(c.name) is None), None)
     return f"its column {gone!r} is gone since" if gone is not None else "its collations or its key"
-
-
-def _contents(reader: SegmentReader, segment: Segment) -> Contents:
-    with reader.open(segment) as content:
-        return content.contents
 
 
 def to_table(selection: Selection, link: Link, name: TableName) -> int:

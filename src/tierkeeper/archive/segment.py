@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, BinaryIO, Final
 from uuid import UUID
@@ -26,7 +27,14 @@ from tierkeeper.archive.model import ColumnSummary, Contents
 from tierkeeper.archive.summary import Summarizer, Summary
 from tierkeeper.kernel.ahead import Beside
 from tierkeeper.kernel.errors import Failed
-from tierkeeper.kernel.limits import ARROW_BATCH_BYTES, COPY_BLOCK_BYTES, DIGEST_ROWS, ROW_GROUP_BYTES, ROW_GROUP_ROWS
+from tierkeeper.kernel.limits import (
+    ARROW_BATCH_BYTES,
+    BOUNDED_ROWS,
+    COPY_BLOCK_BYTES,
+    DIGEST_ROWS,
+    ROW_GROUP_BYTES,
+    ROW_GROUP_ROWS,
+)
 
 DATA_KEY_BYTES: Final = 32  # AES-256
 _METADATA: Final = b"tierkeeper"
@@ -166,7 +174,7 @@ class OpenSegment:
     contents: Contents
     place: str
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         return arrow_schema(self.contents.carried)
 
@@ -180,14 +188,33 @@ class OpenSegment:
         wanted = self.schema if columns is None else pa.schema([self._field(name) for name in columns])
         bounded = bool(self.contents.age) and (since is not None or until is not None)
         read = list(dict.fromkeys([*wanted.names, *([self.contents.age] if bounded else [])]))
-        groups = [g for g in range(self.parquet.num_row_groups) if not bounded or self._may_match(g, since, until)]
         with authenticated(self.place):
-            for batch in read_batches(self.parquet, groups, read if columns is not None else None):
-                rows = batch
-                if bounded:
-                    rows = batch.filter(age_mask(batch.column(self.contents.age), since, until))
+            if bounded:
+                found = self._bounded(since, until, read)
+            else:
+                found = read_batches(self.parquet, range(self.parquet.num_row_groups), read if columns is not None else None)
+            for rows in found:
                 if rows.num_rows:
                     yield pa.RecordBatch.from_arrays([rows.column(name) for name in wanted.names], schema=wanted)
+
+    def _bounded(self, since: datetime | None, until: datetime | None, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows with age in [since, until). A row group's ages are read first: of the other columns nothing behind the last
+        such row is.
+        """
+        for group in range(self.parquet.num_row_groups):
+            if not self._may_match(group, since, until):
+                continue
+            ages = self.parquet.read_row_group(group, columns=[self.contents.age]).column(0).combine_chunks()
+            wanted = age_mask(ages, since, until)
+            left = pc.sum(wanted).as_py() or 0
+            at = 0
+            for batch in read_batches(self.parquet, [group], columns, BOUNDED_ROWS) if left else ():
+                rows = batch.filter(wanted.slice(at, batch.num_rows))
+                at += batch.num_rows
+                left -= rows.num_rows
+                yield rows
+                if not left:
+                    break
 
     def bounds(self, name: str) -> tuple[str, str] | None:
         """The least and the greatest value of a column, as Postgres reads them; None where its type's order is not the file's."""
@@ -225,13 +252,16 @@ class OpenSegment:
 
 
 def read_batches(
-    parquet: pq.ParquetFile, groups: Sequence[int] | None = None, columns: Sequence[str] | None = None
+    parquet: pq.ParquetFile,
+    groups: Sequence[int] | None = None,
+    columns: Sequence[str] | None = None,
+    most_rows: int = DIGEST_ROWS,
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of all row groups, or of `groups`, in order: of wide rows few at a time."""
+    """The rows of all row groups, or of `groups`, in order, at most `most_rows` at a time, and of wide rows few."""
     for group in range(parquet.num_row_groups) if groups is None else groups:
         known = parquet.metadata.row_group(group)
         few = known.num_rows * ARROW_BATCH_BYTES // max(1, known.total_byte_size)
-        yield from parquet.iter_batches(batch_size=min(DIGEST_ROWS, max(1, few)), row_groups=[group], columns=columns)
+        yield from parquet.iter_batches(batch_size=min(most_rows, max(1, few)), row_groups=[group], columns=columns)
 
 
 def age_mask(ages: pa.Array, since: datetime | None, until: datetime | None) -> pa.Array:
