@@ -3,17 +3,20 @@
 import getpass
 import json
 import os
+import select
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from threading import Timer
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 
 from tierkeeper.kernel.errors import TierkeeperError, UsageError
+from tierkeeper.kernel.limits import AUDIT_KEPT_SECONDS
 from tierkeeper.kernel.log import Log
-from tierkeeper.postgres.link import Link, transaction, translated
+from tierkeeper.postgres.link import Connection, Link, transaction, translated
 from tierkeeper.postgres.statements import load
 
 _SQL = load("tierkeeper.security", "audit.sql")
@@ -48,27 +51,81 @@ class PostgresAudit:
 
     @contextmanager
     def action(self, verb: str, subject: str, detail: Mapping[str, Any]) -> Iterator[Callable[..., None]]:
-        action_id, outcome = uuid4(), dict[str, Any]()
-        self._note(action_id, "intent", verb, subject, detail)
-        try:
-            yield outcome.update
-        except BaseException as error:
-            cause = error.cause if isinstance(error, TierkeeperError) else type(error).__name__
+        action, outcome = (uuid4(), verb, subject), dict[str, Any]()
+        with closing(_Dialled(self._main)) as dialled:
+            _note(dialled, action, "intent", detail)
             try:
-                self._note(action_id, "outcome", verb, subject, {**outcome, "failed": cause})
-            except TierkeeperError as unheard:
-                # Main is away: the intent without an outcome says so by itself, and the first error is the one to tell.
-                _log.warning("audit outcome not written", action=str(action_id), cause=unheard.cause)
-            raise
-        self._note(action_id, "outcome", verb, subject, outcome)
+                yield outcome.update
+            except BaseException as error:
+                cause = error.cause if isinstance(error, TierkeeperError) else type(error).__name__
+                try:
+                    _note(dialled, action, "outcome", {**outcome, "failed": cause})
+                except TierkeeperError as unheard:
+                    # Main is away: the intent without an outcome says so by itself, and the first error is the one to tell.
+                    _log.warning("audit outcome not written", action=str(action[0]), cause=unheard.cause)
+                raise
+            _note(dialled, action, "outcome", outcome)
 
-    def _note(self, action_id: UUID, kind: str, verb: str, subject: str, detail: Mapping[str, Any]) -> None:
-        with self._main.connect("audit") as conn, translated("audit (main)"), transaction(conn) as cur:
-            try:
-                cur.execute(_SQL["note"], {
-                    "actor": actor(), "action": action_id, "kind": kind, "verb": verb, "subject": subject,
-                    "detail": json.dumps(detail, default=str),
-                })  # fmt: skip
-            except psycopg.errors.UndefinedTable:
-                cause = "Main is not set up yet, so that nothing can be recorded"
-                raise UsageError("tiers.main", cause, "Run 'tierkeeper setup --apply' first") from None
+
+def _note(dialled: "_Dialled", action: tuple[UUID, str, str], kind: str, detail: Mapping[str, Any]) -> None:
+    action_id, verb, subject = action
+    with translated("audit (main)"), dialled.taken() as conn, transaction(conn) as cur:
+        try:
+            cur.execute(_SQL["note"], {
+                "actor": actor(), "action": action_id, "kind": kind, "verb": verb, "subject": subject,
+                "detail": json.dumps(detail, default=str),
+            })  # fmt: skip
+        except psycopg.errors.UndefinedTable:
+            cause = "Main is not set up yet, so that nothing can be recorded"
+            raise UsageError("tiers.main", cause, "Run 'tierkeeper setup --apply' first") from None
+
+
+class _Dialled:
+    """A connection for the intent and, where the action is over within AUDIT_KEPT_SECONDS, for the outcome as well: dialling
+    takes as long as a short action. During a longer one it is given back.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._free: list[Connection] = []  # whoever pops it, the next note or the timer, has it alone
+        self._timer = Timer(AUDIT_KEPT_SECONDS, self._give_back)
+        self._timer.daemon = True
+
+    @contextmanager
+    def taken(self) -> Iterator[Connection]:
+        """The connection, if it is there and its server has not ended it, else a new one; kept unless the block raises."""
+        conn = self._taken_back()
+        if conn is not None and _was_ended(conn):
+            conn.close()
+            conn = None
+        conn = conn or self._link.connect("audit")
+        try:
+            yield conn
+        except BaseException:
+            conn.close()
+            raise
+        self._free.append(conn)
+        if self._timer.ident is None:
+            self._timer.start()
+
+    def _taken_back(self) -> Connection | None:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return None
+
+    def close(self) -> None:
+        self._timer.cancel()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        conn = self._taken_back()
+        if conn is not None:
+            conn.close()
+
+
+def _was_ended(conn: Connection) -> bool:
+    """Whether there is something to read from an idle connection: a server says nothing to one unless it ends it."""
+    heard = select.poll()
+    heard.register(conn.fileno(), select.POLLIN)
+    return bool(heard.poll(0))
