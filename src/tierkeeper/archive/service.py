@@ -264,6 +264,30 @@ class Archive:
         length, _, last, _ = self._catalog.chain_at(1)
         return (length, last) if last is not None else None
 
+    def selected(
+        self,
+        table: TableName,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        segment: str | None = None,
+    ) -> restoring.Selection:
+        """`table`'s archived rows with age in [since, until), of one segment if it is given. Nothing of them was read yet.
+
+        Raises UsageError if the table was never archived, Failed if a segment is damaged.
+        """
+        found = self._catalog.segments(table, segment_id=_id(segment))
+        named = (
+            "unsure" if segment is not None else None
+        )  # one that nothing says of whether it counts comes back where it is named
+        segments = [
+            s for s in found if s.state in ("sealed", named) or (s.state == "copied" and self._source_marker(s.batch) == "moved")
+        ]
+        if not segments:
+            cause = "no segment of it counts in the archive" if segment is None else f"it has no segment {segment} that counts"
+            raise UsageError(f"table {table}", cause, "See `tierkeeper archive list` for what the archive holds")
+        return restoring.select(self.reader, segments, since, until)
+
     def restore(
         self,
         table: TableName,
@@ -275,25 +299,16 @@ class Archive:
         segment: str | None = None,
         on_conflict: OnConflict | None = None,
         managed: Callable[[], Collection[TableName]] = tuple,
+        selected: Callable[[], restoring.Selection] | None = None,
     ) -> RestoreResult:
-        """Restores `table`'s archived rows with age in [since, until), of one segment if it is given.
+        """Restores what `selected` gives, or else would give.
 
         `to` is a table at `target`, or a new file if it has a slash or ends with .csv or .parquet. A table that exists takes rows
         only where `on_conflict` says what becomes of those whose key it has, and one of `managed` never does. Raises UsageError
         if `table` was never archived or `to` cannot be restored into, Failed if a segment is damaged; nothing was changed then.
         """
         began = time.monotonic()
-        found = self._catalog.segments(table, segment_id=_id(segment))
-        named = (
-            "unsure" if segment is not None else None
-        )  # one that nothing says of whether it counts comes back where it is named
-        segments = [
-            s for s in found if s.state in ("sealed", named) or (s.state == "copied" and self._source_marker(s.batch) == "moved")
-        ]
-        if not segments:
-            cause = "no segment of it counts in the archive" if segment is None else f"it has no segment {segment} that counts"
-            raise UsageError(f"table {table}", cause, "See `tierkeeper archive list` for what the archive holds")
-        selection = restoring.select(self.reader, segments, since, until)
+        selection = selected() if selected else self.selected(table, since=since, until=until, segment=segment)
         if restoring.names_a_file(to):
             merged = Merged(restoring.to_file(selection, Path(to)))
         else:

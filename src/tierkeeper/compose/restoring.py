@@ -2,12 +2,14 @@
 
 from contextlib import ExitStack, closing, suppress
 from datetime import datetime
+from functools import partial
 
 from tierkeeper.compose.moving import MovingKeeper
 from tierkeeper.kernel.errors import NotNow, UsageError
 from tierkeeper.kernel.policy import OnConflict, Tier
 from tierkeeper.kernel.results import RestoreResult
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.keeping import beside
 from tierkeeper.postgres.link import Link, translated
 from tierkeeper.tiers import identity, profile, usage
 
@@ -52,6 +54,9 @@ class RestoringKeeper(MovingKeeper):
         }
         detail |= {"since": since, "until": until, "segment": segment}
         with ExitStack() as stack:
+            # Looking changes nothing: it need not wait until the intent is durable.
+            look = partial(self.archive.selected, table, since=since, until=until, segment=segment)
+            selected = stack.enter_context(beside(look))
             note = None
             try:
                 note = stack.enter_context(self._audit.action("restore", str(table), detail))
@@ -60,13 +65,11 @@ class RestoringKeeper(MovingKeeper):
                     raise
             result = self.archive.restore(
                 table,
-                since=since,
-                until=until,
-                segment=segment,
                 to=to,
                 target=target,
                 on_conflict=on_conflict,
                 managed=lambda: self._counted(target),
+                selected=selected,
             )
             if note is not None:
                 note(rows=result.rows, inserted=result.inserted, skipped=result.skipped, replaced=result.replaced)
