@@ -25,6 +25,7 @@ ROW_GROUP_BYTES: Final = 16 * 2**20  # wide rows end a row group sooner: memory 
 ARROW_BATCH_BYTES: Final = 4 * 2**20  # rows on their way as Arrow come in batches of so much; larger ones gain nothing
 DIGEST_ROWS: Final = 65_536  # content digests are taken over blocks of this many rows, whatever the chunks on the way
 PARSED_BYTES: Final = 2 * 2**20  # rows that come as text are turned into Arrow so much at once: larger pieces gain nothing
+SORT_UNDERRATED: Final = 3  # rows that come in order from an index may cost so much more than Postgres thinks that sorting does
 BOUNDED_ROWS: Final = 8_192  # where only some rows of a row group are wanted, so many are read at once: the rest is not
 COPY_BLOCK_BYTES: Final = 256 * 1024  # larger blocks gain nothing, smaller ones cost a system call each
 REFOUND_BYTES: Final = 8 * 2**20  # of the source's rows lie at once in a tier, which may be full, where a copy is looked for

@@ -5,10 +5,12 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg import sql
 
 from support import Tiers
 from tierkeeper.archive.digest import ContentDigest
 from tierkeeper.kernel.errors import NotNow
+from tierkeeper.postgres import arrow
 from tierkeeper.postgres.arrow import snapshot_reader, stream_error
 from tierkeeper.postgres.link import transaction
 
@@ -55,6 +57,24 @@ def test_rows_that_stop_coming_are_asked_for_again(tiers: Tiers) -> None:
         with pytest.raises(OSError) as stopped:
             reader.read_all()
     assert type(stream_error("tiers.core", str(stopped.value))) is NotNow
+
+
+@pytest.mark.parametrize(("indexed", "sorts"), [(True, False), (False, True)])
+def test_rows_come_in_order_from_an_index_where_there_is_one(tiers: Tiers, indexed: bool, sorts: bool) -> None:
+    """Postgres would sort a million rows on its disk: of isfinite() it knows nothing."""
+    with closing(tiers.core.connect("test")) as conn:
+        conn.execute(
+            "CREATE TABLE aged AS SELECT '2013-01-01'::timestamptz + g * interval '1 s' AS at, g AS id, repeat('x', 60) AS v"
+            " FROM generate_series(1, 200000) g"
+        )
+        if indexed:
+            conn.execute("ALTER TABLE aged ADD PRIMARY KEY (at, id)")
+        conn.execute("ANALYZE aged")
+        query = sql.SQL("SELECT * FROM public.aged WHERE isfinite(at) ORDER BY at, id")
+        with transaction(conn, read_only=True) as cur:
+            assert [name for name, _ in arrow._columns_of(cur, query)] == ["at", "id", "v"]
+            plan = "".join(row[0] for row in cur.execute(sql.SQL("EXPLAIN {}").format(query)).fetchall())
+    assert ("Sort" in plan) == sorts
 
 
 ODD_VALUES = """
