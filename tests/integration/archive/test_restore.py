@@ -1,8 +1,10 @@
 """Restore: a table, a range of time, one segment, into a new table or a file; whole or not at all."""
 
 import csv
+from collections.abc import Callable
 from datetime import UTC, datetime
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -234,3 +236,16 @@ def test_a_file_that_holds_another_value_is_not_kept(archived: Bench, monkeypatc
         with pytest.raises(Failed, match="differs from the archive"):
             archived.archive.restore(EVENTS, to=str(archived.tiers.home / name), target=archived.tiers.main)
         assert not (archived.tiers.home / name).exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda batch: batch.take([1, 0, *range(2, len(batch))]), lambda batch: batch.slice(1)], ids=["swapped", "lost"]
+)
+def test_a_table_that_holds_other_rows_is_not_kept(
+    archived: Bench, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[pa.RecordBatch], pa.RecordBatch]
+) -> None:
+    to_csv = rows.to_csv
+    monkeypatch.setattr(rows, "to_csv", lambda batch, **how: to_csv(wrong(batch), **how))
+    with pytest.raises(Failed, match="differs from the archive"):
+        archived.archive.restore(EVENTS, to="wrong", target=archived.tiers.main)
+    assert archived.rows("SELECT to_regclass('public.wrong')") == [(None,)]

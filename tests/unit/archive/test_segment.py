@@ -97,6 +97,19 @@ def test_every_flipped_byte_is_found_and_no_other_row_ever_comes_out() -> None:
     assert idle < 16
 
 
+def test_rows_that_change_places_on_their_way_into_the_file_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is whole and authentic then: the rows alone tell."""
+    write_table = pq.ParquetWriter.write_table
+
+    def swapping(self: pq.ParquetWriter, table: pa.Table, **kwargs: object) -> None:
+        write_table(self, table.take([1, 0, *range(2, len(table))]), **kwargs)
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", swapping)
+    data, result = written(20)
+    with pytest.raises(Failed, match="its 20 rows are not the 20 that were written"):
+        check(data, result)
+
+
 def test_cut_short_or_lengthened_files_are_found() -> None:
     data, result = written(20)
     for length in range(0, len(data), 13):
@@ -140,6 +153,35 @@ def test_ages_bound_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         list(content.batches(since, until))
     assert read_groups == [2]
     assert read(data, since=DAY + timedelta(days=9)).num_rows == 0
+
+
+@pytest.mark.parametrize("step", [1, 7])
+def test_of_a_row_group_nothing_behind_its_last_wanted_row_is_read(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Every window gives exactly its rows, in order, wherever pieces end, and also where ages are in no order."""
+    monkeypatch.setattr(format_, "ROW_GROUP_ROWS", 100)
+    monkeypatch.setattr(format_, "BOUNDED_ROWS", 9)
+    order = [n * step % 400 for n in range(400)]
+    whole = pa.Table.from_batches(batches(400)).take(pa.array(order))
+    out = io.BytesIO()
+    format_.write(contents(), whole.to_batches(max_chunksize=64), KEY, out)
+    with format_.opened(io.BytesIO(out.getvalue()), ID, KEY, "x") as content:
+        for first, rows in [(0, 1), (0, 9), (3, 10), (95, 10), (118, 64), (399, 1), (17, 383), (250, 0), (400, 9)]:
+            bounds = DAY + timedelta(minutes=first), DAY + timedelta(minutes=first + rows)
+            found = [n for batch in content.batches(*bounds) for n in batch.column("id").to_pylist()]
+            assert found == [n for n in order if first <= n < first + rows]
+        read = 0
+        iter_batches = content.parquet.iter_batches
+
+        def spy(**kwargs: object) -> object:
+            nonlocal read
+            for batch in iter_batches(**kwargs):
+                read += batch.num_rows
+                yield batch
+
+        monkeypatch.setattr(content.parquet, "iter_batches", spy)
+        list(content.batches(DAY, DAY + timedelta(minutes=3), ["t"]))
+    last = [max((i for i, n in enumerate(order[at : at + 100]) if n < 3), default=-9) for at in range(0, 400, 100)]
+    assert read == sum(9 * (at // 9 + 1) for at in last)
 
 
 def test_row_groups_end_at_rows_or_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
