@@ -59,7 +59,7 @@ class Segment:
 class Document(BaseModel):
     """Base of what the store holds sealed: frozen, closed, with a format and a version of its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def body(self) -> dict[str, Any]:
         """As JSON values."""

@@ -72,7 +72,7 @@ Protocol = Literal["http", "tcp", "postgres"]
 class Section(BaseModel):
     """Base of all sections: frozen, closed (a misspelt key is a fault), and silent about its input."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True, defer_build=True)
 
 
 class PostgresTier(Section):

@@ -10,7 +10,7 @@ from tierkeeper.kernel.errors import TierkeeperError, each
 class Result(BaseModel):
     """Base of all results: frozen, closed, printed by alias."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True, defer_build=True)
 
 
 class ErrorResult(Result):
