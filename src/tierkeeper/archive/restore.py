@@ -299,7 +299,7 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def _compare(sent: ContentDigest, kept: ContentDigest, place: str) -> None:
-    if (sent.rows, sent.hexdigest()) != (kept.rows, kept.hexdigest()):
+    if not sent.same_as(kept):
         cause = f"what was restored differs from the archive ({sent.rows} rows archived, {kept.rows} restored)"
         raise Failed(place, cause, _NOT_KEPT)
 
