@@ -209,10 +209,11 @@ class OpenSegment:
             left = pc.sum(wanted).as_py() or 0
             at = 0
             for batch in read_batches(self.parquet, [group], columns, BOUNDED_ROWS) if left else ():
-                rows = batch.filter(wanted.slice(at, batch.num_rows))
-                at += batch.num_rows
-                left -= rows.num_rows
-                yield rows
+                here, at = wanted.slice(at, batch.num_rows), at + batch.num_rows
+                count = pc.sum(here).as_py() or 0
+                left -= count
+                if count:
+                    yield batch.filter(here)
                 if not left:
                     break
 
