@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 from uuid import UUID
@@ -230,10 +229,10 @@ def _copy_in(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Cont
         def pieces() -> Iterator[pa.RecordBatch]:
             for batch in selection.batches():
                 counting(digest.update, batch)
-                yield from _pieces(rows.in_utc(batch))
+                yield from _pieces(batch)
                 del batch
 
-        with cur.copy(into) as stream, closing(ahead(partial(rows.to_csv, quote_all=False), pieces())) as texts:
+        with cur.copy(into) as stream, closing(ahead(rows.to_copy, pieces())) as texts:
             for text in texts:
                 stream.write(text)
     return digest

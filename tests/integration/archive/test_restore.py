@@ -209,6 +209,17 @@ def test_a_line_that_looks_like_copys_end_comes_back(bench: Bench) -> None:
     assert bench.rows("TABLE t EXCEPT TABLE u") == []
 
 
+@pytest.mark.parametrize(
+    "value", ["plain", " two  blanks ", r"\N", r"\.", "NULL", "a\tb", "a,b", 'a"b', "a\nb", "a\rb", "", "'", "é😀"]
+)
+def test_texts_come_back_with_as_few_quotes_as_they_need(bench: Bench, value: str) -> None:
+    bench.main.execute("CREATE TABLE t (at timestamptz, id int4 PRIMARY KEY, x text)")
+    bench.main.execute("INSERT INTO t VALUES ('1905-01-01 00:00:01', 1, NULL), ('2013-01-01 01:02:03', 2, %s)", (value,))
+    bench.move("t", "at")
+    assert bench.archive.restore(TableName("public", "t"), to="u", target=bench.tiers.main).rows == 2
+    assert bench.rows("TABLE t EXCEPT TABLE u") == []
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_killed_restore_leaves_no_rows_in_the_clear(archived: Bench, ending: str) -> None:
     """I6: what is not finished has no name, so that nothing is left of it when the process is gone."""
@@ -244,8 +255,8 @@ def test_a_file_that_holds_another_value_is_not_kept(archived: Bench, monkeypatc
 def test_a_table_that_holds_other_rows_is_not_kept(
     archived: Bench, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[pa.RecordBatch], pa.RecordBatch]
 ) -> None:
-    to_csv = rows.to_csv
-    monkeypatch.setattr(rows, "to_csv", lambda batch, **how: to_csv(wrong(batch), **how))
+    to_copy = rows.to_copy
+    monkeypatch.setattr(rows, "to_copy", lambda batch: to_copy(wrong(batch)))
     with pytest.raises(Failed, match="differs from the archive"):
         archived.archive.restore(EVENTS, to="wrong", target=archived.tiers.main)
     assert archived.rows("SELECT to_regclass('public.wrong')") == [(None,)]
