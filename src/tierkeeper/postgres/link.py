@@ -41,10 +41,11 @@ PINNED: Final[Mapping[str, str]] = MappingProxyType(
 """Settings under which a value's text form is the same on every server and reads back bit for bit."""
 
 UNDISTURBED: Final[Mapping[str, str]] = MappingProxyType(
-    {"row_security": "off", "quote_all_identifiers": "off", "statement_timeout": "0"}
+    {"row_security": "off", "quote_all_identifiers": "off", "statement_timeout": "0", "jit": "off"}
 )
 """What a role or database may have set otherwise, and a transaction of ours has so: it sees every row, names are quoted where
-they must be, and no statement is cut short. A reader, whose time is bounded, sets its bound itself.
+they must be, no statement is cut short, and none is compiled, which takes a question of the catalog a hundred times as long. A
+reader, whose time is bounded, sets its bound itself.
 """
 
 OWN_PATH: Final = sql.SQL("SET LOCAL search_path TO DEFAULT")

@@ -63,3 +63,9 @@ def test_a_reader_may_end_early(conn: Connection) -> None:
     with transaction(conn, isolation="repeatable read", read_only=True) as cur:
         cur.execute("COMMIT")
     assert conn.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+
+
+def test_no_statement_is_compiled(conn: Connection) -> None:
+    assert conn.execute("SHOW jit").fetchone() == ("on",)
+    with transaction(conn, read_only=True) as cur:
+        assert cur.execute("SHOW jit").fetchone() == ("off",)
