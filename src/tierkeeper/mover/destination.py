@@ -19,6 +19,7 @@ from tierkeeper.mover.ledger import ledger_row, note_proven
 from tierkeeper.mover.model import Bound
 from tierkeeper.mover.places import Going
 from tierkeeper.mover.source import Source
+from tierkeeper.mover.standbys import Standbys
 from tierkeeper.mover.undoing import take_back, withdraw
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.copy import rows_in, rows_out
@@ -77,7 +78,7 @@ class PostgresDestination:
         self._source = source
         self._conn = conn
         self._targets: dict[TableName, Target] = {}
-        self._older: dict[tuple[UUID, ...], tuple[set[tuple[int, str]], str]] = {}
+        self._older: dict[tuple[UUID, ...], tuple[set[tuple[int, str]], Standbys]] = {}
 
     @property
     def conn(self) -> Connection:
@@ -295,22 +296,19 @@ class PostgresDestination:
             current = {(int(pid), str(vxid)) for pid, vxid in cur.execute(_SQL["older_snapshots"], asked).fetchall()}
             if group not in self._older:
                 lsn = cur.execute(_SQL["copy_lsn"]).fetchone()
-                self._older[group] = (current, str(lsn[0]) if lsn else "0/0")
-            old, flushed = self._older[group]
+                self._older[group] = (current, Standbys(str(lsn[0]) if lsn else "0/0"))
+            old, standbys = self._older[group]
             waiting = old & current
-            last = [(_SQL["standbys_behind"], {"lsn": flushed}), standing.question(group)]
-            (behind, *_), displaced = cur.all_of(last, last=True)
+            found, displaced = cur.all_of([standbys.question(), standing.question(group)], last=True)
         if (elsewhere := standing.told(displaced, self.tier)) is not None:
             raise elsewhere
+        lacking = standbys.waits_for(found, self.tier)
         if waiting:
             pid, _ = min(waiting)
             return f"a reader at {self.tier} that began before the copy (pid {pid}, {len(waiting)} in all)"
-        if behind[0]:
-            return (
-                f"{behind[0]} standby of {self.tier} that has not confirmed the copy, or that this role may not see (pg_monitor)"
-            )
-        del self._older[group]
-        return None
+        if lacking is None:
+            del self._older[group]
+        return lacking
 
     def finish(self, batch_id: UUID) -> None:
         with transaction(self._conn) as cur:

@@ -4,8 +4,9 @@ The oracle counts the application's own rows and never reads the schema `tierkee
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -169,13 +170,34 @@ def test_rows_that_a_reader_saw_in_core_count_for_nothing_at_main(
     assert seen_by_query(pair) == (ROWS, SUM)
 
 
-def test_a_standby_of_main_that_lags_holds_the_delete_back(pair: Any, selection: Selects) -> None:
-    """I1: Main may fail over to it."""
-    with closing(psycopg.connect(pair.tiers.main.uri, replication="true")) as standby:
+@contextmanager
+def lagging_standby(main: psycopg.Connection, link: Link, state: str) -> Iterator[str]:
+    """A standby that confirms nothing; what tells it from others in the mover's reason."""
+    if state == "away":
+        main.execute("SELECT pg_create_physical_replication_slot('far', immediately_reserve => true)")
+        try:
+            yield "'far'"
+        finally:
+            main.execute("SELECT pg_drop_replication_slot('far')")
+        return
+    with closing(psycopg.connect(link.uri, replication="true")) as standby:
         where = standby.pgconn.exec_(b"IDENTIFY_SYSTEM").get_value(0, 2) or b""
+        if state == "catchup":  # more than a socket takes in, and nobody reads it
+            main.execute("SELECT pg_logical_emit_message(false, '', repeat('x', 1000000)) FROM generate_series(1, 24)")
         assert standby.pgconn.exec_(b"START_REPLICATION PHYSICAL " + where).status == psycopg.pq.ExecStatus.COPY_BOTH
+        seen = "SELECT state FROM pg_stat_replication WHERE pid = %s"
+        while main.execute(seen, [standby.info.backend_pid]).fetchone() != (state,):
+            time.sleep(0.01)
+        yield "has not confirmed"
+
+
+@pytest.mark.parametrize("state", ["streaming", "catchup", "away"])
+def test_a_standby_of_main_that_lags_holds_the_delete_back(pair: Any, selection: Selects, state: str) -> None:
+    """I1: Main may fail over to it."""
+    with lagging_standby(pair.main, pair.tiers.main, state) as told:
         outcome = run(pair.tiers.core, pair.tiers.main, selection())
         assert "standby" in outcome.stopped_because
+        assert told in outcome.stopped_because
         assert len(pair.rows(pair.core)) == ROWS
     check_settled(pair, selection())
 

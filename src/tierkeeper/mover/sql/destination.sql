@@ -108,10 +108,6 @@ WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock'
   AND a.backend_xmin IS NOT NULL
   AND age(a.backend_xmin) >= (SELECT min(age(copy_xid::xid)) FROM tierkeeper.ledger WHERE batch = ANY (%(batches)s))
 
--- name: standbys_behind
-SELECT count(*) FROM pg_stat_replication
-WHERE state IS NULL OR (state = 'streaming' AND (flush_lsn IS NULL OR flush_lsn < %(lsn)s::pg_lsn))
-
 -- name: own_rows
 COPY (SELECT {columns} FROM {table} WHERE {own}) TO STDOUT {options}
 
