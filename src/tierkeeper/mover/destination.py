@@ -288,7 +288,8 @@ class PostgresDestination:
         """None once every snapshot here that is older than the copies has ended and standbys have flushed them.
 
         The set of old transactions is taken once, after the copies' commits: what begins later cannot lack them, though an old
-        writer may still hold back its `backend_xmin`. Raises Displaced where a copy's table is not the one that it was put in.
+        writer may still hold back its `backend_xmin`. Raises Displaced where a copy's table is not the one that it was put in, or
+        somebody may have changed a copy: its guard was off.
         """
         group = tuple(batch_ids)
         with transaction(self._conn, read_only=True) as cur:
@@ -299,9 +300,11 @@ class PostgresDestination:
                 self._older[group] = (current, Standbys(str(lsn[0]) if lsn else "0/0"))
             old, standbys = self._older[group]
             waiting = old & current
-            found, displaced = cur.all_of([standbys.question(), standing.question(group)], last=True)
-        if (elsewhere := standing.told(displaced, self.tier)) is not None:
-            raise elsewhere
+            questions = [standbys.question(), standing.question(group), standing.unguarded(group)]
+            found, displaced, unguarded = cur.all_of(questions, last=True)
+        untrue = standing.told(displaced, self.tier) or standing.told_unguarded(unguarded, self.tier)
+        if untrue is not None:
+            raise untrue
         lacking = standbys.waits_for(found, self.tier)
         if waiting:
             pid, _ = min(waiting)

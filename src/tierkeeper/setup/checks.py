@@ -202,3 +202,10 @@ def _judge_drift(report: Report, policy: TablePolicy, core: _Seen, main: _Seen) 
             report.notes.append(f"table {policy.name} changed in Core, and Main follows with the next move or setup: {actions}")
         elif not found.faults:
             report.checks.append(CheckItem(place=f"table {policy.name}", finding="the same in Main"))
+        if there.followed is not None and policy.mode == "move":
+            unguarded = dict.fromkeys(step.action for step in plan.guard_steps("main", policy.name, there))
+            report.notes += [
+                f"table {policy.name} lacks a trigger in Main that holds for every session, also after ENABLE TRIGGER ALL; "
+                f"the next move or tierkeeper setup --apply makes it: {action}"
+                for action in unguarded
+            ]

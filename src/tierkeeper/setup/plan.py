@@ -155,12 +155,15 @@ def _moving_steps(
 def guard_steps(tier: str, name: TableName, there: DestinationTable) -> Iterator[SetupStep]:
     """The triggers that keep an application from writing to a copy in flight, as far as `tier` lacks them.
 
-    A partition has the row trigger from its table, which gives it to each; what inherits has none from its parent.
+    A partition has the row trigger from its table, which gives it to each; what inherits has none from its parent. Of a
+    partition alone it may have been switched off, or to sessions of origin (ENABLE TRIGGER ALL).
     """
     for table in dict.fromkeys((name, *there.parts)):
         is_partition = table != name and name not in there.parts
-        for trigger, statement, what in ((ROW_GUARD, "row_guard", "rows"), (TRUNCATE_GUARD, "truncate_guard", "table")):
-            if (table, trigger) not in there.guards and not (is_partition and trigger == ROW_GUARD):
+        rows = "row_guard_again" if is_partition else "row_guard"
+        given = is_partition and (name, ROW_GUARD) not in there.guards  # with its table's, which is made before
+        for trigger, statement, what in ((ROW_GUARD, rows, "rows"), (TRUNCATE_GUARD, "truncate_guard", "table")):
+            if (table, trigger) not in there.guards and not (given and trigger == ROW_GUARD):
                 text = _SQL[statement].format(trigger=sql.Identifier(trigger), table=_table(table)).as_string(None)
                 yield SetupStep(tier=tier, action=f"guard the {what} of {table} while a copy is in flight", sql=text)
 

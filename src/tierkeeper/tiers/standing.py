@@ -18,7 +18,7 @@ _SQL = load("tierkeeper.tiers", "tiers.sql")
 
 
 class Displaced(NotNow):
-    """The copy's table is another one by now, or is written anew."""
+    """The copy's table is another one by now, or is written anew, or the copy was open to everybody."""
 
 
 def question(batches: Sequence[UUID]) -> tuple[Any, dict[str, Any]]:
@@ -34,6 +34,20 @@ def told(rows: Sequence[Any], tier: str) -> Displaced | None:
         return Displaced(
             f"{TableName(schema, name)} ({tier})", cause, "Run the same command again; the rows stay where they were"
         )
+    return None
+
+
+def unguarded(batches: Sequence[UUID]) -> tuple[Any, dict[str, Any]]:
+    """What `told_unguarded` needs the answer to: a query, and its parameters."""
+    return _SQL["unguarded"], {"batches": list(batches)}
+
+
+def told_unguarded(rows: Sequence[Any], tier: str) -> Displaced | None:
+    """What the answer says; None where nobody could change a copy since it was written."""
+    for schema, name, heap in rows:
+        cause = f"the trigger that guards rows on their way was off or altered in {heap} meanwhile"
+        remedy = "Run the same command again, which puts it back; the rows stay where they were"
+        return Displaced(f"{TableName(schema, name)} ({tier})", cause, remedy)
     return None
 
 

@@ -26,7 +26,8 @@ CUTOFF = datetime(2024, 6, 1, tzinfo=UTC)
 MAKE = "CREATE TABLE public.events (id bigint PRIMARY KEY, at timestamptz, body text NOT NULL)"
 GUARD = """
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON public.events
-FOR EACH ROW EXECUTE FUNCTION tierkeeper.refuse_copy_in_flight()
+FOR EACH ROW EXECUTE FUNCTION tierkeeper.refuse_copy_in_flight();
+ALTER TABLE public.events ENABLE ALWAYS TRIGGER guard
 """
 FILL = """
 INSERT INTO public.events

@@ -106,7 +106,8 @@ def hopping(pair: Any, request: pytest.FixtureRequest, monkeypatch: pytest.Monke
         pair.main.execute("DROP TRIGGER guard ON public.events")
         pair.core.execute(
             "CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON public.events "
-            "FOR EACH ROW EXECUTE FUNCTION tierkeeper.refuse_copy_in_flight()"
+            "FOR EACH ROW EXECUTE FUNCTION tierkeeper.refuse_copy_in_flight(); "
+            "ALTER TABLE public.events ENABLE ALWAYS TRIGGER guard"
         )
     with ExitStack() as stack:
         yield Hopping(pair.tiers, request.param, here, there, stack)

@@ -140,6 +140,9 @@ FOR EACH ROW WHEN (OLD.tableoid::text <> ALL (string_to_array(coalesce(current_s
 EXECUTE FUNCTION tierkeeper.refuse_copy_in_flight();
 ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}
 
+-- name: row_guard_again
+ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}
+
 -- name: reference_guard
 -- Its name is behind that of the foreign key's own trigger, and so is its turn.
 DROP TRIGGER IF EXISTS {trigger} ON {table};

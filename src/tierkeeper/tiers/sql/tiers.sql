@@ -108,3 +108,15 @@ WITH RECURSIVE asked AS (
   FROM asked AS a
 )
 SELECT schema_name, table_name, replaced FROM looked WHERE replaced OR rewritten
+
+-- name: unguarded
+-- Of which heaps the guard does not hold for every session, or was written anew since the copy: it may have been off in between.
+-- An age is negative for what is older than half of all transaction ids.
+SELECT l.schema_name, l.table_name, h.oid::regclass::text
+FROM tierkeeper.ledger AS l CROSS JOIN unnest(l.heaps) AS h (oid)
+WHERE l.batch = ANY (%(batches)s) AND NOT EXISTS (
+  SELECT FROM pg_trigger AS t
+  WHERE t.tgrelid = h.oid AND t.tgfoid = to_regproc('tierkeeper.refuse_copy_in_flight')::oid AND t.tgenabled = 'A'
+    AND t.tgtype & 25 = 25 -- for each row, on UPDATE and DELETE
+    AND NOT age(t.xmin) BETWEEN 0 AND age(l.copy_xid::xid)
+)
