@@ -48,6 +48,11 @@ they must be, no statement is cut short, and none is compiled, which takes a que
 reader, whose time is bounded, sets its bound itself.
 """
 
+_UNBOUNDED: Final[Mapping[str, str]] = MappingProxyType({"idle_in_transaction_session_timeout": "0"})
+_TRANSACTION_TIMEOUT: Final = "transaction_timeout"
+_TRANSACTION_TIMEOUT_SINCE: Final = 170000  # to an older server it is no setting at all
+"""What would end a transaction of ours in its middle: one waits for another tier, or reads what takes long."""
+
 OWN_PATH: Final = sql.SQL("SET LOCAL search_path TO DEFAULT")
 """From here on names mean what they mean in the role's own sessions: for what is the user's, triggers and conditions."""
 PINNED_PATH: Final = sql.SQL("SET LOCAL search_path = pg_catalog")
@@ -166,11 +171,16 @@ def is_loopback(host: str) -> bool:
 
 
 @cache
-def _begin(isolation: Isolation, read_only: bool, lock_seconds: float) -> tuple[sql.SQL, ...]:
-    """BEGIN with the settings of every transaction of ours, put together once: there may be thousands in a second."""
-    local = {**PINNED, **UNDISTURBED, "lock_timeout": f"{lock_seconds}s", "search_path": "pg_catalog"}
+def _begin(isolation: Isolation, read_only: bool, lock_seconds: float, may_end: bool) -> tuple[sql.SQL, ...]:
+    """BEGIN with the settings of every transaction of ours, put together once: there may be thousands in a second.
+
+    `may_end`: the server knows a bound for whole transactions.
+    """
+    local = {**PINNED, **UNDISTURBED, **_UNBOUNDED, "lock_timeout": f"{lock_seconds}s", "search_path": "pg_catalog"}
     if not read_only:
         local["synchronous_commit"] = "on"
+    if may_end:
+        local[_TRANSACTION_TIMEOUT] = "0"
     begin = sql.SQL("BEGIN ISOLATION LEVEL {} {}").format(
         sql.SQL("REPEATABLE READ" if isolation == "repeatable read" else "READ COMMITTED"),
         sql.SQL("READ ONLY" if read_only else "READ WRITE"),
@@ -203,9 +213,21 @@ def transaction(
         raise Failed("transaction", "a plan or a report was about to write something", "Report this: it is a fault here")
     waits = LOCK_SECONDS if lock_seconds is None else lock_seconds
     shared = [sql.SQL("SELECT pg_advisory_xact_lock_shared({}, {})").format(*MOVER_LOCK)] if conn.name.startswith(_MOVER) else []
-    first: list[sql.Composable] = [*_begin(isolation, read_only, waits), *opening, *shared, *([OWN_PATH] if own_path else [])]
+    may_end = conn.info.server_version >= _TRANSACTION_TIMEOUT_SINCE
+    first: list[sql.Composable] = [
+        *_begin(isolation, read_only, waits, may_end),
+        *opening,
+        *shared,
+        *([OWN_PATH] if own_path else []),
+    ]
     if ahead:
-        first = [*_begin("read committed", read_only=False, lock_seconds=waits), *shared, *ahead, sql.SQL("COMMIT"), *first]
+        first = [
+            *_begin("read committed", read_only=False, lock_seconds=waits, may_end=may_end),
+            *shared,
+            *ahead,
+            sql.SQL("COMMIT"),
+            *first,
+        ]
     with Cursor(conn) as cur:
         conn.open_with(first)
         try:
@@ -238,11 +260,15 @@ def _quietly() -> Iterator[None]:
         return
 
 
+_LIFT: Final = "There: ALTER ROLE … SET {} = 0 for the role that the URL names, then run again"
 _BY_STATE: Final[Mapping[str, tuple[type[TierkeeperError], str]]] = MappingProxyType(
     {
         "28": (UsageError, "Correct the user or the password in the URL"),
         "3D": (UsageError, "Correct the database's name in the URL"),
         "25006": (NotNow, "The server takes no writes: make room or end its read-only mode, then run again"),
+        "25P03": (NotNow, _LIFT.format("idle_in_transaction_session_timeout")),
+        "25P04": (NotNow, _LIFT.format(_TRANSACTION_TIMEOUT)),
+        "57P05": (NotNow, _LIFT.format("idle_session_timeout")),
         "42501": (UsageError, "Grant the role what it lacks, or connect as the tables' owner"),
         "27": (Failed, "A trigger there changes the row that is to go: change it; the rows stay where they are"),
         "0A": (UsageError, "The Postgres there cannot do it: use one whose version and build can"),

@@ -1,8 +1,9 @@
 """Whatever a role or a database has set, a move and its plan say and do the same (I4, I10)."""
 
 import json
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -13,11 +14,12 @@ from psycopg import sql
 from support import Command, Tiers, tierkeeper_toml
 from tierkeeper.cli.app import run
 from tierkeeper.demo.server import EmbeddedPostgres
+from tierkeeper.kernel.errors import NotNow
 from tierkeeper.kernel.ports import Batch
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.postgres.catalog import server_now
-from tierkeeper.postgres.link import Link, transaction
+from tierkeeper.postgres.link import Link, transaction, translated
 
 MAKE = """
 CREATE TABLE public.w (id text PRIMARY KEY, at timestamptz NOT NULL, arr text[], v interval, f float8, b bytea);
@@ -28,7 +30,7 @@ FROM generate_series(1, 300) AS i
 POLICY = {"name": "public.w", "age": "at", "core": "30 days", "main": "300 days"}
 SETTINGS = {
     "DateStyle": "German, DMY", "TimeZone": "America/New_York", "IntervalStyle": "sql_standard", "quote_all_identifiers": "on",
-    "statement_timeout": "300ms",
+    "statement_timeout": "300ms", "transaction_timeout": "300ms", "idle_in_transaction_session_timeout": "100ms",
 }  # fmt: skip
 
 
@@ -91,6 +93,24 @@ def test_no_statement_of_ours_is_cut_short(unsettled: Tiers) -> None:
             cur.execute("SELECT pg_sleep(0.5)")
         with transaction(conn, read_only=True) as cur:
             cur.last("SELECT pg_sleep(0.5)")
+        with transaction(conn, ahead=[sql.SQL("SELECT pg_sleep(0.3)")]) as cur:
+            cur.execute("SELECT 1")
+            time.sleep(0.2)  # another tier is at work
+            cur.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("name", ["idle_in_transaction_session_timeout", "transaction_timeout", "idle_session_timeout"])
+def test_where_a_setting_ends_a_session_all_the_same_the_remedy_names_it(tiers: Tiers, name: str) -> None:
+    with (
+        pytest.raises(NotNow) as told,
+        translated("there"),
+        closing(tiers.core.connect("mover")) as conn,
+        nullcontext() if name == "idle_session_timeout" else conn.transaction(),
+    ):
+        conn.execute(f"SET {name} = '10ms'".encode())
+        time.sleep(0.2)
+        conn.execute("SELECT 1")
+    assert f"SET {name} = 0" in told.value.remedy
 
 
 @pytest.fixture
