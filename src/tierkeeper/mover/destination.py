@@ -367,7 +367,13 @@ class PostgresDestination:
         in_flight = sum(n for state, n in states if state != "done")
         if in_flight:
             return f"resting: {in_flight} {'batch' if in_flight == 1 else 'batches'} on the way to {self.tier}"
-        return f"resting: rows that came to {self.tier} stay for {longest_reader_seconds:g} s (query.timeout)"
+        return f"resting: rows that came to {self.tier} stay for {longest_reader_seconds:g} s (query.timeout){self._ahead(table)}"
+
+    def _ahead(self, table: TableName) -> str:
+        """What to add where rows came at a time that is still to be: nobody knows how old readers are, so they wait for it."""
+        with transaction(self._conn, read_only=True) as cur:
+            (ahead,) = cur.last(_SQL["ledger_ahead"], {"schema": table.schema, "table": table.name}).fetchone() or (None,)
+        return f", and for {ahead} more: the clock of {self.tier}'s server was set back by that" if ahead else ""
 
     def _arriving(self, table: TableName) -> list[tuple[str, int]]:
         """How many batches of `table` are in which state, of those that are not over."""

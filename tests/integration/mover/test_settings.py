@@ -87,6 +87,21 @@ def test_a_batch_that_a_run_left_is_found(unsettled: Tiers, ask: Command) -> Non
         assert [row.batch.cutoff for row in there.unsettled()] == [cutoff]
 
 
+def test_a_clock_that_was_set_back_is_told_where_rows_rest_by_it(unsettled: Tiers, ask: Command) -> None:
+    ask("setup", "--apply", "--config", str(tierkeeper_toml(unsettled, [POLICY])))
+    with closing(unsettled.main.connect("mover")) as conn:
+        there = PostgresDestination(conn, "main", "core", 0)
+        batch = Batch(uuid4(), "core", TableName("public", "w"), "at", datetime(2024, 7, 4, tzinfo=UTC), "true")
+        there.open(batch)
+        settle = "UPDATE tierkeeper.ledger SET state = 'done', settled_at = clock_timestamp() + %s::interval"
+        conn.execute(settle, ["0"])
+        assert there.rests(batch.table, 30) == "resting: rows that came to main stay for 30 s (query.timeout)"
+        conn.execute(settle, ["3 hours 0.9 seconds"])
+        told = str(there.rests(batch.table, 30))
+        assert "(query.timeout), and for 03:00:0" in told
+        assert told.endswith("more: the clock of main's server was set back by that")
+
+
 def test_no_statement_of_ours_is_cut_short(unsettled: Tiers) -> None:
     with closing(unsettled.core.connect("mover")) as conn:
         with transaction(conn) as cur:

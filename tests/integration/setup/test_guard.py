@@ -37,8 +37,9 @@ def copied(house: House) -> House:
 def test_a_copy_in_flight_is_not_changed(copied: House) -> None:
     for state, change in product(("copied", "done"), CHANGES.values()):
         copied.main.execute("UPDATE tierkeeper.ledger SET state = %s", [state])
-        with pytest.raises(psycopg.errors.ObjectInUse, match="is moving these rows"):
+        with pytest.raises(psycopg.errors.ObjectInUse, match="is moving these rows") as told:
             copied.main.execute(change.encode())
+        assert "query.timeout" in str(told.value.diag.message_hint)
         assert copied.main.execute("SELECT body FROM public.events ORDER BY id").fetchall() == [("copy",), ("mine",)]
 
 

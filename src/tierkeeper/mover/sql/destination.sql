@@ -88,6 +88,10 @@ SELECT state, count(*) FROM tierkeeper.ledger
 WHERE schema_name = %(schema)s AND table_name = %(table)s AND state IN ('open', 'copied', 'done')
 GROUP BY state ORDER BY state
 
+-- name: ledger_ahead
+SELECT make_interval(secs => extract(epoch FROM max(settled_at) - clock_timestamp())::bigint)::text FROM tierkeeper.ledger
+WHERE schema_name = %(schema)s AND table_name = %(table)s AND state = 'done' AND settled_at > clock_timestamp() + interval '1 second'
+
 -- name: copy_lsn
 SELECT pg_current_wal_lsn()
 

@@ -245,7 +245,8 @@ BEGIN
         RAISE EXCEPTION USING
             ERRCODE = 'object_in_use',
             MESSAGE = format('%s of %I.%I refused: tierkeeper is moving these rows here', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME),
-            HINT = 'Change the row in the tier that it comes from, or wait until the move has settled (tierkeeper status shows it).';
+            HINT = 'While tierkeeper status counts it as in flight, change the row in the tier that it comes from. '
+                'Once it has left there, wait for the longest reader (query.timeout).';
     END IF;
     IF TG_OP = 'UPDATE' THEN
         RETURN NEW;
