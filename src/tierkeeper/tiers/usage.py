@@ -19,13 +19,17 @@ _SQL = load("tierkeeper.tiers", "tiers.sql")
 
 @dataclass(frozen=True)
 class Usage:
-    """A Postgres tier at one instant. `read_only` is the default of new sessions; `version` as in server_version_num."""
+    """A Postgres tier at one instant. `read_only` is the default of new sessions; `version` as in server_version_num.
+
+    `missed`: the synchronous standbys that each commit waits for, by their setting, where fewer are there.
+    """
 
     used_bytes: int
     read_only: bool
     in_recovery: bool
     version: int
     tls: bool
+    missed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,10 @@ def refusal(usage: Usage, place: str, *, gives_only: bool) -> TierkeeperError | 
     """
     if usage.in_recovery:
         return UsageError(place, "this is a replica, which takes no writes", "Give the address of its primary")
+    if usage.missed is not None:
+        cause = f"each commit there waits for synchronous standbys (synchronous_standby_names = {usage.missed!r}) that are away"
+        remedy = "Bring them back, or have the setting name those that are there, then run again"
+        return NotNow(place, cause, remedy)
     if usage.read_only and not gives_only:
         cause = "it is read-only (default_transaction_read_only is on), so that no row can move here"
         return NotNow(
@@ -68,8 +76,8 @@ def measure(conn: Connection, profile: Profile) -> Usage:
     """What `conn`'s server says of itself, its size counted as `profile` counts."""
     with catalog(conn) as cur:
         row = cur.last(*asked(profile)).fetchone()
-    used_bytes, read_only, in_recovery, version = row or (0, False, False, 0)
-    return Usage(used_bytes, read_only, in_recovery, version, conn.pgconn.ssl_in_use)
+    used_bytes, read_only, in_recovery, version, missed = row or (0, False, False, 0, None)
+    return Usage(used_bytes, read_only, in_recovery, version, conn.pgconn.ssl_in_use, missed)
 
 
 @of_each

@@ -3,15 +3,18 @@
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.mover.standbys import Standby, Standbys
 from tierkeeper.postgres.link import Connection, Link, transaction
+from tierkeeper.tiers.profile import SELF_HOSTED
+from tierkeeper.tiers.usage import measure, refusal
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +41,9 @@ def plain(server: EmbeddedPostgres, main: Connection) -> Iterator[Connection]:
 
 
 @contextmanager
-def sender(server: EmbeddedPostgres, kind: str, *said: str) -> Iterator[psycopg.Connection]:
+def sender(server: EmbeddedPostgres, kind: str, *said: str, name: str = "far") -> Iterator[psycopg.Connection]:
     """A connection that has said all this to a walsender."""
-    with closing(psycopg.connect(server.link("main").uri, replication=kind)) as conn:
+    with closing(psycopg.connect(server.link("main").uri, replication=kind, application_name=name)) as conn:
         for one in said:
             assert conn.pgconn.exec_(one.encode()).error_message == b""
         yield conn
@@ -108,6 +111,63 @@ def test_one_that_nobody_can_see_into_speaks_by_its_slot(server: EmbeddedPostgre
         assert look(role, lsn) == []
 
 
+def missed(conn: Connection) -> str | None:
+    return measure(conn, SELF_HOSTED).missed
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"), [("far", 1), ("*", 1), ("FIRST 2 (far, near)", 2), ("any 1 (near, far)", 1), ("2 (*)", 2)]
+)
+def test_synchronous_standbys_that_are_away_are_told_of(
+    server: EmbeddedPostgres, main: Connection, names: str, wanted: int
+) -> None:
+    """A commit would wait for them, and the move with it, for as long as they are away."""
+    assert missed(main) is None
+    start = f"START_REPLICATION PHYSICAL {written(main)}"
+    with plain(server, main) as role, setting(main, "synchronous_standby_names", names), ExitStack() as stack:
+        for name in ("far", "near")[:wanted]:
+            assert missed(main) == missed(role) == names
+            refused = refusal(measure(main, SELF_HOSTED), "tiers.main", gives_only=True)
+            assert names in str(refused)
+            standby = stack.enter_context(sender(server, "true", start, name=name))
+            until = time.monotonic() + 10
+            while main.execute("SELECT state FROM pg_stat_replication WHERE application_name = %s", [name]).fetchone() != (
+                "streaming",
+            ):
+                assert time.monotonic() < until
+            confirm(standby, "0/1")
+            while main.execute("SELECT flush_lsn FROM pg_stat_replication WHERE application_name = %s", [name]).fetchone() == (
+                None,
+            ):
+                assert time.monotonic() < until
+        assert missed(main) is None
+        assert missed(role) is None
+        if names == "far":
+            stack.close()
+            while missed(main) is None:
+                assert time.monotonic() < until
+            with sender(server, "true", start, name="another"):
+                assert missed(main) == names
+
+
+@contextmanager
+def setting(conn: Connection, name: str, value: str) -> Iterator[None]:
+    """The server's own, which its processes have read."""
+    conn.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), value))
+    reread(conn, name, value)
+    try:
+        yield
+    finally:
+        conn.execute(sql.SQL("ALTER SYSTEM RESET {}").format(sql.Identifier(name)))
+        reread(conn, name, "")
+
+
+def reread(conn: Connection, name: str, value: str) -> None:
+    conn.execute("SELECT pg_reload_conf()")
+    while conn.execute("SELECT current_setting(%s)", [name]).fetchone() != (value,):
+        time.sleep(0.01)
+
+
 def test_a_slot_that_nobody_has_used_keeps_nothing_up(main: Connection) -> None:
     main.execute("SELECT pg_create_physical_replication_slot('new')")
     assert look(main, written(main)) == []
@@ -122,4 +182,4 @@ def test_without_a_slot_what_cannot_be_seen_is_behind(server: EmbeddedPostgres, 
         while look(main, lsn)[0].behind:
             assert time.monotonic() < until
         ((pid, slot, name, behind),) = look(role, lsn)
-        assert (pid, slot, name, behind) == (standby.info.backend_pid, None, "", True)
+        assert (pid, slot, name, behind) == (standby.info.backend_pid, None, "far", True)

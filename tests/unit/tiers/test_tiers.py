@@ -61,3 +61,4 @@ def test_only_a_tier_that_gives_rows_away_may_be_read_only() -> None:
     assert isinstance(refusal(switched, "p", gives_only=False), NotNow)
     for gives_only in (True, False):
         assert isinstance(refusal(replica, "p", gives_only=gives_only), UsageError)
+        assert isinstance(refusal(replace(calm, missed="gone"), "p", gives_only=gives_only), NotNow)

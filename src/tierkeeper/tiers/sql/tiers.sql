@@ -17,7 +17,12 @@ SELECT CASE WHEN %(whole_server)s
           FROM pg_settings WHERE name = 'default_transaction_read_only')
        )::boolean,
        pg_is_in_recovery(),
-       current_setting('server_version_num')::int
+       current_setting('server_version_num')::int,
+       -- Whose confirmation no commit here gets, though it waits for it. What the role may not see of a walsender may be one.
+       (SELECT names FROM current_setting('synchronous_standby_names') AS s (names)
+        WHERE names <> ''
+          AND (SELECT count(*) FROM pg_stat_replication WHERE coalesce(sync_state IN ('sync', 'quorum'), true))
+            < coalesce(substring(names FROM '(?i)^\s*(?:(?:FIRST|ANY)\s+)?(\d+)\s*\(')::int, 1))
 
 -- name: table_size
 -- The table with the partitions and children that hold rows of it, which have the bytes.
