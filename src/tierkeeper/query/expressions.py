@@ -21,6 +21,7 @@ from tierkeeper.query.terms import (
     INT8,
     UNKNOWN,
     Term,
+    as_text,
     coerce,
     common,
     instant_text,
@@ -253,8 +254,8 @@ def _subquery(node: exp.Expr, scope: Scope) -> Term:
 
 def _like(node: exp.Expr, scope: Scope) -> Term:
     check_args(node, "this", "expression", "negate")
-    subject, pattern = coerce(term(node.this, scope), PgType("text")), term(node.expression, scope)
-    if subject.type.kind != "text" or pattern.text is None:
+    subject, pattern = as_text(term(node.this, scope), text_of(node)), term(node.expression, scope)
+    if pattern.text is None:
         raise refuse(
             text_of(node), "the fast door knows LIKE for text and a pattern written as a literal", "Write the pattern out"
         )
@@ -263,8 +264,8 @@ def _like(node: exp.Expr, scope: Scope) -> Term:
 
 
 def _collate(node: exp.Expr, scope: Scope) -> Term:
-    inner = coerce(term(node.this, scope), PgType("text"))
-    if inner.type.kind != "text" or folded(node.expression) != "C" or not scope.compiler.facts.utf8:
+    inner = as_text(term(node.this, scope), text_of(node))
+    if folded(node.expression) != "C" or not scope.compiler.facts.utf8:
         raise refuse(text_of(node), 'the fast door knows COLLATE "C", on a server whose encoding is UTF8', 'Write COLLATE "C"')
     return Term(inner.duck, f'({inner.postgres} COLLATE "C")', PgType("text", order="explicit"), name=inner.name)
 
@@ -273,10 +274,7 @@ def _concat(node: exp.Expr, scope: Scope) -> Term:
     a, b = term(node.this, scope), term(node.expression, scope)
     if not {a.type.kind, b.type.kind} <= {"text", "unknown"} or a.type.kind == b.type.kind == "unknown":
         raise mismatch(text_of(node), [a.type, b.type])
-    a, b = (
-        coerce(a, PgType("text")) if a.type.kind == "unknown" else a,
-        coerce(b, PgType("text")) if b.type.kind == "unknown" else b,
-    )
+    a, b = as_text(a, text_of(node)), as_text(b, text_of(node))
     kinds = [t.type for t in (a, b) if t.constant is None]
     return typed(Term(f"({a.duck} || {b.duck})", f"({a.postgres} || {b.postgres})", text_order(kinds)))
 

@@ -15,6 +15,7 @@ from tierkeeper.query.terms import (
     INT4,
     Term,
     as_numeric,
+    as_text,
     coerce,
     common,
     convert,
@@ -169,9 +170,7 @@ def _whole(node: exp.Expr, scope: Scope, term: Translate) -> Term:
 
 def _length(node: exp.Expr, scope: Scope, term: Translate) -> Term:
     check_args(node, "this")
-    inner = coerce(term(node.this, scope), PgType("text"))
-    if inner.type.kind != "text":
-        raise mismatch(text_of(node), [inner.type])
+    inner = as_text(term(node.this, scope), text_of(node))
     return typed(Term(f"CAST(length({inner.duck}) AS INTEGER)", f"length({inner.postgres})", INT4, name="length"))
 
 

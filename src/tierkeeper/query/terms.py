@@ -130,12 +130,26 @@ def ladder(left: PgType, right: PgType) -> PgType:
 
 
 def coerce(term: Term, to: PgType) -> Term:
-    """`term` as a `to`, as Postgres converts implicitly. Its text for Postgres stays: there it happens by itself."""
+    """`term` as a `to`, as Postgres converts implicitly. Its text for Postgres stays: there it happens by itself.
+
+    Raises UsageError for an opaque value and for what is no text: Postgres may know another function of that name for it.
+    """
     if term.type.kind == "unknown":
         return _literal(term, to)
+    if term.type.kind != to.kind and ("opaque" in (term.type.kind, to.kind) or to.kind == "text"):
+        raise mismatch(term.name or term.postgres, [term.type])
     if term.type == to or {term.type.kind, to.kind} == {"timestamp", "timestamptz"} or term.type.kind == to.kind == "text":
         return replace(term, type=to)
     return replace(term, duck=convert(term, to), type=to)
+
+
+def as_text(term: Term, what: str) -> Term:
+    """An operand of what DuckDB knows of text. Raises UsageError for any other: the length of a bytea is its bytes, of a tsvector
+    its words, and character(n) has blanks that count for nothing.
+    """
+    if term.type.kind not in ("text", "unknown"):
+        raise mismatch(what, [term.type])
+    return coerce(term, PgType("text")) if term.type.kind == "unknown" else term
 
 
 def convert(term: Term, to: PgType) -> str:

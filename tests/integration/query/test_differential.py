@@ -78,6 +78,7 @@ select x from (select id as x, n as y from readings) q where y > 0 order by 1 li
 select q.b, sum(q.a) from (select n, site from readings) as q(a, b) group by q.b
 select distinct ok, small > 0 as pos from readings
 select length(word), count(*) from readings group by length(word)
+select id, fixed, code, said, raw, lex from readings where length(said) > 3 and said like '%p%' order by id
 select id from readings where u is not null order by u limit 30
 select count(*) from readings, sites cross join sites s2
 select a + b % c, a - b - c, a * b / c, -a + b from (select n as a, small as b, 3 as c from readings) q
@@ -105,6 +106,12 @@ REFUSED = {
     "select id from readings where extra = '{}'": "jsonb",
     "select distinct extra from readings": "jsonb",
     "select at - ts from readings": "interval",
+    "select length(fixed) from readings": "character(5)",
+    "select id from readings where length(code) = 2": "code",
+    "select length(raw) from readings": "bytea",
+    "select max(length(lex)) from readings": "tsvector",
+    "select fixed || 'x' from readings": "character(5)",
+    "select id from readings where fixed like 'ap%'": "character(5)",
     "select f::text from readings": "cast",
     "select word::int from readings": "cast",
     "select f::int::text, round(f) from readings": "rounds",
@@ -158,6 +165,8 @@ def plain(value: Any) -> Any:
     """What two drivers give for one value, made comparable."""
     if isinstance(value, float):
         return "nan" if math.isnan(value) else value
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
     return str(value) if isinstance(value, UUID) else '{"a": 1}' if isinstance(value, dict) else value
 
 
@@ -257,3 +266,28 @@ def test_generated_statements_agree(world: World, statement: str) -> None:
         assert_same(world, statement)
     except UsageError as error:
         assert "average" in str(error) or "type" in str(error), (statement, str(error))
+
+
+TEXTUAL = ("word", "site", "said", "fixed", "code", "raw", "lex", "extra", "u")
+OF_TEXT = (
+    "length({0})", "char_length({0})", "octet_length({0})", "bit_length({0})", "upper({0})", "lower({0})", "reverse({0})",
+    "substring({0} from 1 for 2)", "left({0}, 2)", "position('a' in {0})", "strpos({0}, 'p')", "trim({0})", "md5({0})",
+    "{0} || 'x'", "word || {0}", "{0} || {0}", "{0} like 'ap%'", "{0} not like '%p'", "{0} = 'ap'", "{0} = {0}", "{0} < 'b'",
+    "word = {0}", "{0} in ('ap', 'it''s')", "coalesce({0}, 'x')", "nullif({0}, 'ap')", "case when ok then {0} end", "{0}::text",
+    "{0} collate \"C\"", "max({0})", "count({0})", "count(distinct {0})", "length(max({0}))", "{0} is null", "greatest({0}, 'b')",
+)  # fmt: skip
+ANSWERED = {"length(word)", "length(said)", "word || said", "said like 'ap%'", "count(fixed)", "raw is null", "said::text"}
+
+
+@pytest.mark.long
+def test_what_may_be_taken_for_text_is_answered_right_or_refused(world: World) -> None:
+    """A function of text may be another one of that name for another type, in Postgres."""
+    answered = set()
+    for what in (form.format(column) for column in TEXTUAL for form in OF_TEXT):
+        try:
+            world.door().query(f"select {what} as x from readings")
+        except UsageError:
+            continue
+        assert_same(world, f"select {what} as x from readings")
+        answered.add(what)
+    assert answered >= ANSWERED

@@ -23,14 +23,23 @@ from tierkeeper.query.runner import FastDoor
 READINGS = TableName("public", "readings")
 POLICIES = (TablePolicy(READINGS, age="at"), TablePolicy(TableName("public", "sites"), mode="mirror"))
 DDL = """
+CREATE DOMAIN code AS char(5);
+CREATE DOMAIN phrase AS text;
 CREATE TABLE readings (
     id bigint, at timestamptz NOT NULL, site varchar(8) COLLATE "C", word text, small smallint, n int, big bigint,
     price numeric(12,2), rate numeric(8,4), f double precision, f4 real, ok boolean, day date, ts timestamp, u uuid,
-    extra jsonb, PRIMARY KEY (id)
+    extra jsonb,
+    fixed char(5) GENERATED ALWAYS AS (left(word, 4)::char(5)) STORED,
+    code code GENERATED ALWAYS AS (left(word, 2)::char(5)) STORED,
+    said phrase GENERATED ALWAYS AS (word) STORED,
+    raw bytea GENERATED ALWAYS AS (decode(repeat('6170', abs(small)), 'hex')) STORED,
+    lex tsvector GENERATED ALWAYS AS (to_tsvector('simple'::regconfig, word)) STORED, PRIMARY KEY (id)
 );
 CREATE TABLE sites (site text PRIMARY KEY, name text, since date);
 """
 COLUMNS = ["id", "at", "site", "word", "small", "n", "big", "price", "rate", "f", "f4", "ok", "day", "ts", "u", "extra"]
+MADE = ["fixed", "code", "said", "raw", "lex"]
+"""Columns that Postgres makes of the others: what may be taken for text, and is another type to a function of that name."""
 START = datetime(2013, 1, 1, tzinfo=UTC)
 
 
@@ -123,13 +132,14 @@ def archived(conn: Connection, where: str) -> pa.Table:
             conn.execute("SELECT set_config(%s, %s, true)", [name, value])
         native = {"id", "at", "site", "word", "small", "n", "big", "f", "f4", "ok"}
         shown = ", ".join(c if c in native else f"{c}::text" for c in COLUMNS)
+        shown += "".join(f", CASE num_nulls({c}) WHEN 0 THEN concat({c}) END" for c in MADE)
         found = conn.execute(f"SELECT {shown} FROM readings WHERE {where} ORDER BY at").fetchall()
     types = {
         "id": pa.int64(), "at": pa.timestamp("us", "UTC"), "small": pa.int16(), "n": pa.int32(), "big": pa.int64(),
         "f": pa.float64(),
         "f4": pa.float32(), "ok": pa.bool_(),
     }  # fmt: skip
-    return pa.table({c: pa.array([r[i] for r in found], types.get(c, pa.string())) for i, c in enumerate(COLUMNS)})
+    return pa.table({c: pa.array([r[i] for r in found], types.get(c, pa.string())) for i, c in enumerate(COLUMNS + MADE)})
 
 
 def set_up(conn: Connection) -> None:
