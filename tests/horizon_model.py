@@ -1,4 +1,4 @@
-"""Keys that are used again, as an executable model: one key, an application in Core, a mover, thaws, a run that looks, a reader.
+"""Keys that are used again, as an executable model: one key, an application in Core, a mover, thaws, a mirror, a run, a reader.
 
 Every interleaving of a small world is checked for one thing: a reader that sees the key in Core counts it there alone. A step is
 one committed transaction or one snapshot; transactions are numbered, and one may have begun long before it commits.
@@ -42,7 +42,8 @@ class World:
     handed: frozenset[int] = frozenset()
     main: tuple[str, int] | None = ("forgotten", 0)
     archived: bool = False
-    thaws: int = 0
+    thaws: int = 0  # what came to Main by no move: a thaw, a mirror's rows
+    mirrors_left: int = 0
     noted: bool = False
     compared: frozenset[tuple[int, int]] = frozenset()
     horizon: tuple[int, int] | None = None  # id, since
@@ -58,7 +59,7 @@ Steps = Iterator[tuple[str, World]]
 
 def steps(w: World, fault: str) -> Steps:
     yield from application(w)
-    yield from movers(w)
+    yield from movers(w, fault)
     yield from looking(w, fault)
     yield from reading(w, fault)
 
@@ -74,7 +75,7 @@ def application(w: World) -> Steps:
         yield "app: deletes at Main", replace(w, main=None)
 
 
-def movers(w: World) -> Steps:
+def movers(w: World, fault: str) -> Steps:
     if w.core is not None and w.main is None:
         yield "mover: copies to Main", replace(w, main=("copied", w.core))
     if w.main is not None and w.main[0] == "copied":
@@ -88,6 +89,9 @@ def movers(w: World) -> Steps:
         yield "archive: takes Main's row", replace(w, main=None, archived=True)
     if w.archived and w.main is None:
         yield "archive: thaws", replace(w, main=("forgotten", 0), archived=False, thaws=w.thaws + 1)
+    if w.mirrors_left and w.main is None:  # what Core had at some time
+        come = w.thaws + (fault != "a mirror leaves the horizon")
+        yield "mirror: brings the key", replace(w, main=("forgotten", 0), thaws=come, mirrors_left=w.mirrors_left - 1)
     if w.noted and w.reader is None and (w.core is None or w.main is None):
         yield "mover: drops a conflict that has ended", replace(w, noted=False)
 
@@ -141,13 +145,14 @@ FAULTS = (
     "a horizon beside a copy in flight",
     "a horizon before its notes",
     "a thaw leaves the horizon",
+    "a mirror leaves the horizon",
     "the newest horizon",
 )
 
 
-def explore(inserts: int, fault: str = "") -> tuple[int, list[str]]:
+def explore(inserts: int, fault: str = "", *, mirrors: int = 0) -> tuple[int, list[str]]:
     """All states that can be reached: how many, and the shortest way to a reader that counts the key twice, if there is one."""
-    start = World(inserts)
+    start = World(inserts, mirrors_left=mirrors)
     seen = {start}
     todo: deque[tuple[World, tuple[object, str] | None]] = deque([(start, None)])
     while todo:

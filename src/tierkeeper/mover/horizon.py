@@ -60,7 +60,7 @@ class Horizon:
         """Notes the conflicts that came since the last horizon, and records the next one; how many were found.
 
         Where copies are in flight whose keys are in both tiers anyway, or more keys are in both than can be noted, there is no
-        new horizon: readers look for all that came since the last one.
+        new horizon: readers look for all that came since the last one. But a row of Core's says that the table was looked at.
         """
         with transaction(self._core, isolation="repeatable read", read_only=True) as cur:
             look = self._look(cur)
@@ -69,7 +69,10 @@ class Horizon:
         if fresh or made is not None:
             self._note(fresh, made, look.thawed)
             reach(Point.CONFLICTS_NOTED)
-        if made is not None:
+        if made is None:
+            with transaction(self._core) as cur:
+                cur.last(self._sql("record_none"))
+        else:
             self._record(made, look)
             reach(Point.HORIZON_RECORDED)
         return len(look.fresh)

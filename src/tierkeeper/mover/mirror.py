@@ -1,6 +1,7 @@
 """Keeps reference tables in step in the tier below, so that history still joins there.
 
-Rows are added and updated, never deleted: a row that history refers to must outlive its original.
+Rows are added and updated, never deleted: a row that history refers to must outlive its original. A table of which rows have
+moved is left alone: what Main has of it is no copy of Core's.
 """
 
 from collections.abc import Sequence
@@ -11,18 +12,24 @@ from psycopg import sql
 
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.faults import Point, reach
+from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import model
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.copy import rows_in, rows_out
 from tierkeeper.postgres.link import Connection, transaction
+from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
+from tierkeeper.tiers import departed
 
 _SQL = load("tierkeeper.mover", "mirror.sql")
 
 
 def refresh(source: Connection, destination: Connection, tables: Sequence[TableName]) -> int:
-    """Upserts every row of `tables`, parents before children, each table in one transaction. Returns the rows sent."""
+    """Upserts every row of `tables`, parents before children, each table in one transaction. Returns the rows sent.
+
+    Raises UsageError for a table of which rows have moved to Main, or are on their way there: nothing of it is changed.
+    """
     return sum(_refresh_one(source, destination, name) for name in _in_order(source, tables))
 
 
@@ -44,10 +51,14 @@ def _in_order(conn: Connection, tables: Sequence[TableName]) -> list[TableName]:
 
 
 def _refresh_one(source: Connection, destination: Connection, name: TableName) -> int:
+    """I1, I2: no row of Main's own is overwritten, also if a run with another configuration moves rows meanwhile; and what is
+    new at Main ends the table's horizon with the same commit.
+    """
     with transaction(source, isolation="repeatable read", read_only=True) as out:
         shape = shapes.read(source, name)
         columns = [c.name for c in shape.columns]
         with transaction(destination, own_path=True) as cur:
+            newest = _newest_of_none(cur, name)
             staging = sql.Identifier("tierkeeper_mirror")
             cur.execute(
                 sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT {} FROM {} LIMIT 0").format(
@@ -60,8 +71,33 @@ def _refresh_one(source: Connection, destination: Connection, name: TableName) -
                 rows_in(cur, write, blocks)
             rows = cur.rowcount
             cur.execute(_upsert(shape, staging))
+            if cur.rowcount:
+                _end_horizon(cur, name, newest)
+            if _arrivals(cur, name)[:2] != (newest, False):  # whatever the upsert may have met had its ledger row by then
+                raise departed.refusal(name, TablePolicy(name, "mirror"), "main")
             reach(Point.MIRRORED)
     return rows
+
+
+def _newest_of_none(cur: Cursor, name: TableName) -> int:
+    """The newest of the batches that have come to the table, none of which has rows there any more; 0 if there were none."""
+    newest, arriving, come = _arrivals(cur, name)
+    if arriving or (come and departed.has_rows(cur, name)):
+        raise departed.refusal(name, TablePolicy(name, "mirror"), "main")
+    return newest
+
+
+def _arrivals(cur: Cursor, name: TableName) -> tuple[int, bool, bool]:
+    """The newest batch that has come to the table, whether any is on its way, and any has come since a mirror found none."""
+    row = cur.execute(_SQL["arrivals"], {"schema": name.schema, "table": name.name}).fetchone()
+    return row or (0, False, False)
+
+
+def _end_horizon(cur: Cursor, name: TableName, newest: int) -> None:
+    """Rows that no move brought: a horizon from before, or one that is being made now, says nothing of their keys."""
+    named = {"schema": name.schema, "table": name.name}
+    cur.execute(_SQL["mirrored_before"], named)
+    cur.execute(_SQL["mirrored"], {**named, "newest": newest})
 
 
 def _upsert(shape: TableShape, staging: sql.Identifier) -> sql.Composed:

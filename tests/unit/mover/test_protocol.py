@@ -43,16 +43,19 @@ def test_a_fault_that_needs_two_batches_breaks_something(fault: str, game: Game)
 
 
 def test_a_key_that_is_used_again_is_counted_once() -> None:
-    """However a run that looks for it, moves, thaws and a reader come between each other."""
+    """However a run that looks for it, moves, thaws, a mirror and a reader come between each other."""
     states, trace = horizon_model.explore(2)
     assert (trace, states > 50_000) == ([], True)
+    states, trace = horizon_model.explore(1, mirrors=1)
+    assert (trace, states > 10_000) == ([], True)
 
 
 @pytest.mark.long
 def test_a_key_that_is_used_again_and_again_is_counted_once() -> None:
     assert horizon_model.explore(4)[1] == []
+    assert horizon_model.explore(2, mirrors=2)[1] == []
 
 
 @pytest.mark.parametrize("fault", horizon_model.FAULTS)
 def test_a_fault_of_a_horizon_counts_a_key_twice(fault: str) -> None:
-    assert horizon_model.explore(2, fault)[1] != []
+    assert horizon_model.explore(2, fault, mirrors=int("mirror" in fault))[1] != []

@@ -25,7 +25,8 @@ LEFT JOIN tierkeeper.horizon AS h
   AND pg_snapshot_xmax(pg_current_snapshot())::text::numeric - h.since::text::numeric BETWEEN 0 AND {oldest}
 
 -- name: at_main
--- The horizons that Main knows of, if nothing has come from the archive since; what has come by now; the last batch from Core.
+-- The horizons that Main knows of, if nothing has come from the archive or by a mirror since; what has come by now; the last batch
+-- from Core.
 SELECT ARRAY(
          SELECT c.id FROM tierkeeper.compared AS c
          WHERE c.schema_name = {schema} AND c.table_name = {name} AND c.thawed = found.thawed
@@ -33,7 +34,10 @@ SELECT ARRAY(
        found.thawed,
        (SELECT seq FROM tierkeeper.ledger WHERE source = 'core' AND state IN ('done', 'forgotten') ORDER BY seq DESC LIMIT 1)
 FROM (
-  SELECT coalesce(md5(string_agg(batch::text, ',' ORDER BY seq)), '') AS thawed
+  SELECT coalesce(md5(string_agg(batch::text, ',' ORDER BY seq)), '') || (
+           SELECT coalesce(string_agg(m.id::text, ',' ORDER BY m.seq), '') FROM tierkeeper.compared AS m
+           WHERE m.schema_name = {schema} AND m.table_name = {name} AND starts_with(m.thawed, 'mirrored ')
+         ) AS thawed
   FROM tierkeeper.ledger
   WHERE source = 'archive' AND schema_name = {schema} AND table_name = {name} AND state IN ('copied', 'done', 'forgotten')
 ) AS found
@@ -53,8 +57,10 @@ INSERT INTO tierkeeper.compared (schema_name, table_name, id, thawed) VALUES ({s
 -- name: compared_before
 -- The one before stays for a reader whose snapshot of Core is of a moment ago.
 DELETE FROM tierkeeper.compared
-WHERE schema_name = {schema} AND table_name = {name} AND seq NOT IN (
-  SELECT seq FROM tierkeeper.compared WHERE schema_name = {schema} AND table_name = {name} ORDER BY seq DESC LIMIT 2
+WHERE schema_name = {schema} AND table_name = {name} AND NOT starts_with(thawed, 'mirrored ') AND seq NOT IN (
+  SELECT seq FROM tierkeeper.compared
+  WHERE schema_name = {schema} AND table_name = {name} AND NOT starts_with(thawed, 'mirrored ')
+  ORDER BY seq DESC LIMIT 2
 )
 
 -- name: record
@@ -67,5 +73,12 @@ ON CONFLICT (schema_name, table_name) DO UPDATE
 SET id = excluded.id, key_columns = excluded.key_columns, heaps = excluded.heaps, since = excluded.since,
     writer = excluded.writer, timeline = excluded.timeline
 
+-- name: record_none
+-- Main knows of no such horizon.
+INSERT INTO tierkeeper.horizon (schema_name, table_name, id, key_columns, heaps, since, writer, timeline)
+VALUES ({schema}, {name}, gen_random_uuid(), '{{}}', '{{}}', pg_current_xact_id(), pg_current_xact_id(), '')
+ON CONFLICT DO NOTHING
+
 -- name: void
-DELETE FROM tierkeeper.compared WHERE schema_name = {schema} AND table_name = {name}
+DELETE FROM tierkeeper.compared
+WHERE schema_name = {schema} AND table_name = {name} AND NOT starts_with(thawed, 'mirrored ')

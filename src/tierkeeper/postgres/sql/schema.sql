@@ -88,7 +88,8 @@ CREATE TABLE IF NOT EXISTS tierkeeper.horizon (
 )
 
 -- name: compared
--- The horizons of Core's whose conflicts are noted here, and the batches that had come from the archive by then.
+-- The horizons of Core's whose conflicts are noted here, and what had come by then that no move brought: batches from the archive,
+-- and rows of a mirror. Of these the last has a row of its own, 'mirrored' and the newest batch of the table that had gone again.
 CREATE TABLE IF NOT EXISTS tierkeeper.compared (
     schema_name text   NOT NULL,
     table_name  text   NOT NULL,

@@ -120,12 +120,15 @@ WHERE h.xmin = h.writer::xid
   AND pg_snapshot_xmax(pg_current_snapshot())::text::numeric - h.since::text::numeric BETWEEN 0 AND %(oldest)s
 
 -- name: compared
--- Which of them Main knows, and has had nothing from the archive since; and the last batch from Core that it has forgotten.
+-- Which of them Main knows, and has had nothing from the archive or by a mirror since; and the last batch from Core that it has forgotten.
 SELECT c.id::text, (SELECT seq FROM tierkeeper.ledger WHERE source = 'core' AND state = 'forgotten' ORDER BY seq DESC LIMIT 1)
 FROM tierkeeper.compared AS c
 WHERE c.id = ANY (%(ids)s::uuid[])
   AND c.thawed = (
-    SELECT coalesce(md5(string_agg(l.batch::text, ',' ORDER BY l.seq)), '')
+    SELECT coalesce(md5(string_agg(l.batch::text, ',' ORDER BY l.seq)), '') || (
+             SELECT coalesce(string_agg(m.id::text, ',' ORDER BY m.seq), '') FROM tierkeeper.compared AS m
+             WHERE m.schema_name = c.schema_name AND m.table_name = c.table_name AND starts_with(m.thawed, 'mirrored ')
+           )
     FROM tierkeeper.ledger AS l
     WHERE l.source = 'archive' AND l.schema_name = c.schema_name AND l.table_name = c.table_name
       AND l.state IN ('copied', 'done', 'forgotten')

@@ -78,6 +78,22 @@ WHERE source = %(source)s AND origin IS NOT NULL AND state <> 'undone'
   AND (schema_name, table_name) NOT IN (SELECT schema_name, table_name FROM tierkeeper.ledger WHERE state IN ('open', 'copied'))
 ORDER BY schema_name, table_name, seq DESC
 
+-- name: departed
+-- Tables of which rows have come to Main since a mirror found that none of theirs was left there.
+SELECT l.schema_name, l.table_name
+FROM tierkeeper.ledger AS l
+WHERE l.state IN ('copied', 'done', 'forgotten')
+  AND (%(all)s OR (l.schema_name, l.table_name) IN (SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[])))
+  AND l.seq > coalesce((
+    SELECT max(substr(c.thawed, length('mirrored ') + 1)::bigint) FROM tierkeeper.compared AS c
+    WHERE c.schema_name = l.schema_name AND c.table_name = l.table_name AND starts_with(c.thawed, 'mirrored ')
+  ), 0)
+GROUP BY l.schema_name, l.table_name
+ORDER BY l.schema_name, l.table_name
+
+-- name: any_row
+SELECT EXISTS (SELECT FROM {table})
+
 -- name: give_back
 UPDATE tierkeeper.tier SET id = {id} WHERE role = {role}
 
