@@ -163,10 +163,11 @@ def _status(result: r.StatusResult) -> Iterator[RenderableType]:
         yield Text()
         yield _reading(result.archive)
     remedies = [(name, tier.remedy) for name, tier in result.tiers.items() if tier.remedy]
+    remedies += [(name, table.remedy) for name, table in result.tables.items() if table.remedy]
     if remedies:
         yield Text()
     for name, remedy in remedies:
-        yield Text.assemble((f"{visible(name):<9}", "bold"), (visible(remedy), "green"))
+        yield Text.assemble((f"{visible(name):<8} ", "bold"), (visible(remedy), "green"))
 
 
 def _reading(archive: r.ReadingStatus) -> Text:
@@ -185,7 +186,7 @@ def _tables(tables: dict[str, r.TableStatus]) -> Table:
     columns = ("Table", "Mode", "Core", "Main", "Archive", "Waits")
     table = grid(*columns, right=columns[2:5])
     for name, one in tables.items():
-        waits = []
+        waits = [] if one.cause is None else [one.cause]
         if one.core_rows_estimate is None and one.main_rows_estimate is None and one.in_flight is not None:
             waits.append("there is no such table")
         if one.in_flight:

@@ -51,7 +51,9 @@ class Keeper(VaultKeeper):
 
     def check(self) -> CheckResult:
         """Looks at everything. Raises Faults, all at once, each with its remedy."""
-        report = checks.check(cast("dict[str, TierFacts]", self._tiers), self._policies, self._probe_store)
+        report = checks.check(
+            cast("dict[str, TierFacts]", self._tiers), self._policies, self._probe_store, self.archive.rows_by_table
+        )
         if report.errors:
             raise Faults(report.errors)
         notes = report.notes if self._key_present else [*report.notes, "the archive has no key yet: setup --apply makes one"]

@@ -23,6 +23,7 @@ from tierkeeper.postgres.link import Connection, Link, transaction
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 from tierkeeper.query import core as at_core
+from tierkeeper.query import departed
 from tierkeeper.query.archived import Segments
 from tierkeeper.query.history import check_in_step
 from tierkeeper.query.model import PLACE, Facts, Plan, Scan, refuse
@@ -105,10 +106,11 @@ class FastDoor:
             core, main, catalog = self._connect(stack, all_tiers=bool(managed))
             cur = stack.enter_context(self._reading(core, self._core))
             described = at_core.describe(core, statement)
-            self._refuse_views(cur, parsed)
+            reached = self._refuse_views(cur, parsed)
             if not managed:
-                self._refuse_hidden(cur, parsed)
+                self._refuse_hidden(cur, parsed, reached)
                 return at_core.answer(cur, statement, described)
+            self._refuse_departed(cur, reached)
             made = self._plan(cur, parsed, described)
             snapshots = self._snapshots(stack, cur, main, catalog, made)
             if snapshots.reused is not None:
@@ -125,7 +127,8 @@ class FastDoor:
             core, main, catalog = self._connect(stack, all_tiers=True)
             cur = stack.enter_context(self._reading(core, self._core))
             described = at_core.describe(core, statement)
-            self._refuse_views(cur, parsed)
+            reached = self._refuse_views(cur, parsed)
+            self._refuse_departed(cur, reached)
             made = self._plan(cur, parsed, described)
             snapshots = self._snapshots(stack, cur, main, catalog, made)
             lines = snapshots.reused.explained(made.scans) if snapshots.reused is not None else []
@@ -168,26 +171,47 @@ class FastDoor:
                 cur.execute("SELECT set_config('transaction_timeout', %s, true)", [milliseconds])
             yield cur
 
-    def _refuse_views(self, cur: Cursor, parsed: Statement) -> None:
-        """A view over a managed table in Core, or one of its partitions, would answer from Core's rows alone."""
+    def _refuse_views(self, cur: Cursor, parsed: Statement) -> frozenset[TableName]:
+        """A view over a managed table in Core, or one of its partitions, would answer from Core's rows alone.
+
+        Returns all that the statement's tables have to do with.
+        """
         spread = {n for n, p in self._policies.items() if p.mode == "move"}
-        for table, (reads, is_part_of) in at_core.views_over(cur, parsed.tables).items():
+        reached = at_core.views_over(cur, parsed.tables)
+        for table, (reads, is_part_of) in reached.items():
             hidden = spread & (reads if table in spread else reads | is_part_of)
             if hidden:
                 inner = ", ".join(str(t) for t in sorted(hidden))
                 raise refuse(str(table), f"it reads {inner}, whose rows are in several tiers", f"Ask {inner} itself")
+        return frozenset(parsed.tables).union(*(reads | is_part_of for reads, is_part_of in reached.values()))
 
-    def _refuse_hidden(self, cur: Cursor, parsed: Statement) -> None:
+    def _refuse_hidden(self, cur: Cursor, parsed: Statement, reached: Collection[TableName]) -> None:
         """What Core is to answer alone must not read a table whose rows are elsewhere too, in whatever words it says so."""
         spread = {n for n, p in self._policies.items() if p.mode == "move"}
-        hidden = sorted(str(t) for t in spread & at_core.relations(cur, parsed.sql))
+        read = at_core.relations(cur, parsed.sql)
+        hidden = sorted(str(t) for t in spread & read)
         if hidden:
             raise refuse(
                 ", ".join(hidden), "the statement reads it in a way that the fast door does not see", "Write SELECT … FROM"
             )
-        for function in at_core.functions_that_read(cur, parsed.functions) if spread else ():
+        suspected = self._refuse_departed(cur, read.union(reached))
+        for function in at_core.functions_that_read(cur, parsed.functions) if spread or suspected else ():
             cause = "it may read tables whose rows are in several tiers, and would see Core's alone"
             raise refuse(function, cause, "Declare it IMMUTABLE if it reads none, or ask the tables themselves")
+
+    def _refuse_departed(self, core: Cursor, tables: Collection[TableName]) -> bool:
+        """Raises UsageError for one of `tables` that is not spread, by its entry, but has rows below Core.
+
+        The tiers below are asked only where Core says that they may have some; returns whether it does, of any table.
+        """
+        suspected = departed.suspects(core, self._policies)
+        asked = suspected.intersection(tables)
+        links = (self._main, self._catalog if self._archive is not None else None)
+        for link in links if asked else ():
+            if link is not None:
+                with closing(link.connect("query")) as conn, self._reading(conn, link) as cur:
+                    departed.refuse(cur, asked, self._policies, None if link is self._main else self._archive)
+        return bool(suspected)
 
     def _plan(self, cur: Cursor, parsed: Statement, described: Sequence[tuple[str, int]]) -> Plan:
         facts: Facts = at_core.read_facts(cur, parsed)

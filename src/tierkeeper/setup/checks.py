@@ -3,8 +3,8 @@
 All tiers are asked at the same time; what they say is judged by pure functions, one for each kind of place.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tierkeeper.kernel.errors import Faults, InFlight, TierkeeperError, UsageError
@@ -15,7 +15,7 @@ from tierkeeper.kernel.units import format_bytes
 from tierkeeper.postgres import references, shapes
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.keeping import looking
-from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.link import Connection, Link
 from tierkeeper.postgres.references import Reference
 from tierkeeper.setup import drift, memories, observe, plan
 from tierkeeper.setup.model import DestinationTable, OwnSchema, SourceTable
@@ -51,10 +51,18 @@ class _Seen:
     references: tuple[Reference, ...]
     split: Mapping[TableName, TableName]
     """Partitioned tables of which a partition is to move by itself."""
+    hidden: Sequence[TableName] = ()
+    """Tables with rows here by moves, though by their entries none leave Core."""
 
 
-def check(tiers: Mapping[str, Tier], policies: Collection[TablePolicy], store_probe: Callable[[], str] | None) -> Report:
+def check(
+    tiers: Mapping[str, Tier],
+    policies: Collection[TablePolicy],
+    store_probe: Callable[[], str] | None,
+    archive_rows: Callable[[Connection], Mapping[TableName, int]] = lambda _: {},
+) -> Report:
     """Everything at once. `store_probe` writes to the store, reads back, and says what it found; it raises a TierkeeperError.
+    `archive_rows` reads the catalog.
 
     Raises nothing itself: faults are in the report.
     """
@@ -63,11 +71,13 @@ def check(tiers: Mapping[str, Tier], policies: Collection[TablePolicy], store_pr
 
     def look(name: str, conn: Connection) -> _Seen:
         with catalog(conn):  # one snapshot: a transaction costs more than the look at a table
-            return _look(name, conn, tiers[name], policies)
+            seen = _look(name, conn, tiers[name], policies)
+        return replace(seen, hidden=memories.hidden_at(name, conn, policies, archive_rows))
 
     with looking(p.name for p in policies):
         seen, away = ask_all(links, look, "check")
         report.errors += memories.faults({name: links[name] for name in seen}, policies)
+        _judge_hidden(report, memories.hidden({name: s.hidden for name, s in seen.items()}, policies), links)
     for name in tiers:
         if name in away:
             error = away[name]
@@ -115,6 +125,20 @@ def _look(name: str, conn: Connection, tier: Tier, policies: Collection[TablePol
         references=references.read(conn),
         split=split,
     )
+
+
+def _judge_hidden(report: Report, hidden: Mapping[TableName, UsageError], links: Mapping[str, Link]) -> None:
+    """A fault where Core has such a table, which nobody can ask then; else it is history that somebody keeps."""
+    found, _ = ask_all({t: links[t] for t in ("core",) if hidden and t in links}, _those(hidden), "check")
+    for table, error in hidden.items():
+        if table in found.get("core", ()):
+            report.errors.append(error)
+        else:
+            report.notes.append(f"{error.place}: {error.cause}; Core has no such table")
+
+
+def _those(tables: Collection[TableName]) -> Callable[[str, Connection], list[TableName]]:
+    return lambda _, conn: [t for t in tables if shapes.exists(conn, t)]
 
 
 def _judge_tier(report: Report, tier: Tier, seen: _Seen) -> None:

@@ -1,14 +1,15 @@
 """Whether the tiers know of each other what they must: one that was put back from an older backup does not."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from uuid import UUID
 
-from tierkeeper.kernel.errors import Failed, TierkeeperError
+from tierkeeper.kernel.errors import Failed, TierkeeperError, UsageError
 from tierkeeper.kernel.policy import TablePolicy
+from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.link import Connection, Link
 from tierkeeper.setup import observe
-from tierkeeper.tiers import identity, memory
+from tierkeeper.tiers import departed, identity, memory
 from tierkeeper.tiers.ask import ask_all
 
 _HOPS = (("core", "main"), ("main", "archive"), ("main", "core"), ("archive", "main"))
@@ -45,3 +46,23 @@ def faults(links: Mapping[str, Link], policies: Collection[TablePolicy]) -> list
 
     answers, _ = ask_all({t: link for t, link in links.items() if len(sources) > 1}, wrong, "check")
     return [error for errors in answers.values() for error in errors]
+
+
+def hidden_at(
+    tier: str, conn: Connection, policies: Collection[TablePolicy], archive_rows: Callable[[Connection], Mapping[TableName, int]]
+) -> list[TableName]:
+    """Tables with rows in `tier` by moves, though by `policies` none of theirs leave Core. `archive_rows` reads the catalog."""
+    own, moving = observe.own_schema(conn).relations, {p.name for p in policies if p.mode == "move"}
+    if tier == "archive" and "segment" in own:
+        return [table for table, rows in archive_rows(conn).items() if rows and table not in moving]
+    if tier == "main" and {"ledger", "compared"} <= set(own):
+        with catalog(conn) as cur:
+            return departed.at_main(cur, but=moving)
+    return []
+
+
+def hidden(found: Mapping[str, Collection[TableName]], policies: Collection[TablePolicy]) -> dict[TableName, UsageError]:
+    """What to say of each table that is hidden in one of the tiers of `found`. Pure."""
+    known = {p.name: p for p in policies}
+    of_main_last = [(table, tier) for tier in ("archive", "main") for table in found.get(tier, ())]
+    return {table: departed.refusal(table, known.get(table), tier) for table, tier in of_main_last}

@@ -1,7 +1,7 @@
 """How the tiers are now. A tier that is away is a line of the answer, never an error. It changes nothing."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tierkeeper.kernel.errors import TierkeeperError
@@ -36,6 +36,7 @@ class _Seen:
     in_flight: Mapping[TableName, int] = field(default_factory=dict)
     conflicts: Mapping[TableName, list[str]] = field(default_factory=dict)
     has_segments: bool = False
+    hidden: Collection[TableName] = ()  # tables with rows here by moves, though by their entries none leave Core
 
 
 def status(
@@ -60,6 +61,7 @@ def status(
     def look(name: str, conn: Connection) -> _Seen:
         with catalog(conn):  # one snapshot: a transaction costs more than the look at a table
             seen = _look(conn, tiers[name], policies)
+        seen = replace(seen, hidden=memories.hidden_at(name, conn, policies, archive_rows))
         if name == "archive" and seen.has_segments:
             archived.update(archive_rows(conn))
             if archive_reading is not None:
@@ -83,6 +85,10 @@ def status(
                 error = error or store_error
         lines[name] = _tier_status(tier, seen.get(name), used_bytes, error, start_at)
     tables = {str(p.name): _table_status(p, seen, archived if "archive" in seen else None) for p in policies}
+    for table, fault in memories.hidden({name: s.hidden for name, s in seen.items()}, policies).items():
+        one = tables.get(str(table), TableStatus(mode="none"))
+        told = {"archive_rows": archived.get(table, one.archive_rows), "cause": fault.cause, "remedy": fault.remedy}
+        tables[str(table)] = one.model_copy(update=told)
     return StatusResult(tiers=lines, tables=tables, archive=read[0] if read else None)
 
 

@@ -56,12 +56,16 @@ class TierStatus(Result):
 class TableStatus(Result):
     """One table of the policy. Row counts are the servers' estimates, except the archive's; null: no such table there."""
 
-    mode: str
+    mode: str = Field(description='"move" or "mirror"; "none": no [[tables]] entry names it, but rows of it are below Core')
     core_rows_estimate: int | None = None
     main_rows_estimate: int | None = None
     archive_rows: int | None = None
     in_flight: int | None = Field(default=None, description="batches that an interrupted move left; the next run settles them")
     conflicts: list[str] = Field(default=[], description="keys that are in Core and in Main; Core's row counts")
+    cause: str | None = Field(
+        default=None, description="why `query` refuses it: rows of it have moved, and its entry says otherwise"
+    )
+    remedy: str | None = None
 
 
 class DrillStatus(Result):

@@ -134,6 +134,14 @@ WHERE c.id = ANY (%(ids)s::uuid[])
       AND l.state IN ('copied', 'done', 'forgotten')
   )
 
+-- name: looked_at
+-- Tables that a run from Core to Main has looked at, as it does before the first row leaves; without those that are asked for below.
+SELECT schema_name, table_name FROM tierkeeper.horizon
+WHERE (schema_name, table_name) NOT IN (SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[]))
+
+-- name: has_memory
+SELECT to_regclass('tierkeeper.horizon') IS NOT NULL
+
 -- name: keys
 SELECT jsonb_build_array({key})::text FROM {table} AS t WHERE {where}
 
