@@ -4,7 +4,7 @@ Looking is one statement; judging is pure. Everything that would lose or double 
 changed (I1, I10); what merely runs along is a note of the plan.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,9 +12,10 @@ from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import width
 from tierkeeper.mover.request import Request
-from tierkeeper.postgres import shapes
+from tierkeeper.postgres import replication, shapes
 from tierkeeper.postgres.keeping import named, of_each
 from tierkeeper.postgres.link import Connection, transaction
+from tierkeeper.postgres.replication import End, Replicating
 from tierkeeper.postgres.statements import load
 
 _SQL = load("tierkeeper.mover", "fitness.sql")
@@ -25,8 +26,7 @@ class Surroundings:
     """What one server has around a table, in the order of `facts` in fitness.sql; names are quoted as SQL writes them.
 
     `effect`: a foreign key that deletes or changes rows when one of these is deleted. `hidden_rows`: a policy of row level
-    security applies to this role. `without_identity`: publications of deletes that the table has no replica identity for.
-    `counted`: columns that a sequence fills.
+    security applies to this role. `counted`: columns that a sequence fills. `replicating` is of the tables below it, too.
     """
 
     replica: bool
@@ -39,17 +39,18 @@ class Surroundings:
     insert_rules: list[str]
     insert_triggers: list[str]
     delete_triggers: list[str]
-    without_identity: list[str]
-    subscriptions: list[str]
     counted: list[str]
+    replicating: tuple[Replicating, ...]
 
 
 @of_each
 def look(conn: Connection, tables: Sequence[TableName]) -> dict[TableName, Surroundings]:
     """What is around a table; None where there is no such table."""
     with transaction(conn, read_only=True) as cur:
-        rows = cur.last(_SQL["facts"], named(tables)).fetchall()
-    return {TableName(schema, name): Surroundings(*facts) for schema, name, *facts in rows}
+        rows, around = cur.all_of([(_SQL["facts"], named(tables)), replication.query(tables)], last=True)
+    replicating = replication.found(around)
+    names = [TableName(schema, name) for schema, name, *_ in rows]
+    return {n: Surroundings(*[*facts, replicating.get(n, ())]) for n, (_, _, *facts) in zip(names, rows, strict=True)}
 
 
 class Aside(NamedTuple):
@@ -64,13 +65,20 @@ def aside(conn: Connection, table: TableName) -> Aside:
     return Aside(look(conn, table), width.toasted(conn, table))
 
 
-def fault(seen: Surroundings, table: TableName, tier: str, *, arrives: bool) -> UsageError | None:
-    """Why rows of `table` must not leave `tier` (`arrives`: come to it), the gravest first."""
-    return next(_faults(seen, table, tier, arrives=arrives), None)
+def fault(
+    seen: Surroundings, table: TableName, tier: str, *, arrives: bool, among: Collection[TableName] | None = None
+) -> UsageError | None:
+    """Why rows of `table` must not leave `tier` (`arrives`: come to it), the gravest first.
+
+    `among`: the tables below it that have the rows, where not all do.
+    """
+    return next(_faults(seen, table, tier, arrives=arrives, among=among), None)
 
 
-def _faults(seen: Surroundings, table: TableName, tier: str, *, arrives: bool) -> Iterator[UsageError]:
-    place = f"{table} ({tier})"
+def _faults(
+    seen: Surroundings, table: TableName, tier: str, *, arrives: bool, among: Collection[TableName] | None
+) -> Iterator[UsageError]:
+    place, end = f"{table} ({tier})", End(tier, seen.replicating)
     if not arrives and seen.replica:
         yield UsageError(f"tiers.{tier}", "this is a replica, which takes no writes", "Give the address of its primary")
     if not arrives and not seen.may_leave:
@@ -79,19 +87,12 @@ def _faults(seen: Surroundings, table: TableName, tier: str, *, arrives: bool) -
     if seen.hidden_rows:
         remedy = "Connect as a role with BYPASSRLS, or as its owner where it is not FORCE ROW LEVEL SECURITY"
         yield UsageError(place, "row level security hides rows of it from this role", remedy)
-    if arrives and seen.subscriptions:
-        cause = f"the subscription {seen.subscriptions[0]} writes to it: it would replay the deletes of the rows that moved here"
-        yield UsageError(
-            place, cause, f"There: take the table out of {seen.subscriptions[0]}'s publication, or drop the subscription"
-        )
+    if arrives:
+        yield from replication.writers(end)
     if seen.delete_rules:
         cause = f"the rule {seen.delete_rules[0]} on DELETE stands between the mover and its rows"
         yield UsageError(place, cause, f"There: DROP RULE {seen.delete_rules[0]} ON {table}; a trigger can do the same work")
-    if seen.without_identity:
-        cause = (
-            f"the publication {seen.without_identity[0]} sends its deletes, and it has no replica identity: no row can be deleted"
-        )
-        yield UsageError(place, cause, f"There: ALTER TABLE {table} REPLICA IDENTITY USING INDEX …, or FULL")
+    yield from replication.stuck(end, among)
     if arrives and not seen.durable:
         yield UsageError(place, "the table is unlogged: a crash empties it", f"There: ALTER TABLE {table} SET LOGGED")
     if arrives and not seen.may_arrive:
@@ -127,7 +128,7 @@ def arrival_notes(seen: Surroundings, tier: str) -> list[str]:
 
 def departure_notes(seen: Surroundings, tier: str) -> list[str]:
     """What happens at `tier` besides, when rows leave it."""
-    return [f"subscription {s} writes to {tier}: what it changes in rows that have left is lost" for s in seen.subscriptions]
+    return replication.writer_notes(End(tier, seen.replicating))
 
 
 def delete_notes(shape: TableShape, listeners: tuple[str, ...]) -> list[str]:

@@ -83,9 +83,10 @@ class Source:
 
     def refuse_unfit(self, selection: Selection) -> None:
         """Raises UsageError where rows of the selection could not be taken away here, before anything is changed."""
-        for table in dict.fromkeys([selection.shape.name, *(p for p in self.holdings.parts(selection) if p is not None)]):
-            around = self._around[table] if table in self._around else fitness.look(self.conn, table)
-            unfit = around and fitness.fault(around, table, self.tier, arrives=False)
+        tables = dict.fromkeys([selection.shape.name, *(p for p in self.holdings.parts(selection) if p is not None)])
+        found = {t: self._around[t] if t in self._around else fitness.look(self.conn, t) for t in tables}
+        for table, around in found.items():
+            unfit = around and fitness.fault(around, table, self.tier, arrives=False, among=tables)
             if unfit:
                 raise unfit
 

@@ -12,11 +12,12 @@ from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.results import CheckItem
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import format_bytes
-from tierkeeper.postgres import references, shapes
+from tierkeeper.postgres import references, replication, shapes
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection, Link
 from tierkeeper.postgres.references import Reference
+from tierkeeper.postgres.replication import End, Replicating
 from tierkeeper.setup import drift, memories, observe, plan
 from tierkeeper.setup.model import DestinationTable, OwnSchema, SourceTable
 from tierkeeper.tiers import identity
@@ -26,6 +27,7 @@ from tierkeeper.tiers.tier import Tier
 from tierkeeper.tiers.usage import Usage, measure, refusal
 
 _OLDEST: Final = 140000  # Postgres 14: multiranges, CREATE OR REPLACE TRIGGER
+_ENDS: Final = ("core", "main")
 
 
 @dataclass
@@ -48,6 +50,7 @@ class _Seen:
     index_leads: Mapping[TableName, frozenset[str]]
     destinations: Mapping[TableName, DestinationTable | TierkeeperError]
     watchers: tuple[str, ...]
+    replicating: Mapping[TableName, Sequence[Replicating]]
     references: tuple[Reference, ...]
     split: Mapping[TableName, TableName]
     """Partitioned tables of which a partition is to move by itself."""
@@ -90,6 +93,8 @@ def check(
             _judge_source(report, policy, seen["core"], policies)
         if "core" in seen and "main" in seen:
             _judge_drift(report, policy, seen["core"], seen["main"])
+        if policy.mode == "move":
+            _judge_replication(report, policy.name, *(End(t, seen[t].replicating[policy.name]) for t in _ENDS if t in seen))
     if "core" in seen:
         report.notes += seen["core"].watchers
     if store_probe is not None:
@@ -122,6 +127,7 @@ def _look(name: str, conn: Connection, tier: Tier, policies: Collection[TablePol
         index_leads={n: observe.index_leads(conn, n) for n in moved},
         destinations=destinations,
         watchers=tuple(dict.fromkeys(note for n in moved for note in shapes.publications_and_slots(conn, n))),
+        replicating={p.name: (replication.look(conn, p.name) or () if name in _ENDS else ()) for p in policies},
         references=references.read(conn),
         split=split,
     )
@@ -208,6 +214,16 @@ def _when_rows_leave(
     if policy.age not in leads:
         notes.append(f"no index in Core begins with {policy.age}, so that each batch reads the whole table")
     return [], notes, f"age {policy.age}"
+
+
+def _judge_replication(report: Report, table: TableName, *ends: End) -> None:
+    """What the first move would refuse: rows go down to Main, and on from there."""
+    faults = [
+        fault for end in ends for fault in (*(replication.writers(end) if end.tier == "main" else ()), *replication.stuck(end))
+    ]
+    told = {(e.place, e.cause) for e in report.errors}  # a partition may have an entry of its own
+    report.errors += [f for f in faults if (f.place, f.cause) not in told]
+    report.notes += [f"table {table}: {note}" for end in ends if end.tier == "core" for note in replication.writer_notes(end)]
 
 
 def _judge_drift(report: Report, policy: TablePolicy, core: _Seen, main: _Seen) -> None:

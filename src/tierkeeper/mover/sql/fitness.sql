@@ -31,25 +31,6 @@ SELECT n.nspname::text, c.relname::text,
            AND p.pronamespace <> coalesce(to_regnamespace('tierkeeper'), 0)::oid ORDER BY 1
        ) AS delete_triggers,
        ARRAY(
-         SELECT quote_ident(t.pubname)
-         FROM pg_publication_tables t JOIN pg_publication p ON p.pubname = t.pubname
-         WHERE to_regclass(format('%%I.%%I', t.schemaname, t.tablename)) IN (
-             SELECT c.oid::regclass UNION ALL SELECT relid FROM pg_partition_ancestors(c.oid)
-           )
-           AND c.relkind = 'r' AND p.pubdelete
-           AND c.relreplident <> 'f'
-           AND NOT EXISTS (
-             SELECT FROM pg_index i
-             WHERE i.indrelid = c.oid
-               AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident END
-           )
-         ORDER BY 1
-       ) AS without_identity,
-       ARRAY(
-         SELECT quote_ident(s.subname) FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid
-         WHERE r.srrelid = c.oid ORDER BY 1
-       ) AS subscriptions,
-       ARRAY(
          SELECT quote_ident(a.attname) FROM pg_attribute a
          WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
            AND (a.attidentity <> '' OR EXISTS (
