@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from uuid import UUID
 
-from tierkeeper.kernel.errors import Failed, TierkeeperError, UsageError
+from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.catalog import catalog
@@ -38,7 +38,7 @@ def faults(links: Mapping[str, Link], policies: Collection[TablePolicy]) -> list
                 now, moved = sources[source]
                 try:
                     memory.refuse_restored(cur, source, destination, moved)
-                except Failed as error:
+                except (Failed, NotNow) as error:
                     found.append(error)
                 if source != "archive":  # its catalog may be made again at any time: the store is who it is
                     found += memory.strangers(source, now, memory.origins(conn, source), names).values()

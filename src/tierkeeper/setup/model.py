@@ -14,6 +14,7 @@ class OwnSchema:
     """What a tier has of the schema `tierkeeper`; `functions` maps a name to its source.
 
     `refuses_in` is the database, quoted, in which this role may not make the schema; None where it may.
+    `refuses_temp_in` is likewise the one in which it may not make temporary tables.
     """
 
     there: bool
@@ -21,6 +22,7 @@ class OwnSchema:
     functions: Mapping[str, str]
     roles: frozenset[str]
     refuses_in: str | None = None
+    refuses_temp_in: str | None = None
 
 
 @dataclass(frozen=True)

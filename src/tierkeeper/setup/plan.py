@@ -66,7 +66,10 @@ def own_steps(tier: str, seen: OwnSchema, more: Mapping[str, str], *, upward: bo
 
 
 def may_not_begin(tier: str, seen: OwnSchema) -> UsageError | None:
-    """What the role lacks to make the schema `tierkeeper`."""
+    """What the role lacks to make the schema `tierkeeper`, or to bring keys together at Main: conflicts are met at any time."""
+    if tier == "main" and seen.refuses_temp_in is not None:
+        remedy = f"There, as the database's owner: GRANT TEMP ON DATABASE {seen.refuses_temp_in} TO the role that the URL names"
+        return UsageError(f"tiers.{tier}", "the role may not make temporary tables, which mirrors and conflicts need", remedy)
     if seen.refuses_in is None:
         return None
     remedy = f"There, as the database's owner: GRANT CREATE ON DATABASE {seen.refuses_in} TO the role that the URL names"

@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from tierkeeper.kernel.errors import Failed, TierkeeperError
+from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.keeping import asked_once
@@ -66,12 +66,14 @@ def handed(cur: "psycopg.Cursor[Any]") -> dict[UUID, str]:
 def refuse_restored(there: "psycopg.Cursor[Any]", source: str, destination: str, moved: Mapping[UUID, str]) -> None:
     """Raises Failed where a batch that `moved` (`handed` of the source) has gone to a destination which knows nothing of it.
 
+    NotNow, where that is a standby, which may know of it in a moment.
+
     `there` looks at the destination after the source was looked at, or holds back what would move since: a delete at the source
     waits for each older snapshot there.
     """
     asked = [batch for batch, to in moved.items() if to == destination]
-    for (batch,) in there.execute(_SQL["unknown"], {"batches": asked}).fetchall() if asked else ():
-        raise restored(source, destination, batch)
+    for batch, is_standby in there.execute(_SQL["unknown"], {"batches": asked}).fetchall() if asked else ():
+        raise lagging(source, destination, batch) if is_standby else restored(source, destination, batch)
 
 
 def refuse_foreign(here: "psycopg.Cursor[Any]", source: str, arrivals: Mapping[TableName, UUID]) -> None:
@@ -87,6 +89,14 @@ def refuse_foreign(here: "psycopg.Cursor[Any]", source: str, arrivals: Mapping[T
                 f"copies of {table} are in flight that came from another database, or it has lost its schema tierkeeper",
                 f"Correct the URL; if it is right, run `tierkeeper move {table}` as before, which says what to do",
             )
+
+
+def lagging(source: str, destination: str, batch: UUID) -> NotNow:
+    """What to say of a standby that does not know of a batch yet."""
+    cause = f"it is a standby that lags: {source} has handed rows over (batch {batch}) that it does not know of yet"
+    return NotNow(
+        f"tiers.{destination}", cause, f"Ask again in a moment; if it stays so, give the URL of {destination}'s primary"
+    )
 
 
 def restored(source: str, destination: str, batch: UUID) -> Failed:

@@ -1,5 +1,7 @@
 """What setup decides, without a server."""
 
+from dataclasses import replace
+
 import pytest
 
 from tierkeeper.kernel.errors import UsageError
@@ -92,3 +94,12 @@ def test_names_are_quoted_in_every_statement() -> None:
 def test_steps_are_planned_once() -> None:
     steps = plan.own_steps("core", NOTHING, {})
     assert plan.once([*steps, *steps]) == tuple(steps)
+
+
+def test_a_role_that_may_make_no_temporary_tables_at_main_is_told_beforehand() -> None:
+    """A conflict, which may come at any time, is looked up with one."""
+    barred = replace(NOTHING, refuses_temp_in="main")
+    error = plan.may_not_begin("main", barred)
+    assert error is not None
+    assert "GRANT TEMP ON DATABASE main" in error.remedy
+    assert plan.may_not_begin("core", barred) is plan.may_not_begin("main", NOTHING) is None

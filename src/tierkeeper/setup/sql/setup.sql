@@ -13,7 +13,8 @@ WHERE n.nspname = 'tierkeeper'
 -- name: own_schema
 SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'tierkeeper'),
        has_database_privilege(current_database(), 'CREATE'),
-       quote_ident(current_database())
+       quote_ident(current_database()),
+       has_database_privilege(current_database(), 'TEMP')
 
 -- name: present
 SELECT 'schema', '', nspname::text, NULL::text[], NULL::text[]

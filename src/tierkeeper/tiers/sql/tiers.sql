@@ -104,7 +104,7 @@ DELETE FROM tierkeeper.marker WHERE batch = {batch}
 SELECT batch, destination FROM tierkeeper.marker WHERE state = 'moved'
 
 -- name: unknown
-SELECT asked.batch FROM unnest(%(batches)s::uuid[]) AS asked (batch)
+SELECT asked.batch, pg_is_in_recovery() FROM unnest(%(batches)s::uuid[]) AS asked (batch)
 WHERE NOT EXISTS (
   SELECT FROM tierkeeper.ledger AS l WHERE l.batch = asked.batch AND l.state IN ('copied', 'done', 'forgotten')
 )
