@@ -233,16 +233,17 @@ class PostgresDestination:
             )
         note_proven(cur, batch, sent, self._own(snapshot) if target[0].is_tree else None)
 
-    def refuse_unfit(self, table: TableName) -> None:
-        """Raises NotNow or UsageError where rows of `table` could not arrive here safely, before anything is changed.
+    def refuse_unfit(self, table: TableName) -> fitness.Surroundings | None:
+        """What is around the table here. Raises NotNow or UsageError where its rows could not arrive safely, before a change.
 
-        A table that is not there yet is fit: the setup makes it.
+        A table that is not there yet (None) is fit: the setup makes it.
         """
         refused = refusal(measure(self._conn, SELF_HOSTED), f"tiers.{self.tier}", gives_only=False)
         around = fitness.look(self._conn, table)
         unfit = refused or (around and fitness.fault(around, table, self.tier, arrives=True))
         if unfit:
             raise unfit
+        return around
 
     def drop_resolved(self, source: Source, shape: TableShape) -> None:
         """Forgets conflicts that the application has ended: a key that is not here any more, or long not at `source`.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import width
 from tierkeeper.mover.request import Request
@@ -103,6 +104,14 @@ def _faults(
     if arrives and seen.effect is not None and tier != "core":  # there rows go up with all that hangs on them, or not at all
         cause = f"the foreign key {seen.effect} deletes or changes rows there when a copy is taken back"
         yield UsageError(place, cause, "Drop it there, or make it one with ON DELETE NO ACTION")
+
+
+def refuse_loop(leaves: Surroundings | None, left: Tier, arrives: Surroundings | None, reached: Tier) -> None:
+    """Raises UsageError where what is done at the tier that is `reached` may come back to the one that is `left` (I1)."""
+    if leaves and arrives:
+        unfit = replication.loop(End(left, leaves.replicating), End(reached, arrives.replicating))
+        if unfit:
+            raise unfit
 
 
 def around(source: Connection, destination: Connection | None, request: Request, table: TableName) -> list[str]:

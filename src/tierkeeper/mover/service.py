@@ -279,13 +279,13 @@ class MoveService:
         self, request: Request, source: Source, selection: Selection, explorer: Explorer | None, ends: Ends
     ) -> None:
         tables = family.tables_of(request.table, explorer)
-        for one in [selection] if explorer is None else explorer.selections.values():
-            source.refuse_unfit(one)
+        selections = [selection] if explorer is None else explorer.selections.values()
+        leaves = {one.shape.name: source.refuse_unfit(one) for one in selections}
         if ends.destination is not None:
             longest = self._bounds.longest_reader_seconds
             there = PostgresDestination(ends.destination, request.destination, request.source, longest)
             for table in tables:
-                there.refuse_unfit(table)
+                fitness.refuse_loop(leaves.get(table), request.source, there.refuse_unfit(table), request.destination)
             if explorer is not None:
                 family.refuse_rigid(explorer.family, ends.destination, request.destination)
 

@@ -81,14 +81,15 @@ class Source:
         """The server's clock."""
         return server_now(self.conn)
 
-    def refuse_unfit(self, selection: Selection) -> None:
-        """Raises UsageError where rows of the selection could not be taken away here, before anything is changed."""
+    def refuse_unfit(self, selection: Selection) -> fitness.Surroundings | None:
+        """What is around the table. Raises UsageError where rows could not be taken away here, before anything is changed."""
         tables = dict.fromkeys([selection.shape.name, *(p for p in self.holdings.parts(selection) if p is not None)])
         found = {t: self._around[t] if t in self._around else fitness.look(self.conn, t) for t in tables}
         for table, around in found.items():
             unfit = around and fitness.fault(around, table, self.tier, arrives=False, among=tables)
             if unfit:
                 raise unfit
+        return found[selection.shape.name]
 
     def keys_here(self, shape: TableShape, keys: Sequence[str]) -> list[str]:
         """Those of `keys` (JSON arrays of the key's text forms) that have a row here now."""

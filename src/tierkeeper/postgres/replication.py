@@ -111,6 +111,24 @@ def stuck(end: End, among: Collection[TableName] | None = None) -> Iterator[Usag
             )
 
 
+def loop(source: End, destination: End) -> UsageError | None:
+    """Why rows must not leave `source` for `destination`: what is done there may come back here (I1).
+
+    Whom a subscription reads only its owner may see, and it may read another server that passes on what the destination sends.
+    So each pair of one and a publication of the other's counts as a loop.
+    """
+    writer = next((one for one in source.around if one.kind == "writes"), None)
+    sender = next((one for one in destination.around if one.kind != "writes"), None)
+    if writer is None or sender is None:
+        return None
+    return UsageError(
+        f"{writer.at} ({source.tier})",
+        f"the subscription {writer.who} writes to it, and the publication {sender.who} sends what is done to {sender.at} "
+        f"({destination.tier}): copies could come back here, and where one is taken back there the row here could be deleted",
+        f"Drop the subscription {writer.who}, or take the table out of the publication {sender.who}",
+    )
+
+
 def writer_notes(end: End) -> list[str]:
     """What is worth knowing where rows leave this end."""
     return [

@@ -221,8 +221,9 @@ def _judge_replication(report: Report, table: TableName, *ends: End) -> None:
     faults = [
         fault for end in ends for fault in (*(replication.writers(end) if end.tier == "main" else ()), *replication.stuck(end))
     ]
+    looped = replication.loop(*ends) if len(ends) == len(_ENDS) else None
     told = {(e.place, e.cause) for e in report.errors}  # a partition may have an entry of its own
-    report.errors += [f for f in faults if (f.place, f.cause) not in told]
+    report.errors += [f for f in [*faults, *([looped] if looped else [])] if (f.place, f.cause) not in told]
     report.notes += [f"table {table}: {note}" for end in ends if end.tier == "core" for note in replication.writer_notes(end)]
 
 

@@ -66,15 +66,21 @@ REFUSED = {
     "fed_leaf": (KEYED, KEYED + FED % "_leaf", "main", "_leaf", "subscription feed writes to it"),
     "fed_child": (PLAIN, CHILD + FED % "_leaf", "main", "_leaf", "subscription feed writes to it"),
     "fed_root": (PLAIN, PART + FED % "_root", "main", "_root", "subscription feed writes to it"),
+    "loop": (PLAIN + FED % "", PLAIN + ALL, "core", "", r"feed writes to it, and .* loop sends .* public.loop \(main"),
+    "loop_leaf": (KEYED + FED % "_leaf", KEYED + ALL, "core", "_leaf", r"and .* loop_leaf sends .* public.loop_leaf_leaf \(main"),
+    "loop_deletes": (PLAIN + FED % "", PLAIN + ALL.replace(";", " WITH (publish = 'delete');"), "core", "", "loop_deletes sends"),
+    "loop_inserts": (PLAIN + FED % "", PLAIN + ALL.replace(";", " WITH (publish = 'insert');"), "core", "", "loop_inserts sends"),
 }  # fmt: skip
 MOVED = {
     "keys_alone": (PLAIN + "CREATE PUBLICATION {t} FOR TABLE {t} (id) WHERE (id <> 0);", PLAIN),
     "keys_of_parts": (KEYED, KEYED + "CREATE PUBLICATION {t} FOR TABLE {t} (at, id) WHERE (id <> 0)" + VIA_ROOT + ";"),
     "whole_leaves": (UNIQUE + FULL % "_leaf" + ROWS % ("_leaf", ""), UNIQUE),
     "only_inserts": (PLAIN + ROWS % ("", " WITH (publish = 'insert')"), PLAIN),
+    "no_loop": (PLAIN + FED % "", PLAIN + ALL.replace(";", " WITH (publish = 'update');")),
 }
 UPWARD = {
     "up_fed": (KEYED + FED % "_leaf", KEYED, "core", "_leaf", "subscription feed writes to it"),
+    "up_loop": (PLAIN + ALL, PLAIN + FED % "", "main", "", r"publication up_loop sends .* public.up_loop \(core"),
     "up_stuck": (PLAIN + LIST % ("", ""), PLAIN, "core", "", "up_stuck sends its deletes without id,"),
 }
 
@@ -124,6 +130,9 @@ def test_what_replication_lets_go_moves(tiers: Tiers) -> None:
     with fed(tiers, MOVED) as hop:
         make(hop.core, {t: core + FILL for t, (core, _) in MOVED.items()})
         make(hop.main, {t: main for t, (_, main) in MOVED.items()})
+        told = "subscription feed writes to public.no_loop (core): what it changes in rows that have left is lost"
+        assert told in hop.plan(name("no_loop")).notes
+        assert f"table public.no_loop: {told}" in hop.keeper.check().notes
         for table in MOVED:
             assert (hop.move(name(table)).rows, hop.counts(table)) == (10, (0, 10)), table
 
@@ -155,7 +164,7 @@ def is_ready(conn: Connection) -> bool:
 
 @pytest.mark.long
 def test_a_real_subscription_takes_no_row(tiers: Tiers, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Main is fed by Core leaf by leaf: what Postgres itself enters is what is seen."""
+    """Main is fed by Core leaf by leaf, and Core by Main: what Postgres itself enters is what is seen."""
     folder: Path = tmp_path_factory.mktemp("two")
     folder.parent.chmod(0o755)
     folder.chmod(0o755)
@@ -167,15 +176,20 @@ def test_a_real_subscription_takes_no_row(tiers: Tiers, tmp_path_factory: pytest
             server.create_database(tier)
             servers[tier] = server
         links = {tier: server.link(tier, tier) for tier, server in servers.items()}
-        hop = stack.enter_context(open_hop(replace(tiers, **links)))
-        make(hop.core, {"t": KEYED + FILL + ALL})
-        make(hop.main, {"t": KEYED})
-        options = "copy_data = false, origin = none"
-        hop.main.execute(f"CREATE SUBSCRIPTION s CONNECTION '{links['core'].uri}' PUBLICATION t WITH ({options})".encode())
-        assert eventually(partial(is_ready, hop.main), 20)
-        with pytest.raises(UsageError, match="subscription s writes to it"):
-            hop.move()
+        hop = stack.enter_context(open_hop(replace(tiers, **links), [name("leaves"), name("circle")]))
+        make(hop.core, {"leaves": KEYED + FILL + ALL, "circle": PLAIN + FILL})
+        make(hop.main, {"leaves": KEYED, "circle": PLAIN + ALL})
+        for conn, publication, publisher in ((hop.main, "leaves", links["core"]), (hop.core, "circle", links["main"])):
+            options = "copy_data = false, origin = none"
+            conn.execute(
+                f"CREATE SUBSCRIPTION s CONNECTION '{publisher.uri}' PUBLICATION {publication} WITH ({options})".encode()
+            )
+            assert eventually(partial(is_ready, conn), 20)
+        for table in ("leaves", "circle"):
+            with pytest.raises(UsageError, match="subscription s writes to it"):
+                hop.move(name(table))
         time.sleep(2)  # for an apply worker, had it anything to apply
-        assert hop.counts() == (10, 0)
-        hop.main.execute("DROP SUBSCRIPTION s")
-        assert hop.move().rows == 10
+        assert (hop.counts("leaves"), hop.counts("circle")) == ((10, 0), (10, 0))
+        for conn in (hop.core, hop.main):
+            conn.execute("DROP SUBSCRIPTION s")
+        assert hop.move(name("circle")).rows == hop.move(name("leaves")).rows == 10
