@@ -142,5 +142,4 @@ def departure_notes(seen: Surroundings, tier: str) -> list[str]:
 
 def delete_notes(shape: TableShape, listeners: tuple[str, ...]) -> list[str]:
     """Who else sees the rows being deleted where they leave."""
-    notes = [f"{t} fires on each row that is deleted" for t in shape.delete_triggers]
-    return notes + [f"the deletes will be seen by {who}" for who in listeners]
+    return [*(f"{t} fires on each row that is deleted" for t in shape.delete_triggers), *listeners]

@@ -228,8 +228,8 @@ def publications_and_slots(conn: Connection, name: TableName) -> tuple[str, ...]
     """Who else would see deletes from `name`, as notes for a plan: publications, logical slots of this database."""
     notes = [f"publication {p} sends the deletes from {name} to its subscribers" for p in _publications(conn, name) or ()]
     notes += [
-        f"logical replication slot {slot} reads this database"
-        + ("" if active else " and nobody reads the slot: it keeps the WAL of every delete on the disk")
+        f"logical replication slot {slot} of the database {conn.info.dbname} sees every delete"
+        + ("" if active else ", and nobody reads it: it keeps their WAL on the disk")
         for slot, active in _slots(conn)
     ]
     return tuple(notes)

@@ -132,6 +132,8 @@ def test_what_replication_lets_go_moves(tiers: Tiers) -> None:
         make(hop.main, {t: main for t, (_, main) in MOVED.items()})
         told = "subscription feed writes to public.no_loop (core): what it changes in rows that have left is lost"
         assert told in hop.plan(name("no_loop")).notes
+        sends = "publication keys_alone sends the deletes from public.keys_alone to its subscribers"
+        assert sends in hop.plan(name("keys_alone")).notes
         assert f"table public.no_loop: {told}" in hop.keeper.check().notes
         for table in MOVED:
             assert (hop.move(name(table)).rows, hop.counts(table)) == (10, (0, 10)), table
@@ -192,4 +194,7 @@ def test_a_real_subscription_takes_no_row(tiers: Tiers, tmp_path_factory: pytest
         assert (hop.counts("leaves"), hop.counts("circle")) == ((10, 0), (10, 0))
         for conn in (hop.core, hop.main):
             conn.execute("DROP SUBSCRIPTION s")
+        hop.core.execute("SELECT pg_create_logical_replication_slot('left', 'pgoutput')")
+        slot = "logical replication slot left of the database core sees every delete, and nobody reads it"
+        assert f"{slot}: it keeps their WAL on the disk" in hop.plan(name("circle")).notes
         assert hop.move(name("circle")).rows == hop.move(name("leaves")).rows == 10
