@@ -34,8 +34,8 @@ FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 COUNT = "SELECT count(*) AS n, sum(id)::bigint AS s FROM public.events"
 
 
-def keeper_of(tiers: Tiers, stop: Stop | None = None) -> Keeper:
-    path = tierkeeper_toml(tiers, POLICY, query_timeout="1 second")
+def keeper_of(tiers: Tiers, stop: Stop | None = None, *, query_timeout: str = "1 second") -> Keeper:
+    path = tierkeeper_toml(tiers, POLICY, query_timeout=query_timeout)
     settings = config.load(path, tiers.environment, tiers.home)
     return open_keeper(settings, environment=tiers.environment, batch_rows=100, segment_rows=300, stop=stop)
 
@@ -146,7 +146,7 @@ def test_rows_rest_at_main_for_the_readers_that_saw_them_in_core(
     make_tiers: Callable[..., Tiers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I2: between a reader's first snapshot and its second, rows go to Main and would go on to the archive at once."""
-    keeper = keeper_of(make_tiers(core="events"))
+    keeper = keeper_of(make_tiers(core="events"), query_timeout="10 seconds")
     keeper.setup(apply=True)
     until, take, deeds = FIRST + timedelta(days=8), FastDoor._moved, list[str]()
 

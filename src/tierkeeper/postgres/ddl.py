@@ -100,7 +100,7 @@ def _meanings(conn: Connection, types: frozenset[tuple[str, str]]) -> dict[tuple
     with catalog(conn) as cur:
         named = {"schemas": [schema for schema, _ in types], "names": [name for _, name in types]}
         found = read_types(cur, [r[0] for r in cur.execute(_SQL["types_named"], named)])
-    return {(t.schema, t.name): t.meaning for t in found.values()}
+    return {(t.schema, t.name): t.meaning for t in found.values() if (t.schema, t.name) in types}
 
 
 def assemble(
