@@ -126,9 +126,8 @@ def test_rows_that_a_mirror_brought_are_counted_once(house: House) -> None:
     assert answer(keeper, "SELECT v FROM m WHERE v IN ('newer', 'fresh5')") == [("newer",)]
 
 
-@pytest.mark.parametrize(
-    "at_look", ["compared", *(pytest.param(p, marks=pytest.mark.long) for p in ("at_main", "found", "record"))]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("at_look", ["at_main", "found", "compared", "record"])
 def test_a_mirror_amid_a_look_for_keys(house: House, monkeypatch: pytest.MonkeyPatch, at_look: str) -> None:
     """Whatever the run had asked already, its horizon says nothing of what the mirror brought meanwhile."""
     fill(house)
@@ -151,6 +150,7 @@ def test_a_mirror_amid_a_look_for_keys(house: House, monkeypatch: pytest.MonkeyP
     assert answer(keeper, "SELECT count(*) AS n FROM m") == [(12,)]
 
 
+@pytest.mark.long
 def test_a_mirror_that_brings_nothing_leaves_the_horizon(house: House) -> None:
     fill(house)
     keeper = house.keeper(MOVED)
@@ -176,7 +176,7 @@ def moved(house: House) -> None:
     house.core.execute("INSERT INTO m VALUES (5, now(), 'new')")
 
 
-@pytest.mark.parametrize("entry", [MIRROR, None], ids=["mirror", "no-entry"])
+@pytest.mark.parametrize("entry", [pytest.param(MIRROR, marks=pytest.mark.long, id="mirror"), pytest.param(None, id="no-entry")])
 def test_rows_that_have_moved_are_hidden_by_no_entry(house: House, entry: Mapping[str, str] | None) -> None:
     """No answer is given from a part of them, through whatever the statement names them; check and status name the table."""
     keeper = house.keeper(entry)
@@ -200,6 +200,7 @@ def test_rows_that_have_moved_are_hidden_by_no_entry(house: House, entry: Mappin
     assert house.keeper(MOVED).status().tables["public.m"].cause is None
 
 
+@pytest.mark.long
 def test_rows_in_the_archive_are_hidden_by_no_entry(house: House) -> None:
     moved(house)
     house.core.execute("DELETE FROM m")
@@ -221,9 +222,11 @@ def test_a_mirror_touches_no_row_that_has_moved(house: House) -> None:
         house.mover(MIRROR).move(T, "core", "main", before=BEFORE)
     assert (raised.value.place, HIDDEN in raised.value.cause) == ("tables.public.m", True)
     assert house.rows() == before
+    refused(house.keeper(MIRROR))
     assert answer(house.keeper(MOVED)) == [(i, "new" if i == 5 else f"old{i}") for i in range(1, 10)]
 
 
+@pytest.mark.long
 def test_rows_that_came_back_are_mirrored_and_answered(house: House) -> None:
     fill(house, "timestamptz '2024-01-01'", "old")
     keeper, mirror = house.keeper(MOVED), house.keeper(MIRROR)
@@ -241,6 +244,7 @@ def test_rows_that_came_back_are_mirrored_and_answered(house: House) -> None:
     refused(mirror)
 
 
+@pytest.mark.long
 def test_a_run_that_moves_beside_a_mirror(house: House) -> None:
     """Another machine's entry says "move": its copies come while the mirror has read Core, and none of them is overwritten."""
     fill(house, "timestamptz '2024-01-01'", "old")
