@@ -9,6 +9,7 @@ from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import model
 from tierkeeper.mover.holdings import Holdings
 from tierkeeper.mover.model import Bound, Selection
+from tierkeeper.mover.source import Source
 from tierkeeper.postgres.keeping import named, of_each
 from tierkeeper.postgres.link import Connection, transaction
 from tierkeeper.postgres.session import Cursor
@@ -43,12 +44,35 @@ def standing(main: Connection, shapes: Iterable[TableShape]) -> dict[TableName, 
     found: dict[TableName, list[Bound]] = {}
     for shape in shapes:
         if _any_noted(main, shape.name):
-            name = {"schema": sql.Literal(shape.name.schema), "name": sql.Literal(shape.name.name)}
-            same = {"table": model.qualified(shape.name), "same": model.same_key(shape, "c")}
             with transaction(main, read_only=True) as cur:
-                rows = cur.last(_SQL["conflicts_standing"].format(**name, **same)).fetchall()
+                rows = cur.last(_SQL["conflicts_standing"].format(**_here(shape))).fetchall()
             found[shape.name] = [tuple(map(str, r[0])) for r in rows]
     return found
+
+
+def _here(shape: TableShape) -> dict[str, sql.Composable]:
+    """What queries about a table's noted keys beside its rows are made of."""
+    return {
+        "schema": sql.Literal(shape.name.schema), "name": sql.Literal(shape.name.name),
+        "table": model.qualified(shape.name), "same": model.same_key(shape, "c"),
+    }  # fmt: skip
+
+
+def drop_resolved(main: Connection, core: Source, shape: TableShape, longest_reader_seconds: float) -> None:
+    """Forgets conflicts that the application has ended: a key that is not at Main any more, or long not in Core.
+
+    Not at once for the latter: a reader that saw the key in Core before must find the conflict at Main.
+    """
+    name = {"schema": shape.name.schema, "table": shape.name.name}
+    with transaction(main, read_only=True) as cur:
+        keys = [str(r[0]) for r in cur.last(_SQL["conflict_noted"].format(**_here(shape)))]
+    if not keys:
+        return
+    present = core.keys_here(shape, keys)
+    with transaction(main) as cur:
+        cur.execute(_SQL["conflict_here_gone"].format(**_here(shape)))
+        cur.execute(_SQL["conflict_core_gone"], {**name, "present": present})
+        cur.execute(_SQL["conflict_over"], {**name, "seconds": longest_reader_seconds})
 
 
 def without(main: Connection, holdings: Holdings, selection: Selection, rows: int) -> int:

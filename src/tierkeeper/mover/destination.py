@@ -18,7 +18,6 @@ from tierkeeper.mover import fitness, keys, model, references
 from tierkeeper.mover.ledger import ledger_row, note_proven
 from tierkeeper.mover.model import Bound
 from tierkeeper.mover.places import Going
-from tierkeeper.mover.source import Source
 from tierkeeper.mover.standbys import Standbys
 from tierkeeper.mover.undoing import take_back, withdraw
 from tierkeeper.postgres import shapes
@@ -244,26 +243,6 @@ class PostgresDestination:
         if unfit:
             raise unfit
         return around
-
-    def drop_resolved(self, source: Source, shape: TableShape) -> None:
-        """Forgets conflicts that the application has ended: a key that is not here any more, or long not at `source`.
-
-        Not at once for the latter: a reader that saw the key at `source` before must find the conflict here.
-        """
-        name = {"schema": shape.name.schema, "table": shape.name.name}
-        here = {
-            "schema": sql.Literal(shape.name.schema), "name": sql.Literal(shape.name.name),
-            "table": model.qualified(shape.name), "same": model.same_key(shape, "c"),
-        }  # fmt: skip
-        with transaction(self._conn, read_only=True) as cur:
-            noted = [str(r[0]) for r in cur.last(_SQL["conflict_noted"].format(**here))]
-        if not noted:
-            return
-        present = source.keys_here(shape, noted)
-        with transaction(self._conn) as cur:
-            cur.execute(_SQL["conflict_here_gone"].format(**here))
-            cur.execute(_SQL["conflict_core_gone"], {**name, "present": present})
-            cur.execute(_SQL["conflict_over"], {**name, "seconds": self._longest_reader_seconds})
 
     def taken_keys(self, batch: Batch, snapshot: SourceSnapshot) -> tuple[list[Bound], bool]:
         """Keys of the batch that are here already, in the text form and order of the table's key.

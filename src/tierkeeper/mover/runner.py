@@ -124,7 +124,7 @@ class Mover:
         """
         if isinstance(self._destination, PostgresDestination) and self._destination.tier == "main":
             for shape in self._shapes(run.selection):
-                self._destination.drop_resolved(self._source, shape)
+                conflicts.drop_resolved(self._destination.conn, self._source, shape, self._pace.longest_reader_seconds)
         else:
             for shape in self._shapes(run.selection):
                 run.add_conflicts(shape.name, conflicts.noted(self._source.conn, shape.name))

@@ -20,3 +20,20 @@ ORDER BY key
 INSERT INTO tierkeeper.conflict (schema_name, table_name, key)
 VALUES (%(schema)s, %(table)s, %(key)s::jsonb)
 ON CONFLICT (schema_name, table_name, key) DO UPDATE SET core_gone_at = NULL WHERE conflict.core_gone_at IS NOT NULL
+
+-- name: conflict_noted
+SELECT key::text FROM tierkeeper.conflict WHERE schema_name = {schema} AND table_name = {name}
+
+-- name: conflict_here_gone
+DELETE FROM tierkeeper.conflict AS c
+WHERE schema_name = {schema} AND table_name = {name} AND NOT EXISTS (SELECT FROM {table} AS t WHERE {same})
+
+-- name: conflict_core_gone
+UPDATE tierkeeper.conflict
+SET core_gone_at = CASE WHEN NOT key = ANY (%(present)s::jsonb[]) THEN coalesce(core_gone_at, clock_timestamp()) END
+WHERE schema_name = %(schema)s AND table_name = %(table)s
+
+-- name: conflict_over
+DELETE FROM tierkeeper.conflict
+WHERE schema_name = %(schema)s AND table_name = %(table)s
+  AND core_gone_at < clock_timestamp() - make_interval(secs => %(seconds)s)

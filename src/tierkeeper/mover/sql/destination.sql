@@ -130,20 +130,3 @@ ctid = ANY (ARRAY(SELECT t.ctid FROM {staging} AS s JOIN {table} AS t ON {same})
 -- name: keys_taken
 SELECT EXISTS (SELECT FROM tierkeeper.ledger AS l WHERE l.state = 'copied' AND l.copy_xid::xid = t.xmin), {keys}
 FROM {staging} AS s JOIN {table} AS t ON {same}
-
--- name: conflict_noted
-SELECT key::text FROM tierkeeper.conflict WHERE schema_name = {schema} AND table_name = {name}
-
--- name: conflict_here_gone
-DELETE FROM tierkeeper.conflict AS c
-WHERE schema_name = {schema} AND table_name = {name} AND NOT EXISTS (SELECT FROM {table} AS t WHERE {same})
-
--- name: conflict_core_gone
-UPDATE tierkeeper.conflict
-SET core_gone_at = CASE WHEN NOT key = ANY (%(present)s::jsonb[]) THEN coalesce(core_gone_at, clock_timestamp()) END
-WHERE schema_name = %(schema)s AND table_name = %(table)s
-
--- name: conflict_over
-DELETE FROM tierkeeper.conflict
-WHERE schema_name = %(schema)s AND table_name = %(table)s
-  AND core_gone_at < clock_timestamp() - make_interval(secs => %(seconds)s)
