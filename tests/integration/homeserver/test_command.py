@@ -65,7 +65,9 @@ def test_what_a_token_cannot_be_is_refused(folder: Path) -> None:
 
 def test_what_cannot_be_served_is_told_and_nothing_is_made(folder: Path) -> None:
     toml = folder / "tierkeeper.toml"
-    toml.write_text("[homeserver]\n")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        listen = f'listen = "127.0.0.1:{free.getsockname()[1]}"'  # another test may be at the usual port
+    toml.write_text(f"[homeserver]\n{listen}\n")
     assert refused(folder, "homeserver").startswith("ARCHIVE_PATH: it is not set")
     assert "there is no such folder" in refused(folder, "homeserver", ARCHIVE_PATH=str(folder / "nowhere"))
     assert "there is no such folder" in refused(folder, "token", "list", ARCHIVE_PATH=str(folder / "nowhere"))

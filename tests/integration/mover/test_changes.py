@@ -222,6 +222,8 @@ def test_a_key_column_may_have_any_name(pair: Any, mover: Moves) -> None:
                 table, n, at, word, odd, n, word
             )
         )
+    guard = "CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON {0} FOR EACH ROW EXECUTE FUNCTION tierkeeper.refuse_copy_in_flight()"
+    pair.main.execute(psycopg.sql.SQL(guard + "; ALTER TABLE {0} ENABLE ALWAYS TRIGGER guard").format(table))
     rows = psycopg.sql.SQL(
         "INSERT INTO {} SELECT i / 3, date '2024-01-01' + i % 5, '%s\\' || i, '%(x)s' FROM generate_series(1, {}) i"
     )
