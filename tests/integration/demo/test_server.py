@@ -30,12 +30,13 @@ AS_ROOT = pytest.mark.skipif(not ROOT, reason="root alone can become somebody el
 
 # Starts a server as argv[2] in argv[1], says its pid, then waits; Ctrl-C must find the server alive.
 PARENT = """
-import sys, time
+import signal, sys, time
 from contextlib import closing
 from pathlib import Path
 from tierkeeper.demo.runtime import Runtime, find_runtime
 from tierkeeper.demo.server import EmbeddedPostgres
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
 print("starting", flush=True)
 found = find_runtime()
 identity = found.identity if sys.argv[2] == "found" else sys.argv[2]
