@@ -49,9 +49,9 @@ reader, whose time is bounded, sets its bound itself.
 """
 
 _UNBOUNDED: Final[Mapping[str, str]] = MappingProxyType({"idle_in_transaction_session_timeout": "0"})
+"""What would end a transaction of ours in its middle: one waits for another tier, or reads what takes long."""
 _TRANSACTION_TIMEOUT: Final = "transaction_timeout"
 _TRANSACTION_TIMEOUT_SINCE: Final = 170000  # to an older server it is no setting at all
-"""What would end a transaction of ours in its middle: one waits for another tier, or reads what takes long."""
 
 OWN_PATH: Final = sql.SQL("SET LOCAL search_path TO DEFAULT")
 """From here on names mean what they mean in the role's own sessions: for what is the user's, triggers and conditions."""

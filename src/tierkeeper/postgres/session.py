@@ -176,8 +176,10 @@ class Session(psycopg.Connection[Any]):
 
     def takes_copy(self, copy: str) -> bool:
         """Whether the data of `copy` is what the server gives next; its taker reads it to its end, or closes the session."""
-        taken, self._copying = self._copying == copy, None if self._copying == copy else self._copying
-        return taken
+        if self._copying != copy:
+            return False
+        self._copying = None
+        return True
 
     def settle(self) -> None:
         """Takes the answer to a COMMIT that nobody waited for, and what is left of a COPY that nobody has taken."""
