@@ -87,7 +87,7 @@ def write(contents: Contents, batches: Iterable[pa.RecordBatch], data_key: bytes
             counting(count, group)
             table = pa.Table.from_batches([pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in group])
             writing(writer.write_table, table, row_group_size=ROW_GROUP_ROWS)
-            if table.nbytes >= table.num_rows * COPY_BLOCK_BYTES:
+            if _wide(table.num_rows, table.nbytes):
                 counting.settle()
                 writing.settle()
             del group, table  # or they would stay while the next group is read
@@ -119,7 +119,7 @@ def parquet_writer(
 def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
     """`batches` cut and gathered into groups of at most ROW_GROUP_ROWS rows, sooner ended where they reach ROW_GROUP_BYTES.
 
-    Nothing of a group is held here once the next is asked for.
+    Nothing of a group is held here once the next is asked for. One of wide rows ends at half of it: the last row comes on top.
     """
     group: list[pa.RecordBatch] = []
     rows = size_bytes = 0
@@ -130,12 +130,16 @@ def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatc
             at += group[-1].num_rows
             rows += group[-1].num_rows
             size_bytes += group[-1].nbytes
-            if rows == ROW_GROUP_ROWS or size_bytes >= ROW_GROUP_BYTES:
+            if rows == ROW_GROUP_ROWS or size_bytes >= ROW_GROUP_BYTES // (2 if _wide(rows, size_bytes) else 1):
                 yield group
                 group, rows, size_bytes = [], 0, 0
         del batch
     if group:
         yield group
+
+
+def _wide(rows: int, size_bytes: int) -> bool:
+    return size_bytes >= rows * COPY_BLOCK_BYTES
 
 
 def rows_in(batch: pa.RecordBatch, size_bytes: int) -> int:
