@@ -51,11 +51,14 @@ class ArchiveDestination:
         *,
         watch: Watch | None = None,
         scratch: Path | None = None,
+        weigh: Callable[[int], None] = lambda _: None,
     ) -> None:
+        """`weigh` is given the bytes of a segment before the first of them is put, and raises where there is no room for it."""
         self._store = store
         self._catalog = Catalog(catalog)
         self._keys = keys
         self._clock = clock
+        self._weigh = weigh
         self._watch = watch or Watch(self._catalog, clock, None)
         self._writer = SegmentWriter(store, keys, clock, scratch)
 
@@ -100,6 +103,7 @@ class ArchiveDestination:
         try:
             with ExitStack() as scratch:
                 written = [self._written(s, scratch.enter_context(self._writer.scratch_file())) for s in snapshots]
+                self._weigh(sum(made.written.bytes for made, _ in written))
                 for made, file in written:
                     self._writer.put(made, file, put)
             proven = [(made, self._writer.proven(made, put)) for made, _ in written]

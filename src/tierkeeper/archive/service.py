@@ -89,9 +89,10 @@ class Archive:
         return SCHEMA
 
     @contextmanager
-    def destination(self) -> Iterator[ArchiveDestination]:
-        """The archive's side of a move."""
-        yield ArchiveDestination(self._store, self._link, self._keys, self._clock, watch=self._watch, scratch=self._scratch)
+    def destination(self, weigh: Callable[[int], None] = lambda _: None) -> Iterator[ArchiveDestination]:
+        """The archive's side of a move; see `ArchiveDestination` for `weigh`."""
+        parts = self._store, self._link, self._keys, self._clock
+        yield ArchiveDestination(*parts, watch=self._watch, scratch=self._scratch, weigh=weigh)
 
     def scan(self) -> "ArchiveScan":
         """The archive as `query` reads it."""

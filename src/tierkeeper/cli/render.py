@@ -219,18 +219,25 @@ def _quota(result: r.QuotaResult) -> Iterator[RenderableType]:
     if result.plans:
         yield Text()
         yield plans_table(result.plans)
+    if result.choices:
+        yield Text()
+        chosen = grid("Chosen", "From", "Rows", "Gives back", "Why", right=("Rows", "Gives back"))
+        for one in result.choices:
+            figures = (count(one.rows), size(one.bytes))
+            chosen.add_row(cell(one.table, "bold"), cell(one.tier), *figures, cell(one.why, "yellow" if one.early else ""))
+        yield chosen
     if result.reclaimed:
         yield Text()
         space = grid(_GIVEN_BACK, "Tier", "Relation", "By", "Before", "After", "Seconds", right=("Before", "After", "Seconds"))
-        for one in result.reclaimed:
+        for back in result.reclaimed:
             space.add_row(
-                cell(one.table, "bold"),
-                cell(one.tier),
-                cell(one.relation),
-                cell(one.method),
-                size(one.bytes_before),
-                size(one.bytes_after),
-                cell(f"{one.seconds:.1f}"),
+                cell(back.table, "bold"),
+                cell(back.tier),
+                cell(back.relation),
+                cell(back.method),
+                size(back.bytes_before),
+                size(back.bytes_after),
+                cell(f"{back.seconds:.1f}"),
             )
         yield space
     yield from notes(result.notes)

@@ -1,7 +1,7 @@
 """The only place that wires objects together: from settings to a keeper. It decides nothing and opens nothing by itself."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +17,7 @@ from tierkeeper.kernel.results import CheckResult, HealthItem, MovePlan, MoveRes
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover.request import Bounds, Request
 from tierkeeper.mover.service import MoveService
+from tierkeeper.quotas.early import Outlook
 from tierkeeper.quotas.runner import QuotaManager, Thresholds
 from tierkeeper.setup import checks, status
 from tierkeeper.tiers.tier import Tier as TierFacts
@@ -81,24 +82,27 @@ class Keeper(VaultKeeper):
 
         `allow_rewrite` (else `[quotas] allow_rewrite`): VACUUM FULL may lock a table, and scratch space may exceed the quota.
         """
-        quotas = self._settings.quotas
         self._set_up((), frozenset(("core", "main")), apply=not dry_run)
-        manager = QuotaManager(
+        return self.quota_manager(allow_rewrite=allow_rewrite).run(dry_run=dry_run)
+
+    def quota_manager(
+        self, *, allow_rewrite: bool = False, outlook: Callable[[Tier], Outlook] = lambda _: Outlook()
+    ) -> QuotaManager:
+        """`outlook`: what is known of a tier's future."""
+        quotas = self._settings.quotas
+        may_rewrite = allow_rewrite or quotas.allow_rewrite
+        rest_seconds = self._bounds.longest_reader_seconds
+        return QuotaManager(
             self._tiers,
             self._policies,
             _Moves(self._mover),
-            store_bytes=self._store_bytes,
-            thresholds=Thresholds(
-                quotas.start_at,
-                quotas.stop_at,
-                self._bounds.longest_reader_seconds,
-                may_rewrite=allow_rewrite or quotas.allow_rewrite,
-            ),
+            store=self._store_room(),
+            outlook=outlook,
+            thresholds=Thresholds(quotas.start_at, quotas.stop_at, rest_seconds, may_rewrite=may_rewrite),
             audit=self._audit,
             clock=self._clock,
             stop=self._stop,
         )
-        return manager.run(dry_run=dry_run)
 
     def query(self, sql: str) -> "pa.Table":
         """The answer over every tier, each row once (I2)."""

@@ -20,7 +20,8 @@ from tierkeeper.mover.erasing import Eraser
 from tierkeeper.mover.request import Request
 from tierkeeper.mover.service import MoveService
 from tierkeeper.mover.thawing import Thaw
-from tierkeeper.quotas.room import Room
+from tierkeeper.quotas.choosing import Kept
+from tierkeeper.quotas.room import Room, StoreRoom
 from tierkeeper.setup import runner
 
 if TYPE_CHECKING:
@@ -110,7 +111,18 @@ class MovingKeeper(Wiring):
 
     def _archive_destination(self) -> AbstractContextManager[Destination]:
         """Asked for by a run that needs it: the archive's libraries take most of a second to load."""
-        return self.archive.destination()
+        return self.archive.destination(self._store_room().weigh)
+
+    def _store_room(self) -> StoreRoom:
+        """The archive's quota. It knows no older size of the store than its own."""
+        quota = self._tiers["archive"].quota_bytes
+        return StoreRoom(quota, self._store_bytes, self._segments_kept, self._clock)
+
+    def _segments_kept(self) -> list[Kept]:
+        """Those that count, of tables whose rows may be forgotten: retention removes no others."""
+        named = {str(p.name): p.name for p in self._policies if p.mode == "move" and p.age is not None}
+        listed = self.archive.list()
+        return [Kept(named[s.table], s.max_age, s.bytes) for s in listed if s.table in named]
 
     def _prepare(self, policies: Sequence[TablePolicy], source: Tier, destination: Tier, *, apply: bool) -> SetupResult:
         mirrors = tuple(p for p in self._policies if p.mode == "mirror")

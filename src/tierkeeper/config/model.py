@@ -143,6 +143,10 @@ class TableEntry(Section):
     )
     core: Span | None = Field(default=None, description='rows older than this leave Core, such as "30 days"; left out, they stay')
     main: Span | None = Field(default=None, description="rows older than this leave Main for the archive; left out, they stay")
+    core_min: Span | None = Field(
+        default=None, description="rows younger than this stay in Core, however full it is; left out, `quota` may move any early"
+    )
+    main_min: Span | None = Field(default=None, description="the same for Main")
     archive: Span | None = Field(
         default=None,
         description="segments whose youngest row is older than this are removed from the archive, for good; left out, they stay",
@@ -186,12 +190,24 @@ class TableEntry(Section):
                     f"Write at least {self.core.text!r}",
                 )
             )
+        found += self._minimums()
         if self.archive and self.main and self.archive.before(_LEAP_YEAR) > self.main.before(_LEAP_YEAR):
             cause = f"rows would be removed after {self.archive.text}, before they leave Main"
             found.append(Finding("archive", cause, f"Write more than {self.main.text!r}"))
         if found:
             raise refuse(*found)
         return self
+
+    def _minimums(self) -> list[Finding]:
+        """What is wrong with the ages that rows have at least before they leave early."""
+        found = []
+        for key, least, limit in (("core_min", self.core_min, self.core), ("main_min", self.main_min, self.main)):
+            if least is not None and limit is None:
+                found.append(Finding(key, "by its entry no row leaves the tier, so that none can leave early", "Take it out"))
+            elif least is not None and limit is not None and least.before(_LEAP_YEAR) < limit.before(_LEAP_YEAR):
+                cause = f"rows would have to stay until they are {least.text} old, and leave at {limit.text}"
+                found.append(Finding(key, cause, f"Write at most {limit.text!r}"))
+        return found
 
 
 class Query(Section):
@@ -346,7 +362,10 @@ class Settings(Section):
 
     def policies(self) -> tuple[TablePolicy, ...]:
         """What is asked of each table, in the order of the file."""
-        return tuple(TablePolicy(t.name, t.mode, t.age, t.core, t.main, t.drop_partitions, t.archive) for t in self.tables)
+        return tuple(
+            TablePolicy(t.name, t.mode, t.age, t.core, t.main, t.drop_partitions, t.archive, t.core_min, t.main_min)
+            for t in self.tables
+        )
 
     @property
     def store_path(self) -> Path | None:

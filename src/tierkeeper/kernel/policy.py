@@ -17,6 +17,7 @@ class TablePolicy:
     """One `[[tables]]` entry. Rows older than `core` leave Core, older than `main` leave Main; None: they stay.
 
     What is older than `archive` leaves the archive, and is gone; None: it stays for ever.
+    However full the tier is, rows younger than `core_min` stay in Core, than `main_min` in Main.
     `drop_partitions`: partitions older than that may go once they are empty.
     Rows of a table that moves and has no `age` have no time of their own: they leave with those that they refer to.
     """
@@ -28,6 +29,8 @@ class TablePolicy:
     main: Age | None = None
     drop_partitions: bool = False
     archive: Age | None = None
+    core_min: Age | None = None
+    main_min: Age | None = None
 
     @property
     def follows(self) -> bool:

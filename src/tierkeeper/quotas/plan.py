@@ -24,6 +24,7 @@ ROUND_SHARE: Final = 1 / 8  # of the table, emptied between two VACUUMs: what fa
 PACKING: Final = 1.04  # the free space map finds no place for the last few rows: pages are never packed quite full
 REWRITE_BYTES_PER_SECOND: Final = 20_000_000  # a modest hosted disk: how long a rewrite's lock lasts is told, not promised
 CHUNK_BYTES_TOAST: Final = 2048  # four chunks fill a TOAST page
+ROOMY_SHARE: Final = 0.8  # of the quota: how full a tier is after what is proposed for one that is full
 HEAP_ROW_BYTES: Final = 36  # a row's header (24), its pointer (4), and what alignment costs
 INDEX_ROW_BYTES: Final = 20  # an index entry's header (8), its pointer (4), and what alignment costs
 INDEX_FILL: Final = 0.7  # how full pages of a B-tree are whose keys do not come in order
@@ -272,17 +273,6 @@ def next_round(pages: int, target_pages: int) -> int | None:
 def compacted_pages(heap: Heap) -> int:
     """The length that a compaction aims at."""
     return math.ceil(heap.lean_pages * PACKING)
-
-
-def early_rows(used_bytes: int, quota_bytes: int, *, start_at: float, stop_at: float, table_bytes: int, table_rows: int) -> int:
-    """How many of a table's oldest rows to move before their time; 0 below `start_at`.
-
-    The tier comes down to `stop_at`; a table gives at most all its rows.
-    """
-    if used_bytes < start_at * quota_bytes or table_rows <= 0 or table_bytes <= 0:
-        return 0
-    over = used_bytes - stop_at * quota_bytes
-    return min(table_rows, int(over / (table_bytes / table_rows)) + 1)
 
 
 def arriving_bytes(rows: int, column_bytes: Mapping[str, int], indexes: Sequence[Sequence[str]]) -> int:

@@ -1,10 +1,10 @@
 """One run of the quota manager. It asks `plan` and drives the mover through a port; the mover itself guards the rows."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Final, Protocol
 
 from tierkeeper.kernel.clock import Clock
@@ -12,24 +12,24 @@ from tierkeeper.kernel.errors import Failed, TierkeeperError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.policy import Tier as TierName
 from tierkeeper.kernel.ports import Audit, Stop
-from tierkeeper.kernel.results import ErrorResult, MovePlan, MoveResult, QuotaResult, QuotaTier, Reclaim, told
+from tierkeeper.kernel.results import ErrorResult, MovePlan, MoveResult, QuotaChoice, QuotaResult, QuotaTier, Reclaim, told
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import format_bytes
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas import plan
+from tierkeeper.quotas.choosing import Choice, pressure
+from tierkeeper.quotas.early import EARLY_ROUNDS, Bounds, EarlyMoves, Outlook
 from tierkeeper.quotas.look import largest_tables
 from tierkeeper.quotas.partitions import PartitionDropper
 from tierkeeper.quotas.parts import PartsReclaimer
 from tierkeeper.quotas.reclaim import Reclaimer
+from tierkeeper.quotas.room import StoreRoom
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.tier import Tier
 from tierkeeper.tiers.usage import measure, table_size
 
 REST_SECONDS = 10  # a longer rest between two hops is left for the next run
-EARLY_ROUNDS = 3  # deleting, reclaiming and measuring again; more in one run would chase a size that does not fall
-EARLY_SHARE = 0.75  # of a table's rows at the run's begin: no figure, however wrong, empties a table in one run
-FALL_SHARE = 0.25  # of what the rows that left should have given: a size that falls by less does not follow them
 COUNTED: Final = {"server": "all databases of the server", "database": "this database"}
 HOPS: Final[tuple[tuple[TierName, TierName], ...]] = (("main", "archive"), ("core", "main"))
 """What has rested goes first: new arrivals make a table rest again."""
@@ -72,6 +72,7 @@ class Thresholds:
 class _Report:
     moves: list[MoveResult] = field(default_factory=list)
     plans: list[MovePlan] = field(default_factory=list)
+    choices: list[QuotaChoice] = field(default_factory=list)
     reclaimed: list[Reclaim] = field(default_factory=list)
     errors: list[ErrorResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -90,7 +91,8 @@ class QuotaManager:
         policies: Sequence[TablePolicy],
         moves: Moves,
         *,
-        store_bytes: Callable[[], int],
+        store: StoreRoom,
+        outlook: Callable[[TierName], Outlook],
         thresholds: Thresholds,
         audit: Audit,
         clock: Clock,
@@ -100,7 +102,8 @@ class QuotaManager:
         self._policies = [p for p in policies if p.mode == "move"]
         self._apart = frozenset(p.name for p in policies)
         self._moves = moves
-        self._store_bytes = store_bytes
+        self._store = store
+        self._outlook = outlook
         self._thresholds = thresholds
         self._audit = audit
         self._clock = clock
@@ -108,9 +111,9 @@ class QuotaManager:
         self._unreturned: dict[tuple[TierName, TableName], int] = {}
 
     def run(self, *, dry_run: bool) -> QuotaResult:
-        """Raises NotNow where a tier's size cannot be read; everything later is in the result."""
-        before = self._used()
+        """Raises NotNow where the size of Core or Main cannot be read; everything later is in the result."""
         report = _Report()
+        before = self._used(report)
         if dry_run:
             with looking(sorted(self._apart)):
                 self._plan(report, before)
@@ -119,7 +122,7 @@ class QuotaManager:
                 self._work(report)
                 methods = sorted({f"{r.method} of {r.table} ({r.relation})" for r in report.reclaimed})
                 note(rows=sum(m.rows for m in report.moves), errors=len(report.errors), reclaimed=methods)
-        after = before if dry_run else self._used()
+        after = before if dry_run else self._used(report)
         tiers = {
             name: QuotaTier(
                 used_bytes_before=before[name],
@@ -130,17 +133,28 @@ class QuotaManager:
             for name, tier in self._tiers.items()
         }
         for name, used in after.items():
-            if not dry_run and used >= self._thresholds.start_at * self._tiers[name].quota_bytes:
+            if not dry_run and used is not None and used >= self._thresholds.start_at * self._tiers[name].quota_bytes:
                 report.notes.append(self._stays_full(name, used))
         return QuotaResult(dry_run=dry_run, tiers=tiers, **vars(report))
 
-    def _used(self) -> dict[TierName, int]:
+    def _used(self, report: _Report) -> dict[TierName, int | None]:
+        """What each tier uses; None where the store does not answer, which is reported: what needs it waits, the rest goes on."""
         postgres = {name: tier for name, tier in self._tiers.items() if name != "archive"}
         links = {str(name): tier.link for name, tier in postgres.items()}
         answers, errors = ask_all(links, lambda name, conn: measure(conn, postgres[name].profile).used_bytes, "usage")  # type: ignore[index]
         for error in errors.values():
             raise error
-        return {name: self._store_bytes() if name == "archive" else answers[name] for name in self._tiers}
+        used: dict[TierName, int | None] = {name: answers.get(name) for name in self._tiers}
+        with _told(report):
+            used["archive"] = self._store.used()
+        return used
+
+    def _used_by(self, name: TierName) -> int:
+        if name == "archive":
+            return self._store.used()
+        tier = self._tiers[name]
+        with translated(f"tiers.{name}"), closing(tier.link.connect("usage")) as conn:
+            return measure(conn, tier.profile).used_bytes
 
     def _leaving(self, source: TierName) -> list[TablePolicy]:
         """The tables whose rows may leave `source`; where a policy names no age they stay.
@@ -154,30 +168,47 @@ class QuotaManager:
         with translated(f"tiers.{source}"), closing(tier.link.connect("usage")) as conn:
             return [p for p in asked if p.core is None or table_size(conn, p.name) is not None]
 
-    def _plan(self, report: _Report, used: Mapping[TierName, int]) -> None:
+    def _plan(self, report: _Report, used: Mapping[TierName, int | None]) -> None:
         for source, destination in HOPS:
             with _told(report):
                 for policy in self._leaving(source):
                     with _told(report):
-                        report.plans.append(self._moves.plan(policy.name, source, destination))
+                        planned = self._moves.plan(policy.name, source, destination)
+                        report.plans.append(planned)
+                        report.choices += _by_policy(policy, source, destination, planned.rows, planned.bytes)
                 self._plan_partitions(report, source)
         for source, destination in HOPS:
             with _told(report):
-                planned = {p.table: p.rows for p in report.plans if p.from_ == source}
-                sizes = self._sizes(source)
-                freed = sum(size.row_bytes * planned.get(str(size.policy.name), 0) for size in sizes)
-                wanted = self._wanted(source, int(used[source] - freed), sizes)
-                if wanted is not None:
-                    policy, rows = wanted
-                    report.notes.append(
-                        f"{source} would stay above {self._thresholds.start_at:.0%} of its quota:"
-                        f" about {rows:,} more rows of {policy.name} would leave it for {destination}, early"
-                    )
+                gone = {
+                    p.name: plan_.rows
+                    for p in self._policies
+                    for plan_ in report.plans
+                    if plan_.table == str(p.name) and plan_.from_ == source
+                }
+                early = self._early_moves(source)
+                choices = early.plan(gone)
+                report.choices += choices
+                report.notes += early.kept() if choices else []
+            with _told(report):
+                self._weigh_plans(report, destination, used[destination])
+
+    def _weigh_plans(self, report: _Report, name: TierName, used: int | None) -> None:
+        """Says early that a tier has no room for what is planned. Raises Failed where it is full already."""
+        if used is None or not any(p.to == name and p.rows for p in report.plans):
+            return
+        self._refuse_full(name, used)
+        coming = sum(p.destination_bytes or 0 for p in report.plans if p.to == name)
+        quota = self._tiers[name].quota_bytes
+        if used + coming >= self._thresholds.start_at * quota:
+            report.notes.append(
+                f"{name} uses {format_bytes(used)} of its quota of {format_bytes(quota)}, and about {format_bytes(coming)}"
+                " would come: as much as there is room for moves, the rest waits"
+            )
 
     def _work(self, report: _Report) -> None:
         for source, destination in HOPS:
             self._hop(report, source, destination)
-            self._make_room(report, source, destination)
+            self._make_room(report, source)
         arrived = any(m.to == "main" and m.rows for m in report.moves) and any(p.main is not None for p in self._policies)
         if arrived and self._thresholds.rest_seconds <= REST_SECONDS and self._stop() is None:
             self._clock.sleep(self._thresholds.rest_seconds + 0.1)
@@ -187,27 +218,31 @@ class QuotaManager:
         with _told(report):
             for policy in self._leaving(source):
                 with _told(report):
-                    self._has_room(destination)
+                    self._refuse_full(destination, self._used_by(destination))
                     result = self._moves.move(policy.name, source, destination)
+                    report.choices += _by_policy(policy, source, destination, result.rows, result.bytes)
                     if result.rows or result.recovered or result.stopped_because != "complete":
                         report.moves.append(result)
 
-    def _has_room(self, name: TierName) -> None:
+    def _refuse_full(self, name: TierName, used: int) -> None:
         """Raises Failed where a tier is full: nothing is moved into it, and nothing there is deleted to make room."""
-        used, quota = self._used()[name], self._tiers[name].quota_bytes
-        if used >= quota:
+        quota = self._tiers[name].quota_bytes
+        full = self._store.full(used) if name == "archive" else None
+        if name != "archive" and used >= quota:
             cause = f"it uses {format_bytes(used)} of its quota of {format_bytes(quota)}, so that no row was moved there"
             remedy = "Give it more room and raise its quota; nothing in it is deleted to make room"
-            raise Failed(f"tiers.{name}", cause, remedy)
+            full = Failed(f"tiers.{name}", cause, remedy)
+        if full is not None:
+            raise full
 
-    def _make_room(self, report: _Report, source: TierName, destination: TierName) -> None:
+    def _make_room(self, report: _Report, source: TierName) -> None:
         """Returns the space of rows that left `source` (Main keeps it for new rows until it is short), then moves early ones."""
         with _told(report):
             self._drop_partitions(report, source)
-            if source == "core" or self._short(source, self._used()[source]):
+            if source == "core" or self._short(source):
                 for policy in self._policies:
                     self._reclaim(report, source, policy.name)
-                self._early(report, source, destination)
+                self._early(report, source)
 
     def _drop_partitions(self, report: _Report, source: TierName) -> None:
         """Of the tables whose policy asks for it, those that are older than it and empty."""
@@ -234,76 +269,54 @@ class QuotaManager:
                 if note is not None:
                     report.notes.append(f"{source}: {note}")
 
-    def _short(self, name: TierName, used: int) -> bool:
-        return used >= self._thresholds.start_at * self._tiers[name].quota_bytes
+    def _short(self, name: TierName) -> bool:
+        coming, quota = self._outlook(name).coming_bytes, self._tiers[name].quota_bytes
+        bounds = self._thresholds
+        return (
+            pressure(self._used_by(name), quota, start_at=bounds.start_at, stop_at=bounds.stop_at, coming_bytes=coming)
+            is not None
+        )
 
-    def _early(self, report: _Report, source: TierName, destination: TierName) -> None:
-        """Rows younger than the policy asks leave a tier that is too full, the largest table's oldest first.
+    def _early_moves(self, source: TierName) -> EarlyMoves:
+        outlook, bounds = self._outlook(source), Bounds(self._thresholds.start_at, self._thresholds.stop_at)
+        used = partial(self._used_by, source)
+        return EarlyMoves(source, self._tiers[source], self._leaving(source), bounds, outlook, clock=self._clock, used=used)
+
+    def _early(self, report: _Report, source: TierName) -> None:
+        """Rows younger than the policy asks leave a tier that is too full, or soon will be: the coldest first.
 
         Delete, reclaim, measure, and again: I9, a size that does not follow the rows that left ends the loop.
         """
-        begin = {size.policy.name: size for size in self._sizes(source)}
-        may_leave = {name: int(size.rows * EARLY_SHARE) for name, size in begin.items()}
-        at_once = {name: math.ceil(rows / EARLY_ROUNDS) for name, rows in may_leave.items()}
-        for _ in range(EARLY_ROUNDS):
-            if self._stop() is not None:
-                return
-            used = self._used()[source]
-            held = sum(size for (tier, _), size in self._unreturned.items() if tier == source)
-            # A table that keeps its deleted rows' space has room for new ones: more that leave it would lower nothing.
-            giving = [name for name, rows in may_leave.items() if rows and not self._unreturned.get((source, name))]
-            sizes = [size for size in self._sizes(source) if size.policy.name in giving]
-            moved = 0
-            while not moved and (wanted := self._wanted(source, used - held, sizes)) is not None:
-                policy, rows = wanted
-                moved = self._leave_early(
-                    report, policy, source, destination, min(rows, may_leave[policy.name], at_once[policy.name])
-                )
-                sizes = [size for size in sizes if size.policy.name != policy.name]
-            if not moved or wanted is None:
-                return
-            may_leave[policy.name] -= moved
-            self._reclaim(report, source, policy.name)
-            fell = used - self._used()[source]
-            if fell < FALL_SHARE * moved * begin[policy.name].row_bytes:
-                report.notes.append(
-                    f"{source}: {moved:,} rows left early and its size fell by {format_bytes(max(0, fell))} only:"
-                    " no more rows leave it in this run, since they do not seem to be what fills it"
-                )
-                return
+        early, failed = self._early_moves(source), list[TableName]()
+        rounds = 0
+        while rounds < EARLY_ROUNDS and self._stop() is None:
+            unreturned = {table: size for (tier, table), size in self._unreturned.items() if tier == source}
+            wanted = early.next(unreturned, failed)
+            if wanted is None:
+                break
+            (choice, why), used = wanted, self._used_by(source)
+            moved = self._leave_early(report, choice, early)
+            if not moved:
+                failed.append(choice.policy.name)
+                continue
+            rounds += 1
+            report.choices.append(early.told(choice, why, moved))
+            self._reclaim(report, source, choice.policy.name)
+            ended = early.follows(choice, moved, used - self._used_by(source))
+            if ended is not None:
+                report.notes.append(ended)
+                break
+        if (rounds or failed) and early.pressure() is not None:
+            report.notes += early.kept()
 
-    def _leave_early(self, report: _Report, policy: TablePolicy, source: TierName, destination: TierName, limit: int) -> int:
-        """Moves up to `limit` of a table's oldest rows, whatever their age; how many left."""
-        moved = 0
+    def _leave_early(self, report: _Report, choice: Choice, early: EarlyMoves) -> int:
+        """Moves the rows of a choice, oldest first; how many left."""
+        table, result = choice.policy.name, None
         with _told(report):
-            self._has_room(destination)
-            result = self._moves.move(policy.name, source, destination, before=self._clock.now(), limit=limit)
+            self._refuse_full(early.destination, self._used_by(early.destination))
+            result = self._moves.move(table, early.source, early.destination, before=early.least(table), limit=choice.rows)
             report.moves.append(result)
-            moved = result.rows
-        if moved:
-            share = f"{self._thresholds.start_at:.0%}"
-            report.notes.append(f"{source} was above {share} of its quota: {moved:,} rows of {policy.name} left it early")
-        return moved
-
-    def _sizes(self, source: TierName) -> list["_Size"]:
-        policies = self._leaving(source)
-        with translated(f"tiers.{source}"), closing(self._tiers[source].link.connect("usage")) as conn:
-            return [_Size(p, s.total_bytes, s.rows_estimate) for p in policies if (s := table_size(conn, p.name)) is not None]
-
-    def _wanted(self, source: TierName, used: int, sizes: Sequence["_Size"]) -> tuple[TablePolicy, int] | None:
-        """The table that should give rows early, and how many; None where none should or can."""
-        for size in sorted(sizes, key=lambda s: s.total_bytes, reverse=True):
-            rows = plan.early_rows(
-                used,
-                self._tiers[source].quota_bytes,
-                start_at=self._thresholds.start_at,
-                stop_at=self._thresholds.stop_at,
-                table_bytes=size.total_bytes,
-                table_rows=size.rows,
-            )
-            if rows:
-                return size.policy, rows
-        return None
+        return result.rows if result is not None else 0
 
     def _reclaim(self, report: _Report, name: TierName, table: TableName) -> None:
         if self._stop() is not None:
@@ -342,15 +355,12 @@ class QuotaManager:
         return f"{said}; no policy lets rows leave {', '.join(staying[:3])}" if staying else said
 
 
-@dataclass(frozen=True)
-class _Size:
-    policy: TablePolicy
-    total_bytes: int
-    rows: int
-
-    @property
-    def row_bytes(self) -> float:
-        return self.total_bytes / self.rows if self.rows > 0 else 0.0
+def _by_policy(policy: TablePolicy, source: TierName, to: TierName, rows: int, size_bytes: int) -> list[QuotaChoice]:
+    """Why rows leave that are older than their policy; none where no row does."""
+    kept = policy.core if source == "core" else policy.main
+    why = f"older than {kept.text}, as the policy says" if kept is not None else "they go with the rows that they refer to"
+    table = str(policy.name)
+    return [QuotaChoice(tier=source, to=to, table=table, rows=rows, bytes=size_bytes, early=False, why=why)] if rows else []
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 Each database weighs about 8 MB before a row is in it; a filled `logs` adds 10 MB.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,11 +16,12 @@ import pytest
 from support import Tiers, tierkeeper_toml
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import load
-from tierkeeper.kernel.errors import Exit, Faults, TierkeeperError, UsageError
+from tierkeeper.kernel.errors import Exit, Failed, Faults, TierkeeperError, UsageError
 from tierkeeper.kernel.results import QuotaResult
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.link import Connection, Link
 from tierkeeper.quotas import runner
+from tierkeeper.quotas.early import Outlook
 from tierkeeper.tiers.usage import measure
 
 LOGS = {"name": "public.logs", "age": "at", "core": "100 years"}
@@ -79,7 +82,8 @@ def test_rows_leave_early_down_to_stop_at_the_oldest_first(house: House) -> None
     house.make("logs")
     keeper = house.keeper(LOGS, core="16MB")
     planned = keeper.quota(dry_run=True)
-    assert "more rows of public.logs would leave it for main, early" in told(planned)
+    (would,) = planned.choices
+    assert (would.table, would.tier, would.to, would.early) == ("public.logs", "core", "main", True)
     assert not planned.moves
     assert len(house.ids(house.core)) == 20_000
     result = keeper.quota()
@@ -89,15 +93,62 @@ def test_rows_leave_early_down_to_stop_at_the_oldest_first(house: House) -> None
     assert sorted(stayed + left) == list(range(1, 20_001))
     assert max(left) < min(stayed)
     assert 0 < early(result) < 18_000, "not more than it needs to come down to 70 %"
-    assert "left it early" in told(result)
+    assert {(c.table, c.early) for c in result.choices} == {("public.logs", True)}
+    assert sum(c.rows for c in result.choices) == early(result)
+    assert "rows leave from 85% on" in result.choices[0].why
+    assert 0.5 < would.rows / early(result) < 2, "the dry run said about as many"
     again = keeper.quota()
     assert early(again) == 0
+
+
+def test_rows_younger_than_the_least_age_stay_however_full_it_is(house: House) -> None:
+    """The newest rows are from 2024-01-14: of those that are old enough to leave early fewer are there than should."""
+    house.make("logs")
+    now = datetime.now(UTC)
+    days = (now - datetime(2024, 1, 4, tzinfo=UTC)).days
+    keeper = house.keeper({**LOGS, "core_min": f"{days} days"}, core="12MB")
+    (would,) = keeper.quota(dry_run=True).choices
+    assert 3_000 < would.rows < 6_000, "three days of 1440 rows each, by the planner's statistics"
+    result = keeper.quota()
+    (youngest,) = house.main.execute("SELECT max(at) FROM public.logs").fetchone() or (now,)
+    assert youngest < now - timedelta(days=days)
+    assert 0 < early(result) == 20_000 - len(house.ids(house.core)) <= would.rows * 1.1
+    assert f"no row younger than {days} days leaves core early" in told(result)
+
+
+def test_of_two_tables_the_colder_rows_leave(house: House) -> None:
+    house.make("logs", rows=10_000)
+    house.make("young", rows=10_000)
+    house.core.execute(
+        "UPDATE public.young SET at = now() - i * interval '1 minute' FROM generate_series(1, 10000) i WHERE id = i"
+    )
+    house.core.execute("VACUUM (FULL, ANALYZE) public.young")
+    result = house.keeper(LOGS, {**LOGS, "name": "public.young"}, core="17MB").quota()
+    assert result.errors == []
+    assert {c.table for c in result.choices} == {"public.logs"}
+    assert len(house.ids(house.core, "young")) == 10_000
+    assert house.size() < 0.85 * 17_000_000
+
+
+def test_growth_that_is_coming_makes_room_before_it_is_there(house: House) -> None:
+    """At two thirds of the quota nothing would leave; with a flood on its way the rows go that it takes to hold it."""
+    house.make("logs")
+    keeper = house.keeper(LOGS, core="30MB")
+    assert keeper.quota(dry_run=True).choices == []
+    keeper.setup(apply=True)
+    before = house.size()
+    manager = keeper.quota_manager(outlook=lambda tier: Outlook(coming_bytes=16_000_000 if tier == "core" else 0))
+    result = manager.run(dry_run=False)
+    assert result.errors == []
+    assert "coming before the next run" in result.choices[0].why
+    assert house.size() < before
+    assert sorted(house.ids(house.core) + house.ids(house.main)) == list(range(1, 20_001))
 
 
 def test_below_start_at_nothing_leaves_early(house: House) -> None:
     house.make("logs", rows=1_000)
     result = house.keeper(LOGS, core="16MB").quota()
-    assert (result.moves, result.notes, result.errors) == ([], [], [])
+    assert (result.moves, result.choices, result.notes, result.errors) == ([], [], [], [])
     assert len(house.ids(house.core)) == 1_000
 
 
@@ -232,9 +283,43 @@ def test_a_full_archive_takes_no_row_and_loses_none(house: House) -> None:
     assert house.ids(house.main) == list(range(30_001, 30_101)), "Core's rows went on"
     assert "tiers.archive: it uses" in told(full)
     assert "nothing in it is deleted" in told(full)
+    assert 'archive = "' in told(full), "it proposes what to forget"
     assert sorted(p.name for p in house.tiers.store.rglob("*")) == stored
     time.sleep(REST_SECONDS)
     assert sum(m.rows for m in keeper.quota().moves if m.to == "archive") == 100
+
+
+def test_a_run_of_the_archiver_stops_at_the_quota(house: House) -> None:
+    """The segment that has no room is not put: the rows stay at Main, the store as it was, and a later run takes them."""
+    house.make("logs", rows=3_000)
+    policy = {**OLD_LOGS, "main": "31 days"}
+    house.keeper(OLD_LOGS).quota()
+    time.sleep(REST_SECONDS)
+    bounded = house.keeper(policy, quotas={"archive": "20kB"})
+    with pytest.raises(Failed, match="the next segment takes") as raised:
+        bounded.archive_run()
+    assert raised.value.place == "tiers.archive"
+    assert house.ids(house.main) == list(range(1, 3_001))
+    assert not any((house.tiers.store / "segment").rglob("*.*")) or bounded.archive_list() == []
+    time.sleep(REST_SECONDS)
+    assert sum(r.rows for r in house.keeper(policy).archive_run().runs) == 3_000
+    assert house.ids(house.main) == []
+
+
+def test_with_the_store_away_core_is_relieved_all_the_same(house: House) -> None:
+    house.make("logs", rows=500)
+    policy = {**OLD_LOGS, "main": "31 days"}
+    house.keeper(policy).setup(apply=True)
+    store = house.tiers.store
+    shutil.rmtree(store, ignore_errors=True)
+    store.write_text("not a folder")
+    result = house.keeper(policy).quota()
+    assert house.ids(house.main) == list(range(1, 501))
+    assert result.tiers["archive"].used_bytes_before is None
+    assert [e.place for e in result.errors] == [f"store {store}"], "said once, not once a table"
+    store.unlink()
+    time.sleep(REST_SECONDS)
+    assert sum(m.rows for m in house.keeper(policy).quota().moves if m.to == "archive") == 500
 
 
 def test_a_full_main_sends_to_the_archive_early_and_gives_its_space_back(house: House) -> None:

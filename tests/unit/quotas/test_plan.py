@@ -18,7 +18,6 @@ from tierkeeper.quotas.plan import (
     Room,
     arriving_bytes,
     compacted_pages,
-    early_rows,
     for_index,
     for_table,
     next_round,
@@ -187,14 +186,6 @@ def test_old_partitions_are_told_before_anything_is_done() -> None:
     assert "public.t_8 and 2 more" in str(old_partitions(silent, found, fed=False))
     assert old_partitions(asked, found, fed=True) is None
     assert old_partitions(silent, found[1:2], fed=False) is None
-
-
-def test_early_rows_bring_the_tier_down() -> None:
-    wanted = early_rows(450 * MB, 500 * MB, start_at=0.85, stop_at=0.7, table_bytes=400 * MB, table_rows=4_000_000)
-    assert wanted == 1_000_001
-    assert early_rows(400 * MB, 500 * MB, start_at=0.85, stop_at=0.7, table_bytes=400 * MB, table_rows=4_000_000) == 0
-    assert early_rows(490 * MB, 500 * MB, start_at=0.85, stop_at=0.7, table_bytes=10 * MB, table_rows=100) == 100
-    assert early_rows(490 * MB, 500 * MB, start_at=0.85, stop_at=0.7, table_bytes=0, table_rows=0) == 0
 
 
 def test_what_arrives_counts_its_indexes() -> None:

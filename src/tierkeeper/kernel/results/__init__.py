@@ -30,7 +30,7 @@ from tierkeeper.kernel.results.homeserver import (
     StoreReport,
     TokenResult,
 )
-from tierkeeper.kernel.results.moving import MovePlan, MoveResult, QuotaResult, QuotaTier, Reclaim, Stays
+from tierkeeper.kernel.results.moving import MovePlan, MoveResult, QuotaChoice, QuotaResult, QuotaTier, Reclaim, Stays
 from tierkeeper.kernel.results.tiers import (
     CheckItem,
     CheckResult,
@@ -71,6 +71,7 @@ __all__ = [
     "ObjectPage",
     "ObjectResult",
     "QueryFile",
+    "QuotaChoice",
     "QuotaResult",
     "QuotaTier",
     "ReadingStatus",

@@ -85,6 +85,18 @@ class Reclaim(Result):
     seconds: float
 
 
+class QuotaChoice(Result):
+    """Rows that leave a tier, or would, and why just these."""
+
+    tier: str
+    to: str
+    table: str
+    rows: int
+    bytes: int = Field(description="about what they give back, index entries included")
+    early: bool = Field(description="before their policy's age, because the tier is too full or soon will be")
+    why: str
+
+
 class QuotaResult(Result):
     """`quota`: what was moved and why, what space came back, and what could not be done."""
 
@@ -92,6 +104,7 @@ class QuotaResult(Result):
     tiers: dict[str, QuotaTier]
     moves: list[MoveResult] = Field(default=[])
     plans: list[MovePlan] = Field(default=[], description="with --dry-run")
+    choices: list[QuotaChoice] = Field(default=[], description="what was chosen to move (with --dry-run: what would be), and why")
     reclaimed: list[Reclaim] = Field(default=[], description="relation by relation, before and after")
     errors: list[ErrorResult] = Field(default=[], description="tables that had to wait; the others went on")
     notes: list[str] = Field(default=[])

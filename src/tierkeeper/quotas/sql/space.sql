@@ -162,3 +162,26 @@ FROM pg_index AS i
 JOIN pg_class AS c ON c.oid = i.indrelid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND c.relname = %(table)s
+
+-- name: ages
+-- What the planner knows of ages; of a partitioned table what it knows of all its partitions together.
+SELECT DISTINCT ON (s.schemaname, s.tablename) s.schemaname::text, s.tablename::text,
+       ARRAY(
+         SELECT extract(epoch FROM v)::float8
+         FROM unnest(s.most_common_vals::text::timestamptz[]) WITH ORDINALITY AS c (v, place) ORDER BY place
+       ),
+       coalesce(s.most_common_freqs::float8[], '{}'),
+       ARRAY(
+         SELECT extract(epoch FROM v)::float8
+         FROM unnest(s.histogram_bounds::text::timestamptz[]) WITH ORDINALITY AS b (v, place) ORDER BY place
+       ),
+       s.null_frac::float8
+FROM pg_stats s
+JOIN unnest(%(schemas)s::text[], %(tables)s::text[], %(columns)s::text[]) AS asked (schema_name, table_name, age)
+  ON s.schemaname = asked.schema_name AND s.tablename = asked.table_name AND s.attname = asked.age
+JOIN pg_namespace n ON n.nspname = s.schemaname
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = s.tablename
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = s.attname
+-- Another type would not be read as a time, and is no age.
+WHERE a.atttypid IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
+ORDER BY s.schemaname, s.tablename, s.inherited DESC
