@@ -104,11 +104,11 @@ def choose(over_bytes: int, candidates: Iterable[Candidate]) -> list[Choice]:
 
 
 def _why(candidate: Candidate) -> str:
-    age = "of unknown age" if candidate.age_days is None else f"older than {candidate.age_days:,.0f} days"
-    read = "that nobody counted reads of" if candidate.reads is None else f"read {candidate.reads:.2g} times a day each"
+    age = "" if candidate.age_days is None else f" (older than {candidate.age_days:,.0f} days)"
+    read = "" if candidate.reads is None else f", each read {candidate.reads:.2g} times a day"
     return (
-        f"its oldest rows, {age} and {read}, are the coldest that may leave; each gives back about"
-        f" {format_bytes(int(candidate.row_bytes))} ({format_bytes(int(candidate.bytes_per_second))} for a second of work)"
+        f"its oldest rows{age} are the coldest that may leave{read}; one gives back about"
+        f" {format_bytes(int(candidate.row_bytes))}, a second of work {format_bytes(int(candidate.bytes_per_second))}"
     )
 
 

@@ -20,7 +20,7 @@ from tierkeeper.quotas.plan import WORTH_BYTES
 from tierkeeper.tiers.tier import Tier
 from tierkeeper.tiers.usage import TableSize, table_size
 
-EARLY_ROUNDS: Final = 3  # deleting, reclaiming and measuring again; more in one run would chase a size that does not fall
+EARLY_ROUNDS: Final = 3  # of deleting, reclaiming and measuring until a table has given what it may
 EARLY_SHARE: Final = 0.75  # of a table's rows at the run's begin: no figure, however wrong, empties a table in one run
 FALL_SHARE: Final = 0.25  # of what the rows that left should have given: a size that falls by less does not follow them
 STEP_BYTES: Final = 2 * WORTH_BYTES  # a smaller step would leave dead space that is not worth a method, and prove nothing
@@ -63,6 +63,15 @@ class _Table:
         return int(self.size.rows_estimate * old)
 
 
+@dataclass(frozen=True)
+class _Unproven:
+    """Rows that have left and have not shown in the size yet, what they should give, and what was used before."""
+
+    used_bytes: int = 0
+    rows: int = 0
+    bytes: float = 0.0
+
+
 class EarlyMoves:
     """One tier's early moves in one run of the quota manager.
 
@@ -95,6 +104,7 @@ class EarlyMoves:
                 for p in policies
                 if (size := table_size(conn, p.name)) is not None
             }
+        self._unproven = _Unproven()
         self._left = {name: table.may_leave for name, table in self._tables.items()}
 
     @property
@@ -143,14 +153,26 @@ class EarlyMoves:
         """The instant from which on rows of `table` stay."""
         return self._tables[table].least
 
-    def follows(self, choice: Choice, moved: int, fell_bytes: int) -> str | None:
-        """Books that `moved` rows left; why no more may, where the size fell by too little. None: it followed."""
-        table = self._tables[choice.policy.name]
-        self._left[choice.policy.name] -= moved
-        if fell_bytes >= FALL_SHARE * moved * table.row_bytes:
+    def follows(self, choice: Choice, moved: int, used_bytes: int) -> str | None:
+        """Books that `moved` rows left a tier that used so much before; why no more may, where its size falls by too little.
+
+        Steps that are too small to show in the size are judged together.
+        """
+        name = choice.policy.name
+        self._left[name] -= moved
+        proof = self._unproven
+        proof = _Unproven(
+            max(proof.used_bytes, used_bytes), proof.rows + moved, proof.bytes + moved * self._tables[name].row_bytes
+        )
+        if proof.bytes < STEP_BYTES:
+            self._unproven = proof
+            return None
+        fell = proof.used_bytes - self._used()
+        self._unproven = _Unproven()
+        if fell >= FALL_SHARE * proof.bytes:
             return None
         return (
-            f"{self.source}: {moved:,} rows left early and its size fell by {format_bytes(max(0, fell_bytes))} only:"
+            f"{self.source}: {proof.rows:,} rows left early and its size fell by {format_bytes(max(0, fell))} only:"
             " no more rows leave it in this run, since they do not seem to be what fills it"
         )
 

@@ -19,7 +19,7 @@ from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas import plan
 from tierkeeper.quotas.choosing import Choice, pressure
-from tierkeeper.quotas.early import EARLY_ROUNDS, Bounds, EarlyMoves, Outlook
+from tierkeeper.quotas.early import Bounds, EarlyMoves, Outlook
 from tierkeeper.quotas.look import largest_tables
 from tierkeeper.quotas.partitions import PartitionDropper
 from tierkeeper.quotas.parts import PartsReclaimer
@@ -288,8 +288,7 @@ class QuotaManager:
         Delete, reclaim, measure, and again: I9, a size that does not follow the rows that left ends the loop.
         """
         early, failed = self._early_moves(source), list[TableName]()
-        rounds = 0
-        while rounds < EARLY_ROUNDS and self._stop() is None:
+        while self._stop() is None:
             unreturned = {table: size for (tier, table), size in self._unreturned.items() if tier == source}
             wanted = early.next(unreturned, failed)
             if wanted is None:
@@ -299,14 +298,13 @@ class QuotaManager:
             if not moved:
                 failed.append(choice.policy.name)
                 continue
-            rounds += 1
             report.choices.append(early.told(choice, why, moved))
             self._reclaim(report, source, choice.policy.name)
-            ended = early.follows(choice, moved, used - self._used_by(source))
+            ended = early.follows(choice, moved, used)
             if ended is not None:
                 report.notes.append(ended)
                 break
-        if (rounds or failed) and early.pressure() is not None:
+        if early.pressure() is not None:
             report.notes += early.kept()
 
     def _leave_early(self, report: _Report, choice: Choice, early: EarlyMoves) -> int:
