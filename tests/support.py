@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import pytest
+
 from tierkeeper.postgres.link import Link
 
 LONGEST_READER = "1 second"
@@ -47,6 +49,11 @@ class Tiers:
         """For a subprocess: this home, and no PG* or tier variable of whoever runs the tests."""
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")}
         return {**kept, "HOME": str(self.home), "XDG_CONFIG_HOME": str(self.home / ".config")}
+
+
+def sampled(values: Iterable[Any], *daily: Any) -> list[Any]:
+    """`values` for `parametrize`, of which only `daily` run in `make test`: the others are for the long run."""
+    return [v if v in daily else pytest.param(v, marks=pytest.mark.long) for v in values]
 
 
 Command = Callable[..., Any]

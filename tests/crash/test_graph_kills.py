@@ -86,7 +86,7 @@ EVERY = tuple(point for point in POINTS["main"] if point not in (Point.MIRRORED,
 @pytest.mark.parametrize(
     ("make", "at_main", "points", "undoing"),
     [
-        (MAKE, "", EVERY, (Point.UNDO_ABORTED, Point.UNDO_BEFORE_COMMIT, Point.UNDONE)),
+        pytest.param(MAKE, "", EVERY, (Point.UNDO_ABORTED, Point.UNDO_BEFORE_COMMIT, Point.UNDONE), marks=pytest.mark.long),
         (PARTED, "", FEW, (Point.UNDO_BEFORE_COMMIT,)),
         *(
             pytest.param(

@@ -68,7 +68,7 @@ def online(world: World) -> set[Row]:
 
 def cases() -> list[Any]:
     """Every point of every hop; what the sample leaves out is for the long run."""
-    sample = {("main", Point.COPIED), *((hop, Point.DELETED) for hop in HOPS)}
+    sample = {("main", Point.COPIED), ("core", Point.DELETED)}
     every = [(hop, point) for hop in HOPS for point in AFTER_THE_COPY]
     return [pytest.param(*one, marks=() if one in sample else pytest.mark.long, id=f"{one[0]}-{one[1].value}") for one in every]
 

@@ -34,7 +34,7 @@ POINTS: Sequence[Point] = (
     Point.REPLACEMENT_SAID,
     Point.KEY_DESTROYED,
 )
-DAILY = {(Point.MANIFEST_PUT, True), (Point.REPLACED, True), (Point.REPLACEMENT_SAID, True), (Point.KEY_DESTROYED, False)}
+DAILY = {(Point.REPLACED, True), (Point.KEY_DESTROYED, False)}
 MATRIX = [(point, lost) for point in POINTS for lost in (False, True)]
 CONTENT = "SELECT e::text FROM public.events AS e ORDER BY id"
 

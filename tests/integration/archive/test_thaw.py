@@ -36,7 +36,7 @@ POINTS: Sequence[Point] = (
     Point.DONE,
     Point.FORGOTTEN,
 )
-DAILY = {(Point.COPIED, False), (Point.DELETED, True), (Point.THAW_SAID, True), (Point.DONE, True)}
+DAILY = {(Point.COPIED, False), (Point.THAW_SAID, True)}
 MATRIX = [(point, lost) for point in POINTS for lost in (False, True)]
 THAW = ["archive", "thaw", "public.events", "--until", "2024-02-01", "--json"]
 MONTH = Age.parse("30 days", "test")

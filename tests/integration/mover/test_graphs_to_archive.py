@@ -264,6 +264,7 @@ def test_a_child_that_comes_to_main_meanwhile(tiers: Tiers, action: str) -> None
         assert h.at_main() == [0, 0, 0, 0]
 
 
+@pytest.mark.long
 def test_a_reader_sees_each_of_them_once_at_every_step(tiers: Tiers) -> None:
     """I2."""
     steps = (

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from faultproxy import FaultProxy
+from support import sampled
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.errors import TierkeeperError
@@ -83,7 +84,7 @@ def check_settled(pair: Any, selection: Selection) -> None:
     assert seen_by_query(pair) == (ROWS, SUM)
 
 
-@pytest.mark.parametrize("point", STEPS)
+@pytest.mark.parametrize("point", sampled(STEPS, *STEPS[::2]))
 def test_a_run_beside_a_paused_one(pair: Any, selection: Selects, point: Point) -> None:
     """A mover stands still at `point`; another settles what it finds and moves on; then the first wakes and goes on, too."""
     paused, wake = threading.Event(), threading.Event()
@@ -121,7 +122,7 @@ def test_runs_beside_each_other_without_a_lease(pair: Any, selection: Selects) -
     check_settled(pair, chosen)
 
 
-@pytest.mark.parametrize("lost", ["request", "answer"])
+@pytest.mark.parametrize("lost", sampled(["request", "answer"], "answer"))
 @pytest.mark.parametrize(
     ("tier", "point"),
     [

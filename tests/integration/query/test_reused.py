@@ -19,7 +19,7 @@ import pytest
 import processes
 from hop import BEFORE, T
 from integration.query.reuse import KINDS, NEW, OLD, House, bodies, count, house_of, make
-from support import Tiers, TiersFactory
+from support import Tiers, TiersFactory, sampled
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.faults import Point
@@ -53,11 +53,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-SAMPLED = [pytest.param(k, marks=() if k in ("bigint", "numeric", "text") else pytest.mark.long) for k in KINDS]
-"""An integer, one that may be written otherwise, and one in the order of a language; the others are for the long run."""
-
-
-@pytest.mark.parametrize("kind", SAMPLED)
+@pytest.mark.parametrize("kind", sampled(KINDS, "numeric"))
 def test_a_key_that_is_used_again_is_seen_once(hop: House, kind: str) -> None:
     """Before any run notes it and after; whatever is asked, Core's row answers, and Main's where Core has it no more."""
     form = make(hop, kind)
@@ -324,7 +320,7 @@ def test_keys_are_used_again_while_movers_run_and_readers_count(hop: House) -> N
     assert hop.core.execute("SELECT count(*) FROM t").fetchone() != (0,)
 
 
-@pytest.mark.parametrize("kind", SAMPLED)
+@pytest.mark.parametrize("kind", sampled(KINDS, "text"))
 @pytest.mark.parametrize("few", [True, False])
 def test_a_key_of_the_archive_is_seen_once(hop: House, kind: str, few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """In Core, and when that newer row has moved on to Main."""
