@@ -20,7 +20,7 @@ from tierkeeper.mover.erasing import Eraser
 from tierkeeper.mover.request import Request
 from tierkeeper.mover.service import MoveService
 from tierkeeper.mover.thawing import Thaw
-from tierkeeper.quotas.choosing import Kept
+from tierkeeper.quotas.coldest import Kept
 from tierkeeper.quotas.room import Room, StoreRoom
 from tierkeeper.setup import runner
 

@@ -1,4 +1,4 @@
-"""Rows that leave a tier before their time, because it is too full or soon will be. It asks `choosing` and drives the mover."""
+"""Rows that leave a tier before their time, because it is too full or soon will be. It asks `coldest` and drives the mover."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age, format_bytes
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas.ages import Ages, ages
-from tierkeeper.quotas.choosing import Candidate, Choice, Pressure, choose, pressure
+from tierkeeper.quotas.coldest import Candidate, Choice, Pressure, choose, pressure
 from tierkeeper.quotas.plan import WORTH_BYTES
 from tierkeeper.tiers.tier import Tier
 from tierkeeper.tiers.usage import TableSize, table_size

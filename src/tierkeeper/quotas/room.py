@@ -10,8 +10,8 @@ from tierkeeper.kernel.units import format_bytes
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.link import translated
 from tierkeeper.postgres.statements import load
-from tierkeeper.quotas import choosing, plan
-from tierkeeper.quotas.choosing import Kept
+from tierkeeper.quotas import coldest, plan
+from tierkeeper.quotas.coldest import Kept
 from tierkeeper.tiers.tier import Tier
 from tierkeeper.tiers.usage import measure
 
@@ -83,7 +83,7 @@ class StoreRoom:
         over = max(segment_bytes, used_bytes + segment_bytes - int(plan.ROOMY_SHARE * self._quota_bytes))
         wanted = format_bytes(int((used_bytes + segment_bytes) / plan.ROOMY_SHARE))
         remedy = f"Give it more room and raise its quota (to {wanted}, say); nothing in it is deleted to make room"
-        proposals = choosing.retention(self._kept(), self._clock.now(), over)
+        proposals = coldest.retention(self._kept(), self._clock.now(), over)
         if proposals:
             remedy += f". If the oldest may be forgotten: {'; '.join(proposals)}"
         return Failed("tiers.archive", f"{cause}, so that no row was moved there", remedy)

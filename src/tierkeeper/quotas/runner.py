@@ -18,7 +18,7 @@ from tierkeeper.kernel.units import format_bytes
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas import plan
-from tierkeeper.quotas.choosing import Choice, pressure
+from tierkeeper.quotas.coldest import Choice, pressure
 from tierkeeper.quotas.early import Bounds, EarlyMoves, Outlook
 from tierkeeper.quotas.look import largest_tables
 from tierkeeper.quotas.partitions import PartitionDropper

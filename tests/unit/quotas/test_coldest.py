@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.quotas.choosing import Candidate, Kept, choose, pressure, retention
+from tierkeeper.quotas.coldest import Candidate, Kept, choose, pressure, retention
 
 MB = 10**6
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
