@@ -74,7 +74,7 @@ def _office(hour: int) -> float:
     return 3.0 if 8 <= hour % 24 < 16 else 0.0
 
 
-def made(  # noqa: PLR0913 - each names one way in which a series can be unlike a line
+def made(
     rng: random.Random,
     *,
     grow: Grow,
@@ -82,7 +82,7 @@ def made(  # noqa: PLR0913 - each names one way in which a series can be unlike 
     noise_mb: float = 0.0,
     run_every_days: float = 0.0,
     run_gives_back: float = 0.0,
-    seen: Callable[[int], bool] = lambda hour: True,
+    seen: Callable[[int], bool] = lambda _hour: True,
     wild: float = 0.0,
 ) -> Case:
     """A case of hourly samples; `run_gives_back` is the share of what was added since the last run."""
@@ -111,11 +111,11 @@ def made(  # noqa: PLR0913 - each names one way in which a series can be unlike 
 
 
 def line(rng: random.Random) -> Case:
-    return made(rng, grow=lambda r, h: 5 / 24, noise_mb=2.0)
+    return made(rng, grow=lambda _r, _h: 5 / 24, noise_mb=2.0)
 
 
 def uneven(rng: random.Random) -> Case:
-    return made(rng, grow=lambda r, h: max(0.0, r.gauss(5, 10)) / 24)
+    return made(rng, grow=lambda r, _h: max(0.0, r.gauss(5, 10)) / 24)
 
 
 def weekly(rng: random.Random) -> Case:
@@ -125,31 +125,31 @@ def weekly(rng: random.Random) -> Case:
 def saw_weekly(rng: random.Random) -> Case:
     back = rng.uniform(0.6, 0.85)
     days = rng.randint(50, 57)
-    return made(rng, grow=lambda r, h: 8 / 24 * r.uniform(0.5, 1.5), run_every_days=7, run_gives_back=back, history_days=days)
+    return made(rng, grow=lambda r, _h: 8 / 24 * r.uniform(0.5, 1.5), run_every_days=7, run_gives_back=back, history_days=days)
 
 
 def saw_daily(rng: random.Random) -> Case:
     back = rng.uniform(0.6, 0.85)
-    return made(rng, grow=lambda r, h: 12 / 24 * r.uniform(0.5, 1.5), run_every_days=1, run_gives_back=back)
+    return made(rng, grow=lambda r, _h: 12 / 24 * r.uniform(0.5, 1.5), run_every_days=1, run_gives_back=back)
 
 
 def saw_young(rng: random.Random) -> Case:
     """Before its second run: what counts is what is added."""
     days = rng.randint(10, 13)
-    return made(rng, grow=lambda r, h: 5 / 24 * r.uniform(0.5, 1.5), history_days=days, run_every_days=90, run_gives_back=0)
+    return made(rng, grow=lambda r, _h: 5 / 24 * r.uniform(0.5, 1.5), history_days=days, run_every_days=90, run_gives_back=0)
 
 
 def gaps(rng: random.Random) -> Case:
     """The sampling host is off for days, the database grows on; with the rhythm of a week."""
     off = {d + k for d in rng.sample(range(3, 50), 4) for k in range(rng.randint(2, 5))}
-    return made(rng, grow=lambda r, h: 5 / 24 * _weekly(h), seen=lambda h: h // 24 not in off, noise_mb=0.5)
+    return made(rng, grow=lambda _r, h: 5 / 24 * _weekly(h), seen=lambda h: h // 24 not in off, noise_mb=0.5)
 
 
 def pauses(rng: random.Random) -> Case:
     """The project is asleep: nothing grows, nobody can look."""
     first = rng.randint(12, 40)
     asleep = set(range(first, first + rng.randint(7, 12)))
-    return made(rng, grow=lambda r, h: 0.0 if h // 24 in asleep else 5 / 24, seen=lambda h: h // 24 not in asleep, noise_mb=0.5)
+    return made(rng, grow=lambda _r, h: 0.0 if h // 24 in asleep else 5 / 24, seen=lambda h: h // 24 not in asleep, noise_mb=0.5)
 
 
 def bursts(rng: random.Random) -> Case:
@@ -157,19 +157,19 @@ def bursts(rng: random.Random) -> Case:
 
 
 def outliers(rng: random.Random) -> Case:
-    return made(rng, grow=lambda r, h: 5 / 24, noise_mb=0.5, wild=0.01)
+    return made(rng, grow=lambda _r, _h: 5 / 24, noise_mb=0.5, wild=0.01)
 
 
 def step(rng: random.Random) -> Case:
     at = rng.randint(10, 50) * 24 + 7
-    return made(rng, grow=lambda r, h: 5 / 24 + (100 if h == at else 0), noise_mb=0.5)
+    return made(rng, grow=lambda _r, h: 5 / 24 + (100 if h == at else 0), noise_mb=0.5)
 
 
 def recorded(rng: random.Random) -> Case:
     """Flights of 2013 as they would have filled a database: holidays, the rhythm of the week, the seasons."""
     by_day = _flights_by_day()
     first = rng.randint(0, 365 - 56 - 50)
-    return made(rng, grow=lambda r, h: by_day[min(364, first + h // 24)] * ROW_BYTES / MB / 24)
+    return made(rng, grow=lambda _r, h: by_day[min(364, first + h // 24)] * ROW_BYTES / MB / 24)
 
 
 _flights: list[int] = []
@@ -214,7 +214,7 @@ def errors(kind: str, count: int, seed: int = 1) -> tuple[float, dict[float, flo
 def cases(kind: str, count: int, seed: int = 1) -> Iterator[Case]:
     """`count` cases of a kind, the same for the same seed."""
     for i in range(count):
-        yield KINDS[kind](random.Random(f"{kind} {seed} {i}"))
+        yield KINDS[kind](random.Random(f"{kind} {seed} {i}"))  # noqa: S311 - series, not secrets
 
 
 def _off(said: float, case: Case) -> float:
@@ -223,10 +223,11 @@ def _off(said: float, case: Case) -> float:
 
 def main(count: int) -> None:
     """Prints the table."""
-    print(f"{'median absolute error, days':<30}{'ours':>8}" + "".join(f"{f'linear {w:.0f}d':>13}" for w in WINDOWS_DAYS))
+    head = f"{'median absolute error, days':<30}{'ours':>8}" + "".join(f"{f'linear {w:.0f}d':>13}" for w in WINDOWS_DAYS)
+    sys.stdout.write(head + "\n")
     for kind in KINDS:
         mine, peers = errors(kind, count)
-        print(f"{kind:<30}{mine:>8.2f}" + "".join(f"{p:>13.2f}" for p in peers.values()), flush=True)
+        sys.stdout.write(f"{kind:<30}{mine:>8.3f}" + "".join(f"{p:>13.3f}" for p in peers.values()) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ from tierkeeper.quotas.growth import DAY, WEEK, Fall, Growth, days, growth, slop
 Confidence = Literal["none", "low", "medium", "high"]
 
 SEED: Final = 20130101  # a forecast is the same whenever it is made from the same history
-PATHS: Final = 200  # histories drawn anew; more move the ends of the range by less than they mean
+PATHS: Final = 120  # histories drawn anew; more move the ends of the range by less than they mean
 EARLY: Final = 0.1  # of the paths are full before the early end of the range, and as many after its late end
 WALK_DAYS: Final = 90  # a path is walked day by day for so long, later by its rate: single days no longer matter then
+WITHIN_DAY: Final = 0.5  # days by which the ends are moved out: a path knows days, not at what hours they grow
 HORIZON_DAYS: Final = 3_650  # what is fuller later than that is not said to fill
 MIN_DAYS: Final = 1.0  # of history, before which nothing is said
 MIN_POINTS: Final = 5  # hours with samples, as well
@@ -224,8 +225,8 @@ def _range(found: Growth, road: _Road, now: datetime, seed: int) -> FullAt:
     likely = _passage(road, expected, rate, () if runs is None else (runs.usual,))
     start = replace(road, level=max(road.level, found.last_bytes))
     ends = sorted(_drawn(found, start, first, rng) for _ in range(PATHS))
-    early, late = ends[int(EARLY * PATHS)], ends[-1 - int(EARLY * PATHS)]
-    return FullAt(_at(now, min(early, likely)), _at(now, likely), _at(now, max(late, likely)))
+    early, late = ends[int(EARLY * PATHS)] - WITHIN_DAY, ends[-1 - int(EARLY * PATHS)] + WITHIN_DAY
+    return FullAt(_at(now, max(0.0, min(early, likely))), _at(now, likely), _at(now, max(late, likely)))
 
 
 def _at(now: datetime, ahead_days: float) -> datetime | None:

@@ -7,7 +7,7 @@ Growth is what is added between the falls; the falls are kept apart, since they 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 from statistics import fmean, median, pstdev
 from typing import Final
 
@@ -25,11 +25,12 @@ PAUSE_SHARE: Final = 0.1  # a silence with less than that of the usual growth wa
 SILENCE_DAYS: Final = 1.5  # without a sample, and longer than usual
 STEP_SIGMAS: Final = 8.0  # a day that far above the others is a step, if it is the only one of its kind
 STEPS: Final = 1  # so many in the window are steps, more are how this tier grows (bursts)
-WHITE: Final = 0.2  # residuals of consecutive days that agree less than that are noise of measuring, and are averaged out
-WALKING: Final = 0.6  # and beyond that are the growth itself, so that the last sample is what counts
+WHITE: Final = 0.35  # residuals of consecutive days that agree less than that are noise of measuring, and are averaged out
+WALKING: Final = 0.7  # and beyond that are the growth itself, so that the last sample is what counts
 FEW: Final = 10  # days, from which neither is told
 TURNS: Final = (14, 21, 28)  # days ago at which the pace may have changed
 TURN_SIGMAS: Final = 4.0  # by which the mean of the days since must differ, else they are taken together
+SURE_SIGMAS: Final = 2.0  # of its doubt a slope must have, else it is none
 CHANCE: Final = 3.0  # times what chance makes of weekdays that are alike is no rhythm yet
 EPOCH: Final = datetime(1970, 1, 5, tzinfo=UTC)  # a Monday
 
@@ -93,7 +94,8 @@ def days(instant: datetime) -> float:
 def growth(samples: Sequence[Sample], now: datetime) -> Growth | None:
     """Takes the last weeks of `samples` before `now` apart; None where less than two of them are at different times."""
     until = days(now)
-    points = _despiked(_buckets([s for s in samples if until - WINDOW_DAYS <= days(s.at) <= until]))
+    dated = ((days(s.at), float(s.bytes)) for s in samples)
+    points = _despiked(_buckets(sorted(one for one in dated if until - WINDOW_DAYS <= one[0] <= until)))
     if len(points) < 2:  # noqa: PLR2004 - a line has two ends
         return None
     curve, falls = _corrected(points)
@@ -111,7 +113,7 @@ def growth(samples: Sequence[Sample], now: datetime) -> Growth | None:
         for level, before, after in zip(_means(curve.active, piece), extra[:-1], extra[1:], strict=True)
     ]
     turn = _turn([c - profile[w] for c, w in zip(cleaned, weekdays, strict=True)]) if piece == 1.0 else 0
-    pace = slope([b - a for a, b in pairwise(trend[turn:])])
+    pace = _pace(trend[turn:])
     base = points[-1].bytes - curve.active[-1].bytes
     return Growth(
         rate=pace / piece,
@@ -151,12 +153,10 @@ def weekly_profile(increments: Sequence[float], weekdays: Sequence[int]) -> tupl
     return tuple(kept * (c - mean) for c in centres)
 
 
-def _buckets(samples: Sequence[Sample]) -> list[Point]:
+def _buckets(dated: Sequence[tuple[float, float]]) -> list[Point]:
     """One point for each hour with samples: the median of its samples, so that a wild one does not count."""
-    found: dict[int, list[Sample]] = {}
-    for sample in samples:
-        found.setdefault(int(days(sample.at) * DAY // BUCKET_SECONDS), []).append(sample)
-    return [Point(fmean(days(s.at) for s in some), median(s.bytes for s in some)) for _, some in sorted(found.items())]
+    hours = groupby(dated, key=lambda one: int(one[0] * DAY // BUCKET_SECONDS))
+    return [Point(fmean(day for day, _ in some), median(size for _, size in some)) for some in (list(g) for _, g in hours)]
 
 
 def _noise(points: Sequence[Point]) -> float:
@@ -266,6 +266,21 @@ def _turn(increments: Sequence[float]) -> int:
         if apart > best:
             best, where = apart, len(old)
     return where
+
+
+def _pace(trend: Sequence[float]) -> float:
+    """The slope of the line through `trend`, for each of its pieces; nothing where noise explains it as well."""
+    pace = slope([b - a for a, b in pairwise(trend)])
+    if len(trend) < FEW:
+        return pace
+    n, mean = len(trend), fmean(trend)
+    off = [t - mean - (k - (n - 1) / 2) * pace for k, t in enumerate(trend)]
+    square = sum(o * o for o in off)
+    if square <= 0:
+        return pace
+    alike = max(0.0, sum(a * b for a, b in pairwise(off)) / square)  # neighbours that agree tell less than so many
+    doubt = (12 * square / (n - 2) / (n**3 - n) * (1 + alike) / (1 - alike)) ** 0.5
+    return pace if abs(pace) > SURE_SIGMAS * doubt else 0.0
 
 
 def _level(trend: Sequence[float], pace: float, last_bytes: float) -> float:
