@@ -201,14 +201,22 @@ KINDS: dict[str, Callable[[random.Random], Case]] = {
 }
 
 
-def errors(kind: str, count: int, seed: int = 1) -> tuple[float, dict[float, float]]:
+def errors(
+    kind: str,
+    count: int,
+    seed: int = 1,
+    *,
+    windows_days: Sequence[float] = WINDOWS_DAYS,
+    centre: Callable[[Sequence[float]], float] = median,
+) -> tuple[float, dict[float, float]]:
     """The median absolute error in days, ours and `predict_linear`'s by its window."""
-    mine, peers = [], {window: [] for window in WINDOWS_DAYS}
+    mine: list[float] = []
+    peers: dict[float, list[float]] = {window: [] for window in windows_days}
     for case in cases(kind, count, seed):
         mine.append(_off(ours(case), case))
         for window, some in peers.items():
             some.append(_off(predict_linear(case.samples, window, case.now, case.quota_bytes), case))
-    return median(mine), {window: median(some) for window, some in peers.items()}
+    return centre(mine), {window: centre(some) for window, some in peers.items()}
 
 
 def cases(kind: str, count: int, seed: int = 1) -> Iterator[Case]:
