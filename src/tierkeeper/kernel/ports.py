@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from uuid import UUID
 
 from tierkeeper.kernel.digest import RowDigest
 from tierkeeper.kernel.policy import Tier
+from tierkeeper.kernel.series import Sample
 from tierkeeper.kernel.tables import TableName, TableShape
 
 if TYPE_CHECKING:
@@ -338,4 +339,16 @@ class Thaws(Protocol):
 
     def settle(self, tables: Sequence[TableName]) -> int:
         """Settles what interrupted runs left of `tables`, which would rest for ever; how many batches."""
+        ...
+
+
+class History(Protocol):
+    """What the tiers held and gave over time."""
+
+    def series(self, tier: Tier, table: TableName | None = None, *, since: datetime | None = None) -> Sequence[Sample]:
+        """Bytes as the provider counts them of a tier, all bytes of a table; oldest first, each instant once."""
+        ...
+
+    def egress(self, tier: Tier, month: date) -> int:
+        """Bytes that were received from the tier in the calendar month (UTC) of that day."""
         ...

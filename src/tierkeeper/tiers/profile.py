@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from tierkeeper.kernel.errors import UsageError
+from tierkeeper.tiers.price import NOTHING, Price
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Profile:
     egress_bytes_per_month: int | None
     pauses_after_days: int | None
     source: str
+    price: Price = NOTHING
+    price_source: str = "your own machine: what it costs is yours to say, in [tiers.NAME.price]"
 
 
 SUPABASE_FREE: Final = Profile(
@@ -29,6 +32,8 @@ SUPABASE_FREE: Final = Profile(
     egress_bytes_per_month=5_000_000_000,
     pauses_after_days=7,
     source="supabase.com/docs/guides/platform/database-size and /billing-on-supabase",
+    price=Price(egress_per_gb=None),
+    price_source="supabase.com/docs/guides/platform/billing-on-supabase: the free plan is restricted beyond its quotas, never billed",
 )
 SELF_HOSTED: Final = Profile(
     name="self-hosted",

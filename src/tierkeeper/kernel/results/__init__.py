@@ -31,6 +31,16 @@ from tierkeeper.kernel.results.homeserver import (
     TokenResult,
 )
 from tierkeeper.kernel.results.moving import MovePlan, MoveResult, QuotaChoice, QuotaResult, QuotaTier, Reclaim, Stays
+from tierkeeper.kernel.results.spending import (
+    CostResult,
+    CostTotal,
+    CutoffChange,
+    ForecastResult,
+    OptimiseResult,
+    TierFigures,
+    Unmet,
+    WhatIfResult,
+)
 from tierkeeper.kernel.results.tiers import (
     CheckItem,
     CheckResult,
@@ -53,6 +63,9 @@ __all__ = [
     "CheckItem",
     "CheckResult",
     "CheckedResult",
+    "CostResult",
+    "CostTotal",
+    "CutoffChange",
     "DemoResult",
     "DemoTier",
     "DrillResult",
@@ -60,6 +73,7 @@ __all__ = [
     "EraseResult",
     "ErrorDocument",
     "ErrorResult",
+    "ForecastResult",
     "HealthItem",
     "HealthResult",
     "InitResult",
@@ -70,6 +84,7 @@ __all__ = [
     "NewTokenResult",
     "ObjectPage",
     "ObjectResult",
+    "OptimiseResult",
     "QueryFile",
     "QuotaChoice",
     "QuotaResult",
@@ -91,8 +106,11 @@ __all__ = [
     "StoreReport",
     "TableStatus",
     "ThawResult",
+    "TierFigures",
     "TierStatus",
     "TokenResult",
+    "Unmet",
     "VerifyResult",
+    "WhatIfResult",
     "told",
 ]
