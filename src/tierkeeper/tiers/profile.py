@@ -33,7 +33,7 @@ SUPABASE_FREE: Final = Profile(
     pauses_after_days=7,
     source="supabase.com/docs/guides/platform/database-size and /billing-on-supabase",
     price=Price(egress_per_gb=None),
-    price_source="supabase.com/docs/guides/platform/billing-on-supabase: the free plan is restricted beyond its quotas, never billed",
+    price_source="supabase.com/docs/guides/platform/billing-on-supabase: beyond its quotas the free plan is not billed",
 )
 SELF_HOSTED: Final = Profile(
     name="self-hosted",

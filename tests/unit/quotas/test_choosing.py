@@ -1,7 +1,7 @@
 import random
 from itertools import product
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tierkeeper.quotas.choosing import Option, choose
@@ -26,7 +26,7 @@ def instance(rng: random.Random) -> tuple[list[list[Option]], list[float]]:
 
 def test_it_finds_what_brute_force_finds_in_hundreds_of_instances() -> None:
     rng, impossible = random.Random(5), 0  # noqa: S311 - instances, not secrets
-    for _ in range(300):
+    for _ in range(220):
         items, limits = instance(rng)
         best, found = brute_force(items, limits), choose(items, limits)
         if best is None:
@@ -39,9 +39,10 @@ def test_it_finds_what_brute_force_finds_in_hundreds_of_instances() -> None:
         assert abs(sum(o.cost for o in found.options) - best) < 1e-6
         assert all(o in options for o, options in zip(found.options, items, strict=True))
         assert all(sum(o.uses[k] for o in found.options) <= limit + 1e-6 for k, limit in enumerate(limits))
-    assert 30 < impossible < 225
+    assert 22 < impossible < 170
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 10_000))
 def test_a_search_that_is_cut_short_says_how_far_off_it_may_be(seed: int) -> None:
     items, limits = instance(random.Random(seed))  # noqa: S311 - as above

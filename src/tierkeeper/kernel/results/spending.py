@@ -96,7 +96,7 @@ class WhatIfResult(Result):
     reads_in_core_after: float | None
     within_quotas: bool
     toml: str = Field(description="the lines to write into tierkeeper.toml")
-    notes: list[str] = []
+    notes: list[str] = Field(default=[])
 
 
 class OptimiseResult(Result):
@@ -107,13 +107,13 @@ class OptimiseResult(Result):
     gap: float | None = Field(default=None, description="by how much a better proposal could cost less a month, at most")
     promise: float = Field(description="share of reads that are to stay in Core")
     currency: str
-    unmet: list[Unmet] = []
-    changes: list[CutoffChange] = []
-    before: dict[str, TierFigures] = {}
-    after: dict[str, TierFigures] = {}
+    unmet: list[Unmet] = Field(default=[])
+    changes: list[CutoffChange] = Field(default=[])
+    before: dict[str, TierFigures] = Field(default={})
+    after: dict[str, TierFigures] = Field(default={})
     cost_per_month_before: float | None = None
     cost_per_month_after: float | None = None
     reads_in_core_before: float | None = None
     reads_in_core_after: float | None = None
     toml: str = ""
-    notes: list[str] = []
+    notes: list[str] = Field(default=[])

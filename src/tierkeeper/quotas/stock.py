@@ -1,0 +1,182 @@
+"""What lies at which age, and where it would lie under other cutoffs. Pure: ages are days before the instant of the look.
+
+It is made from what the servers know anyway (statistics, counters, the catalog of segments), never from a scan.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, pairwise
+from math import inf
+from typing import Final
+
+from tierkeeper.kernel.policy import TIERS, Tier
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.tiers.price import Price
+
+PLAN_DAYS: Final = 30.0  # a proposal has to keep to the quotas for so long, and its cost is that of so long
+LOOKS: Final = (0.0, 10.0, 20.0, 30.0)  # days ahead at which the tiers are weighed
+HORIZON_DAYS: Final = 3_650
+GB: Final = 1e9
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows whose ages lie in [low_days, high_days), evenly."""
+
+    low_days: float
+    high_days: float
+    rows: float
+
+
+@dataclass(frozen=True)
+class Cutoffs:
+    """Rows older than `core` leave Core, older than `main` leave Main, in days; None: they stay."""
+
+    core: int | None
+    main: int | None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The ages as numbers: what never leaves Core never leaves Main either."""
+        core = inf if self.core is None else float(self.core)
+        return core, max(core, inf if self.main is None else float(self.main))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How often a table was read, by the oldest age that was asked for: `oldest_days` and a count each.
+
+    `everything`: reads without a bound, which no cutoff keeps in Core. `days`: in how many days that was.
+    """
+
+    reads: tuple[tuple[float, int], ...] = ()
+    everything: int = 0
+    days: float = 1.0
+
+    @property
+    def total(self) -> int:
+        return sum(n for _, n in self.reads)
+
+    def within(self, days: float) -> int:
+        """Reads of no row older than `days`."""
+        return sum(n for oldest, n in self.reads if oldest <= days)
+
+
+@dataclass(frozen=True)
+class Stock:
+    """One table over all tiers. `undated_rows` have no age and stay in Core; `row_bytes` is what a row takes in each tier."""
+
+    name: TableName
+    now: Cutoffs
+    slices: tuple[Slice, ...]
+    row_bytes: Mapping[Tier, float]
+    rows_per_day: float = 0.0
+    undated_rows: float = 0.0
+    asked: Asked = field(default_factory=Asked)
+
+    @cached_property
+    def _edges(self) -> tuple[list[float], list[float]]:
+        """Ages in order, and how many rows are younger than each."""
+        edges = sorted({e for s in self.slices for e in (s.low_days, s.high_days)})
+        density = [0.0] * (len(edges) + 1)
+        at = {edge: i for i, edge in enumerate(edges)}
+        for s in self.slices:
+            per_day = s.rows / (s.high_days - s.low_days)
+            density[at[s.low_days]] += per_day
+            density[at[s.high_days]] -= per_day
+        steps = list(accumulate(density))
+        counts = [0.0, *accumulate(steps[i] * (edges[i + 1] - edges[i]) for i in range(len(edges) - 1))]
+        return edges, counts
+
+    @property
+    def oldest_days(self) -> float:
+        return max((s.high_days for s in self.slices), default=0.0)
+
+    def younger(self, days: float) -> float:
+        """Rows that are younger than `days` now."""
+        edges, counts = self._edges
+        if not edges or days <= edges[0]:
+            return 0.0
+        if days >= edges[-1]:
+            return counts[-1]
+        i = bisect_right(edges, days) - 1
+        return counts[i] + (counts[i + 1] - counts[i]) * (days - edges[i]) / (edges[i + 1] - edges[i])
+
+    def bytes_at(self, cutoffs: Cutoffs, ahead_days: float) -> tuple[float, float, float]:
+        """Bytes in Core, Main and the archive under `cutoffs`, `ahead_days` from now."""
+        core, main = cutoffs.ends
+        young, middle, old = self._younger(core, ahead_days), self._younger(main, ahead_days), self._younger(inf, ahead_days)
+        rows = (young + self.undated_rows, middle - young, old - middle)
+        return tuple(r * self.row_bytes[t] for r, t in zip(rows, TIERS, strict=True))  # type: ignore[return-value]
+
+    def _younger(self, days: float, ahead: float) -> float:
+        """Rows that will be younger than `days`: those that come until then, and those of now that will not be too old."""
+        return self.rows_per_day * max(0.0, min(days, ahead)) + self.younger(days - ahead)
+
+
+@dataclass(frozen=True)
+class World:
+    """All tables that can be told apart by age, and the tiers: `others` is what lies there besides, `limits` what may."""
+
+    stocks: tuple[Stock, ...]
+    others: Mapping[Tier, float]
+    quotas: Mapping[Tier, int]
+    prices: Mapping[Tier, Price]
+    start_at: float
+
+    def limit(self, tier: Tier) -> float:
+        return self.start_at * self.quotas[tier]
+
+
+def cost_of(stock: Stock, cutoffs: Cutoffs, prices: Mapping[Tier, Price]) -> float:
+    """What a table costs a month under `cutoffs`: its storage, what its rows' moves send, what its readers ask below Core."""
+    looks = [stock.bytes_at(cutoffs, ahead) for ahead in LOOKS]
+    storage = sum(
+        sum(look[k] for look in looks) / len(looks) / GB * prices[tier].storage_per_gb_month for k, tier in enumerate(TIERS)
+    )
+    core, main = cutoffs.ends
+    leaves: list[tuple[Tier, float]] = [("core", core), ("main", main)]
+    moved = stock.rows_per_day * PLAN_DAYS / GB
+    sent = sum(moved * stock.row_bytes[t] * (prices[t].egress_per_gb or 0.0) for t, end in leaves if end < inf)
+    monthly = PLAN_DAYS / max(1.0, stock.asked.days)
+    total, asks = stock.asked.total, stock.asked
+    below: dict[Tier, int] = {"core": total, "main": total - asks.within(core), "archive": total - asks.within(main)}
+    asked = sum((below[t] + stock.asked.everything) * monthly / 1e6 * prices[t].requests_per_million for t in TIERS)
+    return storage + sent + asked
+
+
+def peak(stock: Stock, cutoffs: Cutoffs) -> tuple[float, ...]:
+    """The most that it takes of each tier within the month."""
+    looks = [stock.bytes_at(cutoffs, ahead) for ahead in LOOKS]
+    return tuple(max(look[k] for look in looks) for k in range(len(TIERS)))
+
+
+def days_to_full(world: World, chosen: Mapping[TableName, Cutoffs], tier: Tier) -> float | None:
+    """Days until a tier reaches its quota; None: not within ten years."""
+    k = TIERS.index(tier)
+
+    def used(ahead: float) -> float:
+        return world.others[tier] + sum(s.bytes_at(chosen[s.name], ahead)[k] for s in world.stocks)
+
+    quota, low = world.quotas[tier], 0.0
+    if used(0.0) >= quota:
+        return 0.0
+    for high in range(14, HORIZON_DAYS + 14, 14):
+        if used(high) >= quota:
+            while high - low > 0.5:  # noqa: PLR2004 - half a day is what it is known to at best
+                middle = (low + high) / 2
+                low, high = (low, middle) if used(middle) >= quota else (middle, high)  # type: ignore[assignment] # noqa: PLW2901
+            return round(float(high), 1)
+        low = float(high)
+    return None
+
+
+def slices(bounds: Sequence[float], rows: float) -> tuple[Slice, ...]:
+    """Slices of as many rows each between neighbours of `bounds` (ages in days), as a histogram has them."""
+    edges = sorted(bounds)
+    if len(edges) < 2 or rows <= 0:  # noqa: PLR2004 - between two of them
+        return ()
+    each = rows / (len(edges) - 1)
+    return tuple(Slice(a, max(b, a + 1 / 24), each) for a, b in pairwise(edges))

@@ -1,0 +1,192 @@
+import random
+import tomllib
+from itertools import pairwise, product
+
+import pytest
+
+from tierkeeper.kernel.policy import TIERS
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.quotas import stock as s
+from tierkeeper.quotas.propose import optimise, what_if
+from tierkeeper.quotas.stock import Asked, Cutoffs, Slice, Stock, World
+from tierkeeper.tiers.price import NOTHING, Price
+
+MB = 10**6
+GRID = (7, 30, 90)
+PRICES = {
+    "core": Price(storage_per_gb_month=10.0),
+    "main": Price(storage_per_gb_month=1.0, requests_per_million=5.0),
+    "archive": Price(storage_per_gb_month=0.1, requests_per_million=50.0),
+}
+FLIGHTS = TableName("public", "flights")
+
+
+def stock(name: str = "flights", **more: object) -> Stock:
+    """A year of rows, 1,000 a day of 1 kB, of which Core keeps 30 days and Main all the others."""
+    given = {
+        "now": Cutoffs(30, 365),
+        "slices": (Slice(0, 365, 365_000),),
+        "row_bytes": {"core": 1_000.0, "main": 1_000.0, "archive": 200.0},
+        "rows_per_day": 1_000.0,
+        "asked": Asked(((7, 900), (30, 50), (90, 40), (400, 10)), everything=3, days=30),
+    }
+    return Stock(TableName("public", name), **{**given, **more})  # type: ignore[arg-type]
+
+
+def world(*stocks: Stock, core_mb: float = 500, main_mb: float = 10_000, archive_mb: float = 100_000, **more: object) -> World:
+    given = {
+        "others": {"core": 20.0 * MB, "main": 0.0, "archive": 0.0},
+        "quotas": {"core": int(core_mb * MB), "main": int(main_mb * MB), "archive": int(archive_mb * MB)},
+        "prices": PRICES,
+        "start_at": 0.85,
+    }
+    return World(stocks, **{**given, **more})  # type: ignore[arg-type]
+
+
+def test_rows_lie_where_their_age_puts_them() -> None:
+    one = stock()
+    assert one.bytes_at(Cutoffs(30, 90), 0) == pytest.approx((30 * MB, 60 * MB, 0.2 * 275 * MB))
+    assert one.bytes_at(Cutoffs(30, 90), 10) == pytest.approx((30 * MB, 60 * MB, 0.2 * 285 * MB))  # ten days more, all old
+    assert one.bytes_at(Cutoffs(None, None), 10) == pytest.approx((375 * MB, 0, 0))
+    assert stock(undated_rows=5_000).bytes_at(Cutoffs(30, 90), 0)[0] == pytest.approx(35 * MB)
+
+
+def test_the_histogram_is_read_as_it_is_written() -> None:
+    found = s.slices([0.0, 1.0, 9.0], 100)
+    assert [(x.low_days, x.high_days, x.rows) for x in found] == [(0, 1, 50), (1, 9, 50)]
+    one = stock(slices=(*found, Slice(0, 4, 40)))
+    assert one.younger(1) == pytest.approx(50 + 10)
+    assert one.younger(5) == pytest.approx(50 + 25 + 40)
+    assert one.younger(100) == pytest.approx(140)
+    assert s.slices([3.0], 10) == ()
+
+
+def test_the_cheapest_cutoffs_keep_the_promise_and_no_more() -> None:
+    found = optimise(world(stock()), 0.95)
+    assert found.feasible
+    assert found.optimal
+    (change,) = found.changes  # 30 days keep just 95 % of the reads; no row older than 90 days was read at Main
+    assert (change.proposed_core_days, change.proposed_main_days) == (30, 90)
+    loose = optimise(world(stock()), 0.90)
+    (change,) = loose.changes
+    assert (change.proposed_core_days, change.proposed_reads_in_core) == (7, 0.9)
+    assert loose.cost_per_month_after is not None
+    assert loose.cost_per_month_before is not None
+    assert loose.cost_per_month_after < loose.cost_per_month_before
+    assert tomllib.loads(loose.toml)["tables"][0]["core"] == "7 days"
+
+
+def test_where_nothing_costs_anything_nothing_is_changed() -> None:
+    free = world(stock(), prices=dict.fromkeys(TIERS, NOTHING))
+    assert optimise(free, 0.95).changes == []
+
+
+def test_a_promise_that_the_quota_forbids_says_the_nearest() -> None:
+    found = optimise(world(stock(), core_mb=40), 0.95)  # 34 MB, of which 20 are others': 14 days at most
+    assert not found.feasible
+    (unmet,) = found.unmet
+    assert unmet.constraint == "reads_in_core"
+    assert unmet.wanted == 0.95
+    assert unmet.possible == 0.9
+    assert "90.0%" in unmet.cause
+    assert optimise(world(stock(), core_mb=40), unmet.possible).feasible
+
+
+def test_a_quota_that_cannot_be_kept_says_by_how_much() -> None:
+    found = optimise(world(stock(undated_rows=500_000)), 0.5)
+    (unmet,) = found.unmet
+    assert unmet.constraint == "core"
+    assert unmet.possible == pytest.approx(521 * MB, rel=0.01)
+    assert "96" in unmet.cause  # MB more than 85 % of 500
+    both = optimise(world(stock(), others={"core": 600.0 * MB, "main": 11_000.0 * MB, "archive": 0.0}), 0.5)
+    assert [u.constraint for u in both.unmet] == ["core", "main"]
+
+
+def test_quotas_couple_the_tables() -> None:
+    one, two = stock("one"), stock("two", asked=Asked(((7, 10), (90, 5)), days=30))
+    place = world(one, two, core_mb=75)  # 44 MB beside the others': one of them may keep a month, not both
+    found = optimise(place, 0.94)
+    assert found.reads_in_core_after == round(960 / 1015, 4)
+    assert found.after["core"].used_bytes <= found.after["core"].limit_bytes
+    assert optimise(place, 0.95).unmet[0].possible == round(960 / 1015, 4)
+
+
+def test_more_reads_reach_the_archive_only_where_the_quotas_leave_no_other_way() -> None:
+    found = optimise(world(stock(), core_mb=70, main_mb=50), 0.95)
+    assert found.feasible
+    assert found.changes[0].proposed_main_days is not None
+    assert found.changes[0].proposed_main_days < 90
+    assert any("reach the archive" in note for note in found.notes)
+
+
+def brute_force(place: World, promise: float) -> float | None:
+    def ways(one: Stock) -> list[Cutoffs]:
+        edges = {int(-(-oldest // 1)) for oldest, _ in one.asked.reads if oldest <= GRID[-1]}
+        grid = sorted({*GRID, *edges, *(d for d in (one.now.core, one.now.main) if d)})
+        return [Cutoffs(c, m) for c in grid for m in grid if m >= c]
+
+    total = sum(one.asked.total for one in place.stocks)
+    spared = sum(one.asked.within(one.now.ends[1]) for one in place.stocks)
+    best: dict[bool, float] = {}  # by whether no more reads reach the archive than now
+    for chosen in product(*map(ways, place.stocks)):
+        pairs = list(zip(place.stocks, chosen, strict=True))
+        if sum(o.asked.within(c.ends[0]) for o, c in pairs) < promise * total - 1e-9:
+            continue
+        used = [place.others[t] + sum(s.peak(o, c)[k] for o, c in pairs) for k, t in enumerate(TIERS)]
+        if any(u > place.limit(t) * (1 + 1e-9) for u, t in zip(used, TIERS, strict=True)):
+            continue
+        cost = sum(s.cost_of(o, c, place.prices) for o, c in pairs)
+        spares = sum(o.asked.within(c.ends[1]) for o, c in pairs) >= spared
+        best[spares] = min(best.get(spares, cost), cost)
+    return best.get(True, best.get(False))
+
+
+def random_world(rng: random.Random) -> World:
+    def one(i: int) -> Stock:
+        edges = sorted(rng.uniform(0, 400) for _ in range(4))
+        rows = tuple(Slice(a, b + 1, rng.randint(100, 200_000)) for a, b in pairwise(edges))
+        reads = tuple((float(rng.choice((1, 5, 20, 60, 200))), rng.randint(0, 50)) for _ in range(3))
+        core = rng.choice(GRID)
+        now = Cutoffs(core, rng.choice([d for d in GRID if d >= core]))
+        return stock(f"t{i}", now=now, slices=rows, rows_per_day=rng.uniform(0, 3_000), asked=Asked(reads, days=30))
+
+    prices = {t: Price(rng.uniform(0, 5), rng.uniform(0, 1), rng.uniform(0, 9_000)) for t in TIERS}
+    quotas = {"core_mb": rng.uniform(50, 500), "main_mb": rng.uniform(50, 900), "archive_mb": rng.uniform(30, 500)}
+    return world(*(one(i) for i in range(rng.randint(1, 2))), prices=prices, **quotas)
+
+
+def test_it_proposes_what_brute_force_finds_in_hundreds_of_worlds() -> None:
+    rng, impossible = random.Random(11), 0  # noqa: S311 - worlds, not secrets
+    for _ in range(120):
+        place, promise = random_world(rng), rng.choice((0.3, 0.6, 0.8, 0.95))
+        best, found = brute_force(place, promise), optimise(place, promise, GRID)
+        assert found.feasible == (best is not None)
+        if best is None:
+            impossible += 1
+            assert found.unmet
+            continue
+        assert found.optimal
+        assert found.cost_per_month_after is not None
+        fixed = sum(place.others[t] / s.GB * place.prices[t].storage_per_gb_month for t in TIERS)
+        assert found.cost_per_month_after == pytest.approx(best + fixed, abs=2e-4)  # amounts are rounded
+    assert 12 < impossible < 96
+
+
+def test_what_if_shows_both_sides_and_the_time_to_full() -> None:
+    growing = world(stock(slices=(Slice(0, 100, 100_000),), now=Cutoffs(None, None)), core_mb=300)
+    found = what_if(growing, {FLIGHTS: Cutoffs(45, None)})
+    assert found.before["core"].days_to_full == pytest.approx(180, abs=1)  # 120 MB of 300, one a day
+    assert found.after["core"].days_to_full is None
+    assert found.after["core"].used_bytes == pytest.approx(65 * MB, rel=0.01)
+    assert found.changes[0].proposed_core_days == 45
+    assert found.within_quotas
+    assert found.reads_in_core_before == 1.0
+    assert found.reads_in_core_after == 0.95
+
+
+def test_without_asked_ages_it_says_so() -> None:
+    found = optimise(world(stock(asked=Asked())), 0.95)
+    assert found.feasible
+    assert found.reads_in_core_after is None
+    assert "no ages were asked for yet" in found.notes[0]
+    assert "3 scans had no bound" in optimise(world(stock()), 0.5).notes[0]
