@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, PlainValidator, SecretStr, field_validator, model_validator
 
+from tierkeeper.config.base import Finding, Section, refuse
+from tierkeeper.config.price import TierPrice, refuse_mixed
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.limits import SCRUB_DAYS
 from tierkeeper.kernel.policy import TablePolicy
@@ -23,19 +24,6 @@ from tierkeeper.tiers import profile
 
 _LEAP_YEAR: Final = datetime(2000, 12, 31, tzinfo=UTC)  # "1 year" and "365 days" are compared from here
 _HIGHEST_PORT: Final = 65_535
-
-
-class Finding(NamedTuple):
-    """A fault inside a model: the key below the model's place ("" for the place itself), its cause and remedy."""
-
-    key: str
-    cause: str
-    remedy: str
-
-
-def refuse(*findings: Finding) -> PydanticCustomError:
-    """The exception that carries `findings` through pydantic, so that it goes on and collects the other faults."""
-    return PydanticCustomError("tierkeeper", "found wrong", {"findings": findings})
 
 
 def split_address(address: str) -> tuple[str, int] | None:
@@ -69,12 +57,6 @@ Algorithm = Literal["round_robin", "weighted", "least_request", "random_two", "c
 Protocol = Literal["http", "tcp", "postgres"]
 
 
-class Section(BaseModel):
-    """Base of all sections: frozen, closed (a misspelt key is a fault), and silent about its input."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True, defer_build=True)
-
-
 class PostgresTier(Section):
     """One Postgres database. I6: its peer is verified unless it is loopback or `insecure`."""
 
@@ -88,6 +70,7 @@ class PostgresTier(Section):
         default=None, description="file with the CA that signed the server's certificate; the system's CAs if left out"
     )
     insecure: bool = Field(default=False, description="allow a link that is not encrypted or whose peer is not verified")
+    price: TierPrice = TierPrice()
 
 
 class CoreTier(PostgresTier):
@@ -119,6 +102,7 @@ class ArchiveTier(Section):
     quota_bytes: Size = Field(default=100 * 10**9, alias="quota", description='how much may lie in the store, such as "100GB"')
     sslrootcert: str | None = Field(default=None, description="file with the CA that signed the catalog server's certificate")
     insecure: bool = Field(default=False, description="allow a link that is not encrypted or whose peer is not verified")
+    price: TierPrice = TierPrice()
 
 
 class Tiers(Section):
@@ -127,6 +111,11 @@ class Tiers(Section):
     core: CoreTier
     main: MainTier
     archive: ArchiveTier
+
+    @model_validator(mode="after")
+    def _have_one_currency(self) -> Self:
+        refuse_mixed({"core": self.core.price, "main": self.main.price, "archive": self.archive.price})
+        return self
 
 
 class TableEntry(Section):
@@ -218,6 +207,12 @@ class Query(Section):
         description="the longest reader; a row rests in a tier at least so long before it moves on",
     )
 
+    remember_ages: bool = Field(
+        default=True,
+        description="`query` keeps on Main how often rows of which ages were asked for (table, day, age in days; no value, no"
+        " statement), of which `quota --optimise` makes its proposal",
+    )
+
     @field_validator("timeout")
     @classmethod
     def _is_a_time(cls, timeout: Age) -> Age:
@@ -231,6 +226,9 @@ class Quotas(Section):
 
     start_at: Share = Field(default=0.85, description="share of the quota at which it begins")
     stop_at: Share = Field(default=0.70, description="share of the quota at which it ends")
+    reads_in_core: Share = Field(
+        default=0.95, description="share of the reads that `quota --optimise` keeps in Core, by the ages that were asked for"
+    )
     allow_rewrite: bool = Field(
         default=False,
         description="where nothing gentler gives space back: VACUUM FULL, which locks a table for its time, and"

@@ -68,3 +68,7 @@ LEAF_DAYS: Final = 90  # of the home server's certificate; it is renewed by itse
 CA_YEARS: Final = 20  # of its authority, which the clients pin
 AUTHORITY_BYTES_MAX: Final = 64 * 1024  # of its certificate, which is fetched from whoever answers; it has less than 1 KiB
 LIST_PAGE: Final = 1000  # objects in one answer of the home server
+ASKED_FINE_DAYS: Final = 40  # the log of asked ages has a row for each day so long, later one for each month
+ASKED_KEPT_DAYS: Final = 400  # and nothing older: who asked a year ago says little of what is asked now
+ASKED_READ_DAYS: Final = 180  # that a proposal looks at
+ASKED_LOCK_SECONDS: Final = 0.2  # a query that has its answer waits no longer for a lock to note its ages

@@ -352,3 +352,20 @@ class History(Protocol):
     def egress(self, tier: Tier, month: date) -> int:
         """Bytes that were received from the tier in the calendar month (UTC) of that day."""
         ...
+
+
+@dataclass(frozen=True)
+class Touched:
+    """Which ages a scan of `table` allowed, both ends included; None: open."""
+
+    table: TableName
+    low: datetime | None
+    high: datetime | None
+
+
+class AskedAges(Protocol):
+    """Remembers which ages were asked for."""
+
+    def note(self, main: Any, touched: Sequence[Touched]) -> None:
+        """Notes them over `main`, a connection (postgres.link) that is in no transaction. It never raises."""
+        ...

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.policy import TablePolicy
-from tierkeeper.kernel.ports import ScanSegment, SegmentScan
+from tierkeeper.kernel.ports import AskedAges, ScanSegment, SegmentScan, Touched
 from tierkeeper.kernel.tables import Followed, TableName, TableShape
 from tierkeeper.postgres import followed, shapes
 from tierkeeper.postgres.arrow import snapshot_reader
@@ -85,12 +85,17 @@ class FastDoor:
         *,
         timeout_seconds: float,
         archive: SegmentScan | None,
+        asked: AskedAges | None = None,
     ) -> None:
-        """`timeout_seconds` bounds each server's transactions and the whole. Does no I/O."""
+        """`timeout_seconds` bounds each server's transactions and the whole; `asked` is told which ages were asked for.
+
+        Does no I/O.
+        """
         self._core, self._main, self._catalog = core, main, catalog
         self._policies = {p.name: p for p in policies}
         self._timeout_seconds = timeout_seconds
         self._archive = archive
+        self._asked = asked
 
     def query(self, statement: str) -> "pa.Table":
         """The result, with Postgres's column names in their order.
@@ -104,6 +109,8 @@ class FastDoor:
             _load_libraries()
         with ExitStack() as stack:
             core, main, catalog = self._connect(stack, all_tiers=bool(managed))
+            answered: list[Scan] = []
+            stack.callback(self._remember, main, answered)  # when the snapshots have ended, over the connection that is there
             cur = stack.enter_context(self._reading(core, self._core))
             described = at_core.describe(core, statement)
             reached = self._refuse_views(cur, parsed)
@@ -115,7 +122,13 @@ class FastDoor:
             snapshots = self._snapshots(stack, cur, main, catalog, made)
             if snapshots.reused is not None:
                 snapshots.places = snapshots.reused.at_main(made.scans)
-            return self._run(made, snapshots, described)
+            answer = self._run(made, snapshots, described)
+            answered += made.scans
+            return answer
+
+    def _remember(self, main: Connection | None, answered: Sequence[Scan]) -> None:
+        if self._asked is not None and main is not None:
+            self._asked.note(main, [Touched(s.table, s.ages.low, s.ages.high) for s in answered if s.spread and s.age])
 
     def explain(self, statement: str) -> list[str]:
         """How the statement would be answered, as lines for a person; reads the catalogs and no table's rows."""

@@ -130,6 +130,18 @@ CREATE TABLE IF NOT EXISTS tierkeeper.followed (
     PRIMARY KEY (schema_name, table_name, number)
 )
 
+-- name: asked
+-- How often rows of which ages were asked for: bounds of age in whole days, no value and no text of a statement.
+CREATE TABLE IF NOT EXISTS tierkeeper.asked (
+    schema_name   text   NOT NULL,
+    table_name    text   NOT NULL,
+    day           date   NOT NULL,
+    oldest_days   int    NOT NULL,
+    youngest_days int    NOT NULL,
+    count         bigint NOT NULL,
+    PRIMARY KEY (schema_name, table_name, day, oldest_days, youngest_days)
+)
+
 -- name: require_quiet
 CREATE OR REPLACE FUNCTION tierkeeper.require_quiet(schema_name text, table_name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

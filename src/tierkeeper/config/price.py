@@ -1,0 +1,44 @@
+"""`[tiers.NAME.price]`: what a tier costs, over what its profile says. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from tierkeeper.config.base import Finding, Section, refuse
+from tierkeeper.tiers.price import Price
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_FORBIDDEN: Final = "forbidden"
+
+
+class TierPrice(Section):
+    """`[tiers.core.price]` and so on: what a tier costs. What is left out is its profile's: nothing for `self-hosted`."""
+
+    storage: Amount | None = Field(default=None, description="a GB (10^9 bytes) for a month")
+    egress: Amount | Literal["forbidden"] | None = Field(
+        default=None, description='a GB sent beyond the monthly budget; "forbidden" where the provider then cuts it off'
+    )
+    requests: Amount | None = Field(default=None, description="a million scans")
+    fixed: Amount | None = Field(default=None, description="a month, whatever lies there")
+    currency: str | None = Field(default=None, pattern="^[A-Z]{3}$", description='its code, such as "EUR"; the same in all tiers')
+
+    def over(self, default: Price) -> Price:
+        """The price with what is left out taken from `default`."""
+        egress = default.egress_per_gb if self.egress is None else None if self.egress == _FORBIDDEN else self.egress
+        given = {
+            "storage_per_gb_month": self.storage,
+            "requests_per_million": self.requests,
+            "fixed_per_month": self.fixed,
+            "currency": self.currency,
+        }
+        return replace(default, egress_per_gb=egress, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+
+
+def refuse_mixed(prices: Mapping[str, TierPrice]) -> None:
+    """Raises for prices of several currencies: they cannot be added up."""
+    given = {name: price.currency for name, price in prices.items() if price.currency is not None}
+    if len(set(given.values())) > 1:
+        cause = f"the tiers have prices in {' and '.join(sorted(set(given.values())))}, which cannot be added up"
+        raise refuse(Finding(f"{list(given)[-1]}.price.currency", cause, "Write all prices in one currency"))
