@@ -1,5 +1,7 @@
 """Arguments as typed values. Pure, and before any connection: bad input changes nothing (I10)."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -7,10 +9,33 @@ from typing import Final
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.kernel.units import Age, parse_instant
+from tierkeeper.kernel.units import Age, parse_instant, parse_share
+from tierkeeper.quotas.change import Change, parse
 
 _ENDINGS: Final = (".csv", ".parquet")
 _OTHER_FILES: Final = (".txt", ".tsv", ".json", ".jsonl", ".xlsx", ".sql", ".gz", ".zst", ".zip", ".arrow", ".feather")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What `quota` is asked beside its run: a promise to the readers, or changes to weigh."""
+
+    promise: float | None
+    changes: Sequence[Change]
+
+
+def proposal(*, dry_run: bool, allow_rewrite: bool, optimise: bool, promise: str | None, what_if: Sequence[str]) -> Proposal:
+    """The options of `quota` that only tell. Raises UsageError for those that contradict each other."""
+    if optimise and what_if:
+        raise UsageError("--optimise, --what-if", "one proposes cutoffs, the other weighs yours", "Give one of them")
+    for given, name in ((dry_run, "--dry-run"), (allow_rewrite, "--allow-rewrite")):
+        if given and (optimise or what_if):
+            both = f"{name}, {'--optimise' if optimise else '--what-if'}"
+            raise UsageError(both, "no run is made where cutoffs are weighed", f"Leave out {name}")
+    if promise is not None and not optimise:
+        raise UsageError("--promise", "it is a promise that --optimise keeps", "Add --optimise, or leave it out")
+    share = None if promise is None else parse_share(promise, "--promise")
+    return Proposal(share, [parse(text) for text in what_if])
 
 
 def table(text: str) -> TableName:

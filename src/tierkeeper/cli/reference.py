@@ -30,7 +30,7 @@ _MEANINGS: Final[Mapping[Exit, str]] = {
     Exit.USAGE: "Usage or configuration. Nothing was changed.",
     Exit.NOT_NOW: "Not now, try again: a tier is away, something is locked, or the run was told to stop.",
 }
-_SHARES: Final = ("start_at", "stop_at")
+_SHARES: Final = ("start_at", "stop_at", "reads_in_core")
 
 
 def main(argv: list[str]) -> int:

@@ -3,7 +3,7 @@
 Values of the database reach the terminal only through `values.visible`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import singledispatch
 from typing import Final
@@ -19,6 +19,7 @@ from tierkeeper.kernel.units import format_bytes
 _BAR_CELLS: Final = 10
 _HIGH: Final = 0.7
 _FULL: Final = 0.85
+_SOON_DAYS: Final = 7  # a tier that may be full within a week wants a look
 _GIVEN_BACK: Final = "Space given back"
 _OWN: Final = "tierkeeper"
 _TIERS: Final = ("core", "main", "archive")
@@ -147,6 +148,47 @@ def _is_own(step: r.SetupStep) -> bool:
     return f" {_OWN}" in step.action or f"INTO {_OWN}." in step.sql
 
 
+Outlook = Mapping[str, tuple[r.ForecastResult | None, r.CostResult | None]]
+
+
+def spending(tiers: Outlook, total: r.CostTotal | None) -> Iterator[RenderableType]:
+    """When each tier is full and what it costs; nothing where neither is known."""
+    known = {name: (f, c) for name, (f, c) in tiers.items() if f is not None and c is not None}
+    if not known:
+        return
+    columns = ("Grows a day", "Cost so far", "This month")
+    table = grid("Tier", "Full", *columns, "", right=columns)
+    for name, (f, c) in known.items():
+        about = c.note or ("" if f.confidence in ("high", "none") else f"{f.confidence} confidence: {f.reason}")
+        grows = cell(None) if f.confidence == "none" else size(round(f.bytes_per_day))
+        amounts = (amount(c.so_far, c.currency), amount(c.month, c.currency))
+        table.add_row(cell(name, "bold"), _full(f), grows, *amounts, cell(about, "yellow" if c.note else "dim"))
+    if total is not None and total.month:
+        table.add_row(cell("all"), Text(), Text(), amount(total.so_far, total.currency), amount(total.month, total.currency))
+    yield Text()
+    yield table
+
+
+def amount(value: float | None, currency: str) -> Text:
+    """An amount of money; nothing is free."""
+    if value is None:
+        return cell(None)
+    return cell(f"{value:,.2f} {currency}") if value else cell("free", "dim")
+
+
+def _full(forecast: r.ForecastResult) -> Text:
+    if forecast.confidence == "none":
+        return cell("not known yet" if forecast.likely is None else "now", "dim")
+    if forecast.likely is None:
+        return cell("not foreseen", "green")
+    days = forecast.days_to_full or 0.0
+    driver = f" ({forecast.driver})" if forecast.driver else ""
+    if forecast.earliest is None:
+        return cell(f"in {days:.0f} days{driver}")
+    first = max(0.0, days - (forecast.likely - forecast.earliest).total_seconds() / 86_400)
+    return cell(f"in {days:.0f} days, {first:.0f} at the earliest{driver}", "yellow" if first < _SOON_DAYS else "")
+
+
 @render.register(r.StatusResult)
 def _status(result: r.StatusResult) -> Iterator[RenderableType]:
     tiers = grid("Tier", "Used", "Quota", "", "Health", right=("Used", "Quota"))
@@ -154,6 +196,7 @@ def _status(result: r.StatusResult) -> Iterator[RenderableType]:
         health = cell("ok", "green") if tier.cause is None else cell(tier.cause, "yellow" if tier.healthy else "bold red")
         tiers.add_row(cell(name, "bold"), size(tier.used_bytes), size(tier.quota_bytes), bar(tier.share), health)
     yield tiers
+    yield from spending({n: (t.forecast, t.cost) for n, t in result.tiers.items()}, result.cost)
     if result.tables:
         yield Text()
         yield _tables(result.tables)
@@ -211,6 +254,7 @@ def _quota(result: r.QuotaResult) -> Iterator[RenderableType]:
         sizes = (size(tier.used_bytes_before), size(tier.used_bytes_after), size(tier.quota_bytes))
         tiers.add_row(cell(name, "bold"), *sizes, bar(share), cell(tier.counted, "dim"))
     yield tiers
+    yield from spending({n: (t.forecast, t.cost) for n, t in result.tiers.items()}, None)
     if result.moves:
         yield Text()
         yield moves_table(result.moves)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tierkeeper.cli import homeserver
+from tierkeeper.cli import arguments, homeserver
 from tierkeeper.cli.session import MaxTimeOption, Session, command
 
 
@@ -47,6 +47,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "quota")
     def quota(
         session: Session,
+        *,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would move; change nothing.")] = False,
         allow_rewrite: Annotated[
             bool,
@@ -54,11 +55,36 @@ def register(app: typer.Typer) -> None:
                 "--allow-rewrite", help="Let VACUUM FULL lock a table, and scratch space exceed the quota, where need be."
             ),
         ] = False,
+        optimise: Annotated[
+            bool, typer.Option("--optimise", help="Propose the cutoffs that cost least under all quotas; change nothing.")
+        ] = False,
+        promise: Annotated[
+            str | None,
+            typer.Option("--promise", metavar="SHARE", help="With --optimise: reads that stay in Core; else reads_in_core."),
+        ] = None,
+        what_if: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--what-if", metavar="[TABLE:]TIER=AGE", help="Show what another cutoff would come to, such as core=45d."
+            ),
+        ] = None,
         max_time: MaxTimeOption = None,
     ) -> None:
         """Run the quota manager: move what is old, then what must.
 
         Rows past their age leave their tier; where a tier nears its quota, more do. Then the space is given back and measured.
+        --optimise and --what-if only tell: exit 0, also where no cutoffs keep to all quotas (`feasible` is false then).
         """
+        asked = arguments.proposal(
+            dry_run=dry_run, allow_rewrite=allow_rewrite, optimise=optimise, promise=promise, what_if=what_if or []
+        )
+        if optimise:
+            with session.keeper(max_time=max_time) as keeper:
+                session.show(keeper.optimise(asked.promise))
+            return
+        if asked.changes:
+            with session.keeper(max_time=max_time) as keeper:
+                session.show(keeper.what_if(asked.changes))
+            return
         with session.keeper(stoppable=True, max_time=max_time) as keeper:
             session.show(keeper.quota(dry_run, allow_rewrite=allow_rewrite))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
-from tierkeeper.compose.keys import VaultKeeper
+from tierkeeper.compose.spending import SpendingKeeper
 from tierkeeper.compose.stores import store_fault
 from tierkeeper.config import Settings
 from tierkeeper.kernel.clock import Clock, SystemClock
@@ -47,7 +47,7 @@ def open_keeper(
     )
 
 
-class Keeper(VaultKeeper):
+class Keeper(SpendingKeeper):
     """Everything a user can ask for, on the configured tiers. Each call opens what it needs and closes it again."""
 
     def check(self) -> CheckResult:
@@ -62,7 +62,7 @@ class Keeper(VaultKeeper):
 
     def status(self) -> StatusResult:
         """Tiers and tables as they are; a tier that is away is a line of it."""
-        return status.status(
+        found = status.status(
             cast("dict[str, TierFacts]", self._tiers),
             self._policies,
             store_bytes=self._store_bytes,
@@ -71,6 +71,7 @@ class Keeper(VaultKeeper):
             archive_reading=self.archive.reading,
             start_at=self._settings.quotas.start_at,
         )
+        return self._with_status(found)
 
     def health(self) -> list[HealthItem]:
         """The tiers and the store, asked once."""
@@ -83,7 +84,7 @@ class Keeper(VaultKeeper):
         `allow_rewrite` (else `[quotas] allow_rewrite`): VACUUM FULL may lock a table, and scratch space may exceed the quota.
         """
         self._set_up((), frozenset(("core", "main")), apply=not dry_run)
-        return self.quota_manager(allow_rewrite=allow_rewrite).run(dry_run=dry_run)
+        return self._with_quota(self.quota_manager(allow_rewrite=allow_rewrite).run(dry_run=dry_run))
 
     def quota_manager(
         self, *, allow_rewrite: bool = False, outlook: Callable[[Tier], Outlook] = lambda _: Outlook()
@@ -115,6 +116,7 @@ class Keeper(VaultKeeper):
             self._policies,
             timeout_seconds=self._bounds.longest_reader_seconds,
             archive=self.archive.scan(),
+            asked=self._asked,
         )
         return door.query(sql)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from tierkeeper.compose.stores import open_store, store_bytes
 from tierkeeper.config import Settings
+from tierkeeper.config.price import in_one_currency
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.policy import Tier
@@ -42,7 +43,10 @@ class Wiring:
     def _tiers(self) -> dict[Tier, TierFacts]:
         quotas, configured = self._settings.quotas_bytes(), self._settings.tiers
         names = {"core": configured.core.profile, "main": configured.main.profile, "archive": None}
-        return {tier: TierFacts(tier, link, quotas[tier], _profile(names[tier], tier)) for tier, link in self.links.items()}
+        profiles = {tier: _profile(names[tier], tier) for tier in self.links}
+        given = {"core": configured.core.price, "main": configured.main.price, "archive": configured.archive.price}
+        prices = in_one_currency({tier: given[tier].over(profiles[tier].price) for tier in self.links}, given)
+        return {t: TierFacts(t, link, quotas[t], profiles[t], prices[t]) for t, link in self.links.items()}
 
     @property
     def _config_dir(self) -> Path:

@@ -42,3 +42,9 @@ def refuse_mixed(prices: Mapping[str, TierPrice]) -> None:
     if len(set(given.values())) > 1:
         cause = f"the tiers have prices in {' and '.join(sorted(set(given.values())))}, which cannot be added up"
         raise refuse(Finding(f"{list(given)[-1]}.price.currency", cause, "Write all prices in one currency"))
+
+
+def in_one_currency(prices: Mapping[str, Price], given: Mapping[str, TierPrice]) -> dict[str, Price]:
+    """`prices` in the currency that the configuration names; where it names none, in their own. What is free is so in any."""
+    named = next((price.currency for price in given.values() if price.currency is not None), None)
+    return {name: price if named is None else replace(price, currency=named) for name, price in prices.items()}

@@ -13,8 +13,8 @@ from typing import Any, Final
 from dotenv.parser import parse_stream
 from pydantic import ValidationError
 
-from tierkeeper.config.faults import Loc, dotted, translate
 from tierkeeper.config.base import Section
+from tierkeeper.config.faults import Loc, dotted, translate
 from tierkeeper.config.model import HomeServer, Settings
 from tierkeeper.config.secrets import redact
 from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError

@@ -1,8 +1,9 @@
-"""A tier as the rest of the house sees it: its address, its quota, its provider's rules."""
+"""A tier as the rest of the house sees it: its address, its quota, its provider's rules, its price."""
 
 from dataclasses import dataclass
 
 from tierkeeper.postgres.link import Link
+from tierkeeper.tiers.price import NOTHING, Price
 from tierkeeper.tiers.profile import SELF_HOSTED, Profile
 
 
@@ -14,3 +15,4 @@ class Tier:
     link: Link
     quota_bytes: int
     profile: Profile = SELF_HOSTED
+    price: Price = NOTHING

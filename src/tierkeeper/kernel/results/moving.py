@@ -5,6 +5,7 @@ from datetime import datetime
 from pydantic import Field
 
 from tierkeeper.kernel.results.base import ErrorResult, Result
+from tierkeeper.kernel.results.spending import CostResult, ForecastResult
 from tierkeeper.kernel.results.tiers import SetupStep
 
 
@@ -71,6 +72,8 @@ class QuotaTier(Result):
     counted: str = Field(
         description="what the provider counts as used: all databases of the server, this one, or the store's files"
     )
+    forecast: ForecastResult | None = Field(default=None, description="when it is full, as it is after the run")
+    cost: CostResult | None = Field(default=None, description="what it costs this month")
 
 
 class Reclaim(Result):

@@ -5,6 +5,7 @@ from datetime import datetime
 from pydantic import Field
 
 from tierkeeper.kernel.results.base import ErrorResult, Result
+from tierkeeper.kernel.results.spending import CostResult, CostTotal, ForecastResult
 
 
 class CheckItem(Result):
@@ -51,6 +52,8 @@ class TierStatus(Result):
     read_only: bool | None = None
     cause: str | None = Field(default=None, description="why it is not healthy, or what to look at although it is")
     remedy: str | None = None
+    forecast: ForecastResult | None = Field(default=None, description="when it is full")
+    cost: CostResult | None = Field(default=None, description="what it costs this month")
 
 
 class TableStatus(Result):
@@ -92,6 +95,7 @@ class StatusResult(Result):
     tiers: dict[str, TierStatus]
     tables: dict[str, TableStatus]
     archive: ReadingStatus | None = Field(default=None, description="null where the archive's catalog does not answer")
+    cost: CostTotal | None = Field(default=None, description="of all tiers")
 
 
 class HealthItem(Result):

@@ -1,0 +1,96 @@
+"""Each tier's forecast and cost as results, from its history. Pure but for the history, which it is given."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+
+from tierkeeper.kernel.policy import Tier as TierName
+from tierkeeper.kernel.ports import History
+from tierkeeper.kernel.results import CostResult, CostTotal, ForecastResult
+from tierkeeper.kernel.series import Sample
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.quotas.cost import cost, month_of
+from tierkeeper.quotas.forecast import Forecast, driver, forecast
+from tierkeeper.tiers.tier import Tier
+
+_DIGITS = 4  # of amounts: hundredths of a cent
+
+
+def foreseen(
+    history: History | None, tier: Tier, name: TierName, used_bytes: int | None, now: datetime
+) -> tuple[Forecast, Sequence[Sample]]:
+    """The forecast of a tier and the samples of its bytes, what it uses now as the last one."""
+    samples = list(history.series(name)) if history is not None else []
+    if used_bytes is not None:
+        samples = [*(s for s in samples if s.at < now), Sample(now, used_bytes)]
+    return forecast(samples, tier.quota_bytes, now), samples
+
+
+def outlook(
+    history: History | None,
+    tiers: Mapping[TierName, Tier],
+    used_bytes: Mapping[TierName, int | None],
+    tables: Collection[TableName],
+    now: datetime,
+) -> dict[TierName, tuple[ForecastResult, CostResult]]:
+    """What is to be expected of each tier, and what it costs."""
+    told = {}
+    for name, tier in tiers.items():
+        found, samples = foreseen(history, tier, name, used_bytes.get(name), now)
+        series: dict[TableName, Sequence[Sample]] = {}
+        if history is not None and name != "archive":
+            series = {table: history.series(name, table) for table in tables}
+        sent = history.egress(name, now.date()) if history is not None else 0
+        told[name] = (_forecast(found, driver(series, now)), _cost(tier, samples, found, sent, now))
+    return told
+
+
+def total(costs: Collection[CostResult]) -> CostTotal:
+    """All tiers together."""
+    currency = next((c.currency for c in costs), "")
+    so_far, month = sum(c.so_far for c in costs), sum(c.month for c in costs)
+    return CostTotal(currency=currency, so_far=round(so_far, _DIGITS), month=round(month, _DIGITS))
+
+
+def _forecast(found: Forecast, drives: tuple[TableName, float] | None) -> ForecastResult:
+    days = found.days_to_full
+    return ForecastResult(
+        confidence=found.confidence,
+        reason=found.reason,
+        earliest=found.full.earliest,
+        likely=found.full.likely,
+        latest=found.full.latest,
+        likely_without_runs=found.full_without_runs.likely,
+        days_to_full=None if days is None else round(days, 1),
+        bytes_per_day=round(found.bytes_per_day),
+        net_bytes_per_day=round(found.net_bytes_per_day),
+        history_days=round(found.history_days, 1),
+        driver=None if drives is None else str(drives[0]),
+        driver_bytes_per_day=None if drives is None else round(drives[1]),
+    )
+
+
+def _cost(tier: Tier, samples: Sequence[Sample], found: Forecast, sent_bytes: int, now: datetime) -> CostResult:
+    start = month_of(now)[0]
+    before = [s for s in samples if s.at < start]
+    one = cost(
+        tier.price,
+        [*before[-1:], *(s for s in samples if s.at >= start)],
+        now,
+        net_bytes_per_day=found.net_bytes_per_day,
+        quota_bytes=tier.quota_bytes,
+        egress_bytes=sent_bytes,
+        egress_budget_bytes=tier.profile.egress_bytes_per_month,
+    )
+    return CostResult(
+        currency=tier.price.currency,
+        so_far=round(one.so_far, _DIGITS),
+        month=round(one.month, _DIGITS),
+        storage=round(one.storage, _DIGITS),
+        egress=round(one.egress, _DIGITS),
+        requests=round(one.requests, _DIGITS),
+        fixed=round(one.fixed, _DIGITS),
+        egress_bytes=sent_bytes,
+        egress_budget_bytes=tier.profile.egress_bytes_per_month,
+        known_since=one.known_since,
+        note=one.note,
+    )

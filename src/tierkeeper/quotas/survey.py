@@ -1,0 +1,200 @@
+"""Finds out what lies at which age in which tier, from what the servers know anyway: it reads no row of a user's table.
+
+Sources: the planner's statistics of the age column, the counters of rows, the sizes of tables, the catalog of segments.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from math import isfinite
+from typing import Final
+
+from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.policy import TIERS, TablePolicy
+from tierkeeper.kernel.policy import Tier as TierName
+from tierkeeper.kernel.ports import History, ScanSegment
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.units import Age
+from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.keeping import looking
+from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.statements import load
+from tierkeeper.quotas.growth import DAY, growth
+from tierkeeper.quotas.stock import Asked, Cutoffs, Slice, Stock, World, slices
+from tierkeeper.tiers.ask import ask_all
+from tierkeeper.tiers.tier import Tier
+from tierkeeper.tiers.usage import TableSize, measure, table_size
+
+_SQL = load("tierkeeper.quotas", "ages.sql")
+
+ROW_BYTES: Final = 200.0  # an ordinary row with its index, where no tier has enough of them to tell
+FEW_ROWS: Final = 100  # of which the pages of a table and its indexes tell nothing about a row
+ARCHIVED_SHARE: Final = 0.3  # of a row's bytes at Main is what it takes in a segment, where none is written yet
+RECENT_DAYS: Final = 14.0  # whose rows show how many come in a day, where no history does
+UNKNOWN_DAYS: Final = 365.0  # over which rows are spread of whose ages nothing is known and which no cutoff ends
+
+Segments = Callable[[Connection, Sequence[TableName]], Mapping[TableName, Sequence[ScanSegment]]]
+"""The segments that count, by table, from the catalog."""
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What a Postgres tier knows of one table."""
+
+    size: TableSize | None
+    null_share: float = 0.0
+    bounds: tuple[float, ...] = ()  # instants, in seconds since 1970
+    frequent: tuple[tuple[float, float], ...] = ()  # instants with their share of the rows
+
+
+@dataclass(frozen=True)
+class _Seen:
+    used_bytes: int
+    tables: Mapping[TableName, _Table] = field(default_factory=dict)
+    segments: Mapping[TableName, Sequence[ScanSegment]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The world, and what about it is a guess."""
+
+    world: World
+    notes: list[str]
+
+
+def survey(
+    tiers: Mapping[TierName, Tier],
+    policies: Sequence[TablePolicy],
+    *,
+    store_bytes: Callable[[], int],
+    segments: Segments,
+    asked: Mapping[TableName, Asked],
+    history: History | None,
+    now: datetime,
+    start_at: float,
+) -> Survey:
+    """Looks at all tiers. Raises NotNow where one of them is away: half of a proposal would be none."""
+    dated = [p for p in policies if p.mode == "move" and p.age is not None]
+
+    def look(name: str, conn: Connection) -> _Seen:
+        if name == "archive":
+            return _Seen(0, segments=segments(conn, [p.name for p in dated]))
+        return _Seen(measure(conn, tiers[name].profile).used_bytes, _tables(conn, dated))  # type: ignore[index]
+
+    with looking(p.name for p in dated):
+        seen, away = ask_all({str(n): t.link for n, t in tiers.items()}, look, "usage")
+    if away:
+        raise next(iter(away.values()))
+    stored, notes = store_bytes(), list[str]()
+    archived = sum(s.rows for some in seen["archive"].segments.values() for s in some)
+    per_row = stored / archived if archived else None
+    stocks = tuple(_stock(p, seen, per_row, now, notes) for p in dated)
+    stocks = tuple(replace(s, rows_per_day=_rows_per_day(s, history, now), asked=asked.get(s.name, Asked())) for s in stocks)
+    used: dict[TierName, float] = {"core": seen["core"].used_bytes, "main": seen["main"].used_bytes, "archive": stored}
+    own = {t: _managed(t, seen) for t in TIERS}
+    own["archive"] = float(stored) if archived else 0.0
+    world = World(
+        stocks,
+        {t: max(0.0, used[t] - own[t]) for t in TIERS},
+        {t: tiers[t].quota_bytes for t in TIERS},
+        {t: tiers[t].price for t in TIERS},
+        start_at,
+    )
+    return Survey(world, notes)
+
+
+def _tables(conn: Connection, policies: Sequence[TablePolicy]) -> dict[TableName, _Table]:
+    wanted = {
+        "schemas": [p.name.schema for p in policies],
+        "names": [p.name.name for p in policies],
+        "columns": [p.age for p in policies],
+    }
+    with catalog(conn) as cur:
+        rows = cur.last(_SQL["ages"], wanted).fetchall() if policies else []
+    told = {TableName(schema, name): facts for schema, name, *facts in rows}
+    found = {}
+    for policy in policies:
+        null_share, bounds, values, shares = told.get(policy.name, (0.0, None, None, None))
+        pairs = zip(values or (), shares or (), strict=False)
+        frequent = tuple((float(v), float(s)) for v, s in pairs if isfinite(v))
+        found[policy.name] = _Table(table_size(conn, policy.name), null_share, tuple(bounds or ()), frequent)
+    return found
+
+
+def _managed(tier: TierName, seen: Mapping[str, _Seen]) -> float:
+    return float(sum(t.size.total_bytes for t in seen[tier].tables.values() if t.size is not None))
+
+
+def _stock(policy: TablePolicy, seen: Mapping[str, _Seen], per_row: float | None, now: datetime, notes: list[str]) -> Stock:
+    cutoffs = Cutoffs(_days(policy.core, now), _days(policy.main, now))
+    found: list[Slice] = []
+    undated = 0.0
+    tiers: list[tuple[TierName, float, float]] = [
+        ("core", 0.0, float(cutoffs.core or UNKNOWN_DAYS)),
+        ("main", float(cutoffs.core or 0.0), float(cutoffs.main or UNKNOWN_DAYS)),
+    ]
+    for tier, low, high in tiers:
+        one = seen[tier].tables[policy.name]
+        if one.size is None or one.size.rows_estimate <= 0:
+            continue
+        rows = one.size.rows_estimate * (1 - one.null_share)
+        undated += one.size.rows_estimate * one.null_share if tier == "core" else 0.0
+        known = list(_known(one, rows, now))
+        if not known:
+            notes.append(f"{tier} has no statistics of {policy.name}.{policy.age}, so its ages are guessed: ANALYZE it there")
+            known = [Slice(low, max(high, low + 1.0), rows)]
+        found += known
+    found += [_of_segment(s, now) for s in seen["archive"].segments.get(policy.name, ())]
+    main = _row_bytes(seen["main"].tables[policy.name].size)
+    core = _row_bytes(seen["core"].tables[policy.name].size) or main or ROW_BYTES
+    main = main or core
+    row_bytes: dict[TierName, float] = {"core": core, "main": main, "archive": per_row or ARCHIVED_SHARE * main}
+    return Stock(policy.name, cutoffs, tuple(found), row_bytes, undated_rows=undated)
+
+
+def _known(one: _Table, rows: float, now: datetime) -> Iterable[Slice]:
+    """Slices from the planner's statistics: a day around each frequent value, and the histogram of all others."""
+    at = now.timestamp()
+    for value, share in one.frequent:
+        age = (at - value) / DAY
+        yield Slice(age, age + 1 / 24, rows * share)
+    rest = max(0.0, 1.0 - sum(share for _, share in one.frequent))
+    yield from slices([(at - bound) / DAY for bound in one.bounds], rows * rest)
+
+
+def _of_segment(segment: ScanSegment, now: datetime) -> Slice:
+    low = (now - segment.max_age) / timedelta(days=1) if segment.max_age is not None else 0.0
+    high = (now - segment.min_age) / timedelta(days=1) if segment.min_age is not None else low + UNKNOWN_DAYS
+    return Slice(low, max(high, low + 1 / 24), segment.rows)
+
+
+def _row_bytes(size: TableSize | None) -> float | None:
+    if size is None or size.rows_estimate < FEW_ROWS:
+        return None
+    return size.total_bytes / size.rows_estimate
+
+
+def _days(age: Age | None, now: datetime) -> int | None:
+    """Whole days of an age, counted back from now."""
+    return None if age is None else max(0, round((now - age.before(now)) / timedelta(days=1)))
+
+
+def _rows_per_day(stock: Stock, history: History | None, now: datetime) -> float:
+    """By the growth of the table in Core where a history tells it, else by how many rows are young."""
+    if history is not None:
+        try:
+            found = growth(history.series("core", stock.name), now)
+        except TierkeeperError:
+            found = None
+        if found is not None and found.active_days >= RECENT_DAYS and found.rate > 0:
+            return found.rate / stock.row_bytes["core"]
+    newest = min((s.low_days for s in stock.slices), default=0.0)
+    if newest > RECENT_DAYS:
+        return 0.0
+    days = min(RECENT_DAYS, max(1.0, stock.oldest_days))
+    return (stock.younger(days) - stock.younger(0.0)) / days
+
+
+def with_days(asked: Mapping[int, int], everything: int, days: float) -> Asked:
+    """What the log of asked ages has of a table."""
+    return Asked(tuple((float(oldest), count) for oldest, count in sorted(asked.items())), everything, max(1.0, days))
