@@ -1,8 +1,10 @@
 -- name: note
+-- Where the default is read-only, nothing more is wanted there (I9), though an explicit READ WRITE passes that switch.
 INSERT INTO tierkeeper.asked AS a (schema_name, table_name, day, oldest_days, youngest_days, count)
 SELECT t.schema_name, t.table_name, %(day)s, t.oldest_days, t.youngest_days, count(*)
 FROM unnest(%(schemas)s::text[], %(names)s::text[], %(oldest)s::int[], %(youngest)s::int[])
   AS t (schema_name, table_name, oldest_days, youngest_days)
+WHERE current_setting('default_transaction_read_only') = 'off'
 GROUP BY t.schema_name, t.table_name, t.oldest_days, t.youngest_days
 ORDER BY t.schema_name, t.table_name, t.oldest_days, t.youngest_days -- one order, so that two who note at once wait and do not lock
 ON CONFLICT (schema_name, table_name, day, oldest_days, youngest_days) DO UPDATE SET count = a.count + excluded.count

@@ -1,0 +1,146 @@
+"""Proposals and questions about cutoffs on real tiers: what they say, and that they change nothing."""
+
+import tomllib
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from support import Command, Tiers, TiersFactory, tierkeeper_toml
+from tierkeeper.cli import app
+
+READINGS = """
+CREATE TABLE public.readings (id bigint PRIMARY KEY, at timestamptz NOT NULL, note text);
+INSERT INTO public.readings
+SELECT n, now() - n * interval '30 minutes', repeat('x', 100) FROM generate_series(1, 9600) AS n;
+CREATE INDEX ON public.readings (at, id);
+ANALYZE public.readings;
+"""
+"""Two hundred days, 48 rows a day."""
+POLICY = {"name": "public.readings", "age": "at", "core": "90 days", "main": "150 days"}
+PRICES = """
+[tiers.core.price]
+storage = 1000
+[tiers.main.price]
+storage = 100
+[tiers.archive.price]
+storage = 10
+"""
+
+
+def furnish(tiers: Tiers) -> None:
+    with closing(tiers.core.connect("test")) as conn:
+        conn.execute(READINGS)
+
+
+@pytest.fixture
+def readings(make_tiers: TiersFactory, monkeypatch: pytest.MonkeyPatch) -> Tiers:
+    tiers = make_tiers(furnish=furnish)
+    for name, value in tiers.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TIERKEEPER_CONFIG", str(tierkeeper_toml(tiers, [POLICY], extra=PRICES)))
+    monkeypatch.chdir(tiers.home)
+    return tiers
+
+
+def held(tiers: Tiers) -> tuple[int, ...]:
+    counts = []
+    for link in (tiers.core, tiers.main):
+        with closing(link.connect("test")) as conn:
+            (count,) = conn.execute("SELECT count(*) FROM public.readings").fetchone() or (0,)
+            counts.append(count)
+    return tuple(counts)
+
+
+def ask_for(ask: Command, days: int, times: int) -> None:
+    for _ in range(times):
+        ask("query", f"SELECT count(*) FROM readings WHERE at > now() - interval '{days} days'")
+
+
+def test_a_proposal_from_ages_that_were_asked_for(readings: Tiers, ask: Command) -> None:
+    ask("setup", "--apply")
+    ask("quota")
+    ask_for(ask, 6, 3)
+    ask_for(ask, 20, 1)
+    ask("query", "SELECT count(*) FROM readings")
+    before = held(readings)
+    found = ask("quota", "--optimise", "--promise", "75%")
+    assert (found["feasible"], found["optimal"], found["reads_in_core_before"]) == (True, True, 1.0)
+    (change,) = found["changes"]
+    assert (change["table"], change["core_days"], change["proposed_core_days"]) == ("public.readings", 90, 7)
+    assert (change["reads"], change["proposed_reads_in_core"]) == (4, 0.75)
+    assert found["cost_per_month_after"] < found["cost_per_month_before"]
+    assert found["after"]["core"]["used_bytes"] < found["before"]["core"]["used_bytes"]
+    assert tomllib.loads(found["toml"])["tables"][0] == {"name": "public.readings", "core": "7 days", "main": "21 days"}
+    assert any("1 scans had no bound" in note for note in found["notes"])
+    strict = ask("quota", "--optimise")  # 95 % of them, as configured
+    assert (strict["promise"], strict["changes"][0]["proposed_core_days"]) == (0.95, 21)
+    assert held(readings) == before
+
+    then = ask("quota", "--what-if", "core=45d", "--what-if", "public.readings:main=100 days")
+    assert (then["changes"][0]["proposed_core_days"], then["changes"][0]["proposed_main_days"]) == (45, 100)
+    rows = sum(held(readings))
+    core = then["after"]["core"]["used_bytes"] - then["before"]["core"]["used_bytes"]
+    assert -0.6 < core / (45 * 48 * _row_bytes(readings)) < -0.4 or core < 0
+    assert then["within_quotas"] is True
+    assert held(readings) == before
+    assert rows == sum(before)
+
+
+def _row_bytes(tiers: Tiers) -> float:
+    with closing(tiers.core.connect("test")) as conn:
+        (size,) = conn.execute("SELECT pg_total_relation_size('public.readings')").fetchone() or (0,)
+    return float(size) / (90 * 48)
+
+
+def test_status_and_quota_say_what_it_costs(readings: Tiers, ask: Command) -> None:
+    ask("setup", "--apply")
+    core = ask("status")["tiers"]["core"]
+    assert core["forecast"]["confidence"] == "none"
+    assert core["cost"]["currency"] == "USD"
+    assert core["cost"]["month"] == pytest.approx(1000 * core["used_bytes"] / 1e9, rel=0.01)
+    ran = ask("quota", "--dry-run")["tiers"]["core"]
+    assert ran["cost"]["month"] == pytest.approx(core["cost"]["month"], rel=0.1)
+
+
+def test_what_a_person_sees(readings: Tiers, capfd: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["setup", "--apply"]) == 0
+    capfd.readouterr()
+    assert app.run(["quota", "--optimise"]) == 0
+    shown = capfd.readouterr().out
+    assert "Nothing was changed" in shown
+    assert 'core = "' in shown
+    assert app.run(["quota", "--what-if", "core=2d"]) == 0
+    shown = capfd.readouterr().out
+    assert "2 d" in shown
+    Path(str(readings.home / "tierkeeper.toml")).write_text(
+        tierkeeper_toml(readings, [POLICY], quotas={"core": "1MB"}, extra=PRICES).read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    assert app.run(["quota", "--optimise"]) == 0
+    shown = capfd.readouterr().out
+    assert "✗ core:" in shown
+    assert "Raise its quota to" in shown
+
+
+@pytest.mark.parametrize(
+    ("argv", "place"),
+    [
+        (("--what-if", "core"), "--what-if"),
+        (("--what-if", "archive=30d"), "--what-if"),
+        (("--what-if", "core=0d"), "--what-if"),
+        (("--what-if", "core=soon"), "--what-if"),
+        (("--what-if", "nowhere:core=30d"), "--what-if"),
+        (("--what-if", "core=30d", "--what-if", "core=40d"), "--what-if"),
+        (("--what-if", "core=400d"), "--what-if"),
+        (("--optimise", "--what-if", "core=30d"), "--optimise, --what-if"),
+        (("--optimise", "--dry-run"), "--dry-run, --optimise"),
+        (("--what-if", "core=30d", "--allow-rewrite"), "--allow-rewrite, --what-if"),
+        (("--promise", "95%"), "--promise"),
+        (("--optimise", "--promise", "all"), "--promise"),
+        (("--optimise", "--promise", "101%"), "--promise"),
+    ],
+)
+def test_bad_questions_get_one_clear_error(readings: Tiers, ask: Command, argv: tuple[str, ...], place: str) -> None:
+    error = ask("quota", *argv, code=2)["error"]
+    assert error["place"] == place
+    assert error["remedy"]
