@@ -55,7 +55,7 @@ class TierFigures(Result):
     """What a tier would hold and cost, a month ahead."""
 
     used_bytes: int = Field(description="at most, within the next month")
-    limit_bytes: int = Field(description="what the proposal keeps to: for Core and Main `start_at` of the quota")
+    limit_bytes: int = Field(description="what the proposal keeps to: `start_at` of the quota")
     cost_per_month: float
     days_to_full: float | None = Field(default=None, description="until the quota; null: not within ten years")
 
