@@ -96,7 +96,7 @@ class SpendingKeeper(VaultKeeper):
         now: datetime = self._clock.now()
         names: dict[Tier, int | None] = {t: used.get(t) for t in self._tiers}
         try:
-            found = outlook(self._history, self._tiers, names, [p.name for p in self._policies], now)
+            found = outlook(self._history, self._tiers, names, now)
         except TierkeeperError:
             return None
         return {str(name): one for name, one in found.items()}

@@ -14,7 +14,6 @@ from uuid import UUID
 
 from tierkeeper.kernel.digest import RowDigest
 from tierkeeper.kernel.policy import Tier
-from tierkeeper.kernel.series import Sample
 from tierkeeper.kernel.tables import TableName, TableShape
 
 if TYPE_CHECKING:
@@ -342,11 +341,26 @@ class Thaws(Protocol):
         ...
 
 
+class Measured(Protocol):
+    """How many bytes a tier, or a table of it, had at an instant (UTC)."""
+
+    @property
+    def at(self) -> datetime: ...
+
+    @property
+    def table(self) -> TableName | None: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+
 class History(Protocol):
     """What the tiers held and gave over time."""
 
-    def series(self, tier: Tier, table: TableName | None = None, *, since: datetime | None = None) -> Sequence[Sample]:
-        """Bytes as the provider counts them of a tier, all bytes of a table; oldest first, each instant once."""
+    def samples(
+        self, tier: Tier | None = None, table: TableName | None = None, *, every: bool = False, since: datetime | None = None
+    ) -> Sequence[Measured]:
+        """Samples, oldest first: a tier's own (`table` None) or a table's; `every`: the tier's and all its tables'."""
         ...
 
     def egress(self, tier: Tier, month: date) -> int:

@@ -1,7 +1,8 @@
 """Each tier's forecast and cost as results, from its history. Pure but for the history, which it is given."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from tierkeeper.kernel.policy import Tier as TierName
 from tierkeeper.kernel.ports import History
@@ -10,37 +11,42 @@ from tierkeeper.kernel.series import Sample
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.quotas.cost import cost, month_of
 from tierkeeper.quotas.forecast import Forecast, driver, forecast
+from tierkeeper.quotas.growth import WINDOW_DAYS
 from tierkeeper.tiers.tier import Tier
 
-_DIGITS = 4  # of amounts: hundredths of a cent
+_DIGITS: Final = 4  # of amounts: hundredths of a cent
+
+
+def series(history: History | None, tier: TierName, now: datetime) -> dict[TableName | None, list[Sample]]:
+    """The series of a tier (None) and of its tables that a forecast is made from, with one question to the history."""
+    found: dict[TableName | None, list[Sample]] = {}
+    if history is not None:
+        for one in history.samples(tier, every=True, since=now - timedelta(days=WINDOW_DAYS)):
+            found.setdefault(one.table, []).append(Sample(one.at, one.bytes))
+    return found
 
 
 def foreseen(
     history: History | None, tier: Tier, name: TierName, used_bytes: int | None, now: datetime
-) -> tuple[Forecast, Sequence[Sample]]:
-    """The forecast of a tier and the samples of its bytes, what it uses now as the last one."""
-    samples = list(history.series(name)) if history is not None else []
+) -> tuple[Forecast, Sequence[Sample], tuple[TableName, float] | None]:
+    """The forecast of a tier; the samples of its bytes, what it uses now as the last one; the table that drives it."""
+    found = series(history, name, now)
+    samples = found.pop(None, [])
     if used_bytes is not None:
         samples = [*(s for s in samples if s.at < now), Sample(now, used_bytes)]
-    return forecast(samples, tier.quota_bytes, now), samples
+    tables = {table: some for table, some in found.items() if table is not None}
+    return forecast(samples, tier.quota_bytes, now), samples, driver(tables, now)
 
 
 def outlook(
-    history: History | None,
-    tiers: Mapping[TierName, Tier],
-    used_bytes: Mapping[TierName, int | None],
-    tables: Collection[TableName],
-    now: datetime,
+    history: History | None, tiers: Mapping[TierName, Tier], used_bytes: Mapping[TierName, int | None], now: datetime
 ) -> dict[TierName, tuple[ForecastResult, CostResult]]:
     """What is to be expected of each tier, and what it costs."""
     told = {}
     for name, tier in tiers.items():
-        found, samples = foreseen(history, tier, name, used_bytes.get(name), now)
-        series: dict[TableName, Sequence[Sample]] = {}
-        if history is not None and name != "archive":
-            series = {table: history.series(name, table) for table in tables}
+        found, samples, drives = foreseen(history, tier, name, used_bytes.get(name), now)
         sent = history.egress(name, now.date()) if history is not None else 0
-        told[name] = (_forecast(found, driver(series, now)), _cost(tier, samples, found, sent, now))
+        told[name] = (_forecast(found, drives), _cost(tier, samples, found, sent, now))
     return told
 
 

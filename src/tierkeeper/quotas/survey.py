@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from math import isfinite
 from typing import Final
 
-from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.policy import TIERS, TablePolicy
 from tierkeeper.kernel.policy import Tier as TierName
 from tierkeeper.kernel.ports import History, ScanSegment
+from tierkeeper.kernel.series import Sample
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
 from tierkeeper.postgres.catalog import catalog
@@ -20,6 +20,7 @@ from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.statements import load
 from tierkeeper.quotas.growth import DAY, growth
+from tierkeeper.quotas.outlook import series
 from tierkeeper.quotas.stock import Asked, Cutoffs, Slice, Stock, World, slices
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.tier import Tier
@@ -89,7 +90,10 @@ def survey(
     archived = sum(s.rows for some in seen["archive"].segments.values() for s in some)
     per_row = stored / archived if archived else None
     stocks = tuple(_stock(p, seen, per_row, now, notes) for p in dated)
-    stocks = tuple(replace(s, rows_per_day=_rows_per_day(s, history, now), asked=asked.get(s.name, Asked())) for s in stocks)
+    past = series(history, "core", now)
+    stocks = tuple(
+        replace(s, rows_per_day=_rows_per_day(s, past.get(s.name, ()), now), asked=asked.get(s.name, Asked())) for s in stocks
+    )
     used: dict[TierName, float] = {"core": seen["core"].used_bytes, "main": seen["main"].used_bytes, "archive": stored}
     own = {t: _managed(t, seen) for t in TIERS}
     own["archive"] = float(stored) if archived else 0.0
@@ -179,15 +183,11 @@ def _days(age: Age | None, now: datetime) -> int | None:
     return None if age is None else max(0, round((now - age.before(now)) / timedelta(days=1)))
 
 
-def _rows_per_day(stock: Stock, history: History | None, now: datetime) -> float:
+def _rows_per_day(stock: Stock, past: Sequence[Sample], now: datetime) -> float:
     """By the growth of the table in Core where a history tells it, else by how many rows are young."""
-    if history is not None:
-        try:
-            found = growth(history.series("core", stock.name), now)
-        except TierkeeperError:
-            found = None
-        if found is not None and found.active_days >= RECENT_DAYS and found.rate > 0:
-            return found.rate / stock.row_bytes["core"]
+    found = growth(past, now)
+    if found is not None and found.active_days >= RECENT_DAYS and found.rate > 0:
+        return found.rate / stock.row_bytes["core"]
     newest = min((s.low_days for s in stock.slices), default=0.0)
     if newest > RECENT_DAYS:
         return 0.0

@@ -59,6 +59,7 @@ def ask_for(ask: Command, days: int, times: int) -> None:
 def test_a_proposal_from_ages_that_were_asked_for(readings: Tiers, ask: Command) -> None:
     ask("setup", "--apply")
     ask("quota")
+    tierkeeper_toml(readings, [POLICY], query_timeout="1 minute", extra=PRICES)  # nothing is to move any more
     ask_for(ask, 6, 3)
     ask_for(ask, 20, 1)
     ask("query", "SELECT count(*) FROM readings")
