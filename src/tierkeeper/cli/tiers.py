@@ -10,6 +10,11 @@ from tierkeeper.cli.session import MaxTimeOption, Session, command
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
+    _register_looks(app)
+    _register_quota(app)
+
+
+def _register_looks(app: typer.Typer) -> None:
 
     @command(app, "check")
     def check(session: Session) -> None:
@@ -44,6 +49,8 @@ def register(app: typer.Typer) -> None:
         with session.keeper() as keeper:
             session.show(keeper.status())
 
+
+def _register_quota(app: typer.Typer) -> None:
     @command(app, "quota")
     def quota(
         session: Session,

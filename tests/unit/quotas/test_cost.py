@@ -30,6 +30,12 @@ def test_a_month_that_is_half_over() -> None:
     assert found.known_since is None
 
 
+def test_what_was_before_the_month_does_not_count_but_tells_how_it_began() -> None:
+    found = cost(Price(storage_per_gb_month=0.30), [at(-10, 0), at(10, 20)], JUNE + timedelta(days=10))
+    assert found.so_far == pytest.approx(0.30 * 15 / 3)
+    assert found.known_since is None
+
+
 def test_what_comes_grows_up_to_the_quota_and_no_further() -> None:
     now = JUNE + timedelta(days=20)
     found = cost(PRICE, [at(0, 10), at(20, 10)], now, net_bytes_per_day=1 * GB, quota_bytes=15 * GB)

@@ -1,5 +1,6 @@
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from statistics import fmean
@@ -128,6 +129,9 @@ def test_the_trigger_asks_for_the_early_end_and_a_likely_one_that_is_near() -> N
     assert full_before(found, found.at + 4 * DAY)
     assert not full_before(found, found.at + DAY)
     assert not full_before(found, found.at)
+    wide = replace(found, full_without_runs=f.FullAt(found.at + DAY / 2, found.at + 10 * DAY, None))
+    assert not full_before(wide, found.at + DAY)
+    assert full_before(wide, found.at + 6 * DAY)
 
 
 def test_a_flood_of_these_hours_triggers_and_one_that_is_over_does_not() -> None:
