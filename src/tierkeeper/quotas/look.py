@@ -10,7 +10,8 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.statements import load
-from tierkeeper.quotas.plan import PAGE_BYTES, Heap, Index
+from tierkeeper.tiers import sizes
+from tierkeeper.tiers.space import PAGE_BYTES, Heap, Index
 
 _SQL = load("tierkeeper.quotas", "space.sql")
 _IN_FLIGHT: Final = "rows of it are on the move, and known by their versions: the next run compacts it"
@@ -42,14 +43,8 @@ def facts(conn: Connection, table: TableName, *, locked: bool = False) -> Facts 
 
 def facts_of(conn: Connection, tables: Sequence[TableName], *, locked: bool = False) -> dict[TableName, Facts]:
     """`facts` of those of `tables` that are there, at one instant."""
-    named = {"schemas": [t.schema for t in tables], "tables": [t.name for t in tables]}
     with catalog(conn) as cur:
-        heaps = cur.execute(_SQL["heap"], {**named, "locked": locked}).fetchall()
-        indexes: dict[TableName, list[Index]] = {}
-        for schema, table, *index in cur.execute(_SQL["indexes"], named):
-            indexes.setdefault(TableName(schema, table), []).append(Index(*index))
-    names = [TableName(schema, table) for schema, table, *_ in heaps]
-    return {n: Facts(Heap(*heap), tuple(indexes.get(n, []))) for n, (_, _, *heap) in zip(names, heaps, strict=True)}
+        return {name: Facts(*found) for name, found in sizes.facts_of(cur, tables, locked=locked).items()}
 
 
 def barred(conn: Connection) -> str | None:

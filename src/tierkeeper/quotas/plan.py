@@ -9,12 +9,9 @@ from typing import Final
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import format_bytes
+from tierkeeper.tiers.space import PAGE_BYTES, Heap, Index
 
-PAGE_BYTES: Final = 8192
 SHOWN: Final = 5  # names in a note; more make it no clearer
-WORTH_BYTES: Final = 1_000_000  # less than this back costs more than it gives
-WORTH_SHARE: Final = 0.2  # nor below this share of the relation: it fills again
-WORTH_INDEX_SHARE: Final = 0.35  # an index under random inserts rests at two thirds full: rebuilding it then would never end
 PEAK_SHARE: Final = (
     2.0  # of the quota: what a rewrite that is allowed may use; hosted disks hold about twice what the quota sells
 )
@@ -23,7 +20,6 @@ CUT_SHARE: Final = 1 / 16
 ROUND_SHARE: Final = 1 / 8  # of the table, emptied between two VACUUMs: what fails shows early, and few scans are needed
 PACKING: Final = 1.04  # the free space map finds no place for the last few rows: pages are never packed quite full
 REWRITE_BYTES_PER_SECOND: Final = 20_000_000  # a modest hosted disk: how long a rewrite's lock lasts is told, not promised
-CHUNK_BYTES_TOAST: Final = 2048  # four chunks fill a TOAST page
 ROOMY_SHARE: Final = 0.8  # of the quota: how full a tier is after what is proposed for one that is full
 HEAP_ROW_BYTES: Final = 36  # a row's header (24), its pointer (4), and what alignment costs
 INDEX_ROW_BYTES: Final = 20  # an index entry's header (8), its pointer (4), and what alignment costs
@@ -56,86 +52,6 @@ class Room:
     def holds(self, scratch_bytes: int) -> bool:
         """Whether a method may use `scratch_bytes` for its moment (I9)."""
         return self.used_bytes + scratch_bytes <= self.limit_bytes
-
-
-@dataclass(frozen=True)
-class Heap:
-    """A table's rows and TOAST after a plain VACUUM (ANALYZE): what they take, and what the live ones need.
-
-    `held_rows` are deleted and still seen by an old snapshot. `index_bytes` is what all indexes take together.
-    """
-
-    pages: int
-    live_rows: int
-    held_rows: int
-    row_bytes: float
-    toast_bytes: int = 0
-    toast_chunks: int = 0
-    index_bytes: int = 0
-    fill_share: float = 1.0
-
-    @property
-    def lean_pages(self) -> int:
-        """Pages that the live rows need, packed one after the other."""
-        return self._pages_of(self.live_rows)
-
-    def _pages_of(self, rows: int) -> int:
-        a_page = max(1, int((PAGE_BYTES - 24) * self.fill_share / max(1.0, self.row_bytes)))
-        return min(self.pages, math.ceil(rows / a_page))
-
-    @property
-    def dead_bytes(self) -> int:
-        """What the heap holds beyond its live rows; 0 where that is too little to be worth a method."""
-        return worth(self.pages * PAGE_BYTES, self.lean_pages * PAGE_BYTES)
-
-    @property
-    def dead_toast_bytes(self) -> int:
-        """The same for TOAST, each chunk counted as a full one."""
-        return worth(self.toast_bytes, self.toast_chunks * CHUNK_BYTES_TOAST)
-
-    @property
-    def is_held(self) -> bool:
-        """Whether an old snapshot keeps so much that no method could return what is worth returning."""
-        kept = self._pages_of(self.live_rows + self.held_rows)
-        return bool(self.dead_bytes) and not worth(self.pages * PAGE_BYTES, kept * PAGE_BYTES)
-
-    @property
-    def rewritten_bytes(self) -> int:
-        """What a rewrite needs beside the table, and leaves: at most the indexes as they are."""
-        share = self.lean_pages / self.pages if self.pages else 1.0
-        return int(
-            self.lean_pages * PAGE_BYTES + self.toast_bytes - self.dead_toast_bytes + self.index_bytes * min(1.0, share + 0.1)
-        )
-
-
-@dataclass(frozen=True)
-class Index:
-    """An index after the table's rows have found their place. `entry_bytes` is None where no formula knows its access method.
-
-    `repeats`: equal keys may share an entry, so that the formula only bounds it from above. `fixed` says why it cannot be
-    rebuilt beside itself; None if it can.
-    """
-
-    name: str
-    size_bytes: int
-    entries: int
-    entry_bytes: float | None
-    fill_share: float
-    repeats: bool
-    fixed: str | None = None
-
-    def lean_bytes(self, heap_share: float) -> int:
-        """What a rebuilt one would take; `heap_share` is what this run left of the heap, for lack of a better measure."""
-        by_heap = int(self.size_bytes * min(1.0, heap_share))
-        if self.entry_bytes is None:
-            return by_heap
-        a_page = max(1, int((PAGE_BYTES - 40) * self.fill_share / self.entry_bytes))
-        by_formula = int((math.ceil(self.entries / a_page) * 1.01 + 2) * PAGE_BYTES)
-        return min(by_formula, by_heap) if self.repeats else by_formula
-
-    def dead_bytes(self, heap_share: float) -> int:
-        """What rebuilding it would give back; 0 where that is too little."""
-        return worth(self.size_bytes, self.lean_bytes(heap_share), WORTH_INDEX_SHARE)
 
 
 @dataclass(frozen=True)
@@ -198,12 +114,6 @@ def old_partitions(policy: TablePolicy, found: Sequence[OldPartition], *, fed: b
     if policy.drop_partitions:
         return f"partitions of {policy.name} that are older than its policy keeps rows are dropped once they are empty: {names}"
     return f"partitions of {policy.name} are old and empty, and stay: {names}; drop_partitions = true lets quota drop such ones"
-
-
-def worth(has_bytes: int, needs_bytes: int, share: float = WORTH_SHARE) -> int:
-    """The bytes between; 0 where they are not worth a method."""
-    gain = has_bytes - needs_bytes
-    return gain if gain >= WORTH_BYTES and gain >= share * has_bytes else 0
 
 
 def for_table(heap: Heap, room: Room, *, barred: str | None, untouchable: str | None) -> Choice:

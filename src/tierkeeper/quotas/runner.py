@@ -26,6 +26,7 @@ from tierkeeper.quotas.parts import PartsReclaimer
 from tierkeeper.quotas.reclaim import Reclaimer
 from tierkeeper.quotas.room import StoreRoom
 from tierkeeper.tiers.ask import ask_all
+from tierkeeper.tiers.space import WORTH_BYTES
 from tierkeeper.tiers.tier import Tier
 from tierkeeper.tiers.usage import measure, table_size
 
@@ -349,7 +350,7 @@ class QuotaManager:
         moving = {p.name for p in self._leaving(name)}
         with translated(f"tiers.{name}"), closing(self._tiers[name].link.connect("usage")) as conn:
             found = largest_tables(conn)
-        staying = [f"{table} ({format_bytes(size)})" for table, size in found if table not in moving and size >= plan.WORTH_BYTES]
+        staying = [f"{table} ({format_bytes(size)})" for table, size in found if table not in moving and size >= WORTH_BYTES]
         return f"{said}; no policy lets rows leave {', '.join(staying[:3])}" if staying else said
 
 

@@ -9,9 +9,10 @@ from psycopg import sql
 from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.catalog import catalog
-from tierkeeper.postgres.keeping import asked_once, named, of_each
+from tierkeeper.postgres.keeping import asked_once, of_each
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.statements import load
+from tierkeeper.tiers import sizes
 from tierkeeper.tiers.profile import Profile
 
 _SQL = load("tierkeeper.tiers", "tiers.sql")
@@ -34,12 +35,16 @@ class Usage:
 
 @dataclass(frozen=True)
 class TableSize:
-    """Where a table's bytes are; `rows_estimate` is what the server's own counters say."""
+    """Where a table's bytes are; `rows_estimate` is what the server's own counters say.
+
+    `estimated`: something is locked against everybody, so that its size is what it was when it was last vacuumed or analysed.
+    """
 
     heap_bytes: int
     index_bytes: int
     toast_bytes: int
     rows_estimate: int
+    estimated: bool = False
 
     @property
     def total_bytes(self) -> int:
@@ -82,10 +87,13 @@ def measure(conn: Connection, profile: Profile) -> Usage:
 
 @of_each
 def table_size(conn: Connection, names: Sequence[TableName]) -> dict[TableName, TableSize]:
-    """The size of a table with its partitions and children, without other tables; None where there is no such table."""
+    """The size of a table with its partitions and children, without other tables; None where there is no such table.
+
+    No lock on it is waited for.
+    """
     with catalog(conn) as cur:
-        rows = cur.last(_SQL["table_size"], named(names)).fetchall()
-    return {TableName(schema, name): TableSize(*sizes) for schema, name, *sizes in rows}
+        rows = cur.last(*sizes.asked("table_size", names, at_once=True)).fetchall()
+    return {TableName(schema, name): TableSize(*found) for schema, name, *found in rows}
 
 
 def directory_bytes(root: Path) -> int:

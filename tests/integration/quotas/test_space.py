@@ -15,8 +15,8 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.link import Connection, Link
 from tierkeeper.quotas import compact, reindex
 from tierkeeper.quotas.look import Facts, facts
-from tierkeeper.quotas.plan import WORTH_BYTES
 from tierkeeper.quotas.reclaim import Reclaimed, Reclaimer
+from tierkeeper.tiers.space import WORTH_BYTES
 from tierkeeper.tiers.tier import Tier
 
 ROWS = 60_000

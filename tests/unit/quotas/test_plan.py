@@ -10,9 +10,6 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.quotas.plan import (
     CUT_PAGES,
     CUT_SHARE,
-    PAGE_BYTES,
-    Heap,
-    Index,
     Method,
     OldPartition,
     Room,
@@ -25,6 +22,7 @@ from tierkeeper.quotas.plan import (
     partition_stays,
     rows_that_fit,
 )
+from tierkeeper.tiers.space import PAGE_BYTES, Heap, Index
 
 MB = 10**6
 HALF_EMPTY = Heap(pages=10_000, live_rows=400_000, held_rows=0, row_bytes=100, index_bytes=20 * MB)

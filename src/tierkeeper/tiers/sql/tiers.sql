@@ -24,34 +24,6 @@ SELECT CASE WHEN %(whole_server)s
           AND (SELECT count(*) FROM pg_stat_replication WHERE coalesce(sync_state IN ('sync', 'quorum'), true))
             < coalesce(substring(names FROM '(?i)^\s*(?:(?:FIRST|ANY)\s+)?(\d+)\s*\(')::int, 1))
 
--- name: table_size
--- The table with the partitions and children that hold rows of it, which have the bytes.
-WITH RECURSIVE tree (root, oid) AS (
-  SELECT c.oid, c.oid
-  FROM pg_class c
-  JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(names)s::name[])) AND c.relkind IN ('r', 'p')
-  UNION
-  SELECT tree.root, i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid AND NOT i.inhdetachpending
-)
-SELECT rn.nspname::text, r.relname::text,
-       sum(pg_relation_size(c.oid) + pg_relation_size(c.oid, 'vm') + pg_relation_size(c.oid, 'fsm'))::bigint,
-       sum(pg_indexes_size(c.oid))::bigint,
-       sum(coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0))::bigint,
-       -- The counters follow every commit, but a crash of the server sets them to nothing; then the planner's figure is better.
-       sum(CASE
-         WHEN c.relkind = 'p' THEN 0
-         WHEN c.reltuples <= 0 OR coalesce(t.last_vacuum, t.last_autovacuum, t.last_analyze, t.last_autoanalyze) IS NOT NULL
-         THEN coalesce(t.n_live_tup, 0)
-         ELSE c.reltuples::bigint
-       END)::bigint
-FROM tree
-JOIN pg_class c ON c.oid = tree.oid AND c.relkind IN ('r', 'p')
-LEFT JOIN pg_stat_all_tables t ON t.relid = c.oid
-JOIN pg_class r ON r.oid = tree.root
-JOIN pg_namespace rn ON rn.oid = r.relnamespace
-GROUP BY tree.root, rn.nspname, r.relname
-
 -- name: place
 SELECT pg_postmaster_start_time(),
        (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),
