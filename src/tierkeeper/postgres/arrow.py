@@ -62,7 +62,7 @@ def snapshot_reader(
             cur.adbc_statement.set_options(**{_BATCH_HINT: str(ARROW_BATCH_BYTES)})
             cur.execute(query)
             with cur.fetch_record_batch() as reader:
-                yield reader
+                yield link.received.counted(reader)
     except dbapi.Error as error:
         raise (told or stream_error)(f"tiers.{link.tier} ({link.shown})", str(error)) from error
 

@@ -21,6 +21,7 @@ from psycopg import conninfo, sql
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.limits import CONNECT_SECONDS, LOCK_SECONDS
 from tierkeeper.postgres.keeping import dial
+from tierkeeper.postgres.received import Received
 from tierkeeper.postgres.session import Cursor, Session
 
 Connection = Session
@@ -72,13 +73,15 @@ _SYSTEM_CAS = "/etc/ssl/certs/ca-certificates.crt"
 class Link:
     """A tier's address, or one that an option gave, whose name `tier` is then (`--on`).
 
-    I6: the peer is verified, unless it is loopback or `insecure` says otherwise.
+    I6: the peer is verified, unless it is loopback or `insecure` says otherwise. `received` counts what came over its
+    connections.
     """
 
     tier: str
     url: str = field(repr=False)
     sslrootcert: str | None = None
     insecure: bool = False
+    received: Received = field(default_factory=Received, repr=False, compare=False)
 
     @cached_property
     def parameters(self) -> dict[str, str]:
@@ -148,7 +151,9 @@ class Link:
     def connect(self, purpose: str) -> Connection:
         """An autocommit connection. Raises NotNow where the server is away, UsageError where it refuses us."""
         with translated(f"{self.place} ({self.shown})"):
-            return dial(_conninfo(self, purpose))
+            conn = dial(_conninfo(self, purpose))
+        conn.received = self.received
+        return conn
 
 
 @cache

@@ -16,6 +16,8 @@ from psycopg import errors, generators, sql
 from psycopg.adapt import Loader, Transformer
 from psycopg.pq import ExecStatus, TransactionStatus
 
+from tierkeeper.postgres.received import Received, of_socket
+
 if TYPE_CHECKING:
     from psycopg import pq
     from psycopg.abc import Buffer, Params, PQGen, Query, QueryNoTemplate
@@ -127,6 +129,7 @@ class Session(psycopg.Connection[Any]):
         self._opening: list[sql.Composable] = []
         self._ending = False
         self._copying: str | None = None
+        self.received: Received | None = None
 
     @cached_property
     def name(self) -> str:
@@ -195,6 +198,9 @@ class Session(psycopg.Connection[Any]):
         if not self.closed and self._copying is None:
             with suppress(psycopg.Error):
                 self.settle()
+        if self.received is not None and not self.closed:
+            with suppress(psycopg.Error):
+                self.received.add(of_socket(self.pgconn.socket))
         super().close()
 
     def wait(self, gen: "PQGen[T]", *args: Any, **kwargs: Any) -> T:
