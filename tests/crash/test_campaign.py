@@ -109,7 +109,7 @@ def test_every_point_has_its_place_in_the_campaign() -> None:
     of_the_archive = {Point.RESTORE_STAGED, Point.RESTORE_BEFORE_COMMIT, Point.REBUILD_SETTLED, Point.REBUILD_BEFORE_COMMIT}
     of_the_archive |= {Point.REMOVAL_PUT, Point.SEGMENT_REMOVED, Point.OUTLIVED_DELETED, Point.THAW_SAID}
     of_the_archive |= {p for p in Point if p.value.startswith("replace")}
-    of_keys = {p for p in Point if p.value.startswith("key-")}
+    of_keys = {p for p in Point if p.value.startswith(("key-", "spool"))}
     of_the_home_server = {p for p in Point if p.value.startswith(("upload", "object-delet"))}
     assert planned == set(Point) - of_a_setup - of_displaced_copies - of_space - of_the_archive - of_keys - of_the_home_server
 

@@ -58,6 +58,7 @@ class Point(StrEnum):
     RESTORE_STAGED = "restore-staged"  # restored rows lie beside their table, compared; nothing in it is touched
     RESTORE_BEFORE_COMMIT = "restore-before-commit"
     REBUILD_SETTLED = "rebuild-settled"  # markers have said what counts, nothing is entered
+    SPOOL_SENT = "spool-sent"  # Main has committed samples that waited on this machine, where they still lie
     REBUILD_BEFORE_COMMIT = "rebuild-before-commit"  # the catalog is made again, not committed
 
 

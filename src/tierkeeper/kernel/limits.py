@@ -72,3 +72,22 @@ ASKED_FINE_DAYS: Final = 40  # the log of asked ages has a row for each day so l
 ASKED_KEPT_DAYS: Final = 400  # and nothing older: who asked a year ago says little of what is asked now
 ASKED_READ_DAYS: Final = 180  # that a proposal looks at
 ASKED_LOCK_SECONDS: Final = 0.2  # a query that has its answer waits no longer for a lock to note its ages
+USAGE_LOCK_SECONDS: Final = 0.05  # what reads usage gives way to whoever locks a table: the catalog's estimate serves, too
+USAGE_TRIES: Final = 3  # a lock that comes between a look at the locks and a look at the sizes is seen by the next try
+USAGE_OTHER_TABLES: Final = 20  # the largest beside the policy's are told of; more make the history long and nothing clearer
+USAGE_FINE_DAYS: Final = 2  # every sample is kept so long: what happened last night can still be seen
+USAGE_HOURLY_DAYS: Final = 60  # one an hour: two of a month's sawteeth, for a forecast
+USAGE_DAILY_DAYS: Final = 3 * 365  # one a day: three of a year's seasons
+USAGE_THINNED: Final = (
+    2_000  # samples that one record looks at for thinning; a record brings some 50, a month's backlog goes in a day
+)
+USAGE_FALL_SHARE: Final = 0.01  # a figure that falls by less is noise; of a larger fall both ends outlive the thinning
+USAGE_FALL_BYTES: Final = 64 * 1024  # and of a small table, a few pages
+USAGE_FALLS_KEPT: Final = 4  # the deepest of an hour, or of a day, so that a figure that jumps about does not fill Main
+SPOOL_BYTES_MAX: Final = 16 * 2**20  # of samples while Main is away: a week of a large installation's; then it is thinned out
+SPOOL_SENT: Final = 200  # samples that one transaction brings to Main
+AWAY_SECONDS: Final = 60  # a Main that did not answer is not asked again before: each question may cost CONNECT_SECONDS
+EGRESS_SENT_BYTES: Final = 10_000_000  # a command tells Main of so much egress, the next record of less: a dial is not free
+SLOW_STATEMENTS: Final = 5  # are shown, those that took the most time in all
+SLOW_TEXT: Final = 200  # characters of each: enough to know it again
+SPARK_CELLS: Final = 32  # of a curve in the terminal

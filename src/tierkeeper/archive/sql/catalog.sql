@@ -162,6 +162,13 @@ SELECT id::text FROM tierkeeper.segment WHERE batch = ANY (%(batches)s::uuid[]) 
 -- name: rows_by_table
 SELECT schema_name, table_name, sum(rows)::bigint FROM tierkeeper.segment WHERE state = 'sealed' GROUP BY 1, 2
 
+-- name: is_set_up
+SELECT to_regclass('tierkeeper.segment') IS NOT NULL
+
+-- name: held_by_table
+SELECT schema_name, table_name, count(*)::int, sum(rows)::bigint, sum(bytes)::bigint
+FROM tierkeeper.segment WHERE state = 'sealed' GROUP BY 1, 2
+
 -- name: reading
 SELECT count(*), count(*) FILTER (WHERE verified_at IS NULL), min(verified_at) FROM tierkeeper.segment WHERE state NOT IN ('undone', 'removed')
 

@@ -118,6 +118,47 @@ CREATE TABLE IF NOT EXISTS tierkeeper.lease (
     expires_at timestamptz NOT NULL
 )
 
+-- name: usage
+-- How full and how busy the tiers and their tables were. A tier's own samples have no table. `grain`: 0 as it was taken, 1 one of
+-- an hour, 2 one of a day.
+CREATE TABLE IF NOT EXISTS tierkeeper.usage (
+    tier             text        NOT NULL,
+    schema_name      text        NOT NULL DEFAULT '',
+    table_name       text        NOT NULL DEFAULT '',
+    at               timestamptz NOT NULL,
+    grain            smallint    NOT NULL DEFAULT 0,
+    parts            integer,
+    bytes            bigint      NOT NULL,
+    heap_bytes       bigint,
+    toast_bytes      bigint,
+    index_bytes      bigint,
+    dead_bytes       bigint,
+    reusable_bytes   bigint,
+    rows             bigint,
+    reads            bigint,
+    writes           bigint,
+    cache_hits       bigint,
+    cache_reads      bigint,
+    stats_reset      timestamptz,
+    base_bytes       bigint,
+    wal_bytes        bigint,
+    pinned_wal_bytes bigint,
+    PRIMARY KEY (tier, schema_name, table_name, at)
+)
+
+-- name: usage_grain
+CREATE INDEX IF NOT EXISTS usage_grain ON tierkeeper.usage (grain, at)
+
+-- name: egress
+-- What each machine (`writer`) has received from a tier on a day, in UTC. A machine's sum only grows.
+CREATE TABLE IF NOT EXISTS tierkeeper.egress (
+    tier   text   NOT NULL,
+    day    date   NOT NULL,
+    writer uuid   NOT NULL,
+    bytes  bigint NOT NULL,
+    PRIMARY KEY (tier, day, writer)
+)
+
 -- name: followed
 CREATE TABLE IF NOT EXISTS tierkeeper.followed (
     schema_name text     NOT NULL,

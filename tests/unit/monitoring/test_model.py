@@ -1,0 +1,80 @@
+"""What follows from measuring twice, from figures alone."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.monitoring.model import Figures, activity, from_line, grown, to_line
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+EVENTS = TableName("public", "events")
+
+
+def at(hours: float, reads: int, writes: int = 0, *, parts: int | None = 1, reset: datetime | None = None) -> Figures:
+    when = NOON + timedelta(hours=hours)
+    return Figures(
+        "core", EVENTS, when, 1, reads=reads, writes=writes, cache_hits=0, cache_reads=0, parts=parts, stats_reset=reset
+    )
+
+
+def reads(*samples: Figures) -> dict[date, int]:
+    return {a.day: a.reads for a in activity(samples)}
+
+
+def test_what_a_counter_grew_by_was_done() -> None:
+    (one,) = activity([at(0, 100, 7), at(1, 150, 9), at(2, 151, 9)])
+    assert (one.tier, one.table, one.day, one.reads, one.writes) == ("core", EVENTS, NOON.date(), 51, 2)
+
+
+def test_a_counter_that_fell_was_reset_and_says_what_came_since() -> None:
+    assert reads(at(0, 1000), at(1, 40)) == {NOON.date(): 40}
+    assert grown(at(0, 1000, 5), at(1, 40, 9)) == {"reads": 40, "writes": 4, "cache_hits": 0, "cache_reads": 0}
+
+
+def test_a_reset_is_seen_even_where_the_counter_has_passed_its_old_value_again() -> None:
+    assert reads(at(0, 100), at(1, 150, reset=NOON)) == {NOON.date(): 150}
+
+
+def test_a_partition_that_is_dropped_is_no_reset() -> None:
+    """Its share of the sum goes with it: 600 reads of before are none of today's."""
+    assert reads(at(0, 1000, parts=3), at(1, 600, parts=2)) == {NOON.date(): 0}
+    assert reads(at(0, 1000, parts=3), at(1, 600, parts=2, reset=NOON)) == {NOON.date(): 600}
+
+
+def test_what_grew_over_midnight_is_shared_out_by_time() -> None:
+    assert reads(at(0, 0), at(48, 4800)) == {date(2026, 3, 1): 1200, date(2026, 3, 2): 2400, date(2026, 3, 3): 1200}
+
+
+def test_one_sample_says_nothing_and_neither_does_one_without_counters() -> None:
+    assert activity([at(0, 5)]) == []
+    assert activity([Figures("archive", EVENTS, NOON, 5), Figures("archive", EVENTS, NOON + timedelta(days=1), 9)]) == []
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 200), st.integers(0, 10**6)), min_size=1, max_size=20))
+def test_the_days_add_up_to_what_was_done(steps: list[tuple[float, int]]) -> None:
+    samples, hours, total = [at(0, 0)], 0.0, 0
+    for more_hours, more in steps:
+        hours, total = hours + more_hours, total + more
+        samples.append(at(hours, total))
+    found = activity(samples)
+    assert sum(a.reads for a in found) == total
+    assert all(a.reads >= 0 for a in found)
+    assert [a.day for a in found] == sorted({a.day for a in found})
+
+
+def test_tables_and_tiers_are_counted_apart() -> None:
+    whole = [Figures("core", None, NOON + timedelta(hours=h), 1, reads=h * 5, writes=0) for h in (0, 1)]
+    found = activity([whole[0], at(0, 10), whole[1], at(1, 12)])
+    assert [(a.table, a.reads) for a in found] == [(None, 5), (EVENTS, 2)]
+
+
+def test_a_sample_survives_its_line() -> None:
+    odd = TableName("Odd Schema", 'my "table"')
+    for sample in (at(0, 3, reset=NOON), Figures("main", odd, NOON, 2**62, wal_bytes=7), Figures("archive", None, NOON, 0)):
+        assert from_line(to_line(sample)) == sample
+    for wrong in (["core"], ["moon", "", "", *([None] * 17)], to_line(at(0, 1))[:-1]):
+        with pytest.raises((ValueError, TypeError)):
+            from_line(wrong)
