@@ -45,10 +45,15 @@ class Tiers:
     home: Path
 
     @property
+    def state(self) -> Path:
+        """Where this user's programs remember things."""
+        return self.home / ".local" / "state"
+
+    @property
     def environment(self) -> dict[str, str]:
         """For a subprocess: this home, and no PG* or tier variable of whoever runs the tests."""
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")}
-        return {**kept, "HOME": str(self.home), "XDG_CONFIG_HOME": str(self.home / ".config")}
+        return {**kept, "HOME": str(self.home), "XDG_CONFIG_HOME": str(self.home / ".config"), "XDG_STATE_HOME": str(self.state)}
 
 
 def sampled(values: Iterable[Any], *daily: Any) -> list[Any]:

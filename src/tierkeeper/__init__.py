@@ -22,7 +22,8 @@ os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 def open(config: Path | str | None = None) -> Keeper:
     """The keeper of the tiers in `config`, else in TIERKEEPER_CONFIG, ./tierkeeper.toml or the environment.
 
-    It connects when it is first asked something. Raises Faults for a wrong configuration.
+    It connects when it is first asked something. Used as a context (`with`) it counts, at the end, what its tiers have sent.
+    Raises Faults for a wrong configuration.
     """
     from pathlib import Path
 

@@ -38,9 +38,9 @@ def proposal(*, dry_run: bool, allow_rewrite: bool, optimise: bool, promise: str
     return Proposal(share, [parse(text) for text in what_if])
 
 
-def table(text: str) -> TableName:
-    """The table named by TABLE. Raises UsageError."""
-    return TableName.parse(text, "TABLE")
+def table(text: str, place: str = "TABLE") -> TableName:
+    """The table named by TABLE, or by the option `place`. Raises UsageError."""
+    return TableName.parse(text, place)
 
 
 def instant(text: str | None, option: str) -> datetime | None:

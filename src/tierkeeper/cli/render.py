@@ -197,6 +197,9 @@ def _status(result: r.StatusResult) -> Iterator[RenderableType]:
         tiers.add_row(cell(name, "bold"), size(tier.used_bytes), size(tier.quota_bytes), bar(tier.share), health)
     yield tiers
     yield from spending({n: (t.forecast, t.cost) for n, t in result.tiers.items()}, result.cost)
+    for name, tier in result.tiers.items():
+        if tier.egress_budget_bytes:
+            yield egress(name, tier.egress_bytes_this_month, tier.egress_budget_bytes)
     if result.tables:
         yield Text()
         yield _tables(result.tables)
@@ -211,6 +214,13 @@ def _status(result: r.StatusResult) -> Iterator[RenderableType]:
         yield Text()
     for name, remedy in remedies:
         yield Text.assemble((f"{visible(name):<8} ", "bold"), (visible(remedy), "green"))
+
+
+def egress(tier: str, received_bytes: int | None, budget_bytes: int) -> Text:
+    """What came from a tier this month beside what its provider gives."""
+    share = (received_bytes or 0) / budget_bytes
+    text = f"{tier} sent {format_bytes(received_bytes or 0)} of {format_bytes(budget_bytes)} this month to tierkeeper"
+    return Text(visible(text), "red" if share >= _FULL else "yellow" if share >= _HIGH else "dim")
 
 
 def _reading(archive: r.ReadingStatus) -> Text:

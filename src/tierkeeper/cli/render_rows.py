@@ -6,7 +6,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tierkeeper.cli import render_spending
+from tierkeeper.cli import render_spending, render_usage
 from tierkeeper.cli.render import (
     bad,
     cell,
@@ -28,7 +28,7 @@ from tierkeeper.cli.values import visible
 from tierkeeper.kernel import results as r
 from tierkeeper.kernel.units import format_bytes
 
-__all__ = ["render"]
+__all__ = ["render", "render_usage"]
 
 render.register(r.OptimiseResult, render_spending.optimise)
 render.register(r.WhatIfResult, render_spending.what_if)

@@ -67,8 +67,8 @@ class Session:
         from tierkeeper import compose
 
         listening: AbstractContextManager[None] = self.stop.listening() if stoppable else nullcontext()
-        with listening, self.progress:
-            yield compose.open_keeper(settings, progress=self.progress, stop=self.stop)
+        with listening, self.progress, compose.open_keeper(settings, progress=self.progress, stop=self.stop) as keeper:
+            yield keeper
 
     def show(self, result: Result | Sequence[Result]) -> None:
         """Prints a result and remembers what it means for the exit code."""

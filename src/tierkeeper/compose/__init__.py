@@ -62,6 +62,7 @@ class Keeper(SpendingKeeper):
 
     def status(self) -> StatusResult:
         """Tiers and tables as they are; a tier that is away is a line of it."""
+        today = self._clock.now().date()
         found = status.status(
             cast("dict[str, TierFacts]", self._tiers),
             self._policies,
@@ -70,6 +71,8 @@ class Keeper(SpendingKeeper):
             archive_rows=self.archive.rows_by_table,
             archive_reading=self.archive.reading,
             start_at=self._settings.quotas.start_at,
+            egress=lambda mains, tier: self.history.own_egress(mains, tier, today),
+            month=today.replace(day=1),
         )
         return self._with_status(found)
 

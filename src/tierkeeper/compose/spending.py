@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from tierkeeper.compose.keys import VaultKeeper
+from tierkeeper.compose.usage import UsageKeeper
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.limits import ASKED_READ_DAYS
 from tierkeeper.kernel.policy import Tier
-from tierkeeper.kernel.ports import History, ScanSegment
+from tierkeeper.kernel.ports import ScanSegment
 from tierkeeper.kernel.results import (
     CostResult,
     CostTotal,
@@ -29,7 +29,7 @@ from tierkeeper.quotas.outlook import outlook, total
 from tierkeeper.quotas.survey import Survey, survey, with_days
 
 
-class SpendingKeeper(VaultKeeper):
+class SpendingKeeper(UsageKeeper):
     """Tells what comes and what it costs. It changes nothing."""
 
     def optimise(self, promise: float | None = None) -> OptimiseResult:
@@ -44,11 +44,6 @@ class SpendingKeeper(VaultKeeper):
         found = self._survey()
         told = propose.what_if(found.world, changed(self._policies, changes, self._clock.now()))
         return told.model_copy(update={"notes": [*found.notes, *told.notes]})
-
-    @property
-    def _history(self) -> History | None:
-        """What the tiers held over time; None where nothing keeps it."""
-        return None
 
     @cached_property
     def _asked(self) -> AskedLog | None:
@@ -65,7 +60,7 @@ class SpendingKeeper(VaultKeeper):
             store_bytes=self._store_bytes,
             segments=self._segments,
             asked=reads,
-            history=self._history,
+            history=self.history,
             now=now,
             start_at=self._settings.quotas.start_at,
         )
@@ -96,7 +91,7 @@ class SpendingKeeper(VaultKeeper):
         now: datetime = self._clock.now()
         names: dict[Tier, int | None] = {t: used.get(t) for t in self._tiers}
         try:
-            found = outlook(self._history, self._tiers, names, now)
+            found = outlook(self.history, self._tiers, names, now)
         except TierkeeperError:
             return None
         return {str(name): one for name, one in found.items()}

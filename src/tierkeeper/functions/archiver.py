@@ -14,21 +14,25 @@ class HomeServerArchiver(Function):
     def run(self, table: str | None = None, before: datetime | None = None) -> ArchiveRunResult:
         """Archives by policy, or up to `before`. Raises TierkeeperError."""
         name = _name(table)
-        return self._keeper().archive_run(name, before)
+        with self._keeper() as keeper:
+            return keeper.archive_run(name, before)
 
     def plan(self, table: str | None = None, before: datetime | None = None) -> list[MovePlan]:
         """What `run` would archive; changes nothing. Raises TierkeeperError."""
         name = _name(table)
-        return self._keeper().plan_archive(name, before)
+        with self._keeper() as keeper:
+            return keeper.plan_archive(name, before)
 
     def segments(self, table: str | None = None) -> list[SegmentResult]:
         """The segments. Raises TierkeeperError."""
         name = _name(table)
-        return self._keeper().archive_list(name)
+        with self._keeper() as keeper:
+            return keeper.archive_list(name)
 
     def verify(self, segment: str | None = None) -> VerifyResult:
         """Reads every segment (or one) back and compares it. Raises TierkeeperError."""
-        return self._keeper().archive_verify(segment)
+        with self._keeper() as keeper:
+            return keeper.archive_verify(segment)
 
     def restore(
         self,
@@ -42,7 +46,8 @@ class HomeServerArchiver(Function):
     ) -> RestoreResult:
         """Brings rows back into a new table or file `to`; `since` includes, `until` excludes. Raises TierkeeperError."""
         name = TableName.parse(table, "table")
-        return self._keeper().archive_restore(name, to=to, since=since, until=until, segment=segment, tier=tier)
+        with self._keeper() as keeper:
+            return keeper.archive_restore(name, to=to, since=since, until=until, segment=segment, tier=tier)
 
 
 def _name(table: str | None) -> TableName | None:

@@ -9,8 +9,10 @@ class MultiTierQuotaManager(Function):
 
     def run(self, dry_run: bool = False) -> QuotaResult:
         """Moves what is old, then what must; with `dry_run` only plans. Raises TierkeeperError."""
-        return self._keeper().quota(dry_run)
+        with self._keeper() as keeper:
+            return keeper.quota(dry_run)
 
     def status(self) -> StatusResult:
         """Usage, quota and health of each tier. Raises TierkeeperError."""
-        return self._keeper().status()
+        with self._keeper() as keeper:
+            return keeper.status()

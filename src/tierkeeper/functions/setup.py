@@ -9,7 +9,8 @@ class MultiTierSetup(Function):
 
     def check(self) -> CheckResult:
         """Looks at the configuration and every connection. Raises Faults with all that is wrong."""
-        return self._keeper().check()
+        with self._keeper() as keeper:
+            return keeper.check()
 
     def validate_configuration(self) -> None:
         """Prints a readable report of `check`. Raises SystemExit with the exit code unless all is well."""
@@ -17,4 +18,5 @@ class MultiTierSetup(Function):
 
     def run(self, apply: bool = True) -> SetupResult:
         """Makes what is missing; without `apply` only plans it. Raises TierkeeperError."""
-        return self._keeper().setup(apply)
+        with self._keeper() as keeper:
+            return keeper.setup(apply)

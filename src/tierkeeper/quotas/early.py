@@ -16,7 +16,7 @@ from tierkeeper.kernel.units import Age, format_bytes
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas.ages import Ages, ages
 from tierkeeper.quotas.coldest import Candidate, Choice, Pressure, choose, pressure
-from tierkeeper.quotas.plan import WORTH_BYTES
+from tierkeeper.tiers.space import WORTH_BYTES
 from tierkeeper.tiers.tier import Tier
 from tierkeeper.tiers.usage import TableSize, table_size
 

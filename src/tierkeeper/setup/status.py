@@ -1,13 +1,16 @@
 """How the tiers are now. A tier that is away is a line of the answer, never an error. It changes nothing."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Final
 
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.results import ReadingStatus, StatusResult, TableStatus, TierStatus
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.monitoring.egress import Share
+from tierkeeper.monitoring.egress import read as egress_of_all
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection
@@ -36,6 +39,7 @@ class _Seen:
     in_flight: Mapping[TableName, int] = field(default_factory=dict)
     conflicts: Mapping[TableName, list[str]] = field(default_factory=dict)
     has_segments: bool = False
+    egress: Sequence[Share] = ()  # Main's knowledge of what came from all tiers this month
     hidden: Collection[TableName] = ()  # tables with rows here by moves, though by their entries none leave Core
 
 
@@ -48,10 +52,13 @@ def status(
     archive_rows: Callable[[Connection], Mapping[TableName, int]],
     archive_reading: Callable[[Connection], ReadingStatus] | None = None,
     start_at: float = 1.0,
+    egress: Callable[[Sequence[Share], str], int] | None = None,
+    month: date | None = None,
 ) -> StatusResult:
     """Tiers and tables as they are. `store_bytes` measures the store, `store_fault` asks what is wrong with what it keeps,
     `archive_rows` and `archive_reading` read the catalog.
 
+    `egress` says what came from a tier, from what Main knows of the `month`.
     A tier that uses at least `start_at` (a share) of its quota says so, with what to do about it.
     """
     links = {name: tier.link for name, tier in tiers.items()}
@@ -60,7 +67,7 @@ def status(
 
     def look(name: str, conn: Connection) -> _Seen:
         with catalog(conn):  # one snapshot: a transaction costs more than the look at a table
-            seen = _look(conn, tiers[name], policies)
+            seen = _look(conn, tiers[name], policies, month if name == "main" else None)
         seen = replace(seen, hidden=memories.hidden_at(name, conn, policies, archive_rows))
         if name == "archive" and seen.has_segments:
             archived.update(archive_rows(conn))
@@ -84,6 +91,8 @@ def status(
             except TierkeeperError as store_error:
                 error = error or store_error
         lines[name] = _tier_status(tier, seen.get(name), used_bytes, error, start_at)
+        if egress is not None:
+            lines[name] = _with_egress(lines[name], tier, egress(seen["main"].egress if "main" in seen else (), name))
     tables = {str(p.name): _table_status(p, seen, archived if "archive" in seen else None) for p in policies}
     for table, fault in memories.hidden({name: s.hidden for name, s in seen.items()}, policies).items():
         one = tables.get(str(table), TableStatus(mode="none"))
@@ -92,7 +101,12 @@ def status(
     return StatusResult(tiers=lines, tables=tables, archive=read[0] if read else None)
 
 
-def _look(conn: Connection, tier: Tier, policies: Collection[TablePolicy]) -> _Seen:
+def _with_egress(line: TierStatus, tier: Tier, received_bytes: int) -> TierStatus:
+    more = {"egress_bytes_this_month": received_bytes, "egress_budget_bytes": tier.profile.egress_bytes_per_month}
+    return line.model_copy(update=more)
+
+
+def _look(conn: Connection, tier: Tier, policies: Collection[TablePolicy], month: date | None) -> _Seen:
     usage = measure(conn, tier.profile)
     rows = {}
     for policy in policies if tier.name != "archive" else ():
@@ -104,8 +118,9 @@ def _look(conn: Connection, tier: Tier, policies: Collection[TablePolicy]) -> _S
         conflicts: dict[TableName, list[str]] = {}
         for schema, table, key in cur.execute(_SQL["conflicts"]).fetchall() if "conflict" in own else []:
             conflicts.setdefault(TableName(schema, table), []).append(key)
+        received = egress_of_all(cur, month) if month is not None and "egress" in own else []
     unsettled = {TableName(schema, table): n for schema, table, n in in_flight}
-    return _Seen(usage, identity.read(conn), rows, unsettled, conflicts, has_segments="segment" in own)
+    return _Seen(usage, identity.read(conn), rows, unsettled, conflicts, has_segments="segment" in own, egress=received)
 
 
 def _tier_status(

@@ -23,6 +23,12 @@ class Double:
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     opened: dict[str, Any] = field(default_factory=dict)
 
+    def __enter__(self) -> "Double":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """A keeper counts its egress here."""
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def called(*args: Any, **kwargs: Any) -> Any:
             self.calls.append((name, args, kwargs))

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from tierkeeper.cli.render_rows import render
+from tierkeeper.cli.render_usage import sparkline
 from tierkeeper.kernel import results as r
 
 NOW = datetime(2014, 1, 1, tzinfo=UTC)
@@ -55,6 +56,37 @@ DEMO = r.DemoResult(
     query_matches=True,
     today=NOW,
     seconds={"quota": 2.0, "core_to_main": 1.0},
+)
+
+CURVE = [r.UsageSample(at=NOW, bytes=20_000_000), r.UsageSample(at=NOW.replace(hour=5), bytes=21_400_000)]
+DAYS = [r.UsageDay(day=NOW.date(), reads=90, writes=3, cache_hits=1, cache_reads=1)]
+USAGE = r.UsageResult(
+    at=NOW,
+    tiers={
+        "core": r.TierUsage(
+            bytes=21_400_000,
+            quota_bytes=500_000_000,
+            database_bytes=21_400_000,
+            tables_bytes=14_000_000,
+            system_bytes=7_400_000,
+            own_bytes=0,
+            cache_hits=98,
+            cache_reads=2,
+            slots=[r.UsageSlot(name="left", kind="physical", active=False, pinned_wal_bytes=9000)],
+            slow_statements=[r.SlowStatement(text="SELECT ?", calls=4, seconds=0.01, rows=4)],
+            egress_bytes_this_month=4_000_000_000,
+            egress_budget_bytes=5_000_000_000,
+            samples=CURVE,
+            days=DAYS,
+            tables={"public.t": r.TableUsage(bytes=14_000_000, rows=7, estimated=True, of_policy=True, samples=CURVE, days=DAYS)},
+        ),
+        "main": r.TierUsage(
+            quota_bytes=10_000_000_000,
+            error=r.ErrorResult(place="tiers.main", cause="the server is away", remedy="Start it"),
+        ),
+        "archive": r.TierUsage(bytes=0, quota_bytes=1, tables={"public.t": r.TableUsage(bytes=5, parts=2, of_policy=True)}),
+    },
+    recorded=r.RecordResult(at=NOW, where="spool", samples=3),
 )
 
 
@@ -166,6 +198,12 @@ def shown(result: object, width: int = 160) -> str:
             ["gone. Look", "1 of 1"],
         ),
         (r.CheckResult(ok=True, checks=[r.CheckItem(place="p", finding="f")], notes=["n"]), ["note  n", "1 thing looked at"]),
+        (USAGE, ["core  21.4 MB of 500.0 MB", "▁█ 20.0 MB … 21.4 MB, last 21.4 MB", "t (locked)", "98.0% of pages"]),
+        (
+            USAGE,
+            ["core sent 4.0 GB of 5.0 GB", "pins 9.0 kB of log, and nobody reads it", "SELECT ?", "2.5 ms"],
+        ),
+        (USAGE, ["the server is away", "Start it", "main  - of 10.0 GB", "3 samples wait on this machine", "90"]),
         (r.QueryFile(output="x.csv", rows=1, bytes=10), ["1 row written to x.csv"]),
         (
             r.RestoreResult(table="t", to="u", rows=2, skipped=2, segments=1, seconds=1, notes=["the sequence"]),
@@ -186,3 +224,13 @@ def test_what_the_database_says_cannot_steer_the_terminal() -> None:
 def test_a_segment_s_id_can_be_copied_from_a_narrow_terminal() -> None:
     name = "03e6e47c-11ca-4ee9-a98b-f758b3766538"
     assert name in shown([r.SegmentResult(**{**SEGMENT, "segment": name})], width=80)
+
+
+def test_a_curve_shows_its_shape_and_its_gaps() -> None:
+    at = [NOW.replace(hour=h) for h in range(10)]
+    rising = [r.UsageSample(at=when, bytes=100 + i) for i, when in enumerate(at)]
+    assert sparkline(rising, 10) == "▁▂▃▃▄▅▆▆▇█"
+    assert sparkline([*rising[:3], *rising[-2:]], 5) == "▂▃  █"
+    assert sparkline([r.UsageSample(at=when, bytes=5) for when in at], 4) == "▁▁▁▁"
+    assert (sparkline([]), sparkline(rising[:1])) == ("", "▁")
+    assert len(sparkline(rising, 4)) == 4
