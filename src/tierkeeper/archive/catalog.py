@@ -359,10 +359,12 @@ def rows_by_table(conn: Connection) -> dict[TableName, int]:
 def reading(conn: Connection) -> ReadingStatus:
     """How far the segments were read back; through a connection that is open already."""
     with transaction(conn, read_only=True) as cur:
-        segments, unread, oldest = cur.execute(_SQL["reading"]).fetchone() or (0, 0, None)
+        segments, unread, oldest, stalest, first = cur.execute(_SQL["reading"]).fetchone() or (0, 0, None, None, None)
         last = cur.execute(_SQL["drill_last"]).fetchone()
     drill = DrillStatus(at=last[0], ok=last[1], segments=last[2], restored=last[3]) if last else None
-    return ReadingStatus(segments=segments, unread=unread, oldest_read_at=oldest, drill=drill)
+    return ReadingStatus(
+        segments=segments, unread=unread, oldest_read_at=oldest, stalest_at=stalest, first_written_at=first, drill=drill
+    )
 
 
 _COMPARE: Final = "Stop archiving and run `tierkeeper archive verify`: the catalog may have been put back from a backup"

@@ -208,6 +208,8 @@ def _status(result: r.StatusResult) -> Iterator[RenderableType]:
     if result.archive is not None and result.archive.segments:
         yield Text()
         yield _reading(result.archive)
+    for target, cause in result.undelivered.items():
+        yield bad(f"alerts: {target} did not get the last message: {cause}")
     remedies = [(name, tier.remedy) for name, tier in result.tiers.items() if tier.remedy]
     remedies += [(name, table.remedy) for name, table in result.tables.items() if table.remedy]
     if remedies:

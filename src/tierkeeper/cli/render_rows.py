@@ -6,6 +6,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tierkeeper.cli import render_alert as _alerts  # noqa: F401 - it registers what it renders
 from tierkeeper.cli import render_spending, render_usage
 from tierkeeper.cli.render import (
     bad,

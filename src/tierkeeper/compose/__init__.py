@@ -3,18 +3,33 @@
 import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
+from tierkeeper.compose.alerting import Alerting
+from tierkeeper.compose.facts import Given
 from tierkeeper.compose.spending import SpendingKeeper
-from tierkeeper.compose.stores import store_fault
+from tierkeeper.compose.stores import lifetimes, store_fault, store_report
 from tierkeeper.config import Settings
 from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Faults
 from tierkeeper.kernel.limits import BATCH_ROWS, SEGMENT_ROWS
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Progress, Stop
-from tierkeeper.kernel.results import CheckResult, HealthItem, MovePlan, MoveResult, QuotaResult, StatusResult
+from tierkeeper.kernel.results import (
+    AlertStatusResult,
+    AlertTestResult,
+    AlertTurnResult,
+    AwakeResult,
+    CheckResult,
+    HealthItem,
+    MovePlan,
+    MoveResult,
+    QuotaResult,
+    StatusResult,
+)
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.monitoring.alerts.facts import Facts
 from tierkeeper.mover.request import Bounds, Request
 from tierkeeper.mover.service import MoveService
 from tierkeeper.quotas.early import Outlook
@@ -55,13 +70,20 @@ class Keeper(SpendingKeeper):
         report = checks.check(
             cast("dict[str, TierFacts]", self._tiers), self._policies, self._probe_store, self.archive.rows_by_table
         )
-        if report.errors:
-            raise Faults(report.errors)
-        notes = report.notes if self._key_present else [*report.notes, "the archive has no key yet: setup --apply makes one"]
+        wrong, worth = self._alerting.faults()
+        if report.errors or wrong:
+            raise Faults([*report.errors, *wrong])
+        notes = [*report.notes, *worth]
+        notes += [] if self._key_present else ["the archive has no key yet: setup --apply makes one"]
         return CheckResult(ok=True, checks=report.checks, notes=notes)
 
     def status(self) -> StatusResult:
         """Tiers and tables as they are; a tier that is away is a line of it."""
+        found = self._asked_status()
+        undelivered = self._alerting.undelivered()
+        return found.model_copy(update={"undelivered": undelivered}) if undelivered else found
+
+    def _asked_status(self) -> StatusResult:
         today = self._clock.now().date()
         found = status.status(
             cast("dict[str, TierFacts]", self._tiers),
@@ -106,6 +128,35 @@ class Keeper(SpendingKeeper):
             audit=self._audit,
             clock=self._clock,
             stop=self._stop,
+        )
+
+    def alerts(self, facts: Facts | None = None, *, given: Given | None = None) -> AlertTurnResult:
+        """One look at the tiers, or at `facts`: what needs a person is remembered, and told to whom it is due."""
+        return self._alerting.turn(facts, given or Given())
+
+    def alert_test(self) -> AlertTestResult:
+        """Sends a message to each target of `[alerts] notify`. Raises UsageError where there is none, or one is no address."""
+        return self._alerting.test()
+
+    def alert_status(self) -> AlertStatusResult:
+        """What fires, since when, and who was told; from this machine's memory where Main is away."""
+        return self._alerting.show()
+
+    def keep_awake(self, *, force: bool = False) -> AwakeResult:
+        """Reads a row in each tier whose provider pauses quiet projects, where the last read is a day old or `force`."""
+        return self._alerting.keep_awake(force=force)
+
+    @cached_property
+    def _alerting(self) -> Alerting:
+        return Alerting(
+            self._settings,
+            {str(name): tier for name, tier in self._tiers.items()},
+            self._audit,
+            self._clock,
+            self._state_dir,
+            self._asked_status,
+            lambda: store_report(self._store),
+            lambda: lifetimes(self._store),
         )
 
     def query(self, sql: str) -> "pa.Table":

@@ -7,6 +7,7 @@ from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Failed, TierkeeperError, UsageError
 from tierkeeper.kernel.results import StoreReport
 from tierkeeper.objectstore.directory import DirectoryStore
+from tierkeeper.objectstore.enrolment import Lifetime
 from tierkeeper.objectstore.port import KINDS, Store
 from tierkeeper.tiers import usage
 
@@ -33,7 +34,7 @@ def store_bytes(settings: Settings, store: Store) -> int:
     """
     path = settings.store_path
     if path is None:
-        report = _report(store)
+        report = store_report(store)
         return sum(info.length_bytes for kind in KINDS for info in store.list(kind)) if report is None else report.bytes
     if path.exists() and not path.is_dir():
         raise UsageError(f"store {path}", "this is a file, not a directory", "Set ARCHIVE_PATH to a directory")
@@ -42,7 +43,7 @@ def store_bytes(settings: Settings, store: Store) -> int:
 
 def store_fault(store: Store) -> TierkeeperError | None:
     """What a home server found wrong with what it keeps; None where all is well, or where the store reads nothing by itself."""
-    report = _report(store)
+    report = store_report(store)
     if report is None:
         return None
     if report.wrong:
@@ -55,7 +56,16 @@ def store_fault(store: Store) -> TierkeeperError | None:
     return None
 
 
-def _report(store: Store) -> StoreReport | None:
+def lifetimes(store: Store) -> list[Lifetime]:
+    """Until when what opens a home server is valid; nothing of another store."""
+    if isinstance(store, DirectoryStore):
+        return []
+    from tierkeeper.objectstore.home import HomeStore
+
+    return store.lifetimes() if isinstance(store, HomeStore) else []
+
+
+def store_report(store: Store) -> StoreReport | None:
     """What a home server says of what it keeps; None for another store."""
     if isinstance(store, DirectoryStore):
         return None  # most commands need nothing that speaks HTTP

@@ -55,6 +55,12 @@ class Wiring:
         return Path(home) / "tierkeeper"
 
     @property
+    def _state_dir(self) -> Path | None:
+        """Where this machine remembers by itself (XDG); None where its disk does not last."""
+        home = self._environment.get("XDG_STATE_HOME") or Path(self._environment.get("HOME") or Path.home()) / ".local" / "state"
+        return Path(home) / "tierkeeper" if self._disk_lasts else None
+
+    @property
     def _disk_lasts(self) -> bool:
         return "AWS_LAMBDA_FUNCTION_NAME" not in self._environment
 

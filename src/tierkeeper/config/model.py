@@ -6,7 +6,7 @@ Pure: no environment, no file, no connection. Each field's description is what t
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -15,10 +15,13 @@ from pydantic import Field, PlainValidator, SecretStr, field_validator, model_va
 from tierkeeper.config.base import Finding, Section, refuse
 from tierkeeper.config.price import TierPrice, refuse_mixed
 from tierkeeper.kernel.errors import UsageError
-from tierkeeper.kernel.limits import SCRUB_DAYS
+from tierkeeper.kernel.limits import ALERT_REMIND_SECONDS_MIN, SCRUB_DAYS
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age, parse_bytes, parse_share
+from tierkeeper.monitoring.alerts.machine import Rules
+from tierkeeper.monitoring.alerts.quiet import Quiet, read_zone
+from tierkeeper.monitoring.alerts.sending import Target
 from tierkeeper.postgres.link import Link
 from tierkeeper.tiers import profile
 
@@ -52,6 +55,8 @@ Size = Annotated[int, _read_by(parse_bytes)]
 Share = Annotated[float, _read_by(parse_share)]
 Span = Annotated[Age, _read_by(Age.parse)]
 Table = Annotated[TableName, _read_by(TableName.parse)]
+QuietHours = Annotated[Quiet, _read_by(Quiet.parse)]
+ZoneName = Annotated[str, _read_by(lambda text, place: read_zone(text, place).key)]
 ProfileName = Annotated[str, _read_by(lambda text, place: profile.named(text, place).name)]
 Algorithm = Literal["round_robin", "weighted", "least_request", "random_two", "consistent_hash", "adaptive"]
 Protocol = Literal["http", "tcp", "postgres"]
@@ -71,6 +76,9 @@ class PostgresTier(Section):
     )
     insecure: bool = Field(default=False, description="allow a link that is not encrypted or whose peer is not verified")
     price: TierPrice = TierPrice()
+    keep_awake: bool = Field(
+        default=True, description="read a row daily where the profile's provider pauses a project after quiet days"
+    )
 
 
 class CoreTier(PostgresTier):
@@ -247,7 +255,35 @@ class Quotas(Section):
 class Alerts(Section):
     """`[alerts]`: who is told."""
 
-    notify: tuple[SecretStr, ...] = Field(default=(), description="Apprise URLs")
+    notify: tuple[SecretStr, ...] = Field(default=(), description="Apprise URLs, best as `env:NAME`")
+    quiet: QuietHours | None = Field(
+        default=None, description='hours in which only what is urgent rings, such as "22:00-07:00"; the rest waits for their end'
+    )
+    timezone: ZoneName = Field(default="UTC", description='of the quiet hours, such as "Europe/Berlin"')
+    quiet_urgent: Literal["send", "hold"] = Field(
+        default="send",
+        description="what becomes in quiet hours of what is urgent: a quota breached, a tier read-only, a failed move",
+    )
+    remind: Span = Field(
+        default=Age.parse("1 day", "alerts.remind"), description="what still rings is told again after this time"
+    )
+
+    @field_validator("remind")
+    @classmethod
+    def _is_a_time(cls, remind: Age) -> Age:
+        if remind.seconds < ALERT_REMIND_SECONDS_MIN:
+            raise refuse(Finding("", "it would ring without end", 'Write a time of at least an hour, such as "1 day"'))
+        return remind
+
+    def rules(self) -> Rules:
+        """When who is told."""
+        return Rules(
+            timedelta(seconds=self.remind.seconds), self.quiet, read_zone(self.timezone, "alerts.timezone"), self.quiet_urgent
+        )
+
+    def targets(self) -> tuple[Target, ...]:
+        """Who is told, in the order of the file."""
+        return tuple(Target(number, url.get_secret_value()) for number, url in enumerate(self.notify))
 
 
 class Service(Section):

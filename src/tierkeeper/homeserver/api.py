@@ -17,7 +17,7 @@ from tierkeeper.homeserver.vault import Vault
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.limits import LIST_PAGE, LOCK_YEARS_MAX, SEND_BYTES
-from tierkeeper.kernel.results import AuditNote, CheckedResult, ObjectPage, ObjectResult, ServerHealth, StoreReport
+from tierkeeper.kernel.results import AuditNote, CheckedResult, ObjectPage, ObjectResult, ServerHealth, StoreReport, TokenLife
 from tierkeeper.objectstore.port import ObjectInfo, ObjectMissing
 
 _OBJECT: Final = "/v1/objects/{kind}/{hex}"
@@ -66,6 +66,11 @@ def _add_reports(app: FastAPI, vault: Vault, scrub: Scrub, metrics: Metrics, doo
     async def store(_: Annotated[Token, door.may("read")]) -> StoreReport:
         """What is kept, and how far it was read through."""
         return await threaded(scrub.report)
+
+    @app.get("/v1/token")
+    async def own_token(token: Annotated[Token, door.may("read")]) -> TokenLife:
+        """The token that asks, so that its holder can renew it in time."""
+        return TokenLife(name=token.name, role=token.role, expires_at=token.expires_at)
 
     @app.get("/v1/audit")
     async def audit(

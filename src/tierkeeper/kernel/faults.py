@@ -60,6 +60,8 @@ class Point(StrEnum):
     REBUILD_SETTLED = "rebuild-settled"  # markers have said what counts, nothing is entered
     SPOOL_SENT = "spool-sent"  # Main has committed samples that waited on this machine, where they still lie
     REBUILD_BEFORE_COMMIT = "rebuild-before-commit"  # the catalog is made again, not committed
+    ALERT_CLAIMED = "alert-claimed"  # who sends is written down, and nothing is sent
+    ALERT_SENT = "alert-sent"  # messages are delivered, and nothing remembers that
 
 
 def _nothing(point: Point) -> None:

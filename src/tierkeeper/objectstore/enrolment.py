@@ -4,6 +4,8 @@ import hashlib
 import re
 import ssl
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 import httpx
@@ -13,6 +15,15 @@ from tierkeeper.kernel.limits import AUTHORITY_BYTES_MAX, CONNECT_SECONDS
 
 _EXAMPLE = "Write what `tierkeeper token create` printed on the server: https://home.lan:8443/#sha256=…"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """Until when something that opens `place` is valid."""
+
+    what: Literal["leaf", "authority", "token"]
+    place: str
+    until: datetime
 
 
 @dataclass(frozen=True)
@@ -49,16 +60,27 @@ class Enrolment:
         if self.authority is None:
             context = ssl.create_default_context()
         else:
-            der = _certificate(self._fetched())
-            if hashlib.sha256(der).hexdigest() != self.authority:
-                cause = "the server shows another authority than the enrolment string names"
-                remedy = "Somebody may be in between: ask whoever runs the server before you enrol anew"
-                raise Failed(f"store {self.url}", cause, remedy)
+            der = self._pinned()
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.load_verify_locations(cadata=der)  # what was compared, and nothing that stood beside it
             context.verify_flags |= ssl.VERIFY_X509_STRICT
             context.minimum_version = ssl.TLSVersion.TLSv1_3
         return context
+
+    def authority_until(self) -> datetime | None:
+        """Until when the pinned authority is valid; None where the system's CAs vouch. Raises as `context` does."""
+        from cryptography import x509
+
+        return None if self.authority is None else x509.load_der_x509_certificate(self._pinned()).not_valid_after_utc
+
+    def _pinned(self) -> bytes:
+        """The authority's certificate (DER), which has the fingerprint."""
+        der = _certificate(self._fetched())
+        if hashlib.sha256(der).hexdigest() != self.authority:
+            cause = "the server shows another authority than the enrolment string names"
+            remedy = "Somebody may be in between: ask whoever runs the server before you enrol anew"
+            raise Failed(f"store {self.url}", cause, remedy)
+        return der
 
     def _fetched(self) -> bytes:
         unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

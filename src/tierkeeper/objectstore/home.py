@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any, BinaryIO, Final, TypeVar
@@ -24,8 +24,8 @@ from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import CONNECT_SECONDS, STORE_PART_BYTES, STORE_READ_SECONDS, STORE_TRIES
-from tierkeeper.kernel.results import ErrorDocument, ErrorResult, ObjectPage, StoreReport
-from tierkeeper.objectstore.enrolment import Enrolment
+from tierkeeper.kernel.results import ErrorDocument, ErrorResult, ObjectPage, StoreReport, TokenLife
+from tierkeeper.objectstore.enrolment import Enrolment, Lifetime
 from tierkeeper.objectstore.port import (
     Kind,
     NotAsAnnounced,
@@ -83,6 +83,25 @@ class HomeStore:
     def report(self) -> StoreReport:
         """What the server says of what it keeps."""
         return self._parsed(StoreReport, self._ask("GET", "/v1/store"))
+
+    def lifetimes(self) -> list[Lifetime]:
+        """Until when the server's certificate, its authority's (where one is pinned) and this client's token are valid.
+
+        An older server says nothing of tokens.
+        """
+        found = []
+        with self._client.stream("GET", "/health") as answer:
+            secured = answer.extensions["network_stream"].get_extra_info("ssl_object")
+            shown = secured.getpeercert() if secured is not None else None
+        if shown:
+            until = datetime.fromtimestamp(ssl.cert_time_to_seconds(shown["notAfter"]), UTC)
+            found.append(Lifetime("leaf", self.name, until))
+        if (authority := self._enrolment.authority_until()) is not None:
+            found.append(Lifetime("authority", self.name, authority))
+        answer = self._ask("GET", "/v1/token", expected=(200, 404))
+        if answer.status_code == HTTPStatus.OK:
+            found.append(Lifetime("token", self.name, self._parsed(TokenLife, answer).expires_at))
+        return found
 
     def put(self, key: str, source: BinaryIO, *, length_bytes: int) -> None:
         """See `Store.put`."""

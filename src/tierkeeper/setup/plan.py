@@ -33,7 +33,19 @@ _SQL = load("tierkeeper.setup", "setup.sql")
 _EVERYWHERE: Final = ("tier", "marker", "ledger", "ledger_in_flight", "bundle", "conflict")
 _RELATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "core": (*_EVERYWHERE, "horizon"),
-    "main": (*_EVERYWHERE, "ledger_thawed", "compared", "audit", "lease", "followed", "asked", "usage", "usage_grain", "egress"),
+    "main": (
+        *_EVERYWHERE,
+        "ledger_thawed",
+        "compared",
+        "audit",
+        "lease",
+        "followed",
+        "asked",
+        "usage",
+        "usage_grain",
+        "egress",
+        "alert",
+    ),
     "archive": _EVERYWHERE,
 }
 _GUARD_FUNCTION: Final = "refuse_copy_in_flight"

@@ -170,7 +170,10 @@ SELECT schema_name, table_name, count(*)::int, sum(rows)::bigint, sum(bytes)::bi
 FROM tierkeeper.segment WHERE state = 'sealed' GROUP BY 1, 2
 
 -- name: reading
-SELECT count(*), count(*) FILTER (WHERE verified_at IS NULL), min(verified_at) FROM tierkeeper.segment WHERE state NOT IN ('undone', 'removed')
+-- A segment is read back whole when it is written, too.
+SELECT count(*), count(*) FILTER (WHERE verified_at IS NULL), min(verified_at), min(coalesce(verified_at, created_at)), min(created_at)
+FROM tierkeeper.segment
+WHERE state NOT IN ('undone', 'removed')
 
 -- name: sealed
 SELECT count(*) FROM tierkeeper.segment WHERE state = 'sealed'

@@ -3,6 +3,15 @@
 Units are in the names (`_bytes`, `seconds`); instants are ISO 8601 in UTC.
 """
 
+from tierkeeper.kernel.results.alerts import (
+    AlertResult,
+    AlertStatusResult,
+    AlertTargetResult,
+    AlertTestResult,
+    AlertTurnResult,
+    AwakeResult,
+    AwakeTier,
+)
 from tierkeeper.kernel.results.archive import (
     ArchiveRunResult,
     DrillResult,
@@ -28,6 +37,7 @@ from tierkeeper.kernel.results.homeserver import (
     ServerHealth,
     ServingResult,
     StoreReport,
+    TokenLife,
     TokenResult,
 )
 from tierkeeper.kernel.results.moving import MovePlan, MoveResult, QuotaChoice, QuotaResult, QuotaTier, Reclaim, Stays
@@ -68,8 +78,15 @@ from tierkeeper.kernel.results.usage import (
 )
 
 __all__ = [
+    "AlertResult",
+    "AlertStatusResult",
+    "AlertTargetResult",
+    "AlertTestResult",
+    "AlertTurnResult",
     "ArchiveRunResult",
     "AuditNote",
+    "AwakeResult",
+    "AwakeTier",
     "CheckItem",
     "CheckResult",
     "CheckedResult",
@@ -122,6 +139,7 @@ __all__ = [
     "TierFigures",
     "TierStatus",
     "TierUsage",
+    "TokenLife",
     "TokenResult",
     "Unmet",
     "UsageDay",

@@ -36,6 +36,14 @@ class NewTokenResult(TokenResult):
     enrolment: str | None = Field(description="HOME_SERVER_URL; null where the server was never started")
 
 
+class TokenLife(Result):
+    """What the home server says of the token that it is asked with."""
+
+    name: str
+    role: str
+    expires_at: datetime
+
+
 class ObjectResult(Result):
     """An object at the home server."""
 

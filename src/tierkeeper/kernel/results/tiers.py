@@ -88,6 +88,8 @@ class ReadingStatus(Result):
     segments: int
     unread: int = Field(description="never read back since they were written")
     oldest_read_at: datetime | None = Field(description="when that segment was read whose reading is longest ago")
+    stalest_at: datetime | None = Field(default=None, description="the longest that any segment was not read, or written")
+    first_written_at: datetime | None = Field(default=None, description="when the oldest segment was written")
     drill: DrillStatus | None = Field(default=None, description="null where there was none yet")
 
 
@@ -98,6 +100,7 @@ class StatusResult(Result):
     tables: dict[str, TableStatus]
     archive: ReadingStatus | None = Field(default=None, description="null where the archive's catalog does not answer")
     cost: CostTotal | None = Field(default=None, description="of all tiers")
+    undelivered: dict[str, str] = Field(default={}, description="targets of alerts that did not get the last one, and why")
 
 
 class HealthItem(Result):

@@ -159,6 +159,15 @@ CREATE TABLE IF NOT EXISTS tierkeeper.egress (
     PRIMARY KEY (tier, day, writer)
 )
 
+-- name: alert
+-- What is remembered of alerts ('alerts') and of the reads that keep hosted projects awake ('awake'), each changed by compare-and-set.
+CREATE TABLE IF NOT EXISTS tierkeeper.alert (
+    name       text        PRIMARY KEY,
+    version    bigint      NOT NULL,
+    state      jsonb       NOT NULL,
+    changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+)
+
 -- name: followed
 CREATE TABLE IF NOT EXISTS tierkeeper.followed (
     schema_name text     NOT NULL,

@@ -1,3 +1,23 @@
 -- name: note
 INSERT INTO tierkeeper.audit (actor, action, kind, verb, subject, detail)
 VALUES (%(actor)s, %(action)s, %(kind)s, %(verb)s, %(subject)s, %(detail)s::jsonb)
+
+-- name: last_runs
+-- An outcome says how it went, its intent where the rows were to go.
+WITH newest AS MATERIALIZED (SELECT * FROM tierkeeper.audit ORDER BY id DESC LIMIT %(limit)s),
+     went AS (
+       SELECT o.verb, o.subject, coalesce(i.detail ->> 'to', '') AS destination, o.at, o.id, 
+              coalesce(
+                o.detail ->> 'failed',
+                CASE WHEN o.detail -> 'errors' > '0' THEN (o.detail ->> 'errors') || ' tables had to wait' END
+              ) AS failed
+       FROM newest AS o JOIN newest AS i ON i.action = o.action AND i.kind = 'intent'
+       WHERE o.kind = 'outcome'
+     ),
+     ok AS (SELECT verb, subject, destination, max(id) AS id, max(at) AS at FROM went WHERE failed IS NULL GROUP BY 1, 2, 3)
+SELECT w.verb, w.subject, w.destination, ok.at,
+       max(w.at) FILTER (WHERE w.failed IS NOT NULL AND w.id > coalesce(ok.id, 0)),
+       (array_agg(w.failed ORDER BY w.id DESC) FILTER (WHERE w.failed IS NOT NULL AND w.id > coalesce(ok.id, 0)))[1],
+       min(w.at)
+FROM went AS w LEFT JOIN ok USING (verb, subject, destination)
+GROUP BY w.verb, w.subject, w.destination, ok.at, ok.id

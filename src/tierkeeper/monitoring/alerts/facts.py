@@ -1,0 +1,103 @@
+"""What alerts are decided from: plain facts of one instant, gathered elsewhere. None means: it is not known now.
+
+What is not known neither rings nor ends what rings: a tier that is away says nothing about its slots.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from tierkeeper.kernel.series import Sample
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """When a tier is full by its history: the instant, and the range that it lies in; None: not within the forecast's reach.
+
+    `table` drives it, as far as that is known.
+    """
+
+    full_at: datetime | None
+    earliest: datetime | None = None
+    latest: datetime | None = None
+    table: str | None = None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A replication slot and the log that it keeps from being removed."""
+
+    name: str
+    active: bool
+    wal_bytes: int
+
+
+@dataclass(frozen=True)
+class Away:
+    """A tier that does not answer, in the words of its error."""
+
+    cause: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class TierFacts:
+    """One tier. `samples` are of its used bytes, oldest first, up to an hour and more before now.
+
+    `read_at` is when it was last read to keep it awake (the first try, where none came through); None where nobody does that.
+    """
+
+    tier: str
+    quota_bytes: int
+    used_bytes: int | None = None
+    samples: tuple[Sample, ...] = ()
+    away: Away | None = None
+    read_only: bool | None = None
+    slots: tuple[Slot, ...] | None = None
+    forecast: Forecast | None = None
+    pauses_after_days: int | None = None
+    read_at: datetime | None = None
+    read_cause: str | None = None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a run could not do, as its report and the audit have it."""
+
+    place: str
+    cause: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """Something that happens by itself at least every `period`.
+
+    `ok_at`: when it last went well; `since`: from when on it could have, where it never did. `faults`: of the last one.
+    """
+
+    period: timedelta
+    ok_at: datetime | None = None
+    since: datetime | None = None
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True)
+class Expiry:
+    """A certificate or token. `notice`: how long before its end somebody has to know."""
+
+    what: str
+    at: datetime
+    remedy: str
+    notice: timedelta
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything of one instant. `runs` by name: quota, archive, scrub, drill. `damage`: by what was found wrong."""
+
+    at: datetime
+    tiers: tuple[TierFacts, ...] = ()
+    runs: Mapping[str, Run] = field(default_factory=dict)
+    expiries: tuple[Expiry, ...] | None = None
+    damage: tuple[Fault, ...] | None = None

@@ -1,0 +1,83 @@
+"""What rings of the things that happen by themselves: runs that failed or did not come, damage, and what expires. Pure."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from tierkeeper.kernel.limits import EXPIRY_SERIOUS_DAYS, RUN_GRACE_SHARE
+from tierkeeper.monitoring.alerts.facts import Expiry, Facts, Fault, Run
+from tierkeeper.monitoring.alerts.model import Condition, Kind, Severity
+
+_RUNS = {
+    "quota": (Kind.MIGRATION_FAILED, Severity.URGENT, "the quota manager", "Run `tierkeeper quota`, and read what it says"),
+    "archive": (Kind.MIGRATION_FAILED, Severity.URGENT, "the archiver", "Run `tierkeeper archive run`, and read what it says"),
+    "scrub": (Kind.SCRUB_OVERDUE, Severity.WARNING, "the archive", "Run `tierkeeper archive verify`, which reads all of it"),
+    "drill": (Kind.DRILL_FAILED, Severity.SERIOUS, "the restore drill", "Run `tierkeeper archive drill`, and read what it says"),
+}
+_DAMAGE = "Run `tierkeeper archive verify`, which names every damaged segment; put the objects back from a copy of the store"
+
+
+def judge(conditions: list[Condition], unsaid: set[tuple[Kind, str]], facts: Facts) -> None:
+    """Adds what holds, and of what nothing can be said."""
+    for name, (kind, severity, _, _) in _RUNS.items():
+        run = facts.runs.get(name)
+        if run is None:
+            unsaid.add((kind, name))
+            continue
+        conditions += [_failed(name, kind, severity, fault) for fault in run.faults]
+        conditions += _late(name, run, facts.at)
+    if facts.damage is None:
+        unsaid.add((Kind.DAMAGED, "archive"))
+    for fault in facts.damage or ():
+        what = f"the archive is damaged: {fault.place}"
+        conditions.append(
+            Condition(Kind.DAMAGED, fault.place, "archive", Severity.SERIOUS, what, fault.cause, fault.remedy or _DAMAGE)
+        )
+    if facts.expiries is None:
+        unsaid.add((Kind.EXPIRING, "expiries"))
+    for expiry in facts.expiries or ():
+        conditions += _expiring(expiry, facts.at)
+
+
+def _failed(name: str, kind: Kind, severity: Severity, fault: Fault) -> Condition:
+    what = f"the restore drill failed: {fault.place}" if kind is Kind.DRILL_FAILED else f"moving {fault.place} failed"
+    remedy = fault.remedy or _RUNS[name][3]
+    return Condition(kind, f"{name}: {fault.place}", name, severity, what, fault.cause, f"{remedy}; then {_again(name)}")
+
+
+def _again(name: str) -> str:
+    return "`tierkeeper archive drill`" if name == "drill" else f"`tierkeeper {'quota' if name == 'quota' else 'archive run'}`"
+
+
+def _late(name: str, run: Run, at: datetime) -> Iterator[Condition]:
+    """A run that did not come, or did not go well, within its period and half of it again: an ordinary delay does not ring."""
+    kind, _, who, remedy = _RUNS[name]
+    last = run.ok_at or run.since
+    if last is None or at - last <= run.period * (1 + RUN_GRACE_SHARE):
+        return
+    days, period_days = (at - last) / timedelta(days=1), run.period / timedelta(days=1)
+    if kind is Kind.SCRUB_OVERDUE:
+        what = "a part of the archive was not read for too long"
+        cause = f"some of it was last read whole {days:.0f} days ago, and all of it is to be read every {period_days:.0f} days"
+    else:
+        what = f"{who} is late"
+        when = f"it last went well {days:.1f} days ago" if run.ok_at is not None else f"it never went well in {days:.1f} days"
+        cause = f"{when}, and should every {_every(period_days)}"
+    yield Condition(kind, f"{name}: late", name, Severity.WARNING, what, cause, remedy, {"days": round(days, 2)})
+
+
+def _every(days: float) -> str:
+    return "day" if days == 1 else f"{days:.0f} days" if days > 1 else f"{days * 24:.0f} hours"
+
+
+def _expiring(expiry: Expiry, at: datetime) -> Iterator[Condition]:
+    left = expiry.at - at
+    if left > expiry.notice:
+        return
+    days = left / timedelta(days=1)
+    over = left <= timedelta()
+    what = f"{expiry.what} has expired" if over else f"{expiry.what} expires in {max(days, 0.1):.1f} days"
+    severity = Severity.SERIOUS if days <= EXPIRY_SERIOUS_DAYS else Severity.WARNING
+    cause = f"it is valid until {expiry.at:%Y-%m-%d %H:%M} UTC, and nothing is read or written through it after that"
+    yield Condition(
+        Kind.EXPIRING, expiry.what, "expiries", severity, what, cause, expiry.remedy, {"valid_until": expiry.at.isoformat()}
+    )
