@@ -61,6 +61,7 @@ class FaultProxy:
         self._held: set[Direction] = set()
         self._delay_seconds = 0.0
         self._closed = False
+        self._refuses = False
         self._bell, self._ear = socket.socketpair()
         self._ear.setblocking(False)
         self._thread = threading.Thread(target=self._relay, daemon=True)
@@ -92,6 +93,12 @@ class FaultProxy:
             self.cuts += 1
             self._wake()
 
+    def refuse(self) -> None:
+        """Cuts every connection at once, and each that comes until `heal`."""
+        with self._lock:
+            self._refuses = True
+            self.cut_now()
+
     def hold(self, *directions: Direction) -> None:
         """Passes nothing on in `directions` until `heal`; a sender that ends meanwhile has its bytes delivered late."""
         with self._lock:
@@ -105,7 +112,7 @@ class FaultProxy:
     def heal(self) -> None:
         """Nothing is armed, held or delayed any more; what was held goes on its way."""
         with self._lock:
-            self._cut, self._delay_seconds = None, 0.0
+            self._cut, self._delay_seconds, self._refuses = None, 0.0, False
             self._held.clear()
             self._wake()
 
@@ -186,6 +193,9 @@ class FaultProxy:
     def _accept(self) -> None:
         with contextlib.suppress(BlockingIOError):
             client, _ = self._listener.accept()
+            if self._refuses:
+                _close(client, "rst")
+                return
             try:
                 server = socket.create_connection(self._server, timeout=5)
             except OSError:

@@ -36,6 +36,7 @@ CALLS: list[tuple[str, str, Verb, dict[str, str]]] = [
     ("HEAD", OBJECT, "read", {}),
     ("GET", OBJECT, "read", {}),
     ("GET", "/v1/store", "read", {}),
+    ("GET", "/v1/token", "read", {}),
     ("GET", "/metrics", "read", {}),
     ("POST", f"{OBJECT}/check", "check", {}),
     ("PUT", OBJECT, "write", {}),

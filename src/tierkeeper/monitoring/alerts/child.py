@@ -29,6 +29,9 @@ _CAUSES: Final = (
     (r"Network is unreachable|No route to host", "there is no way to it (network unreachable)"),
 )
 """What Apprise's own words for a failure come to. The first that matches is told."""
+_FINAL: Final = frozenset(
+    ("its certificate is not trusted", "it does not speak TLS", "it refuses the user or the password", "it refuses the recipient")
+)
 _OTHER: Final = "Apprise could not deliver it"
 
 
@@ -94,7 +97,7 @@ def _service(url: str) -> Any:
 def _send(target: dict[str, Any], tries: int, wait_seconds: float) -> dict[str, Any]:
     import apprise
 
-    cause = _OTHER
+    cause, number = _OTHER, 0
     for number in range(1, tries + 1):
         service = _service(target["url"])  # a new one: Apprise makes one that has failed wait between two requests
         if service is None:
@@ -112,9 +115,15 @@ def _send(target: dict[str, Any], tries: int, wait_seconds: float) -> dict[str, 
         if result:
             return {"ok": True, "cause": "", "tries": number}
         cause = _cause("\n".join(entry.message for entry in result.logs()))
-        if number < tries:
-            time.sleep(wait_seconds * 2 ** (number - 1))
-    return {"ok": False, "cause": cause, "tries": tries}
+        if number == tries or _is_final(cause):
+            break
+        time.sleep(wait_seconds * 2 ** (number - 1))
+    return {"ok": False, "cause": cause, "tries": number}
+
+
+def _is_final(cause: str) -> bool:
+    """Whether the same message a moment later would meet with the same refusal."""
+    return cause in _FINAL or (re.fullmatch(r"it answers 4\d\d", cause) is not None and not cause.endswith(("408", "425", "429")))
 
 
 def _cause(said: str) -> str:

@@ -197,7 +197,7 @@ def _of(
     hold_seconds: float = 0,
     clear_seconds: float = 0,
 ) -> Condition:
-    return Condition(kind, tier.tier, tier.tier, severity, what, cause, remedy, figures, hold_seconds, clear_seconds)
+    return Condition(kind, tier.tier, tier.tier, severity, what, cause, remedy, dict(figures), hold_seconds, clear_seconds)
 
 
 def _span(left: timedelta) -> str:
