@@ -77,7 +77,9 @@ def smtp_receiver() -> Iterator[tuple[str, list[EmailMessage]]]:
     mails: list[EmailMessage] = []
 
     class Inbox:
-        async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
+        async def handle_DATA(self, *asked: SMTP | Session | Envelope) -> str:  # noqa: N802 - aiosmtpd's name
+            envelope = asked[-1]
+            assert isinstance(envelope, Envelope)
             mail = message_from_bytes(envelope.content or b"", policy=policy.default)  # type: ignore[arg-type]
             assert isinstance(mail, EmailMessage)
             mails.append(mail)

@@ -18,7 +18,7 @@ from support import Tiers, TiersFactory, tierkeeper_toml
 from tierkeeper import compose
 from tierkeeper.compose import Keeper
 from tierkeeper.config import load
-from tierkeeper.kernel.clock import SystemClock
+from tierkeeper.kernel.clock import FixedDay
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.results import AlertTurnResult
 from tierkeeper.monitoring.alerts.facts import Facts, TierFacts
@@ -55,7 +55,7 @@ class Machine:
         toml = tierkeeper_toml(self.tiers, extra='[alerts]\nnotify = ["json://127.0.0.1:9/"]')
         environment = {"HOME": str(self.home), "XDG_STATE_HOME": str(self.home / "state")}
         keeper = compose.open_keeper(load(toml, environment, self.home), environment=environment)
-        keeper._alerting = replace(keeper._alerting, sender=self.listener)  # noqa: SLF001 - nothing else is replaced
+        keeper._alerting = replace(keeper._alerting, sender=self.listener)
         return keeper
 
     def turn(self, *tiers: TierFacts, minutes: float = 0) -> AlertTurnResult:
@@ -97,7 +97,7 @@ def test_two_machines_that_decide_at_once_tell_once(machine: Machine, tmp_path: 
     """The other's whole turn lies between this one's look at the memory and its claim."""
     other = Machine(machine.tiers, tmp_path / "other")
     keeper = machine.keeper()
-    memory = keeper._alerting._memory  # noqa: SLF001
+    memory = keeper._alerting._memory
     load_first, done = memory.load, list[AlertTurnResult]()
 
     def loaded() -> object:
@@ -194,16 +194,6 @@ def test_without_its_table_each_machine_remembers_for_itself(tiers: Tiers, tmp_p
     assert machine.turn(FULL, minutes=5).told == []
 
 
-@dataclass(frozen=True)
-class Later(SystemClock):
-    """A machine that comes so much later."""
-
-    seconds: float
-
-    def now(self, server: object = None) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=self.seconds)
-
-
 @pytest.mark.parametrize(("point", "rings"), [(Point.ALERT_CLAIMED, 0), (Point.ALERT_SENT, 1)])
 def test_a_kill_between_sending_and_remembering_rings_twice_and_never_not(ready: Tiers, point: Point, rings: int) -> None:
     with closing(ready.core.connect("app")) as conn:
@@ -217,11 +207,12 @@ def test_a_kill_between_sending_and_remembering_rings_twice_and_never_not(ready:
 
 
 def _check_again(toml: Path, tiers: Tiers, receiver: Receiver, rings: int) -> None:
-    """At once another leaves it to the one that may still be sending; when that one is taken for dead, it rings, and then no more."""
+    """At once another leaves it to the one that may still be sending; once that is taken for dead it rings, and no more."""
     found = json.loads(processes.command(["alert", "run", "--config", str(toml), "--json"], tiers.environment).stdout)
     assert found["waits"]
     assert len(receiver.got) == rings
     settings = load(toml, tiers.environment, tiers.home)
     for later in (200, 260, 400):
-        compose.open_keeper(settings, environment=tiers.environment, clock=Later(later)).alerts()
+        clock = FixedDay(datetime.now(UTC) + timedelta(seconds=later))
+        compose.open_keeper(settings, environment=tiers.environment, clock=clock).alerts()
         assert receiver.titles == ["tierkeeper: core is read-only"] * (rings + 1)
