@@ -137,6 +137,7 @@ def test_two_memories_that_were_kept_apart_ring_nothing_twice() -> None:
     assert [here.look(), here.look(FULL)] == [["over approaching"], ["new breached"]]
     merged = World()
     merged.state, merged.now = machine.merge(main.state, here.state), here.now
+    assert machine.firing(merged.state) == machine.firing(machine.merge(here.state, main.state)) == {FULL.key}
     assert merged.look(FULL) == []
     assert merged.look() == ["over breached"]
 
