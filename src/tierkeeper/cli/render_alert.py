@@ -67,4 +67,5 @@ def _targets(targets: list[r.AlertTargetResult]) -> Iterator[RenderableType]:
         if target.ok:
             yield good(f"{target.target} has got it")
         else:
-            yield bad(f"{target.target} has not got it, at the {target.tries}. try: {target.cause}")
+            tries = "1 try" if target.tries == 1 else f"{target.tries} tries"
+            yield bad(f"{target.target} has not got it after {tries}: {target.cause}")

@@ -159,10 +159,13 @@ class Memory(Generic[T]):
     def _merged(self, one: T | None, other: T) -> T:
         return other if one is None else self._form.merge(one, other)
 
-    def change(self, do: Callable[[T], T], tries: int = 5) -> Kept[T]:
-        """`do` to whatever the document is by now. Raises Failed where others change it all the time."""
+    def change(self, do: Callable[[T], T], known: Kept[T] | None = None, tries: int = 5) -> Kept[T]:
+        """`do` to whatever the document is by now, which may still be what is `known`: then nobody is asked for it.
+
+        Raises Failed where others change it all the time.
+        """
         for _ in range(tries):
-            before = self.load()
+            before, known = known or self.load(), None
             after = self.save(before, do(before.document))
             if after is not None:
                 return after

@@ -34,7 +34,7 @@ class Keeping(Protocol):
 
     def load(self) -> Kept[State]: ...
     def save(self, before: Kept[State], document: State) -> Kept[State] | None: ...
-    def change(self, do: Callable[[State], State], tries: int = 5) -> Kept[State]: ...
+    def change(self, do: Callable[[State], State], known: Kept[State] | None = None) -> Kept[State]: ...
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ class Alerts:
         if not due:
             return Turn(kept)
         reach(Point.ALERT_CLAIMED)
-        return self._tell({t: due[t.id] for t in self.targets if t.id in due}, now)
+        return self._tell({t: due[t.id] for t in self.targets if t.id in due}, kept, now)
 
-    def _tell(self, due: dict[Target, list[Notice]], now: datetime) -> Turn:
-        deliveries = self._sent(due, now)
+    def _tell(self, due: dict[Target, list[Notice]], kept: Kept[State], now: datetime) -> Turn:
+        deliveries = self._sent(due, kept.away, now)
         reach(Point.ALERT_SENT)
 
         def noted(state: State) -> State:
@@ -94,9 +94,9 @@ class Alerts:
                     state = machine.undelivered(state, one.target.id, one.cause, now)
             return replace(state, claim=None)
 
-        return Turn(self.memory.change(noted), due, deliveries)
+        return Turn(self.memory.change(noted, kept), due, deliveries)
 
-    def _sent(self, due: dict[Target, list[Notice]], now: datetime) -> list[Delivery]:
+    def _sent(self, due: dict[Target, list[Notice]], away: TierkeeperError | None, now: datetime) -> list[Delivery]:
         """Sends, between an intent and an outcome in the audit (I7) where Main takes them: an alert matters most where not."""
         written = {target: messages.write(notices, now) for target, notices in due.items()}
         about = sorted({" ".join(n.record.key) for notices in due.values() for n in notices})
@@ -104,7 +104,7 @@ class Alerts:
         deliveries: list[Delivery] = []
         try:
             with ExitStack() as stack:
-                note = self._noting(stack, detail)
+                note = self._noting(stack, detail, away)
                 deliveries = self.sender.send(written)
                 note(**_outcome(deliveries))
         except TierkeeperError as error:
@@ -114,12 +114,15 @@ class Alerts:
                 _log.error("an alert was not delivered", target=one.target.name, cause=one.cause, tries=one.tries)
         return deliveries
 
-    def _noting(self, stack: ExitStack, detail: dict[str, Any]) -> Callable[..., None]:
+    def _noting(self, stack: ExitStack, detail: dict[str, Any], away: TierkeeperError | None) -> Callable[..., None]:
+        """Writes the intent; gives what adds to the outcome. Main is not asked again where it has just been away."""
         try:
-            return stack.enter_context(self.audit.action("alert", "targets", detail))
+            if away is None:
+                return stack.enter_context(self.audit.action("alert", "targets", detail))
         except TierkeeperError as error:
-            _log.warning("an alert is sent without an audit record", cause=error.cause, **detail)
-            return lambda **outcome: _log.warning("alert sent", **outcome)
+            away = error
+        _log.warning("an alert is sent without an audit record", cause=away.cause, **detail)
+        return lambda **outcome: _log.warning("alert sent", **outcome)
 
 
 def _outcome(deliveries: Sequence[Delivery]) -> dict[str, Any]:
