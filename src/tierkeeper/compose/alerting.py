@@ -8,7 +8,7 @@ from pathlib import Path
 from tierkeeper.compose.facts import Given, Sources, gather
 from tierkeeper.config import Settings
 from tierkeeper.kernel.clock import Clock
-from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
+from tierkeeper.kernel.errors import TierkeeperError, UsageError
 from tierkeeper.kernel.ports import Audit
 from tierkeeper.kernel.results import (
     AlertResult,
@@ -70,10 +70,7 @@ class Alerting:
         """Sends a message to each target. Raises UsageError where there is none, or one that is no address; sends none then."""
         if not self._targets:
             raise UsageError("alerts.notify", "nobody is to be told", _NOBODY)
-        errors, _ = self.faults()
-        if errors:
-            raise errors[0] if len(errors) == 1 else Faults(errors)
-        deliveries = self.sender.send(dict.fromkeys(self._targets, messages.TEST))
+        deliveries = AppriseSender().test(dict.fromkeys(self._targets, messages.TEST))
         return AlertTestResult(ok=all(d.ok for d in deliveries), targets=_delivered(deliveries))
 
     def turn(self, facts: Facts | None, given: Given) -> AlertTurnResult:

@@ -96,7 +96,7 @@ def gather(sources: Sources, given: Given) -> tuple[Facts, list[str]]:
     tiers = tuple(
         _tier(tier, status.tiers[name], held.get(name), given, sources.reads.get(name)) for name, tier in sources.tiers.items()
     )
-    runs = dict(_runs(status.archive, report, ran, given))
+    runs = dict(_runs(status.archive, report, ran, given, sources.now))
     is_known = not any(line.startswith("store:") for line in gathering.unseen)
     damage = (() if report is None else tuple(_damage(report))) if is_known else None
     return Facts(sources.now, tiers, runs, expiries, damage), gathering.unseen
@@ -125,17 +125,28 @@ def _last_runs(main: Link) -> Mapping[tuple[str, str, str], LastRun]:
 
 
 def _runs(
-    archive: ReadingStatus | None, report: StoreReport | None, ran: Mapping[tuple[str, str, str], LastRun] | None, given: Given
+    archive: ReadingStatus | None,
+    report: StoreReport | None,
+    ran: Mapping[tuple[str, str, str], LastRun] | None,
+    given: Given,
+    now: datetime,
 ) -> Iterator[tuple[str, Run]]:
     """What is known of what runs by itself. A run that nobody knows of is no fact."""
     periods = {**_PERIODS, **given.periods}
+    managers = (ran or {}).get(("quota", "core", ""))
     for name in ("quota", "archive"):
         known = {} if ran is None else {key: run for key, run in ran.items() if _belongs(key, name)}
-        managers = known.get(("quota", "core", "")) if name == "quota" else None
-        ok_at = max((at for at in (given.finished.get(name), managers.ok_at if managers else None) if at), default=None)
-        faults = tuple(_faults(known, given.quota if name == "quota" else None))
-        if known or ok_at is not None or faults:
-            yield name, Run(periods[name], ok_at, managers.since if managers else None, faults)
+        went = (given.finished.get(name), managers.ok_at if managers else None)
+        ok_at = max((at for at in went if at is not None), default=None)
+        if name == "quota" and given.quota is not None:
+            faults = tuple(Fault(e.place, e.cause, e.remedy) for e in given.quota.errors)
+        else:
+            faults = tuple(_faults(known, max(now - limits.ALERT_FAULT_DAYS * DAY, ok_at or now - limits.ALERT_FAULT_DAYS * DAY)))
+        if known or went != (None, None) or faults:
+            # The quota manager archives too: that the archiver alone is late, only its schedule can say.
+            can_be_late = name == "quota" or given.finished.get(name) is not None
+            since = managers.since if managers is not None and can_be_late else None
+            yield name, Run(periods[name], ok_at if can_be_late else None, since, faults)
     if archive is not None and archive.segments:
         # A home server reads what it keeps by itself; of another store the archive's own reading counts.
         read_at = archive.stalest_at if report is None else report.oldest_read_at
@@ -156,15 +167,13 @@ def _belongs(key: tuple[str, str, str], name: str) -> bool:
     return (verb == "quota" and name == "quota") or (verb == "move" and (to == "archive") == (name == "archive"))
 
 
-def _faults(known: Mapping[tuple[str, str, str], LastRun], quota: QuotaResult | None) -> Iterator[Fault]:
-    """By the report of the last run, else by the audit: what failed, and did not go well since."""
-    if quota is not None:
-        yield from (Fault(e.place, e.cause, e.remedy) for e in quota.errors)
-        return
+def _faults(known: Mapping[tuple[str, str, str], LastRun], since: datetime) -> Iterator[Fault]:
+    """By the audit: what failed `since` then, and did not go well after."""
     for (verb, subject, to), run in known.items():
-        if run.failed_at is not None and run.cause is not None and not run.cause.startswith(_STOPPED):
-            place = f"{subject} to {to}" if verb == "move" else "with the quota manager"
-            yield Fault(place, f"{run.cause} ({run.failed_at:%Y-%m-%d %H:%M} UTC)", "")
+        if run.failed_at is None or run.failed_at <= since or run.cause is None or run.cause.startswith(_STOPPED):
+            continue
+        place = f"{subject} to {to}" if verb == "move" else "with the quota manager"
+        yield Fault(place, f"{run.cause} ({run.failed_at:%Y-%m-%d %H:%M} UTC)", "")
 
 
 def _damage(report: StoreReport) -> Iterator[Fault]:

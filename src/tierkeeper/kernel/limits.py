@@ -112,6 +112,7 @@ PAUSE_SERIOUS_DAYS_LEFT: Final = 1
 EXPIRY_DAYS: Final = 14  # what expires rings so long before; a leaf that renews itself has done it 30 days before
 EXPIRY_SERIOUS_DAYS: Final = 3
 AUTHORITY_EXPIRY_DAYS: Final = 90  # a new authority means that every client is enrolled anew
+ALERT_FAULT_DAYS: Final = 7  # a failure that is older, and that nobody has tried again, is not what the last migration did
 RUN_GRACE_SHARE: Final = 0.5  # of its period a run may be late, so that one that was missed and caught up does not ring
 ALERT_RESOLVED_DAYS: Final = 7  # what is over is remembered so long, so that whoever was away does not tell it again
 ALERT_WAS_SECONDS: Final = 24 * 3600  # what rang for nobody and is over is still told for so long: longer than any quiet hours

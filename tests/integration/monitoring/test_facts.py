@@ -91,6 +91,16 @@ def test_a_move_that_failed_rings_until_one_goes_well(ready: Tiers) -> None:
     (fault,) = facts(keeper(ready))[0].runs["quota"].faults
     assert (fault.place, "a trigger refuses it" in fault.cause) == ("public.events to main", True)
     assert kinds(keeper(ready)) == ["migration failed"]
+    assert kinds(keeper(ready, now=datetime.now(UTC) + 8 * DAY)) == []  # nobody has tried it again
+    with audit.action("quota", "core", {}) as note:
+        note(errors=1)
+    assert {f.place for f in facts(keeper(ready))[0].runs["quota"].faults} == {"public.events to main", "with the quota manager"}
+    with audit.action("quota", "core", {}) as note:
+        note(errors=0)
+    assert facts(keeper(ready))[0].runs["quota"].faults == ()
+    with pytest.raises(TierkeeperError), audit.action("move", "public.events", {"from": "core", "to": "main"}):
+        raise error
+    assert kinds(keeper(ready)) == ["migration failed"]
     with audit.action("move", "public.events", {"from": "core", "to": "main"}):
         pass
     assert kinds(keeper(ready)) == []

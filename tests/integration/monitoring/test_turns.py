@@ -1,6 +1,5 @@
 """Turns over real tiers and a real receiver: told once by many machines, also while Main is away, and after a kill."""
 
-import json
 import signal
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -212,10 +211,9 @@ def test_a_kill_between_sending_and_remembering_rings_twice_and_never_not(ready:
 
 def _check_again(toml: Path, tiers: Tiers, receiver: Receiver, rings: int) -> None:
     """At once another leaves it to the one that may still be sending; once that is taken for dead it rings, and no more."""
-    found = json.loads(processes.command(["alert", "run", "--config", str(toml), "--json"], tiers.environment).stdout)
-    assert found["waits"]
-    assert len(receiver.got) == rings
     settings = load(toml, tiers.environment, tiers.home)
+    assert compose.open_keeper(settings, environment=tiers.environment).alerts().waits
+    assert len(receiver.got) == rings
     for later in (200, 260):
         clock = FixedDay(datetime.now(UTC) + timedelta(seconds=later))
         compose.open_keeper(settings, environment=tiers.environment, clock=clock).alerts()

@@ -2,7 +2,8 @@
 
 Apprise and what it uses log addresses, which are secrets, print as they like and cannot be interrupted. Here nobody hears them,
 and whoever started this ends it when its time is over. Asked by one JSON document on stdin; answers by a JSON line for each
-target as soon as it is through. What it says of a failure are words of its own, so that no address can be in them.
+target as soon as it is through: `look` reaches none of them, `send` each, `test` each if all are addresses. What it says of a
+failure are words of its own, so that no address can be in them.
 """
 
 import json
@@ -43,6 +44,8 @@ def main() -> None:
         os.dup2(nowhere, stream)
     logging.getLogger("apprise").setLevel(logging.DEBUG)  # what a failure comes from, it says there alone
     asked = json.loads(sys.stdin.read())
+    if asked["op"] == "test" and not all(_look(target["url"])["ok"] for target in asked["targets"]):
+        asked["op"] = "look"
     lock = threading.Lock()
     threads = [
         threading.Thread(target=_one, args=(number, target, asked, answers, lock), daemon=True)
@@ -73,13 +76,14 @@ def _look(url: str) -> dict[str, Any]:
     schema = url.partition("://")[0].lower()
     service = _service(url)
     if service is None:
-        return {"ok": False, "cause": "form" if schema in NotificationManager() else "scheme"}  # type: ignore[no-untyped-call]
+        return {"ok": False, "looked": True, "cause": "form" if schema in NotificationManager() else "scheme"}  # type: ignore[no-untyped-call]
     host = str(getattr(service, "smtp_host", None) or service.host or "")
     local = host in ("localhost", "127.0.0.1", "::1", "[::1]")
     secure = bool(service.secure) or getattr(service, "secure_mode", None) in ("ssl", "starttls")
     may_be_plain = (bool(service.secure_protocol) and bool(service.protocol)) or hasattr(service, "secure_mode")
     return {
         "ok": True,
+        "looked": True,
         "cause": "",
         "plain": may_be_plain and not secure and not local,
         "trusting": not service.verify_certificate,

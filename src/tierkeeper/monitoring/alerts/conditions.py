@@ -115,10 +115,8 @@ def _forecast(
 
 def _read_only(tier: TierFacts) -> Condition:
     used = "" if tier.used_bytes is None else f"; {format_bytes(tier.used_bytes)} of {format_bytes(tier.quota_bytes)} are used"
-    remedy = (
-        f"{_ROOM[tier.tier]}, which works while it is read-only; then, there:"
-        " ALTER DATABASE … SET default_transaction_read_only = off"
-    )
+    make_room = "Run `tierkeeper quota`, which takes rows out all the same" if tier.tier == "core" else "Make room there"
+    remedy = f"{make_room}, or raise its quota; then, there: ALTER DATABASE … SET default_transaction_read_only = off"
     what, cause = f"{tier.tier} is read-only", f"new sessions there may not write (default_transaction_read_only is on){used}"
     return _of(tier, Kind.READ_ONLY, Severity.URGENT, what=what, cause=cause, remedy=remedy)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Protocol
 
-from tierkeeper.kernel.errors import TierkeeperError, UsageError
+from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
 from tierkeeper.kernel.limits import ALERT_SEND_SECONDS, ALERT_TRIES, ALERT_TRY_SECONDS
 from tierkeeper.monitoring.alerts.messages import Message
 
@@ -75,19 +75,33 @@ class AppriseSender:
     seconds: float = ALERT_SEND_SECONDS
 
     def send(self, messages: Mapping[Target, Message]) -> list[Delivery]:
-        targets = list(messages)
-        asked = [{"url": t.url, "title": messages[t].title, "body": messages[t].body, "tone": messages[t].tone} for t in targets]
-        answers = _ask({"op": "send", "targets": asked, "tries": self.tries, "wait_seconds": self.wait_seconds}, self.seconds)
-        found = []
-        for number, target in enumerate(targets):
-            answer = answers.get(number, {"ok": False, "cause": f"it was not through in {self.seconds:.0f} seconds", "tries": 1})
-            found.append(Delivery(target, None if answer["ok"] else str(answer["cause"]), int(answer["tries"])))
-        return found
+        return self._delivered(list(messages), self._ask("send", messages))
+
+    def test(self, messages: Mapping[Target, Message]) -> list[Delivery]:
+        """As `send`; raises Faults or UsageError, and sends none, where one is no address."""
+        targets, answers = list(messages), self._ask("test", messages)
+        if any("looked" in answer for answer in answers.values()):
+            errors, _ = _judged(targets, answers)
+            raise errors[0] if len(errors) == 1 else Faults(errors)
+        return self._delivered(targets, answers)
+
+    def _ask(self, op: str, messages: Mapping[Target, Message]) -> dict[int, dict[str, Any]]:
+        asked = [{"url": t.url, "title": m.title, "body": m.body, "tone": m.tone} for t, m in messages.items()]
+        return _ask({"op": op, "targets": asked, "tries": self.tries, "wait_seconds": self.wait_seconds}, self.seconds)
+
+    def _delivered(self, targets: Sequence[Target], answers: Mapping[int, Mapping[str, Any]]) -> list[Delivery]:
+        late = {"ok": False, "cause": f"it was not through in {self.seconds:.0f} seconds", "tries": 1}
+        told = [answers.get(number, late) for number in range(len(targets))]
+        return [Delivery(t, None if a["ok"] else str(a["cause"]), int(a["tries"])) for t, a in zip(targets, told, strict=True)]
 
 
 def look(targets: Sequence[Target]) -> tuple[list[TierkeeperError], list[str]]:
     """What is wrong with the addresses, without reaching any; and what is worth knowing of the others."""
     answers = _ask({"op": "look", "targets": [{"url": t.url} for t in targets]}, ALERT_SEND_SECONDS) if targets else {}
+    return _judged(targets, answers)
+
+
+def _judged(targets: Sequence[Target], answers: Mapping[int, Mapping[str, Any]]) -> tuple[list[TierkeeperError], list[str]]:
     errors: list[TierkeeperError] = []
     notes: list[str] = []
     for number, target in enumerate(targets):

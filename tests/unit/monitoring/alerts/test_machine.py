@@ -158,7 +158,7 @@ looks = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(looks, st.booleans())
 def test_a_listener_hears_a_sensible_story(story: list[tuple[str, bool, bool, int]], at_night: bool) -> None:
     """Whatever happens: no end without a beginning, no beginning twice, and once all is heard the last word is true."""
