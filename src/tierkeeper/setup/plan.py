@@ -31,6 +31,7 @@ _ADD_FOREIGN_KEY: Final = "add foreign key"
 _OWN = load("tierkeeper.postgres", "schema.sql")
 _SQL = load("tierkeeper.setup", "setup.sql")
 _EVERYWHERE: Final = ("tier", "marker", "ledger", "ledger_in_flight", "bundle", "conflict")
+_WATCHING: Final = ("asked", "usage", "usage_grain", "egress", "alert", "schedule")
 _RELATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "core": (*_EVERYWHERE, "horizon"),
     "main": (
