@@ -31,7 +31,8 @@ class Ended:
 
 
 @cache
-def _forks() -> ForkServerContext:
+def forks() -> ForkServerContext:
+    """Forks from a process that has the imports behind it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         [
@@ -42,6 +43,7 @@ def _forks() -> ForkServerContext:
             "tierkeeper.archive.service",
             "tierkeeper.homeserver.serve",
             "adbc_driver_postgresql.dbapi",
+            "tierkeeper.jobs.start",
             "tierkeeper.testing.crash",
         ]
     )
@@ -54,7 +56,7 @@ def command(
     """Runs `tierkeeper ARGUMENTS` to its end, or until it reaches `die_at` and is killed there."""
     with tempfile.TemporaryDirectory(prefix="tierkeeper-command-") as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = _forks().Process(target=_run, args=(list(arguments), dict(environment), str(out), str(err), die_at))
+        process = forks().Process(target=_run, args=(list(arguments), dict(environment), str(out), str(err), die_at))
         process.start()
         process.join(seconds)
         if process.exitcode is None:
@@ -66,7 +68,7 @@ def command(
 
 def start(arguments: Sequence[str], environment: Mapping[str, str], log: Path, die_at: Point | None = None) -> ForkServerProcess:
     """Starts `tierkeeper ARGUMENTS`, which writes what it says to `log`, and returns at once."""
-    process = _forks().Process(target=_run, args=(list(arguments), dict(environment), str(log), str(log), die_at))
+    process = forks().Process(target=_run, args=(list(arguments), dict(environment), str(log), str(log), die_at))
     process.start()
     return process
 
@@ -118,7 +120,7 @@ def start_hop(hop: Hop, at: At | None = None) -> tuple[ForkServerProcess, "Wire[
     process that was killed says none. The caller joins the process and closes the wire.
     """
     ours, theirs = multiprocessing.Pipe()
-    process = _forks().Process(target=_hop, args=(hop, at, theirs))
+    process = forks().Process(target=_hop, args=(hop, at, theirs))
     process.start()
     theirs.close()
     return process, ours

@@ -74,7 +74,7 @@ class Archive:
         self._link = catalog
         self._catalog = Catalog(catalog)
         self._keys = keys
-        self._watch = Watch(self._catalog, clock, checkpoints)
+        self.watch = Watch(self._catalog, clock, checkpoints)
         self._clock = clock
         self._scratch = scratch
 
@@ -92,7 +92,7 @@ class Archive:
     def destination(self, weigh: Callable[[int], None] = lambda _: None) -> Iterator[ArchiveDestination]:
         """The archive's side of a move; see `ArchiveDestination` for `weigh`."""
         parts = self._store, self._link, self._keys, self._clock
-        yield ArchiveDestination(*parts, watch=self._watch, scratch=self._scratch, weigh=weigh)
+        yield ArchiveDestination(*parts, watch=self.watch, scratch=self._scratch, weigh=weigh)
 
     def scan(self) -> "ArchiveScan":
         """The archive as `query` reads it."""
@@ -170,11 +170,11 @@ class Archive:
     def verify(self, segment: str | None = None, sample: str | None = None) -> VerifyResult:
         """Reads every segment, one, or a share `n/t` of them, back from the store whole; see `verify.verify`."""
         chosen = Sample.parse(sample) if sample is not None else None
-        return verifying.verify(self._store, self._catalog, self._keys, self._watch, segment_id=_id(segment), sample=chosen)
+        return verifying.verify(self._store, self._catalog, self._keys, self.watch, segment_id=_id(segment), sample=chosen)
 
     def rebuild(self, markers: Markers) -> RebuildResult:
         """Makes the catalog again from the store; see `rebuild.Rebuilder`."""
-        result = Rebuilder(self._store, self._catalog, self._keys(), self._watch, markers).run()
+        result = Rebuilder(self._store, self._catalog, self._keys(), self.watch, markers).run()
         if result.ok:
             with self.destination() as destination:
                 destination.unsettled()  # puts the commit objects of those that a marker has spoken for
@@ -250,7 +250,7 @@ class Archive:
     @property
     def replacer(self) -> Replacer:
         """Puts segments in the places of others."""
-        return Replacer(self._store, self._catalog, self._keys, self._clock, watch=self._watch, scratch=self._scratch)
+        return Replacer(self._store, self._catalog, self._keys, self._clock, watch=self.watch, scratch=self._scratch)
 
     def waiting_files(self) -> int:
         """How many files of segments that count no more lie in the store still."""

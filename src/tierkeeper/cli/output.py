@@ -43,6 +43,15 @@ def show(result: Result | Sequence[Result], *, as_json: bool) -> None:
         out.print(part)
 
 
+def line(result: Result, *, as_json: bool) -> None:
+    """Prints one result of a stream, from any thread."""
+    if as_json:
+        write(result.model_dump_json() + "\n")
+    else:
+        show(result, as_json=False)
+        sys.stdout.flush()
+
+
 def write(text: str) -> None:
     """Writes to stdout as it is."""
     sys.stdout.write(text)

@@ -56,6 +56,26 @@ def _move(result: r.MoveResult) -> Iterator[RenderableType]:
         yield from notes([f"{plural(len(result.conflicts), 'key')} in both tiers, left alone (Core's row counts): {keys}"])
 
 
+@render.register(r.RunEvent)
+def _event(event: r.RunEvent) -> Iterator[RenderableType]:
+    """A line of a log that a person reads, and where something is wrong what to do about it."""
+    head = Text.assemble((f"{event.at:%Y-%m-%d %H:%M:%S}Z  ", "dim"), (f"{event.job or event.event:<12}", "bold"))
+    if event.ok is None:
+        yield Text.assemble(head, visible(event.told))
+        soon = sorted(event.next.items(), key=lambda one: one[1])
+        yield from (Text.assemble(" " * 23, f"next {name:<12}", (f"{at:%a %Y-%m-%d %H:%M}Z", "dim")) for name, at in soon)
+        return
+    took = f"in {event.seconds:.1f} s" + (f", attempt {event.attempt}" if (event.attempt or 1) > 1 else "")
+    rows = (event.result or {}).get("rows")
+    said = f"done {took}" + (f", {plural(rows, 'row')}" if isinstance(rows, int) else "")
+    yield Text.assemble(head, (said, "green") if event.ok else (f"failed {took}", "red"))
+    if not event.ok:
+        again = "at its next time" if event.again_at is None else f"at {event.again_at:%H:%M:%S}Z"
+        error = event.error
+        yield Text.assemble(" " * 23, visible(f"{error.place}: {error.cause}") if error else "it found something wrong")
+        yield Text.assemble(" " * 23, (visible(error.remedy), "green") if error else "", f" (again {again})")
+
+
 @render.register(r.MovePlan)
 def _plan(result: r.MovePlan) -> Iterator[RenderableType]:
     yield Text.assemble((visible(result.table), "bold"), f"  {result.from_} → {result.to}")

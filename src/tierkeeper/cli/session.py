@@ -70,6 +70,10 @@ class Session:
         with listening, self.progress, compose.open_keeper(settings, progress=self.progress, stop=self.stop) as keeper:
             yield keeper
 
+    def line(self, result: Result) -> None:
+        """Prints one of many results of a command that goes on: a line of JSON, or what a person wants to see of it."""
+        output.line(result, as_json=self.as_json)
+
     def show(self, result: Result | Sequence[Result]) -> None:
         """Prints a result and remembers what it means for the exit code."""
         self.progress.clear()

@@ -15,7 +15,7 @@ from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Faults
 from tierkeeper.kernel.limits import BATCH_ROWS, SEGMENT_ROWS
 from tierkeeper.kernel.policy import Tier
-from tierkeeper.kernel.ports import Progress, Stop
+from tierkeeper.kernel.ports import Progress, Sharing, Stop
 from tierkeeper.kernel.results import (
     AlertStatusResult,
     AlertTestResult,
@@ -50,8 +50,12 @@ def open_keeper(
     environment: Mapping[str, str] | None = None,
     batch_rows: int = BATCH_ROWS,
     segment_rows: int = SEGMENT_ROWS,
+    sharing: Sharing | None = None,
 ) -> "Keeper":
-    """A keeper of the configured tiers. No connection is made before it is asked for something."""
+    """A keeper of the configured tiers. No connection is made before it is asked for something.
+
+    `sharing`: other processes that take parts of its large moves.
+    """
     return Keeper(
         settings,
         clock=clock or SystemClock(),
@@ -59,6 +63,7 @@ def open_keeper(
         stop=stop or _never,
         environment=os.environ if environment is None else environment,
         bounds=Bounds(settings.query.timeout.seconds, batch_rows, segment_rows),
+        sharing=sharing,
     )
 
 

@@ -8,10 +8,11 @@ from uuid import UUID
 
 from tierkeeper.compose.restoring import RestoringKeeper
 from tierkeeper.crypto.keys import KeyRing
-from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError, each
+from tierkeeper.kernel.errors import Failed, Faults, TierkeeperError, UsageError, each
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.results import (
     ArchiveRunResult,
+    CheckpointResult,
     EraseResult,
     MovePlan,
     MoveResult,
@@ -110,6 +111,19 @@ class ArchiveKeeper(RestoringKeeper):
     def archive_verify(self, segment: str | None = None, sample: str | None = None) -> VerifyResult:
         """Reads every segment, one, or a share `n/t`, whole from the store and compares it with its signed manifest."""
         return self.archive.verify(segment, sample)
+
+    def archive_checkpoint(self) -> CheckpointResult:
+        """Compares the archive's chain with what this machine remembers of it, and remembers its end.
+
+        `ok` is false where store and catalog are of an earlier time than this machine has seen.
+        """
+        watch, found = self.archive.watch, list[TierkeeperError]()
+        try:
+            watch.require("tiers.archive", watch.look())
+        except Failed as error:
+            found.append(error)
+        length, newest = self.archive.newest() or (0, None)
+        return CheckpointResult(ok=not found, segments=length, newest=newest, errors=told(found))
 
     def archive_rebuild(self, *, without_main: bool = False) -> RebuildResult:
         """The archive's catalog, made again from the store alone in an empty database.

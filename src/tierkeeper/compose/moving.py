@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tierkeeper.compose.wiring import Wiring
 from tierkeeper.crypto.keys import KeyRing
@@ -17,8 +17,9 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
 from tierkeeper.mover import markers
 from tierkeeper.mover.erasing import Eraser
+from tierkeeper.mover.parts import PartService
 from tierkeeper.mover.request import Request
-from tierkeeper.mover.service import MoveService
+from tierkeeper.mover.sharing import Part
 from tierkeeper.mover.thawing import Thaw
 from tierkeeper.quotas.coldest import Kept
 from tierkeeper.quotas.room import Room, StoreRoom
@@ -33,7 +34,11 @@ class MovingKeeper(Wiring):
 
     def setup(self, apply: bool) -> SetupResult:
         """What is missing, made if `apply`. Raises what keeps it from being made."""
-        return self._set_up(self._policies, frozenset(("core", "main", "archive")), apply=apply)
+        return self._set_up(self._policies, frozenset(("core", "main", "archive")), apply=apply, jobs=True)
+
+    def set_up_jobs(self) -> SetupResult:
+        """Main's queue of jobs, made or brought up to date. Raises UsageError where it is too new for this machine."""
+        return self._set_up((), frozenset(("main",)), apply=True, jobs=True)
 
     def move(
         self,
@@ -48,6 +53,10 @@ class MovingKeeper(Wiring):
     ) -> MoveResult:
         """Moves rows, after making what is missing at the destination."""
         return self._mover.move(Request(table, from_, to, before, older_than, where, limit))
+
+    def move_part(self, document: Mapping[str, Any]) -> MoveResult:
+        """Moves a part of a run that another process leads; `document` is what its `Sharing` offered."""
+        return self._mover.move_part(Part.read(document))
 
     def plan_move(
         self,
@@ -79,8 +88,8 @@ class MovingKeeper(Wiring):
         )
 
     @cached_property
-    def _mover(self) -> MoveService:
-        return MoveService(
+    def _mover(self) -> PartService:
+        return PartService(
             self._tiers,
             self._policies,
             bounds=self._bounds,
@@ -92,6 +101,7 @@ class MovingKeeper(Wiring):
             archive=self._archive_destination,
             room=Room(self._tiers["core"], self._settings.quotas.start_at),
             thaws=_Thaws(self),
+            sharing=self._sharing,
         )
 
     @cached_property
@@ -140,6 +150,7 @@ class MovingKeeper(Wiring):
         upward: bool = False,
         needed: Collection[TableName] = (),
         audit: Audit | None = None,
+        jobs: bool = False,
     ) -> SetupResult:
         """Raises where every table must wait, or a `needed` one; else those that wait are told in the result.
 
@@ -148,7 +159,7 @@ class MovingKeeper(Wiring):
         links = {str(n): link for n, link in self.links.items() if n in names}
         key_present = self._key_present if "archive" in names else True
         schema = self.archive.schema if "archive" in names else {}
-        planned = runner.plan(links, policies, schema, key_present=key_present, upward=upward, facts=self._tiers)
+        planned = runner.plan(links, policies, schema, key_present=key_present, upward=upward, facts=self._tiers, jobs=jobs)
         _refuse_waiting(planned.waiting, needed, len(policies))
         if apply:
             done = runner.apply(planned, links, audit or self._audit, self._make_key)

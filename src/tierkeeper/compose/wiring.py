@@ -11,7 +11,7 @@ from tierkeeper.config.price import in_one_currency
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.policy import Tier
-from tierkeeper.kernel.ports import Progress, Stop
+from tierkeeper.kernel.ports import Progress, Sharing, Stop
 from tierkeeper.mover.request import Bounds
 from tierkeeper.objectstore.port import Store
 from tierkeeper.postgres.link import Link
@@ -27,7 +27,15 @@ class Wiring:
     """The configured tiers and all that reaches them. Constructing it reaches nothing."""
 
     def __init__(
-        self, settings: Settings, *, clock: Clock, progress: Progress, stop: Stop, environment: Mapping[str, str], bounds: Bounds
+        self,
+        settings: Settings,
+        *,
+        clock: Clock,
+        progress: Progress,
+        stop: Stop,
+        environment: Mapping[str, str],
+        bounds: Bounds,
+        sharing: Sharing | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -35,6 +43,7 @@ class Wiring:
         self._stop = stop
         self._environment = environment
         self._bounds = bounds
+        self._sharing = sharing
         self._policies = settings.policies()
         self.links = cast("dict[Tier, Link]", settings.links())
         self._audit = PostgresAudit(self.links["main"])

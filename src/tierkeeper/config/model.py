@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, PlainValidator, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, SecretStr, field_validator, model_validator
 
 from tierkeeper.config.base import Finding, Section, refuse
 from tierkeeper.config.price import TierPrice, refuse_mixed
+from tierkeeper.kernel import cron
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.limits import ALERT_REMIND_SECONDS_MIN, SCRUB_DAYS
 from tierkeeper.kernel.policy import TablePolicy
@@ -252,6 +253,39 @@ class Quotas(Section):
         return self
 
 
+def _cron(text: str) -> str:
+    """An expression, or "off". Says what is wrong with one that is none."""
+    found = None if text == OFF else cron.fault(text)
+    if found is not None:
+        remedy = 'Write minute, hour, day, month and day of the week in UTC, such as "0 4 * * sun", or "off"'
+        raise refuse(Finding("", f"this is no cron expression: {found}", remedy))
+    return text
+
+
+OFF: Final = "off"
+Cron = Annotated[str, AfterValidator(_cron)]
+
+
+class Schedule(Section):
+    """`[schedule]`: when `tierkeeper run` does what, as cron expressions in UTC; "off" leaves a job out."""
+
+    usage: Cron = Field(default="*/5 * * * *", description="samples what each tier and table takes")
+    alerts: Cron = Field(default="*/5 * * * *", description="looks whether anybody is to be told of something")
+    keep_awake: Cron = Field(default="0 6 * * *", description="reads a little from tiers that pause when nobody does")
+    quota: Cron = Field(default="0 3 * * *", description="runs the quota manager")
+    archive: Cron = Field(default="0 4 * * sun", description="archives, and removes what the policy lets go")
+    scrub: Cron = Field(default="0 5 * * *", description="reads a thirtieth of the archive back, what was read longest ago first")
+    checkpoint: Cron = Field(default="30 5 * * *", description="looks whether the archive was put back to an earlier time")
+    drill: Cron = Field(
+        default="0 6 1 * *",
+        description="restores a twelfth of the archive into a scratch database; it needs the recovery key on that machine",
+    )
+
+    def crons(self) -> dict[str, str]:
+        """The expression of each job that is not off."""
+        return {job: text for job, text in self if text != OFF}
+
+
 class Alerts(Section):
     """`[alerts]`: who is told."""
 
@@ -367,6 +401,7 @@ class Settings(Section):
     tables: tuple[TableEntry, ...] = ()
     query: Query = Query()
     quotas: Quotas = Quotas()
+    schedule: Schedule = Schedule()
     alerts: Alerts = Alerts()
     balance: Balance = Balance()
     homeserver: HomeServer = HomeServer()

@@ -220,6 +220,30 @@ Throttle = Callable[[], str | None]
 batch). It may wait for room first. I9."""
 
 
+class Offer(Protocol):
+    """Parts of a run that other processes were offered."""
+
+    def left(self) -> Sequence[int]:
+        """Those, by their places, that nobody has ended: waiting ones, and ones that a live process works at."""
+        ...
+
+    def withdraw(self) -> None:
+        """Nobody begins another of them. What is at work goes on, until it finds that the run is over."""
+        ...
+
+
+class Sharing(Protocol):
+    """Other processes that take parts of a large move."""
+
+    def helpers(self) -> int:
+        """How many are there now, this one not counted; none where that cannot be asked."""
+        ...
+
+    def offer(self, parts: Sequence[Mapping[str, Any]]) -> Offer:
+        """Offers parts (JSON documents), to this process too: it takes its own like everybody else."""
+        ...
+
+
 @dataclass(frozen=True)
 class ScanSegment:
     """A segment as a catalog snapshot has it. Ages are both included, None where the segment has none."""

@@ -31,6 +31,10 @@ def _machine() -> str:
     return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
 
 
+class Taken(NotNow):
+    """Somebody else holds it."""
+
+
 _held: set[str] = set()
 """Holders in this process that have not given back, or tried to: a lease of ours that is not here was cut off from its server."""
 
@@ -39,38 +43,37 @@ class Lease:
     """Held from `take` to `give_back`. A holder that is gone from this very machine is replaced at once."""
 
     def __init__(self, conn: Connection, name: str) -> None:
-        self._conn = conn
-        self._name = name
-        self._holder = f"{_machine()}/{os.getpid()}/{_start_of(os.getpid())}/{uuid4()}"
+        self.conn = conn
+        self.name = name
+        self.holder = f"{_machine()}/{os.getpid()}/{_start_of(os.getpid())}/{uuid4()}"
 
     def take(self) -> None:
         """Takes or renews. Raises NotNow naming the holder."""
-        _held.add(self._holder)  # before anybody can read it
-        with transaction(self._conn) as cur:
+        _held.add(self.holder)  # before anybody can read it
+        with transaction(self.conn) as cur:
             holder = self._read(cur)
             dead = holder if self._is_dead(holder) else None
             taken = cur.execute(
-                _SQL["take"], {"name": self._name, "holder": self._holder, "seconds": LEASE_SECONDS, "dead": dead}
+                _SQL["take"], {"name": self.name, "holder": self.holder, "seconds": LEASE_SECONDS, "dead": dead}
             ).rowcount
             holder = holder if taken else self._read(cur)  # it may have been taken since the first look
         if not taken:
-            _held.discard(self._holder)
+            _held.discard(self.holder)
             host, *_, pid, _, _ = holder.split("/") if holder.count("/") > 3 else ["…"] * 4  # noqa: PLR2004
-            raise NotNow(
-                self._name,
+            raise Taken(
+                self.name,
                 f"another run holds it (process {pid} on {host})",
                 f"Wait for it, or {LEASE_SECONDS} seconds after it died, and run again",
             )
         reach(Point.LEASED)
 
     def give_back(self) -> None:
-        _held.discard(self._holder)
-        with transaction(self._conn) as cur:
-            cur.execute(_SQL["give_back"], {"name": self._name, "holder": self._holder})
+        _held.discard(self.holder)
+        with transaction(self.conn) as cur:
+            cur.execute(_SQL["give_back"], {"name": self.name, "holder": self.holder})
 
     def _read(self, cur: psycopg.Cursor) -> str:
-        row = cur.execute(_SQL["holder"], {"name": self._name}).fetchone()
-        return str(row[0]) if row else ""
+        return _read(cur, self.name)
 
     @staticmethod
     def _is_dead(holder: str) -> bool:
@@ -79,3 +82,14 @@ class Lease:
         if machine != _machine() or not rest.isdigit():
             return False
         return _start_of(int(rest)) != started or (int(rest) == os.getpid() and holder not in _held)
+
+
+def holder_of(conn: Connection, name: str) -> str:
+    """Who has the lease `name`, as its `Lease.holder` says it; nobody: an empty text."""
+    with transaction(conn, read_only=True) as cur:
+        return _read(cur, name)
+
+
+def _read(cur: psycopg.Cursor, name: str) -> str:
+    row = cur.execute(_SQL["holder"], {"name": name}).fetchone()
+    return str(row[0]) if row else ""

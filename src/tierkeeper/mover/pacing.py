@@ -169,6 +169,7 @@ class Side:
     conn: Connection
     batch: Cost
     reserve: Cost
+    sharers: int = 1  # processes that take batches, each of which sees what is left as if it were alone
     allowed: int = field(default=0, init=False)
     assumed_redo: int | None = field(default=None, init=False)
 
@@ -176,8 +177,19 @@ class Side:
         """As many batches as `now` has room for; else why there is none."""
         self.assumed_redo = now.redo_lsn
         reason = budget.pause(now, self.reserve)
-        self.allowed = 0 if reason else budget.batches_allowed(now, self.batch, self.reserve)
+        self.allowed = 0 if reason else budget.batches_allowed(now, self.batch, self.reserve) // self.sharers
         return reason
+
+
+Budget = tuple[Cost, Cost]
+"""What a batch costs a tier, and all that is in flight at once."""
+
+
+def budgets(weighed: Weighed, pace: Pace, sharers: int = 1) -> tuple[Budget, ...]:
+    """Of each tier of a move, the source first, where so many processes work at it. Pure."""
+    share = weighed.batch_rows / max(weighed.rows, weighed.batch_rows)
+    in_flight, at_once = pace.in_flight * sharers, pace.workers * sharers
+    return tuple((budget.part(cost, share), budget.part(cost, share, in_flight, at_once)) for cost in weighed.costs)
 
 
 class Pacer:
@@ -187,20 +199,20 @@ class Pacer:
     one goes on. Safe to call from several threads.
     """
 
-    def __init__(
-        self, tiers: Sequence[tuple[Tier, Connection]], weighed: Weighed, pace: Pace, *, clock: Clock, stop: Stop
-    ) -> None:
-        """`tiers` as they were weighed, with connections of its own."""
-        share = weighed.batch_rows / max(weighed.rows, weighed.batch_rows)
-        self._sides = [
-            Side(tier, conn, budget.part(cost, share), budget.part(cost, share, pace.in_flight, pace.workers))
-            for (tier, conn), cost in zip(tiers, weighed.costs, strict=True)
-        ]
-        # The source was looked at when the rows were weighed, and hardly anything has been written there since.
-        self._sides[0].allow(weighed.servers[0])
+    def __init__(self, sides: Sequence[Side], *, clock: Clock, stop: Stop) -> None:
+        """`sides` have connections of their own."""
+        self._sides = sides
         self._clock = clock
         self._stop = stop
         self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, tiers: Sequence[tuple[Tier, Connection]], weighed: Weighed, pace: Pace, *, clock: Clock, stop: Stop) -> "Pacer":
+        """Of `tiers` as they were weighed, with connections of its own."""
+        sides = [Side(tier, conn, *one) for (tier, conn), one in zip(tiers, budgets(weighed, pace), strict=True)]
+        # The source was looked at when the rows were weighed, and hardly anything has been written there since.
+        sides[0].allow(weighed.servers[0])
+        return cls(sides, clock=clock, stop=stop)
 
     def __call__(self) -> str | None:
         with self._lock:

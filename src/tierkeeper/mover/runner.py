@@ -11,12 +11,12 @@ from uuid import UUID
 import psycopg
 
 from tierkeeper.kernel.clock import Clock
-from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.errors import TierkeeperError, UsageError
 from tierkeeper.kernel.limits import BATCH_BYTES, BATCH_ROWS_MIN, LEASE_RENEW_SECONDS, PASSES
 from tierkeeper.kernel.log import Log
 from tierkeeper.kernel.ports import Destination, LedgerRow, Progress, Stop, Throttle
 from tierkeeper.kernel.tables import TableName, TableShape
-from tierkeeper.mover import conflicts, plan
+from tierkeeper.mover import conflicts, plan, sharing
 from tierkeeper.mover.bundle import Bundler
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.ends import Pair, Pairs
@@ -25,6 +25,7 @@ from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Between, Bound, Piece, Range, Selection
 from tierkeeper.mover.recovery import clear, recover, refuse_restored, refuse_stranger
 from tierkeeper.mover.references import Explorer
+from tierkeeper.mover.sharing import Joined, Part, Share
 from tierkeeper.mover.source import Markers, Source
 from tierkeeper.mover.worker import Outcome, Pace, Run, Worker
 
@@ -42,7 +43,7 @@ class Mover:
         self,
         source: Source,
         destination: Destination,
-        lease: Lease,
+        lease: Lease | Joined,
         *,
         pace: Pace,
         clock: Clock,
@@ -54,11 +55,13 @@ class Mover:
         throttle: Throttle = lambda: None,
         explorer: Explorer | None = None,
         pieces: Sequence[Piece] | None = None,
+        share: Share | None = None,
     ) -> None:
         """`pieces`: where the rows lay a moment ago, for batches of the pace's size.
 
-        `rests`: why rows may not leave yet, given the tables in which others are arriving.
+        `rests`: why rows may not leave yet, given the tables in which others are arriving. `share`: with whom to work at it.
         """
+        self._share = share
         self._explorer = explorer
         self._pieces = pieces
         self._source = source
@@ -101,6 +104,23 @@ class Mover:
         run.outcome.conflicts = [
             ("" if table == own else f"{table}: ") + ", ".join(c) for table, keys in run.all_conflicts.items() for c in keys
         ]
+        return run.outcome
+
+    def run_part(self, selection: Selection, ranges: Sequence[Piece], origin: UUID | None) -> Outcome:
+        """Moves `ranges` of a run that somebody else leads and settles; the lease is that run's.
+
+        `origin` is who its source is. Raises NotNow once the run is over, UsageError where this source is another one.
+        """
+        self._lease.take()
+        run = Run(selection, self._pace, self._stop, self._refresh_parents, self._throttle)
+        markers = refuse_restored(self._source, self._destination)
+        refuse_stranger(self._source, self._destination, [selection.shape.name], markers.identity)
+        if markers.identity != origin:
+            cause = f"this {self._source.tier} is another database than that of the run"
+            raise UsageError(f"tiers.{self._source.tier}", cause, "Give both machines the same configuration")
+        run.origin = origin
+        self._total = sum(p.rows for p in ranges)
+        self._pass(run, iter(ranges), plan.workers(self._pace.workers, ranges))
         return run.outcome
 
     def _recover(self, run: Run, markers: Markers) -> list[list[LedgerRow]]:
@@ -158,12 +178,17 @@ class Mover:
             return
         limited = self._limit(run)
         size = self._pace.batch_rows
-        clean_passes = least = 0
+        clean_passes = least = shared = 0
         while clean_passes < PASSES and not run.ended:
             rows, workers, ranges = self._plan(run, size)
             if not rows:
                 break
             self._total = rows + run.copied_rows
+            parts, ranges = self._parts(run, ranges, size) if shared < PASSES else ([], ranges)
+            if parts:
+                shared += 1
+                self._pass_shared(run, parts)
+                continue
             self._pass(run, ranges, workers)
             if not run.changed:
                 clean_passes += 1
@@ -222,6 +247,34 @@ class Mover:
             return
         with ThreadPoolExecutor(1 + len(further), "mover") as pool:
             self._watch(run, [pool.submit(own.work), *(pool.submit(self._join, run, *one) for one in enumerate(further, 1))])
+
+    def _parts(self, run: Run, ranges: Iterator[Range], size: int) -> tuple[list[Part], Iterator[Range]]:
+        """What of a pass other processes may take, nothing where they may not; and its ranges."""
+        if self._share is None or not isinstance(self._lease, Lease):
+            return [], ranges
+        known = list(ranges)
+        pieces = [one for one in known if isinstance(one, Piece)]
+        return self._share.parts(run, pieces, self._lease, size), iter(known)
+
+    def _pass_shared(self, run: Run, parts: Sequence[Part]) -> None:
+        """A pass that any process may take parts of, this one's too.
+
+        Behind it all is settled that a killed one left in flight. What it did not come to is left to the next pass.
+        """
+        assert self._share is not None and isinstance(self._destination, PostgresDestination)  # noqa: S101 - parts were cut
+        total, seq = self._total or 0, sharing.newest(self._destination.conn)
+
+        def tell(out: int) -> None:
+            self._beat()
+            self._progress(f"{run.selection.shape.name}: {self._source.tier} to {self._destination.tier}", total - out, total)
+
+        self._share.wait(run, parts, tell, self._clock.sleep)
+        if not run.ended:
+            left = self._recover(run, self._source.markers(self._destination.tier))
+            self._worker(run, self._source, self._destination, self._beat).release(left)
+        table, known = run.selection.shape.name, run.outcome.moved
+        for batch, rows, size_bytes in sharing.moved_since(self._destination.conn, seq, table, self._source.tier, known):
+            run.note_shared(batch, rows, size_bytes)
 
     def _join(self, run: Run, place: int, dialled: Future[Pair]) -> None:
         """A further worker, as soon as its connections are there; a server that gives no more gets fewer workers."""

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import InFlight, UsageError
 from tierkeeper.kernel.policy import TablePolicy, Tier
-from tierkeeper.kernel.ports import Audit, Destination, Held, Progress, Room, Stop, Thaws, Throttle
+from tierkeeper.kernel.ports import Audit, Destination, Held, Progress, Room, Sharing, Stop, Thaws, Throttle
 from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover import budget, conflicts, family, fitness, mirror, plan, recovery, returning
@@ -23,6 +23,7 @@ from tierkeeper.mover.pacing import Pacer, Weighed, look_at
 from tierkeeper.mover.references import Explorer
 from tierkeeper.mover.request import Bounds, Request
 from tierkeeper.mover.runner import Mover
+from tierkeeper.mover.sharing import share_of
 from tierkeeper.mover.source import Source
 from tierkeeper.mover.weighing import weigh_all
 from tierkeeper.mover.worker import Outcome, Pace
@@ -73,6 +74,7 @@ class MoveService:
         archive: OpenDestination,
         room: Room,
         thaws: Thaws,
+        sharing: Sharing | None = None,
     ) -> None:
         self._tiers = tiers
         self._links = {name: tier.link for name, tier in tiers.items()}
@@ -87,6 +89,7 @@ class MoveService:
         self._archive = archive
         self._room = room
         self._thaws = thaws
+        self._sharing = sharing
 
     def plan(self, request: Request, *, explain: bool = False) -> MovePlan:
         """What `move` would do now; `explain` says which rows it would leave, and why. Changes nothing."""
@@ -245,7 +248,7 @@ class MoveService:
     ) -> Outcome:
         longest = self._bounds.longest_reader_seconds
         pace, tables = self._pace(request, explorer), family.tables_of(request.table, explorer)
-        throttle = Pacer(ends.looking, weighed, pace, clock=self._clock, stop=self._stop)
+        throttle = Pacer.of(ends.looking, weighed, pace, clock=self._clock, stop=self._stop)
         if request.source == "main":
             self._thaws.settle(tables)
         if ends.destination is None:
@@ -341,6 +344,7 @@ class MoveService:
             throttle=throttle,
             explorer=explorer,
             pieces=weighed.pieces,
+            share=share_of(self._sharing, request, weighed, self._pace(request, None), alone=explorer is None),
         )
 
     def _pace(self, request: Request, explorer: Explorer | None) -> Pace:

@@ -134,6 +134,15 @@ class Run:
             self.outcome.bytes += row.bytes
             self.outcome.moved.append(row.batch.id)
 
+    def note_shared(self, batch: UUID, rows: int, size_bytes: int) -> None:
+        """A batch of this run that another process moved."""
+        with self._lock:
+            self.copied_rows += rows
+            self.outcome.batches += 1
+            self.outcome.rows += rows
+            self.outcome.bytes += size_bytes
+            self.outcome.moved.append(batch)
+
     @property
     def conflicts(self) -> list[Bound]:
         """Keys of the run's own table that are left where they are."""

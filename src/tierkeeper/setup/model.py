@@ -14,7 +14,8 @@ class OwnSchema:
     """What a tier has of the schema `tierkeeper`; `functions` maps a name to its source.
 
     `refuses_in` is the database, quoted, in which this role may not make the schema; None where it may.
-    `refuses_temp_in` is likewise the one in which it may not make temporary tables.
+    `refuses_temp_in` is likewise the one in which it may not make temporary tables. `queue` is the version of the queue of jobs,
+    where `has_queue`, None if it does not say.
     """
 
     there: bool
@@ -23,6 +24,8 @@ class OwnSchema:
     roles: frozenset[str]
     refuses_in: str | None = None
     refuses_temp_in: str | None = None
+    has_queue: bool = False
+    queue: str | None = None
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,12 @@ def own_schema(conn: Connection) -> OwnSchema:
     with catalog(conn) as cur:
         asked = ("own_schema", "own_relations", "own_functions")
         there, relations, functions = cur.all_of([(_SQL[one], None) for one in asked], last=True)
-    is_there, may_create, database, may_stage = there[0]
+    is_there, may_create, database, may_stage, has_queue, queue = there[0]
     refuses_in = None if is_there or may_create else str(database)
     refuses_temp_in = None if may_stage else str(database)
-    return OwnSchema(is_there, frozenset(r[0] for r in relations), dict(functions), roles, refuses_in, refuses_temp_in)
+    return OwnSchema(
+        is_there, frozenset(r[0] for r in relations), dict(functions), roles, refuses_in, refuses_temp_in, has_queue, queue
+    )
 
 
 def source_table(conn: Connection, name: TableName) -> SourceTable:

@@ -34,19 +34,7 @@ _EVERYWHERE: Final = ("tier", "marker", "ledger", "ledger_in_flight", "bundle", 
 _WATCHING: Final = ("asked", "usage", "usage_grain", "egress", "alert", "schedule")
 _RELATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "core": (*_EVERYWHERE, "horizon"),
-    "main": (
-        *_EVERYWHERE,
-        "ledger_thawed",
-        "compared",
-        "audit",
-        "lease",
-        "followed",
-        "asked",
-        "usage",
-        "usage_grain",
-        "egress",
-        "alert",
-    ),
+    "main": (*_EVERYWHERE, "ledger_thawed", "compared", "audit", "lease", "followed", *_WATCHING),
     "archive": _EVERYWHERE,
 }
 _GUARD_FUNCTION: Final = "refuse_copy_in_flight"

@@ -21,7 +21,7 @@ from tierkeeper.postgres import references, shapes
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.keeping import beside, looking
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
-from tierkeeper.setup import drift, observe
+from tierkeeper.setup import drift, observe, queue
 from tierkeeper.setup import plan as decide
 from tierkeeper.setup.model import OwnSchema, SetupPlan, SourceTable
 from tierkeeper.tiers import identity, memory
@@ -47,17 +47,19 @@ def plan(
     key_present: bool,
     upward: bool = False,
     facts: Mapping[Tier, TierFacts] = MappingProxyType({}),
+    jobs: bool = False,
 ) -> SetupPlan:
     """What is missing at `tiers` (core, main, archive: the catalog; the uppermost first) for `policies`.
 
     The first of `tiers` only gives rows away, unless rows are to go `upward` to it; the others must take writes.
-    `facts` has the tiers' quotas: what would write a table anew where there is no room for that waits (I9).
+    `facts` has the tiers' quotas: what would write a table anew where there is no room for that waits (I9). With `jobs` Main gets
+    the queue of jobs.
     `archive_schema` maps a relation of the catalog's schema `tierkeeper` to the statement that makes it. A table that cannot be
     set up, or must wait, is in the plan's `waiting`. Raises NotNow for a tier that is away or read-only, UsageError for addresses
     that are mixed up; several faults: Faults.
     """
     with looking(p.name for p in policies):
-        return _plan(tiers, policies, archive_schema, key_present=key_present, upward=upward, facts=facts)
+        return _plan(tiers, policies, archive_schema, key_present=key_present, upward=upward, facts=facts, jobs=jobs)
 
 
 def _plan(
@@ -68,6 +70,7 @@ def _plan(
     key_present: bool,
     upward: bool,
     facts: Mapping[Tier, TierFacts],
+    jobs: bool,
 ) -> SetupPlan:
     uppermost = next(iter(tiers), None)
 
@@ -90,6 +93,8 @@ def _plan(
     for tier, (_, own, _) in seen.items():
         more = archive_schema if tier == "archive" else {}
         steps += decide.own_steps(tier, own, more, upward=upward)
+        if jobs and tier == "main":
+            steps += queue.steps(own.has_queue, own.queue)
     table_steps, waiting = of_tables()
     for tier, (*_, known) in seen.items():
         above = _above(tier, tiers)
@@ -129,7 +134,9 @@ def apply(planned: SetupPlan, tiers: Mapping[str, Link], audit: Audit, make_key:
         with audit.action("setup", "tiers", detail) as outcome:
             for tier, conn in conns.items():
                 mine = [s for s in planned.steps if s.tier == tier and s not in own]
-                apply_steps(conn, [s for s in mine if not s.table])
+                apply_steps(conn, [s for s in mine if not s.table and not queue.stands_alone(s)])
+                for step in filter(queue.stands_alone, mine):
+                    apply_steps(conn, [step])
                 failed = _apply_tables(conn, mine, waiting)
                 result.steps[:] = [s for s in result.steps if s not in failed]
             if any(s.action == decide.KEY_ACTION for s in planned.steps):

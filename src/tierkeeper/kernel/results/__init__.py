@@ -14,6 +14,7 @@ from tierkeeper.kernel.results.alerts import (
 )
 from tierkeeper.kernel.results.archive import (
     ArchiveRunResult,
+    CheckpointResult,
     DrillResult,
     EraseResult,
     KeysResult,
@@ -40,6 +41,7 @@ from tierkeeper.kernel.results.homeserver import (
     TokenLife,
     TokenResult,
 )
+from tierkeeper.kernel.results.jobs import RunEvent
 from tierkeeper.kernel.results.moving import MovePlan, MoveResult, QuotaChoice, QuotaResult, QuotaTier, Reclaim, Stays
 from tierkeeper.kernel.results.spending import (
     CostResult,
@@ -90,6 +92,7 @@ __all__ = [
     "CheckItem",
     "CheckResult",
     "CheckedResult",
+    "CheckpointResult",
     "CostResult",
     "CostTotal",
     "CutoffChange",
@@ -123,6 +126,7 @@ __all__ = [
     "RestoreResult",
     "Result",
     "RotateResult",
+    "RunEvent",
     "SegmentDetail",
     "SegmentResult",
     "ServerHealth",

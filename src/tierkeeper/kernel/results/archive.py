@@ -168,3 +168,12 @@ class EraseResult(Result):
     stopped_because: str = Field(description="`complete`, or why segments are left")
     notes: list[str] = Field(default=[])
     applied: bool = Field(description="false: a plan, which changed nothing")
+
+
+class CheckpointResult(Result):
+    """The archive's chain of manifests beside what this machine remembers of it."""
+
+    ok: bool
+    segments: int = Field(description="in the chain")
+    newest: str | None = Field(default=None, description="its last manifest")
+    errors: list[ErrorResult] = Field(default=[])

@@ -168,6 +168,13 @@ CREATE TABLE IF NOT EXISTS tierkeeper.alert (
     changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
 )
 
+-- name: schedule
+-- When each job of the schedule was due last, of those due times that were handled.
+CREATE TABLE IF NOT EXISTS tierkeeper.schedule (
+    job    text        PRIMARY KEY,
+    due_at timestamptz NOT NULL
+)
+
 -- name: followed
 CREATE TABLE IF NOT EXISTS tierkeeper.followed (
     schema_name text     NOT NULL,

@@ -14,7 +14,9 @@ WHERE n.nspname = 'tierkeeper'
 SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'tierkeeper'),
        has_database_privilege(current_database(), 'CREATE'),
        quote_ident(current_database()),
-       has_database_privilege(current_database(), 'TEMP')
+       has_database_privilege(current_database(), 'TEMP'),
+       to_regnamespace('tierkeeper_jobs') IS NOT NULL,
+       obj_description(to_regnamespace('tierkeeper_jobs'), 'pg_namespace')
 
 -- name: present
 SELECT 'schema', '', nspname::text, NULL::text[], NULL::text[]

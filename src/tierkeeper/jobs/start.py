@@ -1,0 +1,69 @@
+"""Puts a process of `run` or `worker` together and runs it to its end."""
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from tierkeeper.compose import Keeper, open_keeper
+from tierkeeper.config import Settings
+from tierkeeper.jobs.lead import Leadership
+from tierkeeper.jobs.memory import Memory
+from tierkeeper.jobs.model import Job, Timing
+from tierkeeper.jobs.performing import Performer, Tell
+from tierkeeper.jobs.queue import Queue, Shared
+from tierkeeper.jobs.service import Service, exit_code
+from tierkeeper.jobs.table import JOBS
+from tierkeeper.kernel.clock import Clock, SystemClock
+from tierkeeper.kernel.errors import Exit
+from tierkeeper.kernel.ports import Stop
+
+Role = Literal["run", "once", "worker"]
+
+
+def start(
+    role: Role,
+    settings: Settings,
+    *,
+    tell: Tell,
+    stop: Stop,
+    jobs: Sequence[Job] = JOBS,
+    clock: Clock | None = None,
+    timing: Timing | None = None,
+    environment: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Exit:
+    """Runs until `stop` says why it must end; `once` until nothing is due. `more` goes to `open_keeper`.
+
+    Raises NotNow where `once` finds another process at it or Main away, and what keeps it from beginning: a bad address, a queue
+    of another version. From then on an error of a job is the job's, and Main may go and come back.
+    """
+    time = clock or SystemClock()
+    pace = timing or Timing()
+    given = os.environ if environment is None else environment
+
+    async def serve() -> Exit:
+        main, loop = settings.links()["main"], asyncio.get_running_loop()
+
+        def keeper() -> Keeper:
+            return open_keeper(settings, clock=time, stop=stop, environment=given, sharing=Shared(queue, loop), **more)
+
+        performer = Performer(keeper, tell, stop, time, pace)
+        queue = Queue(main, jobs, performer, pace)
+        service = Service(
+            queue=queue,
+            leadership=Leadership(main, time, pace.renew),
+            memory=Memory(main),
+            performer=performer,
+            jobs=jobs,
+            crons=settings.schedule.crons(),
+            prepare=lambda: keeper().set_up_jobs(),
+            tell=tell,
+            stop=stop,
+            clock=time,
+            timing=pace,
+        )
+        await {"run": service.run, "once": service.once, "worker": service.work}[role]()
+        return exit_code(performer, once=role == "once")
+
+    return asyncio.run(serve())

@@ -1,0 +1,225 @@
+"""The schedule and the queue against a real Main: what runs when, and what becomes of it where something fails."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Literal
+
+import pytest
+
+from faultproxy import FaultProxy
+from hosted import Hosted
+from jobs_processes import HURRY
+from support import Tiers, eventually, tierkeeper_toml
+from tierkeeper.compose import Keeper
+from tierkeeper.config import load
+from tierkeeper.jobs.memory import Memory
+from tierkeeper.jobs.model import Job
+from tierkeeper.jobs.start import start
+from tierkeeper.kernel.errors import Exit, Failed, NotNow, UsageError
+from tierkeeper.kernel.results import MoveResult, Result, RunEvent
+
+LONG_AGO = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Bench:
+    """Jobs that note when they run, on one set of tiers."""
+
+    tiers: Tiers
+    ran: list[str] = field(default_factory=list)
+    told: list[RunEvent] = field(default_factory=list)
+
+    def job(self, name: str, does: Callable[[], Result | None] = lambda: None, *, watches: bool = False) -> Job:
+        def run(keeper: Keeper) -> Result | None:
+            self.ran.append(name)
+            return does()
+
+        return Job(name, run, watches=watches)
+
+    def events(self, kind: str) -> list[RunEvent]:
+        return [e for e in self.told if e.event == kind]
+
+    def start(
+        self,
+        role: Literal["run", "once", "worker"],
+        jobs: Sequence[Job],
+        stop: Callable[[], str | None] = lambda: None,
+        schedule: str = "",
+    ) -> Exit:
+        config = tierkeeper_toml(self.tiers, extra=f"[schedule]\n{schedule}")
+        settings = load(config, self.tiers.environment, config.parent)
+        environment = self.tiers.environment
+        return start(role, settings, tell=self.told.append, stop=stop, jobs=jobs, timing=HURRY, environment=environment)
+
+    def make_due(self, *jobs: str) -> None:
+        with closing(self.tiers.main.connect("test")) as conn:
+            conn.execute("UPDATE tierkeeper.schedule SET due_at = %s WHERE job = ANY (%s)", (LONG_AGO, list(jobs)))
+
+
+@dataclass
+class Background:
+    ended: list[Exit | Exception] = field(default_factory=list)
+    reason: str | None = None
+
+
+@contextmanager
+def in_background(bench: Bench, role: Literal["run", "worker"], jobs: Sequence[Job]) -> Iterator[Background]:
+    """A process of `role`, as a thread; it is told to end behind the block."""
+    mine = Background()
+
+    def serve() -> None:
+        try:
+            mine.ended.append(bench.start(role, jobs, lambda: mine.reason))
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            mine.ended.append(error)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield mine
+    finally:
+        mine.reason = "stopped"
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def bench(tiers: Tiers) -> Bench:
+    return Bench(tiers)
+
+
+def test_once_runs_what_is_due_and_makes_up_for_a_missed_year_once(bench: Bench) -> None:
+    jobs = [bench.job("quota"), bench.job("archive"), bench.job("usage", watches=True), bench.job("scrub")]
+    off = 'scrub = "off"'
+    assert bench.start("once", jobs, schedule=off) is Exit.DONE
+    assert bench.ran == ["usage"]  # the schedule of the others begins now
+    bench.make_due("quota", "archive", "usage")
+    assert bench.start("once", jobs, schedule=off) is Exit.DONE
+    assert bench.start("once", jobs, schedule=off) is Exit.DONE
+    assert sorted(bench.ran) == ["archive", "quota", "usage", "usage"]
+    (quota,) = [e for e in bench.events("job") if e.job == "quota"]
+    assert quota.due_at is not None
+    assert quota.due_at.hour == 3
+    assert quota.ok
+    assert bench.events("ended")[-1].next.keys() == {"quota", "archive", "usage"}
+
+
+def test_a_job_that_fails_is_told_and_tried_again_and_keeps_no_other(bench: Bench) -> None:
+    failures = iter([NotNow("tiers.core", "it is away", "Wait"), Failed("t", "it broke", "Mend it"), ValueError("a secret")])
+
+    def fails() -> None:
+        if (error := next(failures, None)) is not None:
+            raise error
+
+    def is_refused() -> None:
+        raise UsageError("tables.x", "it is not there", "Correct it")
+
+    jobs = [bench.job("quota", fails), bench.job("archive", is_refused), bench.job("scrub")]
+    bench.start("once", jobs)
+    bench.make_due("quota", "archive", "scrub")
+    with in_background(bench, "run", jobs):
+        assert eventually(lambda: bench.ran.count("quota") == 4)
+    assert sorted(set(bench.ran)) == ["archive", "quota", "scrub"]
+    assert bench.ran.count("archive") == bench.ran.count("scrub") == 1
+    told = [(e.attempt, e.ok, e.error and e.error.cause, e.again_at is not None) for e in bench.events("job") if e.job == "quota"]
+    unexpected = "an unexpected ValueError: this is a fault of tierkeeper"
+    assert told == [
+        (1, False, "it is away", True),
+        (2, False, "it broke", True),
+        (3, False, unexpected, True),
+        (4, True, None, False),
+    ]
+    assert "a secret" not in str(bench.told)
+
+
+def test_one_leads_and_another_takes_over(bench: Bench) -> None:
+    other = Bench(bench.tiers)
+    with in_background(bench, "run", [bench.job("usage", watches=True)]) as leader:
+        assert eventually(lambda: bool(bench.events("leads")))
+        with pytest.raises(NotNow, match="another run holds it"):
+            other.start("once", [])
+        with in_background(other, "run", [other.job("usage", watches=True)]) as standing:
+            assert eventually(lambda: bool(other.events("stands by")))
+            assert other.ran == []
+            leader.reason = "stopped"
+            assert eventually(lambda: bool(other.events("leads")))
+            assert leader.ended == [Exit.DONE]
+    assert standing.ended == [Exit.DONE]
+
+
+def test_while_main_is_away_it_watches_and_then_goes_on(bench: Bench) -> None:
+    """Also where Main was away when it began."""
+    behind = bench.tiers
+    with FaultProxy(int(behind.main.parameters["port"])) as proxy:
+        bench.tiers = replace(behind, main=proxy.link(behind.main))
+        jobs = [bench.job("usage", watches=True), bench.job("quota")]
+        bench.start("once", jobs)
+        proxy.refuse()
+        with pytest.raises(NotNow):
+            bench.start("once", jobs)
+        assert bench.ran == ["usage", "usage"]
+        with in_background(bench, "run", jobs) as leader:
+            assert eventually(lambda: len(bench.ran) == 3 and bool(bench.events("away")))
+            proxy.heal()
+            assert eventually(lambda: bool(bench.events("leads")))
+            proxy.refuse()
+            assert eventually(lambda: len(bench.events("away")) == 2)
+            Memory(behind.main).handled("nothing", LONG_AGO)  # it is there for others
+            proxy.heal()
+            assert eventually(lambda: len(bench.events("leads")) == 2)
+            assert leader.ended == []
+    assert leader.ended == [Exit.DONE]
+
+
+def test_a_job_that_is_told_to_end_goes_on_the_next_time(bench: Bench) -> None:
+    asked: list[str] = []
+
+    def ends_when_asked() -> MoveResult:
+        if asked:
+            return moved("complete")
+        asked.append("stopped")
+        time.sleep(0.3)
+        return moved("stopped")
+
+    jobs = [bench.job("quota", ends_when_asked)]
+    bench.start("once", jobs)
+    bench.make_due("quota")
+    assert bench.start("once", jobs, lambda: asked[0] if asked else None) is Exit.NOT_NOW
+    assert bench.start("once", jobs) is Exit.DONE
+    assert [(e.ok, e.attempt) for e in bench.events("job")] == [(False, 1), (True, 2)]
+
+
+def moved(stopped_because: str) -> MoveResult:
+    return MoveResult(table="t", from_="core", to="main", batches=0, rows=0, bytes=0, seconds=0, stopped_because=stopped_because)
+
+
+def test_a_job_that_kills_its_workers_is_given_up(bench: Bench) -> None:
+    jobs = [bench.job("quota")]
+    bench.start("once", jobs)
+    with closing(bench.tiers.main.connect("test")) as conn:
+        conn.execute("SET search_path = tierkeeper_jobs")
+        conn.execute(
+            "INSERT INTO procrastinate_jobs (queue_name, task_name, lock, args, status, priority)"
+            """ VALUES ('work', 'quota', 'quota', '{"timestamp": 0}', 'doing', -9)"""
+        )
+        bench.start("once", jobs)
+        assert bench.ran == []
+
+        conn.execute("UPDATE procrastinate_jobs SET status = 'doing', priority = -8")
+        bench.start("once", jobs)
+        assert bench.ran == ["quota"]
+
+
+def test_the_queue_works_through_a_transaction_pooler(supabase_free: Hosted, tiers: Tiers) -> None:
+    """For an owner who is no superuser, and nothing of it is left in the pooler's sessions."""
+    bench = Bench(replace(tiers, main=replace(supabase_free.pooled, tier="main")))
+    jobs = [bench.job("quota")]
+    bench.start("once", jobs)
+    bench.make_due("quota")
+    assert bench.start("once", jobs) is Exit.DONE
+    assert bench.ran == ["quota"]
+    assert supabase_free.leaks(bench.tiers.main) == []

@@ -1,0 +1,119 @@
+"""Several processes at one table: real ones, killed with SIGKILL, and the application's own count of its rows."""
+
+import itertools
+import random
+import signal
+from contextlib import closing
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+import pytest
+
+from jobs_processes import Running, begin, furnish, make_due, rows_in
+from support import Tiers, eventually
+from tierkeeper.compose import open_keeper
+from tierkeeper.config import load
+from tierkeeper.kernel.faults import Point
+
+
+def set_up(tiers: Tiers, config: Path) -> None:
+    keeper = open_keeper(load(config, tiers.environment, config.parent), environment=tiers.environment)
+    keeper.setup(apply=True)
+
+
+def finished(*running: Running) -> list[dict[str, Any]]:
+    return [e for one in running for e in one.events("job") if e["job"] == "quota" and e["ok"]]
+
+
+def moved(*running: Running) -> dict[str, Any]:
+    """What the job said that moved the rows, whoever ran it."""
+
+    assert eventually(lambda: bool(finished(*running)), 60), [
+        (e["event"], e["told"], e["error"]) for one in running for e in one.events()
+    ]
+    return finished(*running)[0]
+
+
+def live_workers(tiers: Tiers) -> int:
+    with closing(tiers.main.connect("test")) as conn:
+        row = conn.execute("SELECT count(*) FROM tierkeeper_jobs.procrastinate_workers").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def test_two_processes_move_one_table(tiers: Tiers, tmp_path: Path) -> None:
+    """I1, I4: none is lost or doubled, and both had a share."""
+    config = furnish(tiers)
+    set_up(tiers, config)
+    original = rows_in(tiers.core)
+    make_due(tiers.main)
+    helper = begin("worker", config, tiers.environment, tmp_path / "helper")
+    assert eventually(lambda: live_workers(tiers) == 2)
+    leader = begin("run", config, tiers.environment, tmp_path / "leader")
+    job = moved(leader, helper)
+    ended = [leader.end(), helper.end()]
+    shares = [sum(e["result"]["rows"] for e in one.events("part")) for one in (leader, helper)]
+    assert all(shares)
+    assert job["ok"]
+    assert job["result"]["rows"] == sum(shares) == original.total()
+    assert len(set(job["result"]["batch_ids"])) == job["result"]["batches"]
+    assert rows_in(tiers.main) == original
+    assert not rows_in(tiers.core)
+    assert ended == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        Point.COPIED,
+        *(pytest.param(p, marks=pytest.mark.long) for p in (Point.MARKER_OPEN, Point.DELETE_BEFORE_COMMIT, Point.DELETED)),
+    ],
+)
+def test_a_killed_process_leaves_its_share_to_others(tiers: Tiers, tmp_path: Path, point: Point) -> None:
+    """I5, with what it had in flight; also where it had begun the whole move, which then begins anew."""
+    config = furnish(tiers)
+    set_up(tiers, config)
+    original = rows_in(tiers.core)
+    make_due(tiers.main)
+    helper = begin("worker", config, tiers.environment, tmp_path / "helper", die_at=(point, 3))
+    assert eventually(lambda: live_workers(tiers) == 2)
+    other = begin("run", config, tiers.environment, tmp_path / "other")
+    job = moved(other)
+    assert other.end() == 0
+    helper.process.join(0)
+    assert helper.process.exitcode == -signal.SIGKILL
+    assert job["ok"]
+    assert rows_in(tiers.main) == original
+    assert not rows_in(tiers.core)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(4))
+def test_processes_killed_again_and_again(tiers: Tiers, tmp_path: Path, seed: int) -> None:
+    """I1 at each look, I5 at the end: whoever leads the move, and whoever leads the schedule."""
+    config = furnish(tiers, rows=100_000)
+    set_up(tiers, config)
+    original = rows_in(tiers.core)
+    make_due(tiers.main)
+    chance, numbers = random.Random(seed), itertools.count()  # noqa: S311
+
+    def another() -> Running:
+        at = next(numbers)
+        return begin("worker" if at % 2 else "run", config, tiers.environment, tmp_path / f"process-{at}")
+
+    running, dead = [another() for _ in range(3)], list[Running]()
+    while not finished(*running, *dead) and len(dead) < 8:
+        sleep(chance.uniform(1, 3))
+        core, main = rows_in(tiers.core), rows_in(tiers.main)  # in the readers' order: what left the one is in the other
+        assert not original - (core | main)
+        dead.append(running.pop(chance.randrange(3)))
+        dead[-1].kill()
+        running.append(another())
+    job = moved(*running, *dead)
+    for one in running:
+        one.end()
+    assert len(dead) > 2
+    assert job["ok"]
+    assert rows_in(tiers.main) == original
+    assert not rows_in(tiers.core)
