@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from tierkeeper.kernel.limits import PART_BATCHES, SHARED_BATCHES_MIN
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover import sharing
-from tierkeeper.mover.budget import Cost
+from tierkeeper.mover.budget import Cost, Server
 from tierkeeper.mover.model import Piece
+from tierkeeper.mover.pacing import Side
 from tierkeeper.mover.sharing import Part
 
 
@@ -47,3 +48,11 @@ def test_a_part_comes_through_the_queue_as_it_was(origin: object, leaf: TableNam
         ranges=(Piece(0, 16, 640, 64_000, leaf, 100), Piece(16, 32, 1, 2, leaf, 3)),
     )
     assert Part.read(part.document()) == part
+
+
+def test_a_process_takes_its_share_of_the_room_alone() -> None:
+    """I9: each looks at what is left as if it were alone."""
+    alone, shared = (Side(None, None, Cost(1_000), Cost(10_000), sharers=n) for n in (1, 3))  # type: ignore[arg-type]
+    room = Server("tiers.core", 0, 10**9, None, 10**8, 16 * 2**20, 10**6, 10**6)
+    assert alone.allow(room) is shared.allow(room) is None
+    assert 0 < shared.allowed == alone.allowed // 3
