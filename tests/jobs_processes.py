@@ -28,7 +28,7 @@ HURRY = Timing(
     renew=0.3,
     back_off=0.05,
     back_off_most=0.2,
-    again=0.2,
+    again=0.05,
     again_most=1,
 )
 BEFORE = datetime(2025, 1, 1, tzinfo=UTC)
@@ -90,7 +90,10 @@ class Running:
 
 
 def begin(role: str, config: Path, environment: Mapping[str, str], log: Path, die_at: tuple[Point, int] | None = None) -> Running:
-    """Starts a process in `role` and returns at once. It kills itself when it comes to `die_at` for the so-many-th time."""
+    """Starts a process in `role` and returns at once.
+
+    One that kills itself when it comes to `die_at` for the so-many-th time takes parts alone.
+    """
     process = forks().Process(target=_main, args=(role, config, dict(environment), log, die_at))
     process.start()
     return Running(process, log)
@@ -98,9 +101,10 @@ def begin(role: str, config: Path, environment: Mapping[str, str], log: Path, di
 
 def _main(role: Any, config: Path, environment: dict[str, str], log: Path, die_at: tuple[Point, int] | None) -> None:
     from tierkeeper.cli.stop import StopFlag
+    from tierkeeper.compose import Keeper
     from tierkeeper.config import load
     from tierkeeper.jobs.start import start
-    from tierkeeper.kernel.errors import TierkeeperError
+    from tierkeeper.kernel.errors import NotNow, TierkeeperError
     from tierkeeper.kernel.results import Result
     from tierkeeper.kernel.tables import TableName
     from tierkeeper.testing.crash import kill_at
@@ -119,10 +123,12 @@ def _main(role: Any, config: Path, environment: dict[str, str], log: Path, die_a
     def watch(keeper: object) -> None:
         """A job that needs no Main."""
 
-    jobs = [
-        Job("usage", watch, watches=True),
-        Job("quota", lambda keeper: keeper.move(TableName("public", "rows"), "core", "main", before=BEFORE)),
-    ]
+    def move(keeper: Keeper) -> Result:
+        if die_at is not None:
+            raise NotNow("quota", "this one only helps", "Another leads")
+        return keeper.move(TableName("public", "rows"), "core", "main", before=BEFORE)
+
+    jobs = [Job("usage", watch, watches=True), Job("quota", move)]
     settings = load(config, environment, config.parent)
     with stop.listening():
         try:

@@ -66,8 +66,10 @@ def _event(event: r.RunEvent) -> Iterator[RenderableType]:
         yield from (Text.assemble(" " * 23, f"next {name:<12}", (f"{at:%a %Y-%m-%d %H:%M}Z", "dim")) for name, at in soon)
         return
     took = f"in {event.seconds:.1f} s" + (f", attempt {event.attempt}" if (event.attempt or 1) > 1 else "")
-    rows = (event.result or {}).get("rows")
-    said = f"done {took}" + (f", {plural(rows, 'row')}" if isinstance(rows, int) else "")
+    result = event.result or {}
+    moves = [result, *result.get("moves", ()), *result.get("runs", ())]
+    rows = sum(one.get("rows") or 0 for one in moves)
+    said = f"done {took}" + (f", {plural(rows, 'row')}" if rows else "")
     yield Text.assemble(head, (said, "green") if event.ok else (f"failed {took}", "red"))
     if not event.ok:
         again = "at its next time" if event.again_at is None else f"at {event.again_at:%H:%M:%S}Z"

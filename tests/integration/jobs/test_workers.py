@@ -71,7 +71,7 @@ def test_two_processes_move_one_table(tiers: Tiers, tmp_path: Path) -> None:
     ],
 )
 def test_a_killed_process_leaves_its_share_to_others(tiers: Tiers, tmp_path: Path, point: Point) -> None:
-    """I5, with what it had in flight; also where it had begun the whole move, which then begins anew."""
+    """I5, with what it had in flight."""
     config = furnish(tiers)
     set_up(tiers, config)
     original = rows_in(tiers.core)
