@@ -42,27 +42,6 @@ def live_workers(tiers: Tiers) -> int:
         return int(row[0])
 
 
-def test_two_processes_move_one_table(tiers: Tiers, tmp_path: Path) -> None:
-    """I1, I4: none is lost or doubled, and both had a share."""
-    config = furnish(tiers)
-    set_up(tiers, config)
-    original = rows_in(tiers.core)
-    make_due(tiers.main)
-    helper = begin("worker", config, tiers.environment, tmp_path / "helper")
-    assert eventually(lambda: live_workers(tiers) == 2)
-    leader = begin("run", config, tiers.environment, tmp_path / "leader")
-    job = moved(leader, helper)
-    ended = [leader.end(), helper.end()]
-    shares = [sum(e["result"]["rows"] for e in one.events("part")) for one in (leader, helper)]
-    assert all(shares)
-    assert job["ok"]
-    assert job["result"]["rows"] == sum(shares) == original.total()
-    assert len(set(job["result"]["batch_ids"])) == job["result"]["batches"]
-    assert rows_in(tiers.main) == original
-    assert not rows_in(tiers.core)
-    assert ended == [0, 0]
-
-
 @pytest.mark.parametrize(
     "point",
     [
@@ -70,20 +49,25 @@ def test_two_processes_move_one_table(tiers: Tiers, tmp_path: Path) -> None:
         *(pytest.param(p, marks=pytest.mark.long) for p in (Point.MARKER_OPEN, Point.DELETE_BEFORE_COMMIT, Point.DELETED)),
     ],
 )
-def test_a_killed_process_leaves_its_share_to_others(tiers: Tiers, tmp_path: Path, point: Point) -> None:
-    """I5, with what it had in flight."""
+def test_processes_share_a_table_and_one_of_them_is_killed(tiers: Tiers, tmp_path: Path, point: Point) -> None:
+    """I1, I4, I5: none is lost or doubled, each had a share, and what the killed one had in flight ends right."""
     config = furnish(tiers)
     set_up(tiers, config)
     original = rows_in(tiers.core)
     make_due(tiers.main)
-    helper = begin("worker", config, tiers.environment, tmp_path / "helper", die_at=(point, 3))
-    assert eventually(lambda: live_workers(tiers) == 2)
-    other = begin("run", config, tiers.environment, tmp_path / "other")
-    job = moved(other)
-    assert other.end() == 0
-    helper.process.join(0)
-    assert helper.process.exitcode == -signal.SIGKILL
+    helper = begin("worker", config, tiers.environment, tmp_path / "helper")
+    dying = begin("worker", config, tiers.environment, tmp_path / "dying", die_at=(point, 3))
+    assert eventually(lambda: live_workers(tiers) == 4)
+    leader = begin("run", config, tiers.environment, tmp_path / "leader")
+    job = moved(leader, helper)
+    ended = [leader.end(), helper.end()]
+    dying.process.join(0)
+    assert dying.process.exitcode == -signal.SIGKILL
+    assert ended == [0, 0]
+    assert all(sum(e["result"]["rows"] for e in one.events("part")) for one in (leader, helper))
     assert job["ok"]
+    assert len(set(job["result"]["batch_ids"])) == job["result"]["batches"]
+    assert job["result"]["rows"] == original.total()
     assert rows_in(tiers.main) == original
     assert not rows_in(tiers.core)
 
