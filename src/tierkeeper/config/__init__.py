@@ -3,8 +3,10 @@
 Below `compose`, which turns settings into objects. Nothing here opens a connection or changes a file.
 """
 
-from tierkeeper.config.model import HomeServer, Settings, split_address
+from tierkeeper.config.fields import split_address
+from tierkeeper.config.model import Settings
 from tierkeeper.config.read import ENVIRONMENT, load, load_home_server
 from tierkeeper.config.secrets import redact
+from tierkeeper.config.services import HomeServer
 
 __all__ = ["ENVIRONMENT", "HomeServer", "Settings", "load", "load_home_server", "redact", "split_address"]

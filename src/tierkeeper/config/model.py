@@ -3,64 +3,22 @@
 Pure: no environment, no file, no connection. Each field's description is what the user reads about it.
 """
 
-import re
-from collections import Counter
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
-from pydantic import AfterValidator, Field, PlainValidator, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from tierkeeper.config.base import Finding, Section, refuse
+from tierkeeper.config.fields import ProfileName, Share, Size, Span, Table, only_once
 from tierkeeper.config.price import TierPrice, refuse_mixed
-from tierkeeper.kernel import cron
-from tierkeeper.kernel.errors import UsageError
-from tierkeeper.kernel.limits import ALERT_REMIND_SECONDS_MIN, SCRUB_DAYS
+from tierkeeper.config.services import Balance, HomeServer
+from tierkeeper.config.watching import Alerts, Schedule
 from tierkeeper.kernel.policy import TablePolicy
-from tierkeeper.kernel.tables import TableName
-from tierkeeper.kernel.units import Age, parse_bytes, parse_share
-from tierkeeper.monitoring.alerts.machine import Rules
-from tierkeeper.monitoring.alerts.quiet import Quiet, read_zone
-from tierkeeper.monitoring.alerts.sending import Target
+from tierkeeper.kernel.units import Age
 from tierkeeper.postgres.link import Link
-from tierkeeper.tiers import profile
 
 _LEAP_YEAR: Final = datetime(2000, 12, 31, tzinfo=UTC)  # "1 year" and "365 days" are compared from here
-_HIGHEST_PORT: Final = 65_535
-
-
-def split_address(address: str) -> tuple[str, int] | None:
-    """Host and port of "host:port" or "[::1]:port"; None if it is not that."""
-    match = re.fullmatch(r"(?:tcp://)?(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})", address)
-    if match is None or not 0 < int(match[2]) <= _HIGHEST_PORT:
-        return None
-    return match[1].strip("[]"), int(match[2])
-
-
-def _read_by(parse: Callable[[str, str], Any]) -> PlainValidator:
-    """A validator from one of the kernel's readers of text."""
-
-    def read(value: object) -> object:
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise refuse(Finding("", "this must be text", "Write it in quotes"))
-        try:
-            return parse(str(value), "")
-        except UsageError as error:
-            raise refuse(Finding("", error.cause, error.remedy)) from None
-
-    return PlainValidator(read)
-
-
-Size = Annotated[int, _read_by(parse_bytes)]
-Share = Annotated[float, _read_by(parse_share)]
-Span = Annotated[Age, _read_by(Age.parse)]
-Table = Annotated[TableName, _read_by(TableName.parse)]
-QuietHours = Annotated[Quiet, _read_by(Quiet.parse)]
-ZoneName = Annotated[str, _read_by(lambda text, place: read_zone(text, place).key)]
-ProfileName = Annotated[str, _read_by(lambda text, place: profile.named(text, place).name)]
-Algorithm = Literal["round_robin", "weighted", "least_request", "random_two", "consistent_hash", "adaptive"]
-Protocol = Literal["http", "tcp", "postgres"]
 
 
 class PostgresTier(Section):
@@ -253,147 +211,6 @@ class Quotas(Section):
         return self
 
 
-def _cron(text: str) -> str:
-    """An expression, or "off". Says what is wrong with one that is none."""
-    found = None if text == OFF else cron.fault(text)
-    if found is not None:
-        remedy = 'Write minute, hour, day, month and day of the week in UTC, such as "0 4 * * sun", or "off"'
-        raise refuse(Finding("", f"this is no cron expression: {found}", remedy))
-    return text
-
-
-OFF: Final = "off"
-Cron = Annotated[str, AfterValidator(_cron)]
-
-
-class Schedule(Section):
-    """`[schedule]`: when `tierkeeper run` does what, as cron expressions in UTC; "off" leaves a job out."""
-
-    usage: Cron = Field(default="*/5 * * * *", description="samples what each tier and table takes")
-    alerts: Cron = Field(default="*/5 * * * *", description="looks whether anybody is to be told of something")
-    keep_awake: Cron = Field(default="0 6 * * *", description="reads a little from tiers that pause when nobody does")
-    quota: Cron = Field(default="0 3 * * *", description="runs the quota manager")
-    archive: Cron = Field(default="0 4 * * sun", description="archives, and removes what the policy lets go")
-    scrub: Cron = Field(default="0 5 * * *", description="reads a thirtieth of the archive back, what was read longest ago first")
-    checkpoint: Cron = Field(default="30 5 * * *", description="looks whether the archive was put back to an earlier time")
-    drill: Cron = Field(
-        default="0 6 1 * *",
-        description="restores a twelfth of the archive into a scratch database; it needs the recovery key on that machine",
-    )
-
-    def crons(self) -> dict[str, str]:
-        """The expression of each job that is not off."""
-        return {job: text for job, text in self if text != OFF}
-
-
-class Alerts(Section):
-    """`[alerts]`: who is told."""
-
-    notify: tuple[SecretStr, ...] = Field(default=(), description="Apprise URLs, best as `env:NAME`")
-    quiet: QuietHours | None = Field(
-        default=None, description='hours in which only what is urgent rings, such as "22:00-07:00"; the rest waits for their end'
-    )
-    timezone: ZoneName = Field(default="UTC", description='of the quiet hours, such as "Europe/Berlin"')
-    quiet_urgent: Literal["send", "hold"] = Field(
-        default="send",
-        description="what becomes in quiet hours of what is urgent: a quota breached, a tier read-only, a failed move",
-    )
-    remind: Span = Field(
-        default=Age.parse("1 day", "alerts.remind"), description="what still rings is told again after this time"
-    )
-
-    @field_validator("remind")
-    @classmethod
-    def _is_a_time(cls, remind: Age) -> Age:
-        if remind.seconds < ALERT_REMIND_SECONDS_MIN:
-            raise refuse(Finding("", "it would ring without end", 'Write a time of at least an hour, such as "1 day"'))
-        return remind
-
-    def rules(self) -> Rules:
-        """When who is told."""
-        return Rules(
-            timedelta(seconds=self.remind.seconds), self.quiet, read_zone(self.timezone, "alerts.timezone"), self.quiet_urgent
-        )
-
-    def targets(self) -> tuple[Target, ...]:
-        """Who is told, in the order of the file."""
-        return tuple(Target(number, url.get_secret_value()) for number, url in enumerate(self.notify))
-
-
-class Service(Section):
-    """One `[[balance.services]]` entry: a port that is spread over backends."""
-
-    name: str = Field(min_length=1, description="your name for it")
-    protocol: Protocol = Field(description="what the backends speak")
-    listen: str = Field(description='address and port, such as "127.0.0.1:8080"')
-    backends: tuple[SecretStr, ...] = Field(
-        min_length=1, description='http: "http://10.0.0.2:9000"; tcp: "10.0.0.2:9000"; postgres: "postgresql://…"'
-    )
-
-    @model_validator(mode="after")
-    def _can_be_reached(self) -> Self:
-        addresses = [b.get_secret_value() for b in self.backends]
-        forms = {
-            "http": (r"https?://[^\s/?#]+\S*", "http://10.0.0.2:9000"),
-            "postgres": (r"postgres(ql)?://\S+", "postgresql://10.0.0.2:5432/app"),
-        }
-        form, example = forms.get(self.protocol, ("", "10.0.0.2:9000"))
-        found = [
-            Finding(f"backends[{i}]", f"this is not an address for {self.protocol}", f'Write it as "{example}"')
-            for i, address in enumerate(addresses)
-            if not (re.fullmatch(form, address) if form else split_address(address))
-        ]
-        if len(set(addresses)) < len(addresses):
-            found.append(Finding("backends", "a backend stands here twice", "Take one out"))
-        if split_address(self.listen) is None:
-            found.append(Finding("listen", f"{self.listen!r} is not an address with a port", 'Write it as "127.0.0.1:8080"'))
-        if found:
-            raise refuse(*found)
-        return self
-
-
-class Balance(Section):
-    """`[balance]`: how traffic is spread over healthy services."""
-
-    algorithm: Algorithm = Field(default="round_robin", description="how a backend is chosen")
-    health_check_interval: float = Field(default=30, gt=0, le=86_400, description="seconds")
-    max_retries: int = Field(default=3, ge=0, le=100, description="tries after the first, for requests that may be repeated")
-    services: tuple[Service, ...] = ()
-
-    @field_validator("services")
-    @classmethod
-    def _are_distinct(cls, services: tuple[Service, ...]) -> tuple[Service, ...]:
-        _only_once([s.name for s in services], "name")
-        _only_once([s.listen for s in services], "listen")
-        return services
-
-
-class HomeServer(Section):
-    """`[homeserver]`: what `tierkeeper homeserver` serves on the machine with the disk; that machine needs no other section."""
-
-    path: str | None = Field(default=None, description="the folder that it serves; left out, `ARCHIVE_PATH`")
-    listen: str = Field(default="0.0.0.0:8443", description="address and port")
-    names: tuple[str, ...] = Field(
-        default=(),
-        description="host names and addresses by which its clients reach it, the best first; left out, this machine's name",
-    )
-    scrub_days: int = Field(default=SCRUB_DAYS, ge=1, le=365, description="in which it reads all that it keeps")
-
-    @model_validator(mode="after")
-    def _can_be_reached(self) -> Self:
-        found = []
-        if split_address(self.listen) is None:
-            found.append(Finding("listen", f"{self.listen!r} is not an address with a port", 'Write it as "0.0.0.0:8443"'))
-        for i, name in enumerate(self.names):
-            if not re.fullmatch(r"(?!-)[A-Za-z0-9.:-]{1,253}", name):
-                found.append(
-                    Finding(f"names[{i}]", "this is no host name and no address", 'Write it as "home.lan" or "10.0.0.5"')
-                )
-        if found:
-            raise refuse(*found)
-        return self
-
-
 class Settings(Section):
     """A valid configuration: no secret in its repr, every link past the checks that need no connection."""
 
@@ -409,7 +226,7 @@ class Settings(Section):
     @field_validator("tables")
     @classmethod
     def _are_distinct(cls, tables: tuple[TableEntry, ...]) -> tuple[TableEntry, ...]:
-        _only_once([str(t.name) for t in tables], "name")
+        only_once([str(t.name) for t in tables], "name")
         return tables
 
     def links(self) -> dict[str, Link]:
@@ -440,9 +257,3 @@ class Settings(Section):
     def store_path(self) -> Path | None:
         """The store's directory; None where it is a server or a bucket."""
         return None if "://" in self.tiers.archive.store else Path(self.tiers.archive.store)
-
-
-def _only_once(names: Sequence[str], key: str) -> None:
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise refuse(*(Finding("", f"{key} {name} stands here more than once", "Take all but one out") for name in twice))

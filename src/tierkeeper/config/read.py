@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from tierkeeper.config.base import Section
 from tierkeeper.config.faults import Loc, dotted, translate
-from tierkeeper.config.model import HomeServer, Settings
+from tierkeeper.config.model import Settings
 from tierkeeper.config.secrets import redact
+from tierkeeper.config.services import HomeServer
 from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
 from tierkeeper.postgres.link import Link
 from tierkeeper.tiers.profile import SUPABASE_FREE

@@ -5,7 +5,8 @@ import os
 from tierkeeper.balance import probes
 from tierkeeper.compose.stores import open_store, store_fault
 from tierkeeper.config import Settings, redact
-from tierkeeper.config.model import Service, split_address
+from tierkeeper.config.fields import split_address
+from tierkeeper.config.services import Service
 from tierkeeper.functions.base import Function, report
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.results import HealthResult
