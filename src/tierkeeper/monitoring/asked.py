@@ -16,8 +16,8 @@ from psycopg import errors, sql
 
 from tierkeeper.kernel.limits import ASKED_FINE_DAYS, ASKED_KEPT_DAYS, ASKED_LOCK_SECONDS
 from tierkeeper.kernel.log import Log
-from tierkeeper.kernel.ports import Touched
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.watching import Touched
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
 from tierkeeper.postgres.statements import load

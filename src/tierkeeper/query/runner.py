@@ -15,8 +15,9 @@ from psycopg import sql
 
 from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.policy import TablePolicy
-from tierkeeper.kernel.ports import AskedAges, ScanSegment, SegmentScan, Touched
+from tierkeeper.kernel.ports import ScanSegment, SegmentScan
 from tierkeeper.kernel.tables import Followed, TableName, TableShape
+from tierkeeper.kernel.watching import AskedAges, Touched
 from tierkeeper.postgres import followed, shapes
 from tierkeeper.postgres.arrow import snapshot_reader
 from tierkeeper.postgres.link import Connection, Link, transaction

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from tierkeeper.kernel.policy import Tier as TierName
-from tierkeeper.kernel.ports import History
 from tierkeeper.kernel.results import CostResult, CostTotal, ForecastResult
 from tierkeeper.kernel.series import Sample
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.watching import History
 from tierkeeper.quotas.cost import cost, month_of
 from tierkeeper.quotas.forecast import Forecast, driver, forecast
 from tierkeeper.quotas.growth import WINDOW_DAYS

@@ -11,10 +11,11 @@ from typing import Final
 
 from tierkeeper.kernel.policy import TIERS, TablePolicy
 from tierkeeper.kernel.policy import Tier as TierName
-from tierkeeper.kernel.ports import History, ScanSegment
+from tierkeeper.kernel.ports import ScanSegment
 from tierkeeper.kernel.series import Sample
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
+from tierkeeper.kernel.watching import History
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection

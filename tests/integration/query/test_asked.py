@@ -12,8 +12,8 @@ from integration.query.test_door import ITEMS, door
 from integration.query.world import set_up
 from support import Tiers
 from tierkeeper.kernel.policy import TablePolicy
-from tierkeeper.kernel.ports import Touched
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.watching import Touched
 from tierkeeper.monitoring import asked
 from tierkeeper.monitoring.asked import EVERYTHING, AskedLog, Reads
 from tierkeeper.postgres.link import Connection

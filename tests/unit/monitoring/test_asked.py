@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierkeeper.kernel.ports import Touched
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.watching import Touched
 from tierkeeper.monitoring.asked import EDGES, EVERYTHING, bucket
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
