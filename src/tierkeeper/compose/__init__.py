@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 from tierkeeper.compose.alerting import Alerting
 from tierkeeper.compose.facts import Given
-from tierkeeper.compose.spending import SpendingKeeper
 from tierkeeper.compose.stores import lifetimes, store_fault, store_report
+from tierkeeper.compose.watching import WatchingKeeper
 from tierkeeper.config import Settings
 from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Faults
@@ -32,7 +32,7 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.monitoring.alerts.facts import Facts
 from tierkeeper.mover.request import Bounds, Request
 from tierkeeper.mover.service import MoveService
-from tierkeeper.quotas.early import Outlook
+from tierkeeper.quotas.early import Ahead
 from tierkeeper.quotas.runner import QuotaManager, Thresholds
 from tierkeeper.setup import checks, status
 from tierkeeper.tiers.tier import Tier as TierFacts
@@ -67,7 +67,7 @@ def open_keeper(
     )
 
 
-class Keeper(SpendingKeeper):
+class Keeper(WatchingKeeper):
     """Everything a user can ask for, on the configured tiers. Each call opens what it needs and closes it again."""
 
     def check(self) -> CheckResult:
@@ -116,10 +116,13 @@ class Keeper(SpendingKeeper):
         self._set_up((), frozenset(("core", "main")), apply=not dry_run)
         return self._with_quota(self.quota_manager(allow_rewrite=allow_rewrite).run(dry_run=dry_run))
 
-    def quota_manager(
-        self, *, allow_rewrite: bool = False, outlook: Callable[[Tier], Outlook] = lambda _: Outlook()
-    ) -> QuotaManager:
-        """`outlook`: what is known of a tier's future."""
+    def quota_if_pressed(self) -> QuotaResult | None:
+        """A run of the quota manager before its time, where a tier cannot wait for it; None where all can."""
+        self._set_up((), frozenset(("core", "main")), apply=True)
+        return self.quota() if self.quota_manager().pressed() is not None else None
+
+    def quota_manager(self, *, allow_rewrite: bool = False, ahead: Callable[[Tier], Ahead] | None = None) -> QuotaManager:
+        """`ahead` says what is to come in a tier; left out, its history does."""
         quotas = self._settings.quotas
         may_rewrite = allow_rewrite or quotas.allow_rewrite
         rest_seconds = self._bounds.longest_reader_seconds
@@ -128,7 +131,7 @@ class Keeper(SpendingKeeper):
             self._policies,
             _Moves(self._mover),
             store=self._store_room(),
-            outlook=outlook,
+            ahead=ahead or self._ahead,
             thresholds=Thresholds(quotas.start_at, quotas.stop_at, rest_seconds, may_rewrite=may_rewrite),
             audit=self._audit,
             clock=self._clock,
@@ -137,7 +140,7 @@ class Keeper(SpendingKeeper):
 
     def alerts(self, facts: Facts | None = None, *, given: Given | None = None) -> AlertTurnResult:
         """One look at the tiers, or at `facts`: what needs a person is remembered, and told to whom it is due."""
-        return self._alerting.turn(facts, given or Given())
+        return self._alerting.turn(facts, given or (self._given() if facts is None else Given()))
 
     def alert_test(self) -> AlertTestResult:
         """Sends a message to each target of `[alerts] notify`. Raises UsageError where there is none, or one is no address."""

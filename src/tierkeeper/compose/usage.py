@@ -16,7 +16,7 @@ from tierkeeper.kernel.policy import TIERS, Tier
 from tierkeeper.kernel.results import RecordResult, UsageResult, told
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
-from tierkeeper.monitoring import measure, report, state
+from tierkeeper.monitoring import measure, report
 from tierkeeper.monitoring.history import History
 from tierkeeper.monitoring.model import Figures, Measured
 from tierkeeper.postgres.keeping import looking
@@ -45,8 +45,7 @@ class UsageKeeper(VaultKeeper):
     @cached_property
     def history(self) -> History:
         """What was measured before, on Main and on this machine."""
-        folder = state.folder(self._environment, self.links["core"]) if self._disk_lasts else None
-        return History(self.links["main"], folder, self._clock, self._prepare_main)
+        return History(self.links["main"], self._state_dir, self._clock, self._prepare_main)
 
     def record_usage(self) -> RecordResult:
         """Takes one sample of everything and writes it to the history. What is away is an error in the result."""

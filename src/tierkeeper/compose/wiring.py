@@ -12,6 +12,7 @@ from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Progress, Sharing, Stop
+from tierkeeper.monitoring import state
 from tierkeeper.mover.request import Bounds
 from tierkeeper.objectstore.port import Store
 from tierkeeper.postgres.link import Link
@@ -65,9 +66,8 @@ class Wiring:
 
     @property
     def _state_dir(self) -> Path | None:
-        """Where this machine remembers by itself (XDG); None where its disk does not last."""
-        home = self._environment.get("XDG_STATE_HOME") or Path(self._environment.get("HOME") or Path.home()) / ".local" / "state"
-        return Path(home) / "tierkeeper" if self._disk_lasts else None
+        """Where this machine remembers by itself; None where its disk does not last."""
+        return state.folder(self._environment, self.links["core"]) if self._disk_lasts else None
 
     @property
     def _disk_lasts(self) -> bool:

@@ -33,8 +33,13 @@ class Schedule(Section):
 
     usage: Cron = Field(default="*/5 * * * *", description="samples what each tier and table takes")
     alerts: Cron = Field(default="*/5 * * * *", description="looks whether anybody is to be told of something")
-    keep_awake: Cron = Field(default="0 6 * * *", description="reads a little from tiers that pause when nobody does")
+    keep_awake: Cron = Field(
+        default="17 * * * *", description="reads a row from tiers that pause when nobody does, where the last read is a day old"
+    )
     quota: Cron = Field(default="0 3 * * *", description="runs the quota manager")
+    pressure: Cron = Field(
+        default="*/15 * * * *", description="runs it before its time, where a tier is too full or will be before the next run"
+    )
     archive: Cron = Field(default="0 4 * * sun", description="archives, and removes what the policy lets go")
     scrub: Cron = Field(default="0 5 * * *", description="reads a thirtieth of the archive back, what was read longest ago first")
     checkpoint: Cron = Field(default="30 5 * * *", description="looks whether the archive was put back to an earlier time")

@@ -24,6 +24,10 @@ def _drill(keeper: "Keeper") -> DrillResult:
 
 
 JOBS: Final[Sequence[Job]] = (
+    Job("usage", lambda keeper: keeper.record_usage(), watches=True),
+    Job("alerts", lambda keeper: keeper.alerts(), watches=True),
+    Job("keep_awake", lambda keeper: keeper.keep_awake(), watches=True),
+    Job("pressure", lambda keeper: keeper.quota_if_pressed(), lock=_MOVES),
     Job("quota", lambda keeper: keeper.quota(), lock=_MOVES),
     Job("archive", lambda keeper: keeper.archive_run(), lock=_MOVES),
     Job("scrub", lambda keeper: keeper.archive_verify(sample=SCRUB_SAMPLE), again=False),

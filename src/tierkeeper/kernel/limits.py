@@ -73,6 +73,7 @@ AUTHORITY_BYTES_MAX: Final = 64 * 1024  # of its certificate, which is fetched f
 LIST_PAGE: Final = 1000  # objects in one answer of the home server
 ASKED_FINE_DAYS: Final = 40  # the log of asked ages has a row for each day so long, later one for each month
 ASKED_KEPT_DAYS: Final = 400  # and nothing older: who asked a year ago says little of what is asked now
+OUTLOOK_READ_DAYS: Final = 14  # whose reads say how warm a table is: two weeks have the rhythm of both
 ASKED_READ_DAYS: Final = 180  # that a proposal looks at
 ASKED_LOCK_SECONDS: Final = 0.2  # a query that has its answer waits no longer for a lock to note its ages
 USAGE_LOCK_SECONDS: Final = 0.05  # what reads usage gives way to whoever locks a table: the catalog's estimate serves, too

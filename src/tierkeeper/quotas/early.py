@@ -28,7 +28,7 @@ _DAY_SECONDS: Final = 86_400
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Ahead:
     """What the history says: by how much a tier will grow before the next run, and how often rows are read, by table."""
 
     coming_bytes: int = 0
@@ -85,7 +85,7 @@ class EarlyMoves:
         tier: Tier,
         policies: Sequence[TablePolicy],
         bounds: Bounds,
-        outlook: Outlook,
+        ahead: Ahead,
         *,
         clock: Clock,
         used: Callable[[], int],
@@ -93,7 +93,7 @@ class EarlyMoves:
         """`policies`: of the tables whose rows may leave; `used` measures the tier."""
         self._tier = tier
         self._bounds = bounds
-        self._outlook = outlook
+        self._ahead = ahead
         self._used = used
         self.source = source
         with translated(f"tiers.{tier.name}"), closing(tier.link.connect("usage")) as conn:
@@ -114,7 +114,7 @@ class EarlyMoves:
 
     def pressure(self, freed_bytes: int = 0) -> Pressure | None:
         """Why rows must leave early, once `freed_bytes` have come back; None if none must."""
-        bounds, coming = self._bounds, self._outlook.coming_bytes
+        bounds, coming = self._bounds, self._ahead.coming_bytes
         return pressure(
             self._used() - freed_bytes,
             self._tier.quota_bytes,
@@ -203,7 +203,7 @@ class EarlyMoves:
         wanted = min(rows, math.ceil(over_bytes / table.row_bytes)) if table.row_bytes else 0
         youngest = table.ages.at(wanted / table.size.rows_estimate) if table.ages is not None and wanted else None
         age = None if youngest is None else max(0.0, (self._now.timestamp() - youngest) / _DAY_SECONDS)
-        reads = None if self._outlook.reads is None else self._outlook.reads.get(table.policy.name)
+        reads = None if self._ahead.reads is None else self._ahead.reads.get(table.policy.name)
         return Candidate(table.policy, rows, table.row_bytes, age, reads)
 
 

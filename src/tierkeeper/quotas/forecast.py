@@ -158,6 +158,17 @@ def full_before(told: Forecast, instant: datetime) -> bool:
     return early < instant and likely < told.at + LIKELY_FACTOR * (instant - told.at)
 
 
+def coming_bytes(told: Forecast, instant: datetime) -> int:
+    """By how much the tier is to be expected to grow until `instant` (the next run), if nothing leaves it until then.
+
+    Where it is to be feared full by then it is at least what it lacks; where it is not, less than that: see `full_before`.
+    """
+    ahead_days = max(0.0, (instant - told.at).total_seconds() / DAY)
+    pace = told.bytes_per_day if told.surge_bytes_per_day is None else max(told.bytes_per_day, told.surge_bytes_per_day)
+    lacks, usual = max(0, told.quota_bytes - told.used_bytes), int(pace * ahead_days)
+    return max(usual, lacks) if full_before(told, instant) else max(0, min(usual, lacks - 1))
+
+
 def driver(tables: Mapping[TableName, Sequence[Sample]], now: datetime) -> tuple[TableName, float] | None:
     """The table that adds most bytes a day, with how many; None where none is known to grow."""
     rates = {name: found.rate for name, samples in tables.items() if (found := growth(samples, now)) is not None

@@ -18,8 +18,8 @@ from tierkeeper.kernel.units import format_bytes
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas import plan
-from tierkeeper.quotas.coldest import Choice, pressure
-from tierkeeper.quotas.early import Bounds, EarlyMoves, Outlook
+from tierkeeper.quotas.coldest import Choice, Pressure, pressure
+from tierkeeper.quotas.early import Ahead, Bounds, EarlyMoves
 from tierkeeper.quotas.look import largest_tables
 from tierkeeper.quotas.partitions import PartitionDropper
 from tierkeeper.quotas.parts import PartsReclaimer
@@ -93,7 +93,7 @@ class QuotaManager:
         moves: Moves,
         *,
         store: StoreRoom,
-        outlook: Callable[[TierName], Outlook],
+        ahead: Callable[[TierName], Ahead],
         thresholds: Thresholds,
         audit: Audit,
         clock: Clock,
@@ -104,7 +104,7 @@ class QuotaManager:
         self._apart = frozenset(p.name for p in policies)
         self._moves = moves
         self._store = store
-        self._outlook = outlook
+        self._ahead = ahead
         self._thresholds = thresholds
         self._audit = audit
         self._clock = clock
@@ -137,6 +137,11 @@ class QuotaManager:
             if not dry_run and used is not None and used >= self._thresholds.start_at * self._tiers[name].quota_bytes:
                 report.notes.append(self._stays_full(name, used))
         return QuotaResult(dry_run=dry_run, tiers=tiers, **vars(report))
+
+    def pressed(self) -> str | None:
+        """Why a run should not wait for its time: Core or Main is too full, or will be before the next one."""
+        found = {name: self._pressure(name) for name in ("core", "main") if self._leaving(name)}
+        return next((f"{name}: {one.why}" for name, one in found.items() if one is not None), None)
 
     def _used(self, report: _Report) -> dict[TierName, int | None]:
         """What each tier uses; None where the store does not answer, which is reported: what needs it waits, the rest goes on."""
@@ -240,7 +245,7 @@ class QuotaManager:
         """Returns the space of rows that left `source` (Main keeps it for new rows until it is short), then moves early ones."""
         with _told(report):
             self._drop_partitions(report, source)
-            if source == "core" or self._short(source):
+            if source == "core" or self._pressure(source) is not None:
                 for policy in self._policies:
                     self._reclaim(report, source, policy.name)
                 self._early(report, source)
@@ -270,18 +275,15 @@ class QuotaManager:
                 if note is not None:
                     report.notes.append(f"{source}: {note}")
 
-    def _short(self, name: TierName) -> bool:
-        coming, quota = self._outlook(name).coming_bytes, self._tiers[name].quota_bytes
-        bounds = self._thresholds
-        return (
-            pressure(self._used_by(name), quota, start_at=bounds.start_at, stop_at=bounds.stop_at, coming_bytes=coming)
-            is not None
-        )
+    def _pressure(self, name: TierName) -> Pressure | None:
+        coming, quota, bounds = self._ahead(name).coming_bytes, self._tiers[name].quota_bytes, self._thresholds
+        used = self._used_by(name)
+        return pressure(used, quota, start_at=bounds.start_at, stop_at=bounds.stop_at, coming_bytes=coming)
 
     def _early_moves(self, source: TierName) -> EarlyMoves:
-        outlook, bounds = self._outlook(source), Bounds(self._thresholds.start_at, self._thresholds.stop_at)
+        ahead, bounds = self._ahead(source), Bounds(self._thresholds.start_at, self._thresholds.stop_at)
         used = partial(self._used_by, source)
-        return EarlyMoves(source, self._tiers[source], self._leaving(source), bounds, outlook, clock=self._clock, used=used)
+        return EarlyMoves(source, self._tiers[source], self._leaving(source), bounds, ahead, clock=self._clock, used=used)
 
     def _early(self, report: _Report, source: TierName) -> None:
         """Rows younger than the policy asks leave a tier that is too full, or soon will be: the coldest first.

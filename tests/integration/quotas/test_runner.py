@@ -21,7 +21,7 @@ from tierkeeper.kernel.results import QuotaResult
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.link import Connection, Link
 from tierkeeper.quotas import runner
-from tierkeeper.quotas.early import Outlook
+from tierkeeper.quotas.early import Ahead
 from tierkeeper.tiers.usage import measure
 
 LOGS = {"name": "public.logs", "age": "at", "core": "100 years"}
@@ -137,7 +137,7 @@ def test_growth_that_is_coming_makes_room_before_it_is_there(house: House) -> No
     assert keeper.quota(dry_run=True).choices == []
     keeper.setup(apply=True)
     before = house.size()
-    manager = keeper.quota_manager(outlook=lambda tier: Outlook(coming_bytes=16_000_000 if tier == "core" else 0))
+    manager = keeper.quota_manager(ahead=lambda tier: Ahead(coming_bytes=16_000_000 if tier == "core" else 0))
     result = manager.run(dry_run=False)
     assert result.errors == []
     assert "coming before the next run" in result.choices[0].why

@@ -1,0 +1,70 @@
+"""What the history says of the future, wired to whoever acts by it: the quota manager and the alerts."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from tierkeeper.compose.facts import Given
+from tierkeeper.compose.spending import SpendingKeeper
+from tierkeeper.kernel import cron
+from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.limits import OUTLOOK_READ_DAYS
+from tierkeeper.kernel.policy import TIERS, Tier
+from tierkeeper.kernel.series import Sample
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.monitoring.alerts.facts import Forecast
+from tierkeeper.quotas.early import Ahead
+from tierkeeper.quotas.forecast import coming_bytes
+from tierkeeper.quotas.outlook import foreseen
+
+_DAY = timedelta(days=1)
+
+
+class WatchingKeeper(SpendingKeeper):
+    """Looks ahead. What the history cannot tell is left out: a run without it goes by the figures of now."""
+
+    def _ahead(self, tier: Tier) -> Ahead:
+        """What is to come in `tier` before the quota manager's next run, and how often its rows are read."""
+        now = self._clock.now()
+        try:
+            found, _, _ = foreseen(self.history, self._tiers[tier], tier, None, now)
+            return Ahead(coming_bytes(found, self._next("quota", now)), self._reads(tier, now))
+        except TierkeeperError:
+            return Ahead()
+
+    def _reads(self, tier: Tier, now: datetime) -> Mapping[TableName, float]:
+        """How often a row of each table is read in a day."""
+        since = now - timedelta(days=OUTLOOK_READ_DAYS)
+        rows = {s.table: s.rows for s in self.history.samples(tier, every=True, since=since) if s.table is not None}
+        days, reads = dict[TableName, int](), dict[TableName, int]()
+        for one in self.history.activity(tier, every=True, since=since):
+            if one.table is not None:
+                days[one.table] = days.get(one.table, 0) + 1
+                reads[one.table] = reads.get(one.table, 0) + one.reads
+        return {table: reads[table] / days[table] / held for table, held in rows.items() if held and table in days}
+
+    def _given(self) -> Given:
+        """What the history and the schedule know that alerts are decided from."""
+        now = self._clock.now()
+        samples, forecasts = dict[str, list[Sample]](), dict[str, Forecast]()
+        try:
+            for tier in TIERS:
+                found, some, drives = foreseen(self.history, self._tiers[tier], tier, None, now)
+                samples[tier] = list(some)
+                if found.confidence != "none":
+                    full, table = found.full, None if drives is None else str(drives[0])
+                    forecasts[tier] = Forecast(full.likely, full.earliest, full.latest, table)
+        except TierkeeperError:
+            samples, forecasts = {}, {}
+        crons = self._settings.schedule.crons()
+        periods = {name: self._period(name, now) for name in ("quota", "archive", "scrub", "drill") if name in crons}
+        return Given(samples=samples, forecasts=forecasts, periods=periods)
+
+    def _period(self, job: str, now: datetime) -> timedelta:
+        text = self._settings.schedule.crons()[job]
+        following = cron.following(text, now)
+        return cron.following(text, following) - following
+
+    def _next(self, job: str, now: datetime) -> datetime:
+        """When a job runs next by the schedule; of one that is off a day from now: somebody else calls it."""
+        text = self._settings.schedule.crons().get(job)
+        return now + _DAY if text is None else cron.following(text, now)
