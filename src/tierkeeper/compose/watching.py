@@ -56,7 +56,7 @@ class WatchingKeeper(SpendingKeeper):
         except TierkeeperError:
             samples, forecasts = {}, {}
         crons = self._settings.schedule.crons()
-        periods = {name: self._period(name, now) for name in ("quota", "archive", "scrub", "drill") if name in crons}
+        periods = {str(name): self._period(name, now) for name in ("quota", "archive", "scrub", "drill") if name in crons}
         return Given(samples=samples, forecasts=forecasts, periods=periods)
 
     def _period(self, job: str, now: datetime) -> timedelta:

@@ -31,7 +31,7 @@ _ADD_FOREIGN_KEY: Final = "add foreign key"
 _OWN = load("tierkeeper.postgres", "schema.sql")
 _SQL = load("tierkeeper.setup", "setup.sql")
 _EVERYWHERE: Final = ("tier", "marker", "ledger", "ledger_in_flight", "bundle", "conflict")
-_WATCHING: Final = ("asked", "usage", "usage_grain", "egress", "alert", "schedule")
+_WATCHING: Final = ("asked", "usage", "usage_grain", "egress", "alert")
 _RELATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "core": (*_EVERYWHERE, "horizon"),
     "main": (*_EVERYWHERE, "ledger_thawed", "compared", "audit", "lease", "followed", *_WATCHING),
@@ -64,6 +64,11 @@ def own_steps(tier: str, seen: OwnSchema, more: Mapping[str, str], *, upward: bo
         insert = sql.SQL("INSERT INTO tierkeeper.tier (role) VALUES ({})").format(tier).as_string(None)
         steps.append(SetupStep(tier=tier, action=f"write down that this is {tier}", sql=insert))
     return steps
+
+
+def jobs_relations(tier: str) -> Mapping[str, str]:
+    """What the schedule needs in the schema `tierkeeper` besides; whoever only moves rows does without."""
+    return {"schedule": _OWN["schedule"].as_string(None)} if tier == "main" else {}
 
 
 def may_not_begin(tier: str, seen: OwnSchema) -> UsageError | None:

@@ -91,7 +91,7 @@ def _plan(
         raise Faults(faults)
     steps: list[SetupStep] = []
     for tier, (_, own, _) in seen.items():
-        more = archive_schema if tier == "archive" else {}
+        more = archive_schema if tier == "archive" else decide.jobs_relations(tier) if jobs else {}
         steps += decide.own_steps(tier, own, more, upward=upward)
         if jobs and tier == "main":
             steps += queue.steps(own.has_queue, own.queue)

@@ -114,7 +114,7 @@ def test_days_become_months_and_old_months_go(main: Connection, tiers: Tiers) ->
 
 
 def test_the_log_stays_small_whatever_is_asked(main: Connection) -> None:
-    for n in range(0, 4_000, 7):
+    for n in range(0, 4_000, 37):
         AskedLog(lambda: NOW).note(main, [Touched(ITEMS, NOW - timedelta(days=n), NOW - timedelta(days=n // 2))])
     assert len(kept(main)) < 80
 

@@ -31,7 +31,7 @@ def told(samples: Sequence[Sample], quota_mb: float = 500) -> f.Forecast:
 
 @pytest.mark.parametrize("kind", BETTER)
 def test_it_errs_less_than_predict_linear_with_its_best_window(kind: str) -> None:
-    mine, peers = growing.errors(kind, 7)
+    mine, peers = growing.errors(kind, 5)
     assert mine < min(peers.values())
 
 

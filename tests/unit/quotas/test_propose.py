@@ -155,9 +155,9 @@ def random_world(rng: random.Random) -> World:
     return world(*(one(i) for i in range(rng.randint(1, 2))), prices=prices, **quotas)
 
 
-def test_it_proposes_what_brute_force_finds_in_hundreds_of_worlds() -> None:
+def test_it_proposes_what_brute_force_finds_in_many_worlds() -> None:
     rng, impossible = random.Random(11), 0  # noqa: S311 - worlds, not secrets
-    for _ in range(120):
+    for _ in range(80):
         place, promise = random_world(rng), rng.choice((0.3, 0.6, 0.8, 0.95))
         best, found = brute_force(place, promise), optimise(place, promise, GRID)
         assert found.feasible == (best is not None)
@@ -169,7 +169,7 @@ def test_it_proposes_what_brute_force_finds_in_hundreds_of_worlds() -> None:
         assert found.cost_per_month_after is not None
         fixed = sum(place.others[t] / s.GB * place.prices[t].storage_per_gb_month for t in TIERS)
         assert found.cost_per_month_after == pytest.approx(best + fixed, abs=2e-4)  # amounts are rounded
-    assert 12 < impossible < 96
+    assert 8 < impossible < 64
 
 
 def test_what_if_shows_both_sides_and_the_time_to_full() -> None:
