@@ -1,0 +1,84 @@
+"""A year of the quota manager on real tiers: Core stays within its quota, no row is lost, and little could have been cheaper."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from faultproxy import FaultProxy
+from receivers import http_receiver
+from support import Tiers
+from tierkeeper.kernel.errors import NotNow, TierkeeperError
+from year import LOOKS, QUOTA_BYTES, Year, year
+
+FLOOD = 200  # the day on which it begins
+
+
+def live(one: Year, days: range, *, also: Callable[[], object] = lambda: None) -> None:
+    """The application writes. At each look usage is recorded and pressure felt; the quota manager runs at 03:00."""
+    for day in days:
+        for part in range(LOOKS):
+            one.look(day, part * 24 // LOOKS)
+            one.write(day, part)
+            assert one.keeper.record_usage().errors == []
+            pressed = one.keeper.quota_if_pressed()
+            assert pressed is None or pressed.errors == []
+            also()
+            if part == 0:
+                one.look(day, 3)
+                assert one.keeper.quota().errors == []
+        one.count()
+
+
+def check(one: Year) -> None:
+    assert one.fullest_bytes < QUOTA_BYTES
+    assert one.everything() == list(range(1, sum(one.written) + 1))
+
+
+def test_a_flood_finds_room(tiers: Tiers) -> None:
+    """Four days bring more than Core has room for."""
+    with year(tiers) as one:
+        one.begin(FLOOD - 4)
+        live(one, range(FLOOD - 4, FLOOD + 5))
+        check(one)
+        assert one.fullest_bytes > 0.7 * QUOTA_BYTES
+        assert any(kept < sum(one.written[-30:]) for kept, _, _ in one.held), "rows left before their time"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_year(tiers: Tiers) -> None:
+    with year(tiers) as one:
+        live(one, range(365))
+        check(one)
+        assert one.cost() <= 1.05 * one.best()
+
+
+@pytest.mark.long
+def test_main_is_away_for_a_week(tiers: Tiers) -> None:
+    """Watching and alerts go on from this machine's own memory, moves wait, nothing is lost; then all of it is made up."""
+    with FaultProxy(int(tiers.main.parameters["port"])) as proxy, http_receiver() as receiver:
+        behind = replace(tiers, main=proxy.link(tiers.main))
+        with year(tiers, reached=behind, extra=f'[alerts]\nnotify = ["{receiver.url}"]') as one:
+            one.begin(100)
+            live(one, range(100, 102), also=one.alerts)
+            held = one.held[-1]
+            proxy.refuse()
+            for day in range(102, 109):
+                for part in range(LOOKS):
+                    one.look(day, part * 24 // LOOKS)
+                    one.write(day, part)
+                    assert one.keeper.record_usage().where == "spool"
+                    one.alerts()
+                    with pytest.raises(TierkeeperError) as raised:
+                        one.keeper.quota_if_pressed()
+                    assert raised.value.exit_code == NotNow.exit_code
+            assert [title for title in receiver.titles if "main" in title.lower()] != []
+            proxy.heal()
+            live(one, range(109, 112), also=one.alerts)
+            check(one)
+            assert one.held[-1][1] > held[1], "what had waited has moved"
+            since, until = one.calendar.instant - timedelta(days=10), one.calendar.instant - timedelta(days=3)
+            looks = {s.at for s in one.keeper.history.series("core") if since <= s.at <= until}
+            assert len(looks) >= 7 * LOOKS - 2, "the curve has no gap"
