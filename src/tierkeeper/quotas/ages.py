@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isfinite
 from typing import Final
 
 from tierkeeper.kernel.policy import TablePolicy
@@ -17,11 +18,13 @@ _HALVINGS: Final = 60  # of the span of all ages: below a second, whatever the s
 
 @dataclass(frozen=True)
 class Ages:
-    """Shares of a table's rows (they add up to 1 but for rows without an age) with an age in [since, until], in seconds of the
-    epoch; within one they are spread evenly. What is infinite never leaves, and is left out.
+    """Shares of a table's rows with an age in [since, until], in seconds of the epoch; within one they are spread evenly.
+
+    What is infinite never leaves, and is left out, as are the `undated` rows, a share as well.
     """
 
     shares: Sequence[tuple[float, float, float]]
+    undated: float = 0.0
 
     def before(self, instant: float) -> float:
         """The share of the rows that are older than `instant`."""
@@ -50,7 +53,7 @@ def spread(common: Sequence[float], frequencies: Sequence[float], bounds: Sequen
     rest = max(0.0, 1.0 - null_share - sum(frequencies))
     bins = list(pairwise(bounds))
     spans = [(since, until, rest / len(bins)) for since, until in bins]
-    return Ages([s for s in (*points, *spans) if abs(s[0]) != float("inf") and abs(s[1]) != float("inf")])
+    return Ages([s for s in (*points, *spans) if isfinite(s[0]) and isfinite(s[1])], null_share)
 
 
 def ages(conn: Connection, policies: Collection[TablePolicy]) -> dict[TableName, Ages]:

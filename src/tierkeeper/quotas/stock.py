@@ -4,10 +4,10 @@ It is made from what the servers know anyway (statistics, counters, the catalog 
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from math import inf
 from typing import Final
 
@@ -171,12 +171,3 @@ def days_to_full(world: World, chosen: Mapping[TableName, Cutoffs], tier: Tier) 
             return round(float(high), 1)
         low = float(high)
     return None
-
-
-def slices(bounds: Sequence[float], rows: float) -> tuple[Slice, ...]:
-    """Slices of as many rows each between neighbours of `bounds` (ages in days), as a histogram has them."""
-    edges = sorted(bounds)
-    if len(edges) < 2 or rows <= 0:  # noqa: PLR2004 - between two of them
-        return ()
-    each = rows / (len(edges) - 1)
-    return tuple(Slice(a, max(b, a + 1 / 24), each) for a, b in pairwise(edges))

@@ -6,7 +6,6 @@ Sources: the planner's statistics of the age column, the counters of rows, the s
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from math import isfinite
 from typing import Final
 
 from tierkeeper.kernel.policy import TIERS, TablePolicy
@@ -16,18 +15,15 @@ from tierkeeper.kernel.series import Sample
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
 from tierkeeper.kernel.watching import History
-from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection
-from tierkeeper.postgres.statements import load
+from tierkeeper.quotas.ages import Ages, ages
 from tierkeeper.quotas.growth import DAY, growth
 from tierkeeper.quotas.outlook import series
-from tierkeeper.quotas.stock import Asked, Cutoffs, Slice, Stock, World, slices
+from tierkeeper.quotas.stock import Asked, Cutoffs, Slice, Stock, World
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.tier import Tier
 from tierkeeper.tiers.usage import TableSize, measure, table_size
-
-_SQL = load("tierkeeper.quotas", "ages.sql")
 
 ROW_BYTES: Final = 200.0  # an ordinary row with its index, where no tier has enough of them to tell
 FEW_ROWS: Final = 100  # of which the pages of a table and its indexes tell nothing about a row
@@ -44,9 +40,7 @@ class _Table:
     """What a Postgres tier knows of one table."""
 
     size: TableSize | None
-    null_share: float = 0.0
-    bounds: tuple[float, ...] = ()  # instants, in seconds since 1970
-    frequent: tuple[tuple[float, float], ...] = ()  # instants with their share of the rows
+    ages: Ages | None
 
 
 @dataclass(frozen=True)
@@ -109,21 +103,8 @@ def survey(
 
 
 def _tables(conn: Connection, policies: Sequence[TablePolicy]) -> dict[TableName, _Table]:
-    wanted = {
-        "schemas": [p.name.schema for p in policies],
-        "names": [p.name.name for p in policies],
-        "columns": [p.age for p in policies],
-    }
-    with catalog(conn) as cur:
-        rows = cur.last(_SQL["ages"], wanted).fetchall() if policies else []
-    told = {TableName(schema, name): facts for schema, name, *facts in rows}
-    found = {}
-    for policy in policies:
-        null_share, bounds, values, shares = told.get(policy.name, (0.0, None, None, None))
-        pairs = zip(values or (), shares or (), strict=False)
-        frequent = tuple((float(v), float(s)) for v, s in pairs if isfinite(v))
-        found[policy.name] = _Table(table_size(conn, policy.name), null_share, tuple(bounds or ()), frequent)
-    return found
+    known = ages(conn, policies)
+    return {p.name: _Table(table_size(conn, p.name), known.get(p.name)) for p in policies}
 
 
 def _managed(tier: TierName, seen: Mapping[str, _Seen]) -> float:
@@ -142,12 +123,12 @@ def _stock(policy: TablePolicy, seen: Mapping[str, _Seen], per_row: float | None
         one = seen[tier].tables[policy.name]
         if one.size is None or one.size.rows_estimate <= 0:
             continue
-        rows = one.size.rows_estimate * (1 - one.null_share)
-        undated += one.size.rows_estimate * one.null_share if tier == "core" else 0.0
-        known = list(_known(one, rows, now))
+        rows, undated_share = one.size.rows_estimate, one.ages.undated if one.ages is not None else 0.0
+        undated += rows * undated_share if tier == "core" else 0.0
+        known = list(_known(one.ages, rows, now)) if one.ages is not None else []
         if not known:
             notes.append(f"{tier} has no statistics of {policy.name}.{policy.age}, so its ages are guessed: ANALYZE it there")
-            known = [Slice(low, max(high, low + 1.0), rows)]
+            known = [Slice(low, max(high, low + 1.0), rows * (1 - undated_share))]
         found += known
     found += [_of_segment(s, now) for s in seen["archive"].segments.get(policy.name, ())]
     main = _row_bytes(seen["main"].tables[policy.name].size)
@@ -157,14 +138,12 @@ def _stock(policy: TablePolicy, seen: Mapping[str, _Seen], per_row: float | None
     return Stock(policy.name, cutoffs, tuple(found), row_bytes, undated_rows=undated)
 
 
-def _known(one: _Table, rows: float, now: datetime) -> Iterable[Slice]:
-    """Slices from the planner's statistics: a day around each frequent value, and the histogram of all others."""
+def _known(ages: Ages, rows: float, now: datetime) -> Iterable[Slice]:
+    """Slices from the planner's statistics."""
     at = now.timestamp()
-    for value, share in one.frequent:
-        age = (at - value) / DAY
-        yield Slice(age, age + 1 / 24, rows * share)
-    rest = max(0.0, 1.0 - sum(share for _, share in one.frequent))
-    yield from slices([(at - bound) / DAY for bound in one.bounds], rows * rest)
+    for since, until, share in ages.shares:
+        low = (at - until) / DAY
+        yield Slice(low, max((at - since) / DAY, low + 1 / 24), rows * share)
 
 
 def _of_segment(segment: ScanSegment, now: datetime) -> Slice:
