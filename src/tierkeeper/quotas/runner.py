@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from typing import Final, Protocol
 
 from tierkeeper.kernel.clock import Clock
@@ -104,7 +104,7 @@ class QuotaManager:
         self._apart = frozenset(p.name for p in policies)
         self._moves = moves
         self._store = store
-        self._ahead = ahead
+        self._ahead = cache(ahead)  # a forecast of a long history takes a tenth of a second
         self._thresholds = thresholds
         self._audit = audit
         self._clock = clock
