@@ -11,7 +11,10 @@ _SQL = load("tierkeeper.jobs", "memory.sql")
 
 
 class Memory:
-    """Only ever goes forward: a look with an older clock, or by one who has lost the lease, takes nothing back."""
+    """Only ever goes forward: a look with an older clock, or by one who has lost the lease, takes nothing back.
+
+    But for what lies ahead of Main's own clock: that was no due time.
+    """
 
     def __init__(self, main: Link) -> None:
         self._main = main

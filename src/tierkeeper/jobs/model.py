@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tierkeeper.compose import Keeper
 
 WORK: Final = "work"
+LATER: Final = "later"
 PARTS: Final = "parts"
 PART: Final = "part"
 

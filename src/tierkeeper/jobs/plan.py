@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from tierkeeper.jobs.model import Timing
@@ -10,6 +10,7 @@ from tierkeeper.kernel import cron
 from tierkeeper.kernel.errors import Exit
 
 TRIES: Final = 5  # of a job that fails by itself: a weekly one is not to fail all the week
+AHEAD: Final = timedelta(hours=1)  # by which two machines' clocks may differ; a job that runs twice for it does no harm
 DEATHS: Final = 10  # of workers under one job: whatever kills them is in the job
 
 
@@ -25,10 +26,12 @@ def due(crons: Mapping[str, str], handled: Mapping[str, datetime], now: datetime
     """What is to be run now. `handled` are the due times that were handled last; a job without one is due at once.
 
     For each due time at most one run, for several that passed unseen one for all of them, and none is forgotten: of two looks
-    with the same memory both find the same due time.
+    with the same memory both find the same due time. A time that lies ahead by more than clocks differ was handled by one that
+    was wrong: it does not count, or the job would rest until then.
     """
     found = [Due(job, cron.newest(text, now)) for job, text in crons.items()]
-    return [one for one in found if one.job not in handled or one.at > handled[one.job]]
+    known = {job: at for job, at in handled.items() if at <= now + AHEAD}
+    return [one for one in found if one.job not in known or one.at > known[one.job]]
 
 
 def again_seconds(code: Exit, attempts: int, timing: Timing) -> float | None:

@@ -16,7 +16,7 @@ from procrastinate.jobs import Status
 from procrastinate.worker import Worker
 
 from tierkeeper.jobs.connector import Connector
-from tierkeeper.jobs.model import PART, PARTS, WORK, Again, Job, Timing
+from tierkeeper.jobs.model import LATER, PART, PARTS, WORK, Again, Job, Timing
 from tierkeeper.jobs.performing import Performer
 from tierkeeper.jobs.plan import DEATHS, Due
 from tierkeeper.kernel.errors import NotNow
@@ -39,13 +39,19 @@ _SQL: Final = _statements()
 
 
 class _Told(BaseRetryStrategy):
-    """What the job itself said when it failed."""
+    """What the job itself said when it failed.
+
+    Until its time it waits apart, and without its lock: to the library a row that waits goes before all later ones with the same
+    lock, so that an archive that is away would keep the quota manager from running for as long.
+    """
 
     def get_retry_decision(self, *, exception: BaseException, job: QueuedJob) -> RetryDecision | None:
-        del job
         if not isinstance(exception, Again):
             return None
-        return RetryDecision(retry_at=datetime.now(UTC) + timedelta(seconds=exception.seconds))
+        if exception.seconds <= 0:
+            return RetryDecision(retry_at=datetime.now(UTC))
+        at = datetime.now(UTC) + timedelta(seconds=exception.seconds)
+        return RetryDecision(retry_at=at, queue=LATER, lock=f"{LATER} {job.task_name}")
 
 
 @dataclass
@@ -91,7 +97,7 @@ class Queue:
 
     async def waiting(self) -> set[str]:
         """The jobs that have a row which nobody has begun: it serves a later due time as well."""
-        rows = await self.app.connector.execute_query_all_async(_SQL["waiting"], queue=WORK)
+        rows = await self.app.connector.execute_query_all_async(_SQL["waiting"], queues=[WORK, LATER])
         return {str(row["task_name"]) for row in rows}
 
     async def work(self) -> None:
@@ -126,6 +132,12 @@ class Queue:
         """No further job is begun; those that run come to their safe end by themselves."""
         for worker in self.workers:
             worker.stop()  # type: ignore[no-untyped-call]
+
+    async def wake(self) -> None:
+        """Puts the jobs that are to be tried again by now back among the others, each with its lock."""
+        locks = {name: task.lock for name, task in self.app.tasks.items() if task.queue == WORK}
+        asked = {"names": list(locks), "locks": list(locks.values()), "queue": WORK, "later": LATER}
+        await self.app.connector.execute_query_async(_SQL["wake"], **asked)
 
     async def sweep(self) -> list[tuple[str, bool]]:
         """Gives the jobs of dead workers to others; each with whether it is run again."""

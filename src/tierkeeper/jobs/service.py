@@ -121,6 +121,7 @@ class Service:
                 await asyncio.to_thread(self.leadership.look)
                 if self.leadership.has_it:
                     await self._remember()
+                    await self.queue.wake()
                     await self.queue.sweep()
         except NotNow as error:
             return error
@@ -133,6 +134,7 @@ class Service:
             try:
                 while not self._stopping.is_set() and not any(one.done() for one in working):
                     await self._pause(self.timing.poll)
+                    await self.queue.wake()
                     if await self.queue.is_empty():
                         break
             finally:
@@ -274,6 +276,7 @@ class Service:
     async def _sweep(self) -> None:
         forgot_at = self.clock.monotonic()
         while not self._stopping.is_set():
+            await self.queue.wake()
             for job, again in await self.queue.sweep():
                 words = "it is run by another" if again else "it is not run again before its next time"
                 self._tell("stalled", f"the worker that ran it gives no sign of life; {words}", job=job)

@@ -23,6 +23,7 @@ from tierkeeper.kernel.errors import Exit, Failed, NotNow, UsageError
 from tierkeeper.kernel.results import MoveResult, Result, RunEvent
 
 LONG_AGO = datetime(2024, 1, 1, tzinfo=UTC)
+FAR_AHEAD = datetime(2999, 1, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -134,6 +135,49 @@ def test_a_job_that_fails_is_told_and_tried_again_and_keeps_no_other(bench: Benc
         (4, True, None, False),
     ]
     assert "a secret" not in str(bench.told)
+
+
+def test_a_job_that_waits_for_its_next_try_keeps_no_other_from_running(bench: Bench) -> None:
+    """With the store away for days the archiver is tried again and again; the quota manager shares its lock, and goes on."""
+    away = NotNow("tiers.archive", "it is away", "Wait")
+    errors = iter([away])
+
+    def is_away_once() -> None:
+        if (error := next(errors, None)) is not None:
+            raise error
+
+    jobs = [replace(bench.job("archive", is_away_once), lock="moves"), replace(bench.job("quota"), lock="moves")]
+    bench.start("once", jobs)
+    bench.make_due("archive")
+    with closing(bench.tiers.main.connect("test")) as conn:
+        conn.execute("SET search_path = tierkeeper_jobs")
+        conn.execute("CREATE FUNCTION in_an_hour() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
+                     " NEW.scheduled_at = now() + interval '1 hour'; RETURN NEW; END$$")  # fmt: skip
+        conn.execute("CREATE TRIGGER t BEFORE UPDATE ON procrastinate_jobs FOR EACH ROW"
+                     " WHEN (NEW.status = 'todo' AND OLD.status = 'doing') EXECUTE FUNCTION in_an_hour()")  # fmt: skip
+        assert bench.start("once", jobs) is Exit.NOT_NOW
+        bench.make_due("quota", "archive")
+        until = time.monotonic() + 10
+        bench.start("once", jobs, lambda: "it hangs" if time.monotonic() > until else None)
+        assert bench.ran == ["archive", "quota"]
+        assert time.monotonic() < until
+        conn.execute("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo'")
+        assert bench.start("once", jobs) is Exit.DONE
+        assert conn.execute("SELECT lock FROM procrastinate_jobs WHERE task_name = 'archive'").fetchall() == [("moves",)]
+    assert bench.ran == ["archive", "quota", "archive"]
+
+
+def test_a_clock_that_was_ahead_for_a_moment_stops_no_job(bench: Bench) -> None:
+    jobs = [bench.job("quota"), bench.job("usage"), Job("alerts", lambda keeper: bench.ran.append("alerts"), watches=True)]
+    bench.start("once", jobs)
+    memory = Memory(bench.tiers.main)
+    for job in jobs:
+        memory.handled(job.name, FAR_AHEAD)
+    bench.ran.clear()
+    bench.start("once", jobs)
+    assert sorted(bench.ran) == ["alerts", "quota", "usage"]
+    bench.start("once", jobs)
+    assert bench.ran.count("quota") == 1, "it is remembered from then on"
 
 
 def test_one_leads_and_another_takes_over(bench: Bench) -> None:

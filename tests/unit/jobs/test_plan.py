@@ -54,9 +54,15 @@ def test_of_a_week_away_one_run_is_made_up() -> None:
     ]
 
 
-def test_a_clock_that_goes_back_makes_nothing_due_again() -> None:
-    handled = {"quota": datetime(2026, 4, 5, 3, tzinfo=UTC)}
+def test_a_clock_that_goes_back_a_little_makes_nothing_due_again() -> None:
+    handled = {"quota": START + plan.AHEAD}
     assert plan.due({"quota": "0 3 * * *"}, handled, START) == []
+
+
+def test_a_time_that_lies_far_ahead_was_never_handled() -> None:
+    """One machine's clock was wrong for a moment: its jobs are not to rest until then."""
+    handled = {"quota": datetime(2036, 4, 5, 3, tzinfo=UTC)}
+    assert plan.due({"quota": "0 3 * * *"}, handled, START) == [plan.Due("quota", datetime(2026, 3, 28, 3, tzinfo=UTC))]
 
 
 @given(st.sampled_from([Exit.FAILED, Exit.NOT_NOW, Exit.USAGE]), st.integers(0, 10_000))

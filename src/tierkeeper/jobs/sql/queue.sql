@@ -8,7 +8,7 @@ WHERE job.id = ANY (%(ids)s)
   AND (job.status = 'todo' OR job.status = 'doing' AND worker.last_heartbeat > now() - make_interval(secs => %(stalled)s))
 
 -- name: waiting
-SELECT DISTINCT task_name FROM procrastinate_jobs WHERE status = 'todo' AND queue_name = %(queue)s
+SELECT DISTINCT task_name FROM procrastinate_jobs WHERE status = 'todo' AND queue_name = ANY (%(queues)s)
 
 -- name: is_empty
 SELECT NOT EXISTS (
@@ -20,3 +20,8 @@ SELECT NOT EXISTS (
            AND NOT EXISTS (SELECT FROM procrastinate_jobs AS other WHERE other.lock = job.lock AND other.status = 'doing')
       )
 ) AS is_empty
+
+-- name: wake
+UPDATE procrastinate_jobs AS job SET queue_name = %(queue)s, lock = task.lock
+FROM unnest(%(names)s::text[], %(locks)s::text[]) AS task (name, lock)
+WHERE job.task_name = task.name AND job.queue_name = %(later)s AND job.status = 'todo' AND job.scheduled_at <= now()
