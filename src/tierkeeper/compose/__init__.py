@@ -119,7 +119,7 @@ class Keeper(WatchingKeeper):
     def quota_if_pressed(self) -> QuotaResult | None:
         """A run of the quota manager before its time, where a tier cannot wait for it; None where all can."""
         self._set_up((), frozenset(("core", "main")), apply=True)
-        return self.quota() if self.quota_manager().pressed() is not None else None
+        return self.quota() if self.quota_manager().pressed(self._in_vain()) is not None else None
 
     def quota_manager(self, *, allow_rewrite: bool = False, ahead: Callable[[Tier], Ahead] | None = None) -> QuotaManager:
         """`ahead` says what is to come in a tier; left out, its history does."""

@@ -1,6 +1,7 @@
 """What the history says of the future, wired to whoever acts by it: the quota manager and the alerts."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime, timedelta
 
 from tierkeeper.compose.facts import Given
@@ -12,9 +13,11 @@ from tierkeeper.kernel.policy import TIERS, Tier
 from tierkeeper.kernel.series import Sample
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.monitoring.alerts.facts import Forecast
+from tierkeeper.postgres.link import translated
 from tierkeeper.quotas.early import Ahead
 from tierkeeper.quotas.forecast import coming_bytes
 from tierkeeper.quotas.outlook import foreseen
+from tierkeeper.security.runs import last_outcome
 
 _DAY = timedelta(days=1)
 
@@ -30,6 +33,12 @@ class WatchingKeeper(SpendingKeeper):
             return Ahead(coming_bytes(found, self._next("quota", now)), self._reads(tier, now))
         except TierkeeperError:
             return Ahead()
+
+    def _in_vain(self) -> Mapping[str, int]:
+        """The tiers that the quota manager's last run, of the last day, could not bring down, and what they used then."""
+        with translated("tiers.main"), closing(self.links["main"].connect("usage")) as conn:
+            found = last_outcome(conn, "quota", "core", _DAY.total_seconds()).get("in_vain") or {}
+        return {str(tier): int(used) for tier, used in found.items()}
 
     def _reads(self, tier: Tier, now: datetime) -> Mapping[TableName, float]:
         """How often a row of each table is read in a day."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from tierkeeper.kernel.clock import Clock
@@ -13,6 +14,7 @@ from tierkeeper.kernel.policy import Tier as TierName
 from tierkeeper.kernel.results import QuotaChoice
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age, format_bytes
+from tierkeeper.postgres.catalog import server_now
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas.ages import Ages, ages
 from tierkeeper.quotas.coldest import Candidate, Choice, Pressure, choose, pressure
@@ -98,7 +100,7 @@ class EarlyMoves:
         self.source = source
         with translated(f"tiers.{tier.name}"), closing(tier.link.connect("usage")) as conn:
             known = ages(conn, policies)
-            self._now = now = clock.now()
+            self._now = now = clock.now(partial(server_now, conn))  # a minimum means the clock of the server that has the rows
             self._tables = {
                 p.name: _Table(p, size, known.get(p.name), _least(p, source, now))
                 for p in policies

@@ -30,6 +30,7 @@ from tierkeeper.tiers.space import WORTH_BYTES
 from tierkeeper.tiers.tier import Tier
 from tierkeeper.tiers.usage import measure, table_size
 
+GROWN_SHARE: Final = 0.02  # of the quota: a tier that no run could bring down has its next one early once it grew by so much
 REST_SECONDS = 10  # a longer rest between two hops is left for the next run
 COUNTED: Final = {"server": "all databases of the server", "database": "this database"}
 HOPS: Final[tuple[tuple[TierName, TierName], ...]] = (("main", "archive"), ("core", "main"))
@@ -110,6 +111,7 @@ class QuotaManager:
         self._clock = clock
         self._stop = stop
         self._unreturned: dict[tuple[TierName, TableName], int] = {}
+        self._in_vain: dict[TierName, int] = {}
 
     def run(self, *, dry_run: bool) -> QuotaResult:
         """Raises NotNow where the size of Core or Main cannot be read; everything later is in the result."""
@@ -122,7 +124,8 @@ class QuotaManager:
             with self._audit.action("quota", "core", {"used_bytes": before, "may_rewrite": self._thresholds.may_rewrite}) as note:
                 self._work(report)
                 methods = sorted({f"{r.method} of {r.table} ({r.relation})" for r in report.reclaimed})
-                note(rows=sum(m.rows for m in report.moves), errors=len(report.errors), reclaimed=methods)
+                rows = sum(m.rows for m in report.moves)
+                note(rows=rows, errors=len(report.errors), reclaimed=methods, in_vain=self._in_vain)
         after = before if dry_run else self._used(report)
         tiers = {
             name: QuotaTier(
@@ -138,9 +141,15 @@ class QuotaManager:
                 report.notes.append(self._stays_full(name, used))
         return QuotaResult(dry_run=dry_run, tiers=tiers, **vars(report))
 
-    def pressed(self) -> str | None:
-        """Why a run should not wait for its time: Core or Main is too full, or will be before the next one."""
-        found = {name: self._pressure(name) for name in ("core", "main") if self._leaving(name)}
+    def pressed(self, in_vain: Mapping[str, int]) -> str | None:
+        """Why a run should not wait for its time: Core or Main is too full, or will be before the next one.
+
+        `in_vain`: the tiers that the last run could not bring down, as it noted, and what they used then. What did not help would
+        not help now, and each run takes its share of every table.
+        """
+        least = {name: in_vain.get(name, 0) + int(GROWN_SHARE * tier.quota_bytes) for name, tier in self._tiers.items()}
+        waits = {name for name in in_vain if name in least and self._used_by(name) < least[name]}
+        found = {name: self._pressure(name) for name in ("core", "main") if name not in waits and self._leaving(name)}
         return next((f"{name}: {one.why}" for name, one in found.items() if one is not None), None)
 
     def _used(self, report: _Report) -> dict[TierName, int | None]:
@@ -290,7 +299,8 @@ class QuotaManager:
 
         Delete, reclaim, measure, and again: I9, a size that does not follow the rows that left ends the loop.
         """
-        early, failed = self._early_moves(source), list[TableName]()
+        early, failed, ended = self._early_moves(source), list[TableName](), None
+        unreturned: dict[TableName, int] = {}
         while self._stop() is None:
             unreturned = {table: size for (tier, table), size in self._unreturned.items() if tier == source}
             wanted = early.next(unreturned, failed)
@@ -307,8 +317,12 @@ class QuotaManager:
             if ended is not None:
                 report.notes.append(ended)
                 break
-        if early.pressure() is not None:
+        if self._stop() is None and early.pressure() is not None:
             report.notes += early.kept()
+            used = self._used_by(source)
+            through = not (failed or report.errors or any(unreturned.values())) and used < self._tiers[source].quota_bytes
+            if ended is not None or through:
+                self._in_vain[source] = used
 
     def _leave_early(self, report: _Report, choice: Choice, early: EarlyMoves) -> int:
         """Moves the rows of a choice, oldest first; how many left."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from tierkeeper.kernel.limits import AUDIT_LOOKED_AT
 from tierkeeper.postgres.catalog import catalog
@@ -29,3 +30,12 @@ def last_runs(conn: Connection) -> Mapping[tuple[str, str, str], LastRun]:
     return {
         (verb, subject, to): LastRun(ok_at, failed_at, cause, since) for verb, subject, to, ok_at, failed_at, cause, since in rows
     }
+
+
+def last_outcome(conn: Connection, verb: str, subject: str, seconds: float) -> Mapping[str, Any]:
+    """What the last run of `verb` noted at its end; nothing where that was longer ago than `seconds`."""
+    with catalog(conn) as cur:
+        row = cur.last(
+            _SQL["last_outcome"], {"limit": AUDIT_LOOKED_AT, "verb": verb, "subject": subject, "seconds": seconds}
+        ).fetchone()
+    return row[0] if row else {}

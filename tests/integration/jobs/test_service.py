@@ -168,7 +168,7 @@ def test_a_job_that_waits_for_its_next_try_keeps_no_other_from_running(bench: Be
 
 
 def test_a_clock_that_was_ahead_for_a_moment_stops_no_job(bench: Bench) -> None:
-    jobs = [bench.job("quota"), bench.job("usage"), Job("alerts", lambda keeper: bench.ran.append("alerts"), watches=True)]
+    jobs = [bench.job("quota"), bench.job("usage"), bench.job("alerts", watches=True)]
     bench.start("once", jobs)
     memory = Memory(bench.tiers.main)
     for job in jobs:

@@ -16,6 +16,7 @@ import pytest
 from support import Tiers, tierkeeper_toml
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import load
+from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.errors import Exit, Failed, Faults, TierkeeperError, UsageError
 from tierkeeper.kernel.results import QuotaResult
 from tierkeeper.kernel.tables import TableName
@@ -47,9 +48,9 @@ class House:
 
     def keeper(self, *tables: Mapping[str, str], core: str = "500MB", tiers: Tiers | None = None, **more: Any) -> Keeper:
         chosen = tiers or self.tiers
-        quotas = {"core": core, **more.pop("quotas", {})}
+        quotas, clock = {"core": core, **more.pop("quotas", {})}, more.pop("clock", None)
         file = tierkeeper_toml(chosen, tables, quotas=quotas, **more)
-        return open_keeper(load(file, {}, chosen.home), environment=chosen.environment, batch_rows=10_000)
+        return open_keeper(load(file, {}, chosen.home), environment=chosen.environment, batch_rows=10_000, clock=clock)
 
     def make(self, table: str, rows: int = 20_000) -> None:
         for statement in MAKE.format(table=table, rows=rows).strip().split(";\n"):
@@ -347,3 +348,32 @@ def test_a_size_that_never_falls_empties_no_table(house: House, monkeypatch: pyt
     assert early(result) == 5_000
     assert "they do not seem to be what fills it" in told(result)
     assert house.ids(house.core) == list(range(5_001, 20_001))
+
+
+def test_looks_for_pressure_empty_no_table_either(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are a hundred in a day. What did not help is tried again once the tier has grown, or by the daily run."""
+    house.make("logs", rows=2_000)
+    used = [15_000_000]
+    monkeypatch.setattr(runner, "measure", lambda conn, profile: replace(measure(conn, profile), used_bytes=used[0]))
+    keeper = house.keeper(LOGS, core="16MB")
+    first = keeper.quota_if_pressed()
+    assert first is not None
+    assert early(first) > 0
+    assert keeper.quota_if_pressed() is None
+    used[0] += 500_000
+    assert keeper.quota_manager().pressed({"core": 15_000_000}) is not None
+    assert len(house.ids(house.core)) + len(house.ids(house.main)) == 2_000
+
+
+def test_the_least_age_is_by_the_clock_of_the_server(house: House) -> None:
+    """The machine that the manager runs on may believe what it likes."""
+
+    class Fast(SystemClock):
+        def now(self, server: Callable[[], datetime] | None = None) -> datetime:
+            return super().now(server) + timedelta(days=0 if server else 4000)
+
+    house.make("logs", rows=2_000)
+    days = (datetime.now(UTC) - datetime(2023, 12, 1, tzinfo=UTC)).days
+    keeper = house.keeper({**LOGS, "core_min": f"{days} days"}, core="9MB", clock=Fast())
+    assert early(keeper.quota()) == 0
+    assert len(house.ids(house.core)) == 2_000

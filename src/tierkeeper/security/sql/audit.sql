@@ -21,3 +21,10 @@ SELECT w.verb, w.subject, w.destination, ok.at,
        min(w.at)
 FROM went AS w LEFT JOIN ok USING (verb, subject, destination)
 GROUP BY w.verb, w.subject, w.destination, ok.at, ok.id
+
+-- name: last_outcome
+SELECT detail
+FROM (SELECT * FROM tierkeeper.audit ORDER BY id DESC LIMIT %(limit)s) AS newest
+WHERE kind = 'outcome' AND verb = %(verb)s AND subject = %(subject)s
+  AND at > clock_timestamp() - make_interval(secs => %(seconds)s)
+ORDER BY id DESC LIMIT 1
