@@ -1,7 +1,7 @@
 """Rows that leave a tier before their time, because it is too full or soon will be. It asks `coldest` and drives the mover."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,9 +18,10 @@ from tierkeeper.postgres.catalog import server_now
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas.ages import Ages, ages
 from tierkeeper.quotas.coldest import Candidate, Choice, Pressure, choose, pressure
+from tierkeeper.quotas.following import followers, size_with
 from tierkeeper.tiers.space import WORTH_BYTES
 from tierkeeper.tiers.tier import Tier
-from tierkeeper.tiers.usage import TableSize, table_size
+from tierkeeper.tiers.usage import TableSize
 
 EARLY_ROUNDS: Final = 3  # of deleting, reclaiming and measuring until a table has given what it may
 EARLY_SHARE: Final = 0.75  # of a table's rows at the run's begin: no figure, however wrong, empties a table in one run
@@ -47,12 +48,16 @@ class Bounds:
 
 @dataclass(frozen=True)
 class _Table:
-    """A table at the run's begin. `least` is the instant from which on its policy keeps rows, whatever happens."""
+    """A table at the run's begin. `least` is the instant from which on its policy keeps rows, whatever happens.
+
+    `size`: of those `along` as well, whose rows leave with its own.
+    """
 
     policy: TablePolicy
     size: TableSize
     ages: Ages | None
     least: datetime
+    along: tuple[TableName, ...] = ()
 
     @property
     def row_bytes(self) -> float:
@@ -89,10 +94,11 @@ class EarlyMoves:
         bounds: Bounds,
         ahead: Ahead,
         *,
+        named: Collection[TablePolicy],
         clock: Clock,
         used: Callable[[], int],
     ) -> None:
-        """`policies`: of the tables whose rows may leave; `used` measures the tier."""
+        """`policies`: of the tables whose rows may leave, of all that are `named`; `used` measures the tier."""
         self._tier = tier
         self._bounds = bounds
         self._ahead = ahead
@@ -101,10 +107,13 @@ class EarlyMoves:
         with translated(f"tiers.{tier.name}"), closing(tier.link.connect("usage")) as conn:
             known = ages(conn, policies)
             self._now = now = clock.now(partial(server_now, conn))  # a minimum means the clock of the server that has the rows
+            along = followers(conn, named)
             self._tables = {
-                p.name: _Table(p, size, known.get(p.name), _least(p, source, now))
+                p.name: _Table(
+                    p, size, known.get(p.name), _least(p, source, now), tuple(one.table for one in along.get(p.name, ()))
+                )
                 for p in policies
-                if (size := table_size(conn, p.name)) is not None
+                if (size := size_with(conn, p.name, along.get(p.name, ()))) is not None
             }
         self._unproven = _Unproven()
         self._left = {name: table.may_leave for name, table in self._tables.items()}
@@ -141,7 +150,8 @@ class EarlyMoves:
         found = self.pressure(sum(unreturned.values()))
         if found is None:
             return None
-        left = {n: rows for n, rows in self._left.items() if not unreturned.get(n) and n not in failed}
+        kept = {n for n in self._left if any(unreturned.get(table) for table in self.leaving_with(n))}
+        left = {n: rows for n, rows in self._left.items() if n not in kept and n not in failed}
         choices = choose(found.over_bytes, self._candidates(found.over_bytes, left))
         if not choices:
             return None
@@ -150,6 +160,10 @@ class EarlyMoves:
         at_once = max(math.ceil(table.may_leave / EARLY_ROUNDS), math.ceil(STEP_BYTES / table.row_bytes))
         rows = min(first.rows, at_once)
         return replace(first, rows=rows, bytes=int(rows * table.row_bytes)), found
+
+    def leaving_with(self, table: TableName) -> tuple[TableName, ...]:
+        """The table, and those whose rows leave with its own."""
+        return (table, *self._tables[table].along)
 
     def least(self, table: TableName) -> datetime:
         """The instant from which on rows of `table` stay."""

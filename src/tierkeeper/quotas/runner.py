@@ -291,8 +291,16 @@ class QuotaManager:
 
     def _early_moves(self, source: TierName) -> EarlyMoves:
         ahead, bounds = self._ahead(source), Bounds(self._thresholds.start_at, self._thresholds.stop_at)
-        used = partial(self._used_by, source)
-        return EarlyMoves(source, self._tiers[source], self._leaving(source), bounds, ahead, clock=self._clock, used=used)
+        return EarlyMoves(
+            source,
+            self._tiers[source],
+            self._leaving(source),
+            bounds,
+            ahead,
+            named=self._policies,
+            clock=self._clock,
+            used=partial(self._used_by, source),
+        )
 
     def _early(self, report: _Report, source: TierName) -> None:
         """Rows younger than the policy asks leave a tier that is too full, or soon will be: the coldest first.
@@ -312,7 +320,8 @@ class QuotaManager:
                 failed.append(choice.policy.name)
                 continue
             report.choices.append(early.told(choice, why, moved))
-            self._reclaim(report, source, choice.policy.name)
+            for table in early.leaving_with(choice.policy.name):
+                self._reclaim(report, source, table)
             ended = early.follows(choice, moved, used)
             if ended is not None:
                 report.notes.append(ended)
@@ -363,7 +372,7 @@ class QuotaManager:
         said = f"{name} stays at {used / quota:.0%} of its quota"
         if name == "archive":
             return said
-        moving = {p.name for p in self._leaving(name)}
+        moving = {p.name for p in [*self._leaving(name), *(p for p in self._policies if p.follows)]}
         with translated(f"tiers.{name}"), closing(self._tiers[name].link.connect("usage")) as conn:
             found = largest_tables(conn)
         staying = [f"{table} ({format_bytes(size)})" for table, size in found if table not in moving and size >= WORTH_BYTES]

@@ -377,3 +377,21 @@ def test_the_least_age_is_by_the_clock_of_the_server(house: House) -> None:
     keeper = house.keeper({**LOGS, "core_min": f"{days} days"}, core="9MB", clock=Fast())
     assert early(keeper.quota()) == 0
     assert len(house.ids(house.core)) == 2_000
+
+
+def test_what_leaves_with_other_rows_counts_with_them_and_gives_its_space_back(house: House) -> None:
+    """The rows that have an age are small; those that refer to them, and follow them, fill Core."""
+    house.make("notes", rows=6_000)
+    house.core.execute("CREATE TABLE public.heads (id bigint PRIMARY KEY, at timestamptz NOT NULL)")
+    house.core.execute("INSERT INTO public.heads SELECT id / 6, min(at) FROM public.notes GROUP BY 1")
+    house.core.execute("ALTER TABLE public.notes ADD head bigint REFERENCES public.heads")
+    house.core.execute("UPDATE public.notes SET head = id / 6")
+    house.core.execute("CREATE INDEX ON public.notes (head)")
+    house.core.execute("VACUUM (FULL, ANALYZE) public.notes")
+    quota = int(house.size() / 0.9)
+    result = house.keeper({**LOGS, "name": "public.heads"}, {"name": "public.notes"}, core=str(quota)).quota()
+    assert result.errors == []
+    assert house.size() < 0.85 * quota, told(result)
+    assert {c.table for c in result.choices} == {"public.heads"}
+    assert "public.notes" in {r.table for r in result.reclaimed}
+    assert sorted(house.ids(house.core, "notes") + house.ids(house.main, "notes")) == list(range(1, 6_001))
