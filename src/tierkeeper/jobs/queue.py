@@ -24,6 +24,7 @@ from tierkeeper.postgres.link import Link
 
 _ID: Final = "tierkeeper"
 _AT_ONCE: Final = 2  # jobs of one process: the quota manager need not wait for a drill of hours
+_PAST: Final = datetime.fromtimestamp(0, UTC)  # of Main's clock, whatever this machine's says: a row that waits holds its lock
 _KEPT_HOURS: Final = 30 * 24
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ class _Told(BaseRetryStrategy):
         if not isinstance(exception, Again):
             return None
         if exception.seconds <= 0:
-            return RetryDecision(retry_at=datetime.now(UTC))
+            return RetryDecision(retry_at=_PAST)
         at = datetime.now(UTC) + timedelta(seconds=exception.seconds)
         return RetryDecision(retry_at=at, queue=LATER, lock=f"{LATER} {job.task_name}")
 
@@ -150,7 +151,7 @@ class Queue:
             again = job.queue == WORK and job.priority - 1 > -DEATHS
             with suppress(exceptions.ConnectorException):  # another process was first
                 if again:
-                    await manager.retry_job(job, priority=job.priority - 1)
+                    await manager.retry_job(job, retry_at=_PAST, priority=job.priority - 1)
                 else:
                     await manager.finish_job(job, status=Status.FAILED, delete_job=job.queue == PARTS)
                 found.append((job.task_name, again))

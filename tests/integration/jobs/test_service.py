@@ -161,7 +161,7 @@ def test_a_job_that_waits_for_its_next_try_keeps_no_other_from_running(bench: Be
         bench.start("once", jobs, lambda: "it hangs" if time.monotonic() > until else None)
         assert bench.ran == ["archive", "quota"]
         assert time.monotonic() < until
-        conn.execute("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo'")
+        conn.execute("UPDATE procrastinate_jobs SET scheduled_at = now() + interval '1 day' WHERE status = 'todo'")  # wrong
         assert bench.start("once", jobs) is Exit.DONE
         assert conn.execute("SELECT lock FROM procrastinate_jobs WHERE task_name = 'archive'").fetchall() == [("moves",)]
     assert bench.ran == ["archive", "quota", "archive"]
@@ -233,6 +233,9 @@ def test_a_job_that_is_told_to_end_goes_on_the_next_time(bench: Bench) -> None:
     bench.start("once", jobs)
     bench.make_due("quota")
     assert bench.start("once", jobs, lambda: asked[0] if asked else None) is Exit.NOT_NOW
+    with closing(bench.tiers.main.connect("test")) as conn:
+        rows = conn.execute("SELECT scheduled_at < now() - interval '1 day' FROM tierkeeper_jobs.procrastinate_jobs")
+        assert rows.fetchall() == [(True,)], "it is due whatever this machine's clock says"
     assert bench.start("once", jobs) is Exit.DONE
     assert [(e.ok, e.attempt) for e in bench.events("job")] == [(False, 1), (True, 2)]
 

@@ -22,6 +22,8 @@ SELECT NOT EXISTS (
 ) AS is_empty
 
 -- name: wake
-UPDATE procrastinate_jobs AS job SET queue_name = %(queue)s, lock = task.lock
+UPDATE procrastinate_jobs AS job SET queue_name = %(queue)s, lock = task.lock, scheduled_at = least(scheduled_at, now())
 FROM unnest(%(names)s::text[], %(locks)s::text[]) AS task (name, lock)
-WHERE job.task_name = task.name AND job.queue_name = %(later)s AND job.status = 'todo' AND job.scheduled_at <= now()
+WHERE job.task_name = task.name AND job.queue_name = %(later)s AND job.status = 'todo'
+  -- Nothing waits longer than an hour: what lies further ahead was scheduled by a clock that is.
+  AND job.scheduled_at NOT BETWEEN now() + interval '1 microsecond' AND now() + interval '2 hours'
