@@ -10,13 +10,13 @@ from tierkeeper.mover import plan
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.ends import Ends, Pairs, opened, pair
 from tierkeeper.mover.model import Selection
+from tierkeeper.mover.outcome import Outcome
 from tierkeeper.mover.pacing import Pacer, Side
 from tierkeeper.mover.request import Request
 from tierkeeper.mover.runner import Mover
 from tierkeeper.mover.service import MoveService
 from tierkeeper.mover.sharing import Joined, Part
 from tierkeeper.mover.source import Source
-from tierkeeper.mover.worker import Outcome
 from tierkeeper.postgres import references
 from tierkeeper.postgres.link import translated
 
@@ -43,19 +43,7 @@ class PartService(MoveService):
             with self._audit.action("move part", str(part.table), detail) as note:
                 outcome = self._move_part(request, part, source, selection, ends)
                 note(rows=outcome.rows, batches=outcome.moved, stopped_because=outcome.stopped_because)
-        return MoveResult(
-            table=str(part.table),
-            from_=part.source,
-            to=part.destination,
-            batches=outcome.batches,
-            rows=outcome.rows,
-            bytes=outcome.bytes,
-            seconds=round(self._clock.monotonic() - began, 3),
-            stopped_because=outcome.stopped_because,
-            cutoff=part.cutoff,
-            notes=outcome.notes,
-            batch_ids=[str(b) for b in outcome.moved],
-        )
+        return outcome.told(request, part.cutoff, self._clock.monotonic() - began, [])
 
     def _move_part(self, request: Request, part: Part, source: Source, selection: Selection, ends: Ends) -> Outcome:
         longest = self._bounds.longest_reader_seconds

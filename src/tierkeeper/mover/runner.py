@@ -23,11 +23,12 @@ from tierkeeper.mover.ends import Pair, Pairs
 from tierkeeper.mover.horizon import Horizon
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Between, Bound, Piece, Range, Selection
+from tierkeeper.mover.outcome import Outcome
 from tierkeeper.mover.recovery import clear, recover, refuse_restored, refuse_stranger
 from tierkeeper.mover.references import Explorer
 from tierkeeper.mover.sharing import Joined, Part, Share
 from tierkeeper.mover.source import Markers, Source
-from tierkeeper.mover.worker import Outcome, Pace, Run, Worker
+from tierkeeper.mover.worker import Pace, Run, Worker
 
 _log = Log()
 

@@ -19,6 +19,7 @@ from tierkeeper.mover.ends import Ends, Pairs, opened, pair
 from tierkeeper.mover.explain import stays as explain_stays
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Selection
+from tierkeeper.mover.outcome import Outcome
 from tierkeeper.mover.pacing import Pacer, Weighed, look_at
 from tierkeeper.mover.references import Explorer
 from tierkeeper.mover.request import Bounds, Request
@@ -26,7 +27,7 @@ from tierkeeper.mover.runner import Mover
 from tierkeeper.mover.sharing import share_of
 from tierkeeper.mover.source import Source
 from tierkeeper.mover.weighing import weigh_all
-from tierkeeper.mover.worker import Outcome, Pace
+from tierkeeper.mover.worker import Pace
 from tierkeeper.postgres import references, shapes
 from tierkeeper.postgres.keeping import beside, looking
 from tierkeeper.postgres.link import translated
@@ -158,22 +159,7 @@ class MoveService:
                 if weighed.limit != request.limit and outcome.stopped_because == "row limit":
                     outcome.stopped_because = f"no room at {request.destination} for more"
                 note(rows=outcome.rows, batches=outcome.moved, stopped_because=outcome.stopped_because)
-        return MoveResult(
-            table=str(request.table),
-            from_=request.source,
-            to=request.destination,
-            batches=outcome.batches,
-            rows=outcome.rows,
-            bytes=outcome.bytes,
-            seconds=round(self._clock.monotonic() - began, 3),
-            stopped_because=outcome.stopped_because,
-            rows_left=outcome.rows_left,
-            cutoff=selection.cutoff,
-            recovered=outcome.recovered,
-            conflicts=outcome.conflicts,
-            notes=notes + outcome.notes,
-            batch_ids=[str(b) for b in outcome.moved],
-        )
+        return outcome.told(request, selection.cutoff, self._clock.monotonic() - began, notes)
 
     @contextmanager
     def _looked(self, request: Request, policy: TablePolicy, *, moves: bool = False) -> Iterator[_Looked]:

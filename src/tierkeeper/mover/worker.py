@@ -4,7 +4,7 @@ Several workers share a `Run` and take disjoint ranges from it: while one compar
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import RLock
 from uuid import UUID, uuid4
 
@@ -20,6 +20,7 @@ from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.mover import conflicts
 from tierkeeper.mover.destination import Contended, KeyTaken, ParentMissing, PostgresDestination
 from tierkeeper.mover.model import Bound, Range, Selection
+from tierkeeper.mover.outcome import Outcome
 from tierkeeper.mover.recovery import settle
 from tierkeeper.mover.source import Changed, Resting, Source
 from tierkeeper.tiers.standing import Displaced
@@ -42,21 +43,6 @@ class Pace:
     def in_flight(self) -> int:
         """How many batches may lie between their intent and their delete at once."""
         return self.group * self.workers
-
-
-@dataclass
-class Outcome:
-    """What a run did. `stopped_because` is `complete` unless something is left that another run would move: `rows_left`."""
-
-    batches: int = 0
-    rows: int = 0
-    bytes: int = 0
-    recovered: int = 0
-    rows_left: int = 0
-    stopped_because: str = "complete"
-    conflicts: list[str] = field(default_factory=list)
-    moved: list[UUID] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 class Run:

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
 from typing import Final, Protocol
 
 from tierkeeper.kernel.clock import Clock
-from tierkeeper.kernel.errors import Failed, TierkeeperError
+from tierkeeper.kernel.errors import Failed
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.policy import Tier as TierName
 from tierkeeper.kernel.ports import Audit, Stop
-from tierkeeper.kernel.results import ErrorResult, MovePlan, MoveResult, QuotaChoice, QuotaResult, QuotaTier, Reclaim, told
+from tierkeeper.kernel.results import MovePlan, MoveResult, QuotaResult, QuotaTier
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import format_bytes
 from tierkeeper.postgres.keeping import looking
@@ -24,6 +24,7 @@ from tierkeeper.quotas.look import largest_tables
 from tierkeeper.quotas.partitions import PartitionDropper
 from tierkeeper.quotas.parts import PartsReclaimer
 from tierkeeper.quotas.reclaim import Reclaimer
+from tierkeeper.quotas.report import Report, by_policy, telling
 from tierkeeper.quotas.room import StoreRoom
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.space import WORTH_BYTES
@@ -70,16 +71,6 @@ class Thresholds:
     may_rewrite: bool = False
 
 
-@dataclass
-class _Report:
-    moves: list[MoveResult] = field(default_factory=list)
-    plans: list[MovePlan] = field(default_factory=list)
-    choices: list[QuotaChoice] = field(default_factory=list)
-    reclaimed: list[Reclaim] = field(default_factory=list)
-    errors: list[ErrorResult] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
 class QuotaManager:
     """Moves what is old, then what is too much, and returns the space. One table's error does not stop the others.
 
@@ -115,7 +106,7 @@ class QuotaManager:
 
     def run(self, *, dry_run: bool) -> QuotaResult:
         """Raises NotNow where the size of Core or Main cannot be read; everything later is in the result."""
-        report = _Report()
+        report = Report()
         before = self._used(report)
         if dry_run:
             with looking(sorted(self._apart)):
@@ -152,7 +143,7 @@ class QuotaManager:
         found = {name: self._pressure(name) for name in ("core", "main") if name not in waits and self._leaving(name)}
         return next((f"{name}: {one.why}" for name, one in found.items() if one is not None), None)
 
-    def _used(self, report: _Report) -> dict[TierName, int | None]:
+    def _used(self, report: Report) -> dict[TierName, int | None]:
         """What each tier uses; None where the store does not answer, which is reported: what needs it waits, the rest goes on."""
         postgres = {name: tier for name, tier in self._tiers.items() if name != "archive"}
         links = {str(name): tier.link for name, tier in postgres.items()}
@@ -160,7 +151,7 @@ class QuotaManager:
         for error in errors.values():
             raise error
         used: dict[TierName, int | None] = {name: answers.get(name) for name in self._tiers}
-        with _told(report):
+        with telling(report):
             used["archive"] = self._store.used()
         return used
 
@@ -183,17 +174,17 @@ class QuotaManager:
         with translated(f"tiers.{source}"), closing(tier.link.connect("usage")) as conn:
             return [p for p in asked if p.core is None or table_size(conn, p.name) is not None]
 
-    def _plan(self, report: _Report, used: Mapping[TierName, int | None]) -> None:
+    def _plan(self, report: Report, used: Mapping[TierName, int | None]) -> None:
         for source, destination in HOPS:
-            with _told(report):
+            with telling(report):
                 for policy in self._leaving(source):
-                    with _told(report):
+                    with telling(report):
                         planned = self._moves.plan(policy.name, source, destination)
                         report.plans.append(planned)
-                        report.choices += _by_policy(policy, source, destination, planned.rows, planned.bytes)
+                        report.choices += by_policy(policy, source, destination, planned.rows, planned.bytes)
                 self._plan_partitions(report, source)
         for source, destination in HOPS:
-            with _told(report):
+            with telling(report):
                 gone = {
                     p.name: plan_.rows
                     for p in self._policies
@@ -204,10 +195,10 @@ class QuotaManager:
                 choices = early.plan(gone)
                 report.choices += choices
                 report.notes += early.kept() if choices else []
-            with _told(report):
+            with telling(report):
                 self._weigh_plans(report, destination, used[destination])
 
-    def _weigh_plans(self, report: _Report, name: TierName, used: int | None) -> None:
+    def _weigh_plans(self, report: Report, name: TierName, used: int | None) -> None:
         """Says early that a tier has no room for what is planned. Raises Failed where it is full already."""
         if used is None or not any(p.to == name and p.rows for p in report.plans):
             return
@@ -220,7 +211,7 @@ class QuotaManager:
                 " would come: as much as there is room for moves, the rest waits"
             )
 
-    def _work(self, report: _Report) -> None:
+    def _work(self, report: Report) -> None:
         for source, destination in HOPS:
             self._hop(report, source, destination)
             self._make_room(report, source)
@@ -229,13 +220,13 @@ class QuotaManager:
             self._clock.sleep(self._thresholds.rest_seconds + 0.1)
             self._hop(report, "main", "archive")
 
-    def _hop(self, report: _Report, source: TierName, destination: TierName) -> None:
-        with _told(report):
+    def _hop(self, report: Report, source: TierName, destination: TierName) -> None:
+        with telling(report):
             for policy in self._leaving(source):
-                with _told(report):
+                with telling(report):
                     self._refuse_full(destination, self._used_by(destination))
                     result = self._moves.move(policy.name, source, destination)
-                    report.choices += _by_policy(policy, source, destination, result.rows, result.bytes)
+                    report.choices += by_policy(policy, source, destination, result.rows, result.bytes)
                     if result.rows or result.recovered or result.stopped_because != "complete":
                         report.moves.append(result)
 
@@ -250,20 +241,20 @@ class QuotaManager:
         if full is not None:
             raise full
 
-    def _make_room(self, report: _Report, source: TierName) -> None:
+    def _make_room(self, report: Report, source: TierName) -> None:
         """Returns the space of rows that left `source` (Main keeps it for new rows until it is short), then moves early ones."""
-        with _told(report):
+        with telling(report):
             self._drop_partitions(report, source)
             if source == "core" or self._pressure(source) is not None:
                 for policy in self._policies:
                     self._reclaim(report, source, policy.name)
                 self._early(report, source)
 
-    def _drop_partitions(self, report: _Report, source: TierName) -> None:
+    def _drop_partitions(self, report: Report, source: TierName) -> None:
         """Of the tables whose policy asks for it, those that are older than it and empty."""
         for policy in self._leaving(source):
             if policy.drop_partitions:
-                with _told(report), self._dropper(source, policy) as (dropper, cutoff):
+                with telling(report), self._dropper(source, policy) as (dropper, cutoff):
                     done = dropper.run(cutoff, self._apart - {policy.name})
                     report.reclaimed += done.figures
                     report.notes += [f"{source}: {note}" for note in done.notes]
@@ -277,9 +268,9 @@ class QuotaManager:
             dropper = PartitionDropper(conn, source, policy.name, age, audit=self._audit, clock=self._clock, stop=self._stop)
             yield dropper, kept.before(self._clock.now(dropper.now))
 
-    def _plan_partitions(self, report: _Report, source: TierName) -> None:
+    def _plan_partitions(self, report: Report, source: TierName) -> None:
         for policy in self._leaving(source):
-            with _told(report), self._dropper(source, policy) as (dropper, cutoff):
+            with telling(report), self._dropper(source, policy) as (dropper, cutoff):
                 note = plan.old_partitions(policy, dropper.old(cutoff, self._apart - {policy.name}), fed=source == "main")
                 if note is not None:
                     report.notes.append(f"{source}: {note}")
@@ -302,7 +293,7 @@ class QuotaManager:
             used=partial(self._used_by, source),
         )
 
-    def _early(self, report: _Report, source: TierName) -> None:
+    def _early(self, report: Report, source: TierName) -> None:
         """Rows younger than the policy asks leave a tier that is too full, or soon will be: the coldest first.
 
         Delete, reclaim, measure, and again: I9, a size that does not follow the rows that left ends the loop.
@@ -333,20 +324,20 @@ class QuotaManager:
             if ended is not None or through:
                 self._in_vain[source] = used
 
-    def _leave_early(self, report: _Report, choice: Choice, early: EarlyMoves) -> int:
+    def _leave_early(self, report: Report, choice: Choice, early: EarlyMoves) -> int:
         """Moves the rows of a choice, oldest first; how many left."""
         table, result = choice.policy.name, None
-        with _told(report):
+        with telling(report):
             self._refuse_full(early.destination, self._used_by(early.destination))
             result = self._moves.move(table, early.source, early.destination, before=early.least(table), limit=choice.rows)
             report.moves.append(result)
         return result.rows if result is not None else 0
 
-    def _reclaim(self, report: _Report, name: TierName, table: TableName) -> None:
+    def _reclaim(self, report: Report, name: TierName, table: TableName) -> None:
         if self._stop() is not None:
             return
         tier = self._tiers[name]
-        with _told(report), translated(str(table)), closing(tier.link.connect("vacuum")) as conn:
+        with telling(report), translated(str(table)), closing(tier.link.connect("vacuum")) as conn:
 
             def one(part: TableName) -> Reclaimer:
                 return Reclaimer(
@@ -377,20 +368,3 @@ class QuotaManager:
             found = largest_tables(conn)
         staying = [f"{table} ({format_bytes(size)})" for table, size in found if table not in moving and size >= WORTH_BYTES]
         return f"{said}; no policy lets rows leave {', '.join(staying[:3])}" if staying else said
-
-
-def _by_policy(policy: TablePolicy, source: TierName, to: TierName, rows: int, size_bytes: int) -> list[QuotaChoice]:
-    """Why rows leave that are older than their policy; none where no row does."""
-    kept = policy.core if source == "core" else policy.main
-    why = f"older than {kept.text}, as the policy says" if kept is not None else "they go with the rows that they refer to"
-    table = str(policy.name)
-    return [QuotaChoice(tier=source, to=to, table=table, rows=rows, bytes=size_bytes, early=False, why=why)] if rows else []
-
-
-@contextmanager
-def _told(report: _Report) -> Iterator[None]:
-    """Keeps an error for the report, so that the next table has its turn."""
-    try:
-        yield
-    except TierkeeperError as error:
-        report.errors += [one for one in told([error]) if one not in report.errors]

@@ -21,9 +21,10 @@ from tierkeeper.mover import plan
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Range, Selection
+from tierkeeper.mover.outcome import Outcome
 from tierkeeper.mover.runner import Mover
 from tierkeeper.mover.source import Source
-from tierkeeper.mover.worker import Outcome, Pace, Run, Worker
+from tierkeeper.mover.worker import Pace, Run, Worker
 from tierkeeper.postgres import link as link_module
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.link import Connection, Link

@@ -24,9 +24,10 @@ from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.horizon import Horizon
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Selection
+from tierkeeper.mover.outcome import Outcome
 from tierkeeper.mover.runner import Mover
 from tierkeeper.mover.source import Source
-from tierkeeper.mover.worker import Outcome, Pace
+from tierkeeper.mover.worker import Pace
 from tierkeeper.postgres import link as link_module
 from tierkeeper.postgres.link import Link
 from tierkeeper.query.runner import FastDoor

@@ -1,0 +1,39 @@
+"""What a run of the quota manager has to tell, gathered as it goes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.policy import TablePolicy
+from tierkeeper.kernel.policy import Tier as TierName
+from tierkeeper.kernel.results import ErrorResult, MovePlan, MoveResult, QuotaChoice, Reclaim, told
+
+
+@dataclass
+class Report:
+    """As `QuotaResult` has it."""
+
+    moves: list[MoveResult] = field(default_factory=list)
+    plans: list[MovePlan] = field(default_factory=list)
+    choices: list[QuotaChoice] = field(default_factory=list)
+    reclaimed: list[Reclaim] = field(default_factory=list)
+    errors: list[ErrorResult] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def by_policy(policy: TablePolicy, source: TierName, to: TierName, rows: int, size_bytes: int) -> list[QuotaChoice]:
+    """Why rows leave that are older than their policy; none where no row does."""
+    kept = policy.core if source == "core" else policy.main
+    why = f"older than {kept.text}, as the policy says" if kept is not None else "they go with the rows that they refer to"
+    table = str(policy.name)
+    return [QuotaChoice(tier=source, to=to, table=table, rows=rows, bytes=size_bytes, early=False, why=why)] if rows else []
+
+
+@contextmanager
+def telling(report: Report) -> Iterator[None]:
+    """Keeps an error for the report, so that the next table has its turn."""
+    try:
+        yield
+    except TierkeeperError as error:
+        report.errors += [one for one in told([error]) if one not in report.errors]
