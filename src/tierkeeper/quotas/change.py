@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from math import ceil
+from math import ceil, floor
 from typing import Literal
 
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
-from tierkeeper.quotas.stock import Cutoffs
+from tierkeeper.quotas.stock import Bounds, Cutoffs
 
 _PLACE = "--what-if"
 _FORM = 'Write TIER=AGE or TABLE:TIER=AGE, such as core=45d or "public.flights:main=1 year"'
@@ -43,7 +43,8 @@ def parse(text: str) -> Change:
 
 def changed(policies: Sequence[TablePolicy], changes: Sequence[Change], now: datetime) -> dict[TableName, Cutoffs]:
     """The cutoffs of each table that `changes` concern, in whole days (rounded up). A later change overrides an earlier one for
-    all tables. Raises UsageError for a table that has no age, and for rows that would leave Main before Core.
+    all tables. Raises UsageError for a table that has no age, for rows that would leave Main before Core, and for cutoffs that
+    the table's other keys refuse.
     """
     dated = {p.name: p for p in policies if p.mode == "move" and p.age is not None}
     if not dated:
@@ -68,7 +69,27 @@ def changed(policies: Sequence[TablePolicy], changes: Sequence[Change], now: dat
             raise UsageError(
                 _PLACE, cause, f"Change both, such as --what-if core=… --what-if main={max(one.main, one.core or 0)}d"
             )
+        refused = bounds(dated[name], now).fault(one)
+        if refused is not None:
+            raise _refused(name, one, *refused)
     return found
+
+
+def bounds(policy: TablePolicy, now: datetime) -> Bounds:
+    """What the table's other keys ask of its cutoffs, in whole days that keep to them."""
+    archive = None if policy.archive is None else floor((now - policy.archive.before(now)) / timedelta(days=1))
+    core, main = (0 if age is None else _days(age, now) for age in (policy.core_min, policy.main_min))
+    return Bounds(core, main, archive)
+
+
+def _refused(name: TableName, then: Cutoffs, key: str, days: int) -> UsageError:
+    if key == "archive":
+        cause = f"rows of {name} would leave Main after {then.main} days, and its entry removes them after {days}"
+        return UsageError(_PLACE, cause, f"Ask for at most main={days}d, or raise archive under [[tables]] first")
+    tier = key.removesuffix("_min")
+    age = then.core if tier == "core" else then.main
+    cause = f"rows of {name} would leave {tier.capitalize()} after {age} days, and its {key} keeps them for {days}"
+    return UsageError(_PLACE, cause, f"Ask for at least {tier}={days}d, or lower {key} under [[tables]] first")
 
 
 def _days(age: Age, now: datetime) -> int:

@@ -174,7 +174,8 @@ def _ways(one: Stock, world: World, days: Sequence[int]) -> list[_Way]:
     pairs = {Cutoffs(core, main) for core in grid for main in grid if main >= core} | {one.now}
     if one.now.main is None:
         pairs |= {Cutoffs(core, None) for core in grid}
-    ordered = sorted(pairs, key=lambda c: c.ends)
+    # What the table's entry refuses beside its other keys is no proposal: it could not be written down.
+    ordered = sorted((c for c in pairs if c == one.now or one.bounds.fault(c) is None), key=lambda c: c.ends)
     return [_way(one, c, world) for c in ordered]
 
 

@@ -45,6 +45,25 @@ class Cutoffs:
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """What a table's entry asks of its cutoffs, in days: no less than `core` and `main`, in Main no more than `archive`."""
+
+    core: int = 0
+    main: int = 0
+    archive: int | None = None
+
+    def fault(self, cutoffs: Cutoffs) -> tuple[str, int] | None:
+        """The key that refuses `cutoffs`, and its days; None: they may be written."""
+        if cutoffs.core is not None and cutoffs.core < self.core:
+            return "core_min", self.core
+        if cutoffs.main is not None and cutoffs.main < self.main:
+            return "main_min", self.main
+        if cutoffs.main is not None and self.archive is not None and cutoffs.main > self.archive:
+            return "archive", self.archive
+        return None
+
+
+@dataclass(frozen=True)
 class Asked:
     """How often a table was read, by the oldest age that was asked for: `oldest_days` and a count each.
 
@@ -74,6 +93,7 @@ class Stock:
     row_bytes: Mapping[Tier, float]
     rows_per_day: float = 0.0
     undated_rows: float = 0.0
+    bounds: Bounds = field(default_factory=Bounds)
     asked: Asked = field(default_factory=Asked)
 
     @cached_property

@@ -18,6 +18,7 @@ from tierkeeper.kernel.watching import History
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection
 from tierkeeper.quotas.ages import Ages, ages
+from tierkeeper.quotas.change import bounds
 from tierkeeper.quotas.growth import DAY, growth
 from tierkeeper.quotas.outlook import series
 from tierkeeper.quotas.stock import Asked, Cutoffs, Slice, Stock, World
@@ -135,7 +136,7 @@ def _stock(policy: TablePolicy, seen: Mapping[str, _Seen], per_row: float | None
     core = _row_bytes(seen["core"].tables[policy.name].size) or main or ROW_BYTES
     main = main or core
     row_bytes: dict[TierName, float] = {"core": core, "main": main, "archive": per_row or ARCHIVED_SHARE * main}
-    return Stock(policy.name, cutoffs, tuple(found), row_bytes, undated_rows=undated)
+    return Stock(policy.name, cutoffs, tuple(found), row_bytes, undated_rows=undated, bounds=bounds(policy, now))
 
 
 def _known(ages: Ages, rows: float, now: datetime) -> Iterable[Slice]:

@@ -8,7 +8,7 @@ from tierkeeper.kernel.policy import TIERS
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.quotas import stock as s
 from tierkeeper.quotas.propose import optimise, what_if
-from tierkeeper.quotas.stock import Asked, Cutoffs, Slice, Stock, World
+from tierkeeper.quotas.stock import Asked, Bounds, Cutoffs, Slice, Stock, World
 from tierkeeper.tiers.price import NOTHING, Price
 
 MB = 10**6
@@ -71,6 +71,13 @@ def test_the_cheapest_cutoffs_keep_the_promise_and_no_more() -> None:
     assert loose.cost_per_month_before is not None
     assert loose.cost_per_month_after < loose.cost_per_month_before
     assert tomllib.loads(loose.toml)["tables"][0]["core"] == "7 days"
+
+
+def test_it_proposes_nothing_that_the_tables_entry_would_refuse() -> None:
+    free = optimise(world(stock()), 0.5)
+    kept = optimise(world(stock(bounds=Bounds(core=14, main=100, archive=200))), 0.5)
+    assert [(c.proposed_core_days, c.proposed_main_days) for c in free.changes] == [(7, 90)]
+    assert [(c.proposed_core_days, c.proposed_main_days) for c in kept.changes] == [(14, 120)]
 
 
 def test_where_nothing_costs_anything_nothing_is_changed() -> None:
