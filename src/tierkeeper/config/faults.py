@@ -31,6 +31,7 @@ _PLAIN: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "int_type": ("this must be a whole number", "Write a number without quotes"),
         "int_parsing": ("this is not a whole number", "Write a number, such as 3"),
         "int_from_float": ("this is not a whole number", "Write a number, such as 3"),
+        "finite_number": ("this number has no end", "Write a number, such as 30"),
         "float_type": ("this must be a number", "Write a number, such as 30"),
         "float_parsing": ("this is not a number", "Write a number, such as 30"),
         "bool_type": ("this must be true or false", "Write true or false, without quotes"),

@@ -52,7 +52,7 @@ class Awake:
 
 def is_due(known: Awake | None, now: datetime) -> bool:
     """Whether a tier is to be read now: daily, which is well before any provider's pause, and hourly until one comes through."""
-    if known is None:
+    if known is None or known.tried_at > now:  # noted by a clock that has been put back since: it keeps nobody awake
         return True
     if known.ok_at is not None and known.cause is None:
         return now - known.ok_at >= timedelta(seconds=KEEP_AWAKE_SECONDS)
@@ -62,6 +62,8 @@ def is_due(known: Awake | None, now: datetime) -> bool:
 def noted(known: Awake | None, now: datetime, table: TableName | None, cause: str | None) -> Awake:
     """What is remembered after a try: the `table` that was read, or the `cause` why none was."""
     before = known or Awake(now, now)
+    if before.tried_at > now:  # what a wrong clock has noted would hide how long it is quiet
+        before = replace(before, since=min(before.since, now), ok_at=None if before.ok_at and before.ok_at > now else before.ok_at)
     if table is not None:
         return replace(before, tried_at=now, ok_at=now, table=str(table), cause=None)
     return replace(before, tried_at=now, cause=cause)

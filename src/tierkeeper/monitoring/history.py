@@ -5,7 +5,7 @@ Every sample is in one of the two until it is thinned out, and in Main once howe
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ from psycopg import errors, sql
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.limits import (
+    ASKED_LOCK_SECONDS,
     AWAY_SECONDS,
     EGRESS_SENT_BYTES,
     USAGE_DAILY_DAYS,
@@ -24,6 +25,7 @@ from tierkeeper.kernel.limits import (
     USAGE_FALLS_KEPT,
     USAGE_FINE_DAYS,
     USAGE_HOURLY_DAYS,
+    USAGE_LOCK_SECONDS,
     USAGE_THINNED,
 )
 from tierkeeper.kernel.policy import Tier
@@ -134,7 +136,7 @@ class History:
         self._egress.add(day, received)
         if not self._egress.lasts or self._egress.unsent_bytes >= EGRESS_SENT_BYTES:
             with self._writing() as conn, suppress(*_NOT_SET_UP):  # a command that only reads makes no tables
-                self._tell(conn, self._egress.unsent())
+                self._tell(conn, self._egress.unsent(), ASKED_LOCK_SECONDS)  # else the next command tells it: none need wait
 
     def _wait(self, samples: Samples, sent: int, cause: TierkeeperError) -> Recorded:
         if self._spool is None:
@@ -171,10 +173,10 @@ class History:
             cur.execute(_SQL["add"].format(columns=_COLUMNS), {"samples": json.dumps(rows)})
             thin(cur, max(datetime.fromisoformat(row["at"]) for row in rows))
 
-    def _tell(self, conn: Connection, shares: Sequence[Share]) -> None:
+    def _tell(self, conn: Connection, shares: Sequence[Share], lock_seconds: float | None = None) -> None:
         if not shares:
             return
-        with transaction(conn) as cur:
+        with transaction(conn, lock_seconds=lock_seconds) as cur:
             egress.write(cur, shares)
             egress.expire(cur, max(s.day for s in shares))
         self._egress.told(shares)
@@ -183,7 +185,7 @@ class History:
         """What Main answers; nothing where it is away, refuses us or has no such table."""
         try:
             self._refuse_away()
-            with translated("tiers.main"), closing(self._main.connect("usage")) as conn, transaction(conn, read_only=True) as cur:
+            with translated("tiers.main"), closing(self._main.connect("usage")) as conn, _short(conn) as cur:
                 return ask(cur)
         except (NotNow, UsageError) as error:  # it is away, or its address is wrong
             if self._away is None:
@@ -198,6 +200,11 @@ class History:
             self._away = None
         if self._away is not None:
             raise self._away[1]
+
+
+def _short(conn: Connection) -> AbstractContextManager[Cursor]:
+    """A look that gives way to whoever locks our tables: what shows a curve waits for nobody."""
+    return transaction(conn, read_only=True, lock_seconds=USAGE_LOCK_SECONDS)
 
 
 def thin(cur: Cursor, now: datetime) -> None:

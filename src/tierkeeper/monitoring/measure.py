@@ -123,7 +123,7 @@ def reusable_bytes(heap: Heap, indexes: Sequence[Index]) -> int:
 
     Of a table that was never analysed nobody knows: that is 0.
     """
-    if not heap.live_rows:
+    if not heap.live_rows or heap.row_bytes <= _BARE_ROW_BYTES:
         return 0  # never analysed, or empty and about to be cut: nothing to reckon with
     free = heap.pages * PAGE_BYTES - heap.lean_pages * PAGE_BYTES
     toast = max(0, heap.toast_bytes - heap.toast_chunks * CHUNK_BYTES_TOAST) if heap.toast_chunks else 0

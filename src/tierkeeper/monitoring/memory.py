@@ -19,6 +19,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import psycopg
 
 from tierkeeper.kernel.errors import Failed, TierkeeperError, UsageError
+from tierkeeper.kernel.limits import ASKED_LOCK_SECONDS
 from tierkeeper.kernel.log import Log
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
 from tierkeeper.postgres.statements import load
@@ -131,7 +132,7 @@ class Memory(Generic[T]):
             return None, 0, False
 
     def _from_main(self) -> tuple[int, T | None]:
-        with self._connected() as conn, transaction(conn, read_only=True) as cur:
+        with self._connected() as conn, transaction(conn, read_only=True, lock_seconds=ASKED_LOCK_SECONDS) as cur:
             row = cur.last(_SQL["read"], {"name": self._form.name}).fetchone()
         if row is None:
             return 0, None

@@ -1,6 +1,7 @@
 """The history on Main: what stays of it, and what two writers make of it. The oracle is the list of samples that went in."""
 
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
@@ -12,6 +13,8 @@ import pytest
 
 from support import Tiers
 from tierkeeper.kernel.clock import FixedDay
+from tierkeeper.kernel.errors import NotNow
+from tierkeeper.kernel.limits import EGRESS_SENT_BYTES
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.monitoring import history
 from tierkeeper.monitoring.history import History
@@ -23,6 +26,7 @@ from tierkeeper.setup.plan import own_steps
 NOW = datetime(2026, 6, 15, 12, 30, tzinfo=UTC)
 EVENTS = TableName("public", "events")
 MB = 10**6
+LOCKED_SECONDS = 2.0  # far less than a lock may be waited for
 
 
 @pytest.fixture
@@ -208,3 +212,19 @@ def test_a_host_without_a_disk_tells_main_at_once(main: Connection, tiers: Tiers
     for _ in range(2):
         History(tiers.main, None, FixedDay(NOW), lambda: None).received(NOW.date(), {"core": 7})
     assert History(tiers.main, None, FixedDay(NOW), lambda: None).egress("core", NOW.date()) == 14
+
+
+def test_a_look_at_a_history_that_somebody_locks_does_not_wait(history_of: Callable[..., History], tiers: Tiers) -> None:
+    assert history_of().record([sample(NOW, 5)]).where == "main"
+    with closing(tiers.main.connect("locks")) as other:
+        other.execute("BEGIN")
+        other.execute("LOCK TABLE tierkeeper.usage, tierkeeper.egress IN ACCESS EXCLUSIVE MODE")
+        began = time.monotonic()
+        kept = history_of()
+        assert kept.samples("core") == []
+        assert kept.egress("core", NOW.date()) == 0
+        with pytest.raises(NotNow, match="lock"):
+            history_of().received(NOW.date(), {"core": EGRESS_SENT_BYTES})
+        assert time.monotonic() - began < LOCKED_SECONDS
+        other.execute("ROLLBACK")
+    assert len(history_of().samples("core")) == 1

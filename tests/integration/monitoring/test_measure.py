@@ -99,6 +99,14 @@ def test_dead_rows_and_free_space_are_estimated(core: Connection) -> None:
     assert (vacuumed.reusable_bytes or 0) - (before.reusable_bytes or 0) > half * 0.6
 
 
+def test_of_rows_whose_width_nobody_has_measured_no_free_space_is_told(core: Connection) -> None:
+    """As after a move, until the first ANALYZE: by its count alone a table of live rows would look nearly empty."""
+    core.execute("CREATE TABLE public.fresh AS SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 2000) AS i")
+    core.execute("SELECT pg_stat_force_next_flush()")
+    fresh = look(core).tables[TableName("public", "fresh")]
+    assert (fresh.rows, fresh.reusable_bytes) == (2000, 0)
+
+
 def test_reads_and_writes_are_counted(core: Connection) -> None:
     before = look(core)
     core.execute("SELECT count(*) FROM public.events WHERE body <> ''")

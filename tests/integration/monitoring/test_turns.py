@@ -17,11 +17,13 @@ from support import Tiers, TiersFactory, tierkeeper_toml
 from tierkeeper import compose
 from tierkeeper.compose import Keeper
 from tierkeeper.config import load
+from tierkeeper.kernel import limits
 from tierkeeper.kernel.clock import FixedDay
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.results import AlertTurnResult
 from tierkeeper.monitoring.alerts.facts import Facts, TierFacts
 from tierkeeper.monitoring.alerts.messages import Message
+from tierkeeper.monitoring.alerts.model import Claim
 from tierkeeper.monitoring.alerts.sending import Delivery, Target
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -112,6 +114,16 @@ def test_two_machines_that_decide_at_once_tell_once(machine: Machine, tmp_path: 
     memory.load = loaded  # type: ignore[method-assign,assignment]
     assert keeper.alerts(Facts(NOON, (FULL,))).waits
     assert machine.listener.heard + other.listener.heard == ["core is over its quota"]
+
+
+def test_a_claim_by_a_clock_that_was_ahead_silences_nobody(machine: Machine) -> None:
+    """It was killed while it was sending, and its clock was a year ahead."""
+    memory = machine.keeper()._alerting._memory
+    claim = Claim("dead", NOON + timedelta(days=365, seconds=limits.ALERT_CLAIM_SECONDS))
+    memory.change(lambda state: replace(state, claim=claim))
+    assert machine.turn(FULL).told == ["new: core is over its quota"]
+    memory.change(lambda state: replace(state, claim=replace(claim, until=NOON + timedelta(minutes=3))))
+    assert machine.turn(replace(FULL, used_bytes=1), minutes=1).waits
 
 
 @pytest.fixture

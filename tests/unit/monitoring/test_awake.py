@@ -47,6 +47,14 @@ def test_it_is_quiet_from_the_first_try_where_none_came_through() -> None:
     assert never.read_at == NOW
 
 
+def test_a_clock_that_was_ahead_keeps_nobody_from_reading_or_from_seeing_that_it_is_quiet() -> None:
+    ahead = noted(None, NOW + 24 * 300 * HOUR, EVENTS, None)
+    assert is_due(ahead, NOW)
+    failed = noted(ahead, NOW, None, "refused")
+    assert (failed.read_at, failed.tried_at) == (NOW, NOW)
+    assert noted(ahead, NOW, EVENTS, None).read_at == NOW
+
+
 def test_what_was_remembered_apart_is_brought_together() -> None:
     form, main, here = AwakeForm(), {"core": noted(None, NOW, EVENTS, None)}, {"core": noted(None, NOW + HOUR, None, "refused")}
     assert form.merge(main, here) == form.merge(here, main) == here

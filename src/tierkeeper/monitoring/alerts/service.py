@@ -27,6 +27,7 @@ from tierkeeper.monitoring.alerts.sending import Delivery, Sender, Target
 from tierkeeper.monitoring.memory import Kept
 
 _log = Log()
+_CLAIM = timedelta(seconds=ALERT_CLAIM_SECONDS)
 
 
 class Keeping(Protocol):
@@ -65,13 +66,14 @@ class Alerts:
         if kept.away is not None:
             _log.warning("alerts are remembered on this machine alone", cause=kept.away.cause, remedy=kept.away.remedy)
         claim = kept.document.claim
-        if claim is not None and now < claim.until:
+        # One that ends later than anybody claims was made by a wrong clock, and would silence all others until then.
+        if claim is not None and now < claim.until <= now + 2 * _CLAIM:
             return Turn(kept, waits=True)
         judged = conditions.judge(facts, self.start_at, machine.firing(kept.document))
         state = machine.step(replace(kept.document, claim=None), judged, now)
         due = machine.due(state, [t.id for t in self.targets], now, self.rules)
         if due:
-            state = replace(state, claim=Claim(_holder(), now + timedelta(seconds=ALERT_CLAIM_SECONDS)))
+            state = replace(state, claim=Claim(_holder(), now + _CLAIM))
         if state != kept.document or kept.is_ahead:
             saved = self.memory.save(kept, state)
             if saved is None:
