@@ -1,5 +1,6 @@
 """Forecast, cost, and proposals of cutoffs, wired to the tiers, the history and the log of asked ages."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -22,10 +23,13 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.monitoring import asked
 from tierkeeper.monitoring.asked import AskedLog
 from tierkeeper.postgres.catalog import catalog
+from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection
 from tierkeeper.quotas import propose
-from tierkeeper.quotas.change import Change, changed
-from tierkeeper.quotas.outlook import outlook, total
+from tierkeeper.quotas.change import Change, changed, cutoffs_of
+from tierkeeper.quotas.cost import month_of
+from tierkeeper.quotas.outlook import outlook, total, without_history
+from tierkeeper.quotas.stock import scans
 from tierkeeper.quotas.survey import Survey, survey, with_days
 
 
@@ -90,11 +94,30 @@ class SpendingKeeper(UsageKeeper):
     def _outlook(self, used: Mapping[str, int | None]) -> dict[str, tuple[ForecastResult, CostResult]] | None:
         now: datetime = self._clock.now()
         names: dict[Tier, int | None] = {t: used.get(t) for t in self._tiers}
-        try:
-            found = outlook(self.history, self._tiers, names, now)
-        except TierkeeperError:
-            return None
+        with looking():
+            try:
+                found = outlook(self.history, self._tiers, names, now, self._requests(now))
+            except TierkeeperError:
+                return None
+        away = self.history.away
+        if away is not None:
+            found = {name: without_history(one, self._tiers[name], away.cause) for name, one in found.items()}
         return {str(name): one for name, one in found.items()}
+
+    def _requests(self, now: datetime) -> Mapping[Tier, int]:
+        """Scans of this month by tier, from the log of asked ages; nothing where nobody pays for them, or Main is away."""
+        counted = Counter[Tier]()
+        if not any(tier.price.requests_per_million for tier in self._tiers.values()):
+            return counted
+        try:
+            found = asked.read(self.links["main"], month_of(now)[0].date())
+        except TierkeeperError:
+            return counted
+        for policy in self._policies:
+            if policy.name in found:
+                reads = found[policy.name]
+                counted.update(scans(with_days(reads.by_oldest, reads.everything, 1.0), cutoffs_of(policy, now)))
+        return counted
 
 
 def _total(found: Mapping[str, tuple[ForecastResult, CostResult]]) -> CostTotal:

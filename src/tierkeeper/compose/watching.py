@@ -13,6 +13,7 @@ from tierkeeper.kernel.policy import TIERS, Tier
 from tierkeeper.kernel.series import Sample
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.monitoring.alerts.facts import Forecast
+from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas.early import Ahead
 from tierkeeper.quotas.forecast import coming_bytes
@@ -29,8 +30,9 @@ class WatchingKeeper(SpendingKeeper):
         """What is to come in `tier` before the quota manager's next run, and how often its rows are read."""
         now = self._clock.now()
         try:
-            found, _, _ = foreseen(self.history, self._tiers[tier], tier, None, now)
-            return Ahead(coming_bytes(found, self._next("quota", now)), self._reads(tier, now))
+            with looking():
+                found, _, _ = foreseen(self.history, self._tiers[tier], tier, None, now)
+                return Ahead(coming_bytes(found, self._next("quota", now)), self._reads(tier, now))
         except TierkeeperError:
             return Ahead()
 
@@ -56,8 +58,9 @@ class WatchingKeeper(SpendingKeeper):
         now = self._clock.now()
         samples, forecasts = dict[str, list[Sample]](), dict[str, Forecast]()
         try:
-            for tier in TIERS:
-                found, some, drives = foreseen(self.history, self._tiers[tier], tier, None, now)
+            with looking():
+                seen = {tier: foreseen(self.history, self._tiers[tier], tier, None, now) for tier in TIERS}
+            for tier, (found, some, drives) in seen.items():
                 samples[tier] = list(some)
                 if found.confidence != "none":
                     full, table = found.full, None if drives is None else str(drives[0])

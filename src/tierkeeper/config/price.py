@@ -37,7 +37,7 @@ class TierPrice(Section):
     egress: Annotated[Amount | Literal["forbidden"] | None, BeforeValidator(_egress)] = Field(
         default=None, description='a GB sent beyond the monthly budget; "forbidden" where the provider then cuts it off'
     )
-    requests: Amount | None = Field(default=None, description="a million scans")
+    requests: Amount | None = Field(default=None, description="a million scans, as `query` remembers them (`remember_ages`)")
     fixed: Amount | None = Field(default=None, description="a month, whatever lies there")
     currency: Annotated[str, AfterValidator(_currency)] | None = Field(
         default=None, description='its code, such as "EUR"; the same in all tiers'

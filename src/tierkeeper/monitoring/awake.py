@@ -63,7 +63,9 @@ def noted(known: Awake | None, now: datetime, table: TableName | None, cause: st
     """What is remembered after a try: the `table` that was read, or the `cause` why none was."""
     before = known or Awake(now, now)
     if before.tried_at > now:  # what a wrong clock has noted would hide how long it is quiet
-        before = replace(before, since=min(before.since, now), ok_at=None if before.ok_at and before.ok_at > now else before.ok_at)
+        before = replace(
+            before, since=min(before.since, now), ok_at=None if before.ok_at and before.ok_at > now else before.ok_at
+        )
     if table is not None:
         return replace(before, tried_at=now, ok_at=now, table=str(table), cause=None)
     return replace(before, tried_at=now, cause=cause)

@@ -87,6 +87,11 @@ class History:
         """Somebody has waited for Main in vain just now: nobody else here need to."""
         self._away = (self._clock.monotonic() + AWAY_SECONDS, error)
 
+    @property
+    def away(self) -> TierkeeperError | None:
+        """Why Main was not to be asked, so that what was read last is this machine's alone; None where it answers."""
+        return None if self._away is None else self._away[1]
+
     def samples(
         self, tier: Tier | None = None, table: TableName | None = None, *, every: bool = False, since: datetime | None = None
     ) -> list[Figures]:

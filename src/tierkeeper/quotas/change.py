@@ -60,7 +60,7 @@ def changed(policies: Sequence[TablePolicy], changes: Sequence[Change], now: dat
             raise UsageError(_PLACE, f"no [[tables]] entry with an age names {change.table}", f"Name one of {_some(dated)}")
         days = _days(change.age, now)
         for name in dated if change.table is None else (change.table,):
-            one = found.get(name) or Cutoffs(_days_of(dated[name].core, now), _days_of(dated[name].main, now))
+            one = found.get(name) or cutoffs_of(dated[name], now)
             found[name] = Cutoffs(days, one.main) if change.tier == "core" else Cutoffs(one.core, days)
     for name, one in found.items():
         if one.main is not None and (one.core is None or one.main < one.core):
@@ -73,6 +73,11 @@ def changed(policies: Sequence[TablePolicy], changes: Sequence[Change], now: dat
         if refused is not None:
             raise _refused(name, one, *refused)
     return found
+
+
+def cutoffs_of(policy: TablePolicy, now: datetime) -> Cutoffs:
+    """The table's cutoffs in whole days, counted back from now."""
+    return Cutoffs(_days_of(policy.core, now), _days_of(policy.main, now))
 
 
 def bounds(policy: TablePolicy, now: datetime) -> Bounds:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 from tierkeeper.kernel.policy import Tier as TierName
@@ -39,15 +40,29 @@ def foreseen(
 
 
 def outlook(
-    history: History | None, tiers: Mapping[TierName, Tier], used_bytes: Mapping[TierName, int | None], now: datetime
+    history: History | None,
+    tiers: Mapping[TierName, Tier],
+    used_bytes: Mapping[TierName, int | None],
+    now: datetime,
+    requests: Mapping[TierName, int] = MappingProxyType({}),
 ) -> dict[TierName, tuple[ForecastResult, CostResult]]:
-    """What is to be expected of each tier, and what it costs."""
+    """What is to be expected of each tier, and what it costs with the `requests` of this month so far."""
     told = {}
     for name, tier in tiers.items():
         found, samples, drives = foreseen(history, tier, name, used_bytes.get(name), now)
         sent = history.egress(name, now.date()) if history is not None else 0
-        told[name] = (_forecast(found, drives), _cost(tier, samples, found, sent, now))
+        told[name] = (_forecast(found, drives), _cost(tier, samples, found, (sent, requests.get(name, 0)), now))
     return told
+
+
+def without_history(told: tuple[ForecastResult, CostResult], tier: Tier, cause: str) -> tuple[ForecastResult, CostResult]:
+    """`told` where Main, which has the history, could not be asked: what is missing is said, not taken for nothing."""
+    found, price = told
+    if found.confidence == "none":
+        found = found.model_copy(update={"reason": f"Main has the history: {cause}"})
+    if price.note is None and (tier.price.storage_per_gb_month or tier.price.egress_per_gb or tier.price.requests_per_million):
+        price = price.model_copy(update={"note": "reckoned without the history, which Main has"})
+    return found, price
 
 
 def total(costs: Collection[CostResult]) -> CostTotal:
@@ -75,7 +90,8 @@ def _forecast(found: Forecast, drives: tuple[TableName, float] | None) -> Foreca
     )
 
 
-def _cost(tier: Tier, samples: Sequence[Sample], found: Forecast, sent_bytes: int, now: datetime) -> CostResult:
+def _cost(tier: Tier, samples: Sequence[Sample], found: Forecast, used: tuple[int, int], now: datetime) -> CostResult:
+    sent_bytes, requests = used
     start = month_of(now)[0]
     before = [s for s in samples if s.at < start]
     one = cost(
@@ -86,6 +102,7 @@ def _cost(tier: Tier, samples: Sequence[Sample], found: Forecast, sent_bytes: in
         quota_bytes=tier.quota_bytes,
         egress_bytes=sent_bytes,
         egress_budget_bytes=tier.profile.egress_bytes_per_month,
+        requests=requests,
     )
     return CostResult(
         currency=tier.price.currency,

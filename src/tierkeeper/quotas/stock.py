@@ -161,10 +161,15 @@ def cost_of(stock: Stock, cutoffs: Cutoffs, prices: Mapping[Tier, Price]) -> flo
     moved = stock.rows_per_day * PLAN_DAYS / GB
     sent = sum(moved * stock.row_bytes[t] * (prices[t].egress_per_gb or 0.0) for t, end in leaves if end < inf)
     monthly = PLAN_DAYS / max(1.0, stock.asked.days)
-    total, asks = stock.asked.total, stock.asked
-    below: dict[Tier, int] = {"core": total, "main": total - asks.within(core), "archive": total - asks.within(main)}
-    asked = sum((below[t] + stock.asked.everything) * monthly / 1e6 * prices[t].requests_per_million for t in TIERS)
+    asked = sum(n * monthly / 1e6 * prices[t].requests_per_million for t, n in scans(stock.asked, cutoffs).items())
     return storage + sent + asked
+
+
+def scans(asked: Asked, cutoffs: Cutoffs) -> Mapping[Tier, int]:
+    """How many scans reach each tier: those that allow older rows than the one above keeps, and those without a bound."""
+    core, main = cutoffs.ends
+    total = asked.total + asked.everything
+    return {"core": total, "main": total - asked.within(core), "archive": total - asked.within(main)}
 
 
 def peak(stock: Stock, cutoffs: Cutoffs) -> tuple[float, ...]:

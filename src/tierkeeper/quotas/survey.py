@@ -13,15 +13,14 @@ from tierkeeper.kernel.policy import Tier as TierName
 from tierkeeper.kernel.ports import ScanSegment
 from tierkeeper.kernel.series import Sample
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.kernel.units import Age
 from tierkeeper.kernel.watching import History
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection
 from tierkeeper.quotas.ages import Ages, ages
-from tierkeeper.quotas.change import bounds
+from tierkeeper.quotas.change import bounds, cutoffs_of
 from tierkeeper.quotas.growth import DAY, growth
 from tierkeeper.quotas.outlook import series
-from tierkeeper.quotas.stock import Asked, Cutoffs, Slice, Stock, World
+from tierkeeper.quotas.stock import Asked, Slice, Stock, World
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.tier import Tier
 from tierkeeper.tiers.usage import TableSize, measure, table_size
@@ -113,7 +112,7 @@ def _managed(tier: TierName, seen: Mapping[str, _Seen]) -> float:
 
 
 def _stock(policy: TablePolicy, seen: Mapping[str, _Seen], per_row: float | None, now: datetime, notes: list[str]) -> Stock:
-    cutoffs = Cutoffs(_days(policy.core, now), _days(policy.main, now))
+    cutoffs = cutoffs_of(policy, now)
     found: list[Slice] = []
     undated = 0.0
     tiers: list[tuple[TierName, float, float]] = [
@@ -157,11 +156,6 @@ def _row_bytes(size: TableSize | None) -> float | None:
     if size is None or size.rows_estimate < FEW_ROWS:
         return None
     return size.total_bytes / size.rows_estimate
-
-
-def _days(age: Age | None, now: datetime) -> int | None:
-    """Whole days of an age, counted back from now."""
-    return None if age is None else max(0, round((now - age.before(now)) / timedelta(days=1)))
 
 
 def _rows_per_day(stock: Stock, past: Sequence[Sample], now: datetime) -> float:

@@ -2,12 +2,16 @@
 
 import tomllib
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
 from support import Command, Tiers, TiersFactory, tierkeeper_toml
 from tierkeeper.cli import app
+from tierkeeper.postgres.link import Link
+from tierkeeper.postgres.session import Session
 
+MAIN_DIALS = 3  # for the tiers' look, for its memories of tables, and for the history
 READINGS = """
 CREATE TABLE public.readings (id bigint PRIMARY KEY, at timestamptz NOT NULL, note text);
 INSERT INTO public.readings
@@ -124,3 +128,39 @@ def test_bad_questions_get_one_clear_error(readings: Tiers, ask: Command) -> Non
         error = ask("quota", *argv, code=2)["error"]
         assert error["place"] == place
         assert error["remedy"]
+
+
+def test_status_counts_the_scans_of_this_month_where_they_are_paid_for(readings: Tiers, ask: Command) -> None:
+    ask("setup", "--apply")
+    ask_for(ask, 5, 2)  # Core's alone
+    ask_for(ask, 100, 1)  # Main's, too
+    ask("query", "SELECT count(*) FROM readings")  # every tier's
+    prices = "".join(f"\n[tiers.{tier}.price]\nrequests = 1000000\n" for tier in ("core", "main", "archive"))
+    tierkeeper_toml(readings, [POLICY], extra=prices)
+    found = ask("status")["tiers"]
+    assert [round(found[tier]["cost"]["so_far"], 4) for tier in ("core", "main", "archive")] == [4, 2, 1]
+    assert all(found[tier]["cost"]["requests"] >= found[tier]["cost"]["so_far"] for tier in found)
+
+
+def test_with_main_away_status_says_that_the_history_is_missing(readings: Tiers, ask: Command) -> None:
+    ask("setup", "--apply")
+    away = replace(readings, main=Link("main", "postgresql://u@127.0.0.1:1/x", readings.main.sslrootcert))
+    tierkeeper_toml(away, [POLICY], extra=PRICES)
+    core = ask("status")["tiers"]["core"]
+    assert core["forecast"]["reason"].startswith("Main has the history: ")
+    assert core["cost"]["note"] == "reckoned without the history, which Main has"
+
+
+def test_status_dials_main_no_oftener_than_it_must(readings: Tiers, ask: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each dial is a handshake with a server that may be far away."""
+    ask("setup", "--apply")
+    dialled = list[str]()
+    dial = Session.connect.__func__  # type: ignore[attr-defined]
+
+    def counted(cls: type[Session], conninfo: str, **more: object) -> Session:
+        dialled.append(conninfo)
+        return dial(cls, conninfo, **more)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(Session, "connect", classmethod(counted))
+    ask("status")
+    assert len([c for c in dialled if readings.main.url.rpartition("/")[2] in c]) <= MAIN_DIALS

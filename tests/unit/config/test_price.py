@@ -48,11 +48,13 @@ def test_a_price_that_is_none_and_two_currencies_are_faults(tmp_path: Path) -> N
     assert faults(tmp_path, '[quotas]\nreads_in_core = "95"\n') == ["quotas.reads_in_core"]
 
 
-@pytest.mark.parametrize("line", ['egress = "forbid"', "egress = -3", "egress = nan", "egress = true", "storage = inf", 'currency = "eur"'])
+@pytest.mark.parametrize(
+    "line", ['egress = "forbid"', "egress = -3", "egress = nan", "egress = true", "storage = inf", 'currency = "eur"']
+)
 def test_a_wrong_price_is_one_fault_that_says_what_to_write(tmp_path: Path, line: str) -> None:
     (tmp_path / "tierkeeper.toml").write_text(f"{TIERS}[tiers.core.price]\n{line}\n", encoding="utf-8")
     with pytest.raises(Faults) as caught:
         load(None, {}, tmp_path)
     (fault,) = caught.value.errors
-    assert fault.place.endswith(f"tiers.core.price.{line.split(' ')[0]}")
+    assert fault.place.endswith(f"tiers.core.price.{line.split(' ', maxsplit=1)[0]}")
     assert fault.remedy.startswith("Write ")

@@ -75,10 +75,9 @@ def test_options_that_contradict_each_other_are_refused(given: dict[str, object]
     [("core=10d", "core=14d"), ("main=40d", "main=60d"), ("main=800d", "main=730d")],
 )
 def test_what_the_tables_entry_would_refuse_is_no_answer(asked: str, at_least: str) -> None:
-    ages = {key: Age.parse(text, "") for key, text in {
-        "core": "30 days", "main": "365 days", "core_min": "14 days", "main_min": "60 days", "archive": "730 days"}.items()}  # fmt: skip
-    bounded = [TablePolicy(ONE, age="at", **ages)]
-    with pytest.raises(UsageError, match="rows of public.one") as caught:
+    texts = {"core": "30 days", "main": "365 days", "core_min": "14 days", "main_min": "60 days", "archive": "730 days"}
+    bounded = [TablePolicy(ONE, age="at", **{key: Age.parse(text, "") for key, text in texts.items()})]
+    with pytest.raises(UsageError, match=r"rows of public\.one") as caught:
         changed(bounded, [parse(asked)], NOW)
     assert at_least in caught.value.remedy
     assert changed(bounded, [parse(at_least)], NOW)
