@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 from tierkeeper.kernel.series import Sample
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.units import format_bytes
 from tierkeeper.quotas.growth import DAY, WEEK, Fall, Growth, days, growth, slope
 
 Confidence = Literal["none", "low", "medium", "high"]
@@ -35,6 +36,7 @@ STEADY_SHARE: Final = 0.03  # runs that give back all but that much of what is a
 MISSED_RUNS: Final = 2.5  # falls that stay out for so many times their usual distance have ended
 LIKELY_FACTOR: Final = 2.0  # `full_before`: the likely instant lies no further off than so many times the asked one
 SURGE_HOURS: Final = 6.0  # of samples at the end, which may show that it fills right now
+SURGE_HOURS_MAX: Final = 72  # that it may have lasted: then its days are the pace itself, see `growth.RISES`
 SURGE_FACTOR: Final = 3.0  # times the fastest such hours before
 
 
@@ -122,7 +124,10 @@ def forecast(samples: Sequence[Sample], quota_bytes: int, now: datetime, *, seed
     net = rate - (runs.usual / runs.every_days if runs is not None else 0.0)
     alone = _range(found, _Road(level, quota_bytes, None), now, seed)
     full = _range(found, _Road(level, quota_bytes, runs), now, seed) if runs is not None else alone
+    surging = surge(past, now)
     confidence, reason = _confidence(found, stale, alone, now)
+    if surging is not None:
+        confidence, reason = "low", f"{reason}, but in these hours {format_bytes(int(surging))} a day come, far more than ever"
     return Forecast(
         at=now,
         used_bytes=used,
@@ -135,7 +140,7 @@ def forecast(samples: Sequence[Sample], quota_bytes: int, now: datetime, *, seed
         reason=reason,
         history_days=found.active_days,
         runs_per_week=WEEK / runs.every_days if runs is not None else 0.0,
-        surge_bytes_per_day=surge(past, now),
+        surge_bytes_per_day=surging,
     )
 
 
@@ -189,6 +194,10 @@ def surge(samples: Sequence[Sample], now: datetime) -> float | None:
     pace = median(changes)
     earlier = sorted(h for h in hours if h <= until * 24 - SURGE_HOURS - 1)
     before = [hours[k] - hours[h] for h, k in pairwise(earlier) if k == h + 1]
+    begun = len(before)
+    while begun and len(before) - begun < SURGE_HOURS_MAX and before[begun - 1] > pace / SURGE_FACTOR:
+        begun -= 1
+    before = before[:begun]  # it may last for long: its own first hours are no measure of it
     if pace <= 0 or len(before) < 2 * SURGE_HOURS or sum(c > 0 for c in changes) < len(changes) - 1:
         return None
     windows = [median(before[i : i + len(changes)]) for i in range(len(before) - len(changes) + 1)]

@@ -30,6 +30,8 @@ WALKING: Final = 0.7  # and beyond that are the growth itself, so that the last 
 FEW: Final = 10  # days, from which neither is told
 TURNS: Final = (14, 21, 28)  # days ago at which the pace may have changed
 TURN_SIGMAS: Final = 4.0  # by which the mean of the days since must differ, else they are taken together
+RISES: Final = (3, 5, 7)  # days ago at which it may have begun to grow faster: a wall does not wait for two weeks of proof
+RISE_SIGMAS: Final = 8.0  # of so few days; days that are slower prove nothing, they may be holidays
 SURE_SIGMAS: Final = 2.0  # of its doubt a slope must have, else it is none
 CHANCE: Final = 3.0  # times what chance makes of weekdays that are alike is no rhythm yet
 EPOCH: Final = datetime(1970, 1, 5, tzinfo=UTC)  # a Monday
@@ -257,14 +259,16 @@ def _without_steps(increments: Sequence[float]) -> tuple[list[float], list[float
 def _turn(increments: Sequence[float]) -> int:
     """How many of the oldest days to leave out, since the pace has changed after them."""
     best, where = TURN_SIGMAS, 0
-    for ago in TURNS:
+    for ago in (*TURNS, *RISES):
         old, new = increments[:-ago], increments[-ago:]
         if len(old) < WEEK:
             continue
         spread = max(pstdev(old), pstdev(new), 1e-9) * (1 / len(old) + 1 / len(new)) ** 0.5
-        apart = abs(fmean(new) - fmean(old)) / spread
-        if apart > best:
-            best, where = apart, len(old)
+        apart = (fmean(new) - fmean(old)) / spread
+        if ago in RISES and apart < RISE_SIGMAS:
+            continue
+        if abs(apart) > best:
+            best, where = abs(apart), len(old)
     return where
 
 

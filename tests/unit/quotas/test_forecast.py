@@ -147,6 +147,26 @@ def test_a_flood_of_these_hours_triggers_and_one_that_is_over_does_not() -> None
     assert not full_before(step, step.at + DAY)
 
 
+@pytest.mark.parametrize("hours", [8, 14, 30, 60, 74, 100, 130, 200])
+def test_growth_that_has_just_begun_is_seen_as_long_as_it_lasts(hours: int) -> None:
+    """5 MB an hour after a month of next to nothing: neither its first hours nor its first days make it the usual."""
+    noise = random.Random(5)
+    calm = [100 + h / 240 + noise.uniform(-0.1, 0.1) for h in range(30 * 24)]
+    level = calm[-1] + 5 * hours
+    found = told(hourly(calm + [calm[-1] + 5 * k for k in range(1, hours + 1)]), level + 100)
+    assert full_before(found, found.at + DAY)
+    assert found.confidence == "low" or found.days_to_full == pytest.approx(100 / 120, abs=0.2)
+
+
+def test_slow_days_do_not_hide_that_it_grows() -> None:
+    noise = random.Random(6)
+    days = [0.0]
+    for day in range(40):
+        days.append(days[-1] + (noise.uniform(4, 6) if day < 36 else 0.2))
+    levels = [100 + days[h // 24] + (days[h // 24 + 1] - days[h // 24]) * (h % 24) / 24 for h in range(40 * 24)]
+    assert told(hourly(levels)).bytes_per_day > 3 * MB
+
+
 def test_the_driver_is_the_table_that_adds_most() -> None:
     small = hourly([50 + h / 24 for h in range(240)])
     large = hourly([400.0] * 240)
