@@ -26,7 +26,7 @@ from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection
 from tierkeeper.quotas import propose
-from tierkeeper.quotas.change import Change, changed, cutoffs_of
+from tierkeeper.quotas.change import Change, by_age, changed, cutoffs_of
 from tierkeeper.quotas.cost import month_of
 from tierkeeper.quotas.outlook import outlook, total, without_history
 from tierkeeper.quotas.stock import scans
@@ -37,7 +37,11 @@ class SpendingKeeper(UsageKeeper):
     """Tells what comes and what it costs. It changes nothing."""
 
     def optimise(self, promise: float | None = None) -> OptimiseResult:
-        """The cutoffs that cost least; `promise` (else `[quotas] reads_in_core`) is the share of reads that stay in Core."""
+        """The cutoffs that cost least; `promise` (else `[quotas] reads_in_core`) is the share of reads that stay in Core.
+
+        Raises UsageError where no table moves by its age.
+        """
+        by_age(self._policies, "--optimise")
         found = self._survey()
         told = propose.optimise(found.world, self._settings.quotas.reads_in_core if promise is None else promise)
         return told.model_copy(update={"notes": [*found.notes, *told.notes]})

@@ -43,6 +43,7 @@ class Figures:
 
 VALUES: Final = tuple(f.name for f in fields(Figures))[2:]
 """The columns that a sample has beside its tier and table, in order."""
+_COUNT_MAX: Final = 2**63
 _INSTANTS: Final = frozenset(("at", "stats_reset"))
 
 
@@ -54,15 +55,23 @@ def to_line(figures: Figures) -> list[Any]:
 
 
 def from_line(line: Sequence[Any]) -> Figures:
-    """What `to_line` made. Raises ValueError or TypeError for anything else."""
+    """What `to_line` made. Raises ValueError or TypeError for anything else: Main would refuse it, and all that wait with it."""
     tier, schema, name, *values = line
-    if tier not in ("core", "main", "archive") or len(values) != len(VALUES):
+    if tier not in ("core", "main", "archive") or len(values) != len(VALUES) or "\0" in schema + name:
         raise ValueError("this is no sample")
+    (schema + name).encode()
     named = dict(zip(VALUES, values, strict=True))
+    if any(not _is_count(v) for k, v in named.items() if k not in _INSTANTS and (v is not None or k == "bytes")):
+        raise ValueError("this is no sample")
     read: dict[str, Any] = {
         k: datetime.fromisoformat(v).astimezone(UTC) if k in _INSTANTS and v is not None else v for k, v in named.items()
     }
     return Figures(tier, TableName(schema, name) if name else None, **read)
+
+
+def _is_count(value: object) -> bool:
+    """Whether a column of Main's takes it."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _COUNT_MAX
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,9 +46,7 @@ def changed(policies: Sequence[TablePolicy], changes: Sequence[Change], now: dat
     all tables. Raises UsageError for a table that has no age, for rows that would leave Main before Core, and for cutoffs that
     the table's other keys refuse.
     """
-    dated = {p.name: p for p in policies if p.mode == "move" and p.age is not None}
-    if not dated:
-        raise UsageError(_PLACE, "no table moves by its age", "Give one an age and cutoffs in [[tables]] first")
+    dated = by_age(policies, _PLACE)
     seen: set[tuple[TableName | None, str]] = set()
     found: dict[TableName, Cutoffs] = {}
     for change in sorted(changes, key=lambda c: c.table is not None):  # what is said of one table counts more
@@ -73,6 +71,14 @@ def changed(policies: Sequence[TablePolicy], changes: Sequence[Change], now: dat
         if refused is not None:
             raise _refused(name, one, *refused)
     return found
+
+
+def by_age(policies: Sequence[TablePolicy], place: str) -> dict[TableName, TablePolicy]:
+    """The tables that cutoffs can be weighed for. Raises UsageError where there is none: nothing could be told of any."""
+    dated = {p.name: p for p in policies if p.mode == "move" and p.age is not None}
+    if not dated:
+        raise UsageError(place, "no table moves by its age", "Give one an age and cutoffs in [[tables]] first")
+    return dated
 
 
 def cutoffs_of(policy: TablePolicy, now: datetime) -> Cutoffs:

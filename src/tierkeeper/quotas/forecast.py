@@ -117,6 +117,9 @@ def forecast(samples: Sequence[Sample], quota_bytes: int, now: datetime, *, seed
         full = FullAt(now, now, now) if past and used >= quota_bytes else NEVER
         known = found.active_days if found is not None else 0.0
         return Forecast(now, used, quota_bytes, 0.0, 0.0, full, full, "none", short or "there is no history yet", known)
+    if used < quota_bytes <= max(found.level, found.last_bytes):
+        # It was relieved within this hour, of which most samples still are from before.
+        found = replace(found, level=float(used), last_bytes=float(used))
     runs = _runs(found, days(now))
     rate = max(0.0, found.rate)
     stale = max(0.0, days(now) - found.until_day)

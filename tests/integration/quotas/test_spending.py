@@ -128,6 +128,8 @@ def test_bad_questions_get_one_clear_error(readings: Tiers, ask: Command) -> Non
         error = ask("quota", *argv, code=2)["error"]
         assert error["place"] == place
         assert error["remedy"]
+    tierkeeper_toml(readings)  # of tables without a policy it would say that they never fill a tier
+    assert ask("quota", "--optimise", code=2)["error"]["cause"] == "no table moves by its age"
 
 
 def test_status_counts_the_scans_of_this_month_where_they_are_paid_for(readings: Tiers, ask: Command) -> None:

@@ -78,3 +78,15 @@ def test_a_sample_survives_its_line() -> None:
     for wrong in (["core"], ["moon", "", "", *([None] * 17)], to_line(at(0, 1))[:-1]):
         with pytest.raises((ValueError, TypeError)):
             from_line(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["12", 1.5, True, None, 2**63])
+def test_a_line_that_main_would_refuse_is_no_sample(wrong: object) -> None:
+    """One such line in the spool would keep all the others from Main for good, and every reader from its answer."""
+    line = to_line(at(0, 1))
+    line[4] = wrong
+    with pytest.raises(ValueError, match="no sample"):
+        from_line(line)
+    for name in ("a\0b", "\ud800"):
+        with pytest.raises(ValueError, match=r"no sample|surrogates"):
+            from_line(["core", "public", name, *to_line(at(0, 1))[3:]])

@@ -150,7 +150,7 @@ def test_a_flood_of_these_hours_triggers_and_one_that_is_over_does_not() -> None
 @pytest.mark.parametrize("hours", [8, 14, 30, 60, 74, 100, 130, 200])
 def test_growth_that_has_just_begun_is_seen_as_long_as_it_lasts(hours: int) -> None:
     """5 MB an hour after a month of next to nothing: neither its first hours nor its first days make it the usual."""
-    noise = random.Random(5)
+    noise = random.Random(5)  # noqa: S311
     calm = [100 + h / 240 + noise.uniform(-0.1, 0.1) for h in range(30 * 24)]
     level = calm[-1] + 5 * hours
     found = told(hourly(calm + [calm[-1] + 5 * k for k in range(1, hours + 1)]), level + 100)
@@ -158,8 +158,18 @@ def test_growth_that_has_just_begun_is_seen_as_long_as_it_lasts(hours: int) -> N
     assert found.confidence == "low" or found.days_to_full == pytest.approx(100 / 120, abs=0.2)
 
 
+def test_a_tier_that_was_relieved_a_minute_ago_is_not_said_to_be_full() -> None:
+    grows = hourly([300 + h / 4 for h in range(30 * 24)])
+    at = grows[-1].at + timedelta(hours=1)
+    over = [Sample(at + timedelta(minutes=5 * k), 490 * MB) for k in range(4)]
+    found = told([*grows, *over, Sample(at + timedelta(minutes=20), 300 * MB)], 485)
+    assert found.full.earliest is not None
+    assert found.full.earliest > found.at + 10 * DAY
+    assert not full_before(found, found.at + DAY)
+
+
 def test_slow_days_do_not_hide_that_it_grows() -> None:
-    noise = random.Random(6)
+    noise = random.Random(6)  # noqa: S311
     days = [0.0]
     for day in range(40):
         days.append(days[-1] + (noise.uniform(4, 6) if day < 36 else 0.2))
