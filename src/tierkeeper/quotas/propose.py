@@ -254,7 +254,7 @@ def _notes(world: World) -> list[str]:
     if not total:
         notes.append("no ages were asked for yet ('query' keeps them), so that the promise holds whatever the cutoffs")
     if everything:
-        notes.append(f"{everything:,} scans had no bound on the age: they read every tier under any cutoffs, and do not count")
+        notes.append(f"scans without a bound on the age read every tier under any cutoffs, and do not count: {everything:,}")
     return notes
 
 

@@ -136,7 +136,7 @@ def proxied(ready: Tiers, tmp_path: Path) -> Iterator[tuple[Machine, FaultProxy]
 def test_while_main_is_away_it_rings_and_when_it_is_back_not_again(proxied: tuple[Machine, FaultProxy]) -> None:
     machine, proxy = proxied
     assert machine.turn(FULL).told == ["new: core is over its quota"]
-    (memory,) = (machine.home / "state" / "tierkeeper").glob("alerts-*.json")
+    (memory,) = (machine.home / "state" / "tierkeeper").rglob("alerts-*.json")
     assert stat.S_IMODE(memory.stat().st_mode) == 0o600
     proxy.refuse()
     assert machine.turn(replace(FULL, used_bytes=1), minutes=5).told == ["over: core is over its quota"]
@@ -177,7 +177,7 @@ def test_where_nothing_can_be_kept_it_rings_all_the_same(proxied: tuple[Machine,
 
 def test_a_memory_that_cannot_be_read_is_begun_anew(machine: Machine) -> None:
     machine.turn(FULL)
-    (memory,) = (machine.home / "state" / "tierkeeper").glob("alerts-*.json")
+    (memory,) = (machine.home / "state" / "tierkeeper").rglob("alerts-*.json")
     memory.write_text("{ torn")
     with closing(machine.tiers.main.connect("app")) as conn:
         conn.execute("""UPDATE tierkeeper.alert SET state = '{"version": 99}'""")

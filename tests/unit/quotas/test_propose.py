@@ -193,4 +193,4 @@ def test_without_asked_ages_it_says_so() -> None:
     assert found.feasible
     assert found.reads_in_core_after is None
     assert "no ages were asked for yet" in found.notes[0]
-    assert "3 scans had no bound" in optimise(world(stock()), 0.5).notes[0]
+    assert "and do not count: 3" in optimise(world(stock()), 0.5).notes[0]

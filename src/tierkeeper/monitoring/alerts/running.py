@@ -40,8 +40,8 @@ def judge(conditions: list[Condition], unsaid: set[tuple[Kind, str]], facts: Fac
 
 def _failed(name: str, kind: Kind, severity: Severity, fault: Fault) -> Condition:
     what = f"the restore drill failed: {fault.place}" if kind is Kind.DRILL_FAILED else f"moving {fault.place} failed"
-    remedy = fault.remedy or _RUNS[name][3]
-    return Condition(kind, f"{name}: {fault.place}", name, severity, what, fault.cause, f"{remedy}; then {_again(name)}")
+    remedy = f"{fault.remedy}; then {_again(name)}" if fault.remedy else _RUNS[name][3]
+    return Condition(kind, f"{name}: {fault.place}", name, severity, what, fault.cause, remedy)
 
 
 def _again(name: str) -> str:

@@ -154,6 +154,7 @@ def test_a_failed_drill_and_damage_ring() -> None:
     facts = replace(WELL, runs=runs, damage=(Fault("the store", "1 of 9 objects are wrong", ""),))
     assert {c.kind for c in judged(facts).conditions} == {Kind.DRILL_FAILED, Kind.DAMAGED}
     assert all("`tierkeeper archive" in c.remedy for c in judged(facts).conditions)
+    assert all("; then" not in c.remedy for c in judged(facts).conditions if c.kind is Kind.DRILL_FAILED)
 
 
 @pytest.mark.parametrize(
