@@ -119,6 +119,7 @@ AUTHORITY_EXPIRY_DAYS: Final = 90  # a new authority means that every client is 
 ALERT_FAULT_DAYS: Final = 7  # a failure that is older, and that nobody has tried again, is not what the last migration did
 RUN_GRACE_SHARE: Final = 0.5  # of its period a run may be late, so that one that was missed and caught up does not ring
 ALERT_RESOLVED_DAYS: Final = 7  # what is over is remembered so long, so that whoever was away does not tell it again
+ALERT_CALM_SECONDS: Final = 6 * 3600  # of what came again, the end is told only after so long: it may come once more
 ALERT_WAS_SECONDS: Final = 24 * 3600  # what rang for nobody and is over is still told for so long: longer than any quiet hours
 ALERT_REMIND_SECONDS_MIN: Final = 3_600  # between two words about the same: more often is noise
 ALERT_TRIES: Final = 3  # of one message to one target in one turn; the next turn tries again

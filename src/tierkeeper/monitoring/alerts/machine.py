@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Literal
 
-from tierkeeper.kernel.limits import ALERT_RESOLVED_DAYS, ALERT_WAS_SECONDS
+from tierkeeper.kernel.limits import ALERT_CALM_SECONDS, ALERT_RESOLVED_DAYS, ALERT_WAS_SECONDS
 from tierkeeper.monitoring.alerts.model import Condition, Judged, Notice, Record, Severity, State, Told, Unheard
 from tierkeeper.monitoring.alerts.quiet import Quiet
 
@@ -57,6 +57,7 @@ def _held(record: Record, condition: Condition, now: datetime) -> Record:
     if record.phase == "resolved":
         told = {target: one for target, one in record.told.items() if not one.over}
         again = replace(record, condition=condition, phase="pending", since=now, changed_at=now, told=told)
+        again = replace(again, returned=not _is_calm(record, now))
         return _fired(replace(again, fired_at=None, clear_since=None, resolved_at=None), now)
     return _fired(replace(record, condition=condition, clear_since=None, changed_at=changed), now)
 
@@ -109,9 +110,15 @@ def _due(records: Sequence[Record], target: str, now: datetime, rules: Rules) ->
             elif now - told.at >= rules.remind:
                 yield Notice(record, "reminder")
         elif record.phase == "resolved" and told is not None and not told.over:
-            yield Notice(record, "over")
+            if not record.returned or _is_calm(record, now):
+                yield Notice(record, "over")
         elif record.phase == "resolved" and told is None and _is_recent(record, now):
             yield Notice(record, "was")
+
+
+def _is_calm(record: Record, now: datetime) -> bool:
+    """Whether it has been over for long enough that it may be taken for over."""
+    return record.resolved_at is not None and now - record.resolved_at >= timedelta(seconds=ALERT_CALM_SECONDS)
 
 
 def _is_recent(record: Record, now: datetime) -> bool:

@@ -81,7 +81,10 @@ class Told:
 
 @dataclass(frozen=True)
 class Record:
-    """An alert from when its condition was first seen until it is forgotten. `told` by target."""
+    """An alert from when its condition was first seen until it is forgotten. `told` by target.
+
+    `returned`: it had hardly ended when it came again.
+    """
 
     condition: Condition
     phase: Phase
@@ -91,6 +94,7 @@ class Record:
     clear_since: datetime | None = None
     resolved_at: datetime | None = None
     told: Mapping[str, Told] = field(default_factory=dict)
+    returned: bool = False
 
     @property
     def key(self) -> tuple[str, str]:

@@ -59,6 +59,17 @@ def test_it_rings_once_it_has_held_and_ends_once_it_has_not() -> None:
     assert [world.look() for _ in range(10)][-1] == ["over tier away"]
 
 
+def test_what_comes_and_goes_is_told_when_it_comes_and_once_it_stays_away() -> None:
+    world, hour = World(), timedelta(hours=1)
+    heard = [what for turn in range(70) for what in world.look(*((NEAR,) if turn % 2 else ()), later=hour)]
+    assert heard[:3] == ["new approaching", "over approaching", "new approaching"]
+    assert set(heard[3:]) == {"reminder approaching"}, "one a day"
+    assert len(heard) <= 3 + 70 // 24
+    quiet = [world.look(later=hour) for _ in range(8)]
+    assert [what for some in quiet for what in some] == ["over approaching"]
+    assert world.look(NEAR, later=hour) == ["new approaching"]
+
+
 def test_a_pending_one_that_does_not_hold_is_nobodys_news() -> None:
     world = World()
     world.look(AWAY)
@@ -164,7 +175,7 @@ def test_a_listener_hears_a_sensible_story(story: list[tuple[str, bool, bool, in
     """Whatever happens: no end without a beginning, no beginning twice, and once all is heard the last word is true."""
     rules, now, state = (NIGHT if at_night else Rules()), NOON, State()
     heard: dict[str, list[Notice]] = defaultdict(list)
-    for what, is_delivered, crashes, minutes in [*story, ("none", True, False, 1500), ("none", True, False, 900)]:
+    for what, is_delivered, crashes, minutes in [*story, *[("none", True, False, minutes) for minutes in (1500, 900, 600)]]:
         now += minutes * MINUTE
         holding = {"near": (NEAR,), "worse": (replace(NEAR, severity=Severity.SERIOUS),)}.get(what, ())
         unsaid = frozenset({(Kind.APPROACHING, "core")} if what == "unknown" else ())
