@@ -70,7 +70,7 @@ def test_readers_count_each_row_once_while_both_hops_move(make_tiers: Callable[.
     ]
     for hop in hops:
         hop.start()
-    answers, until = list[tuple[int, int] | None](), time.monotonic() + 9
+    answers, until = list[tuple[int, int] | None](), time.monotonic() + 5
     while time.monotonic() < until:
         answers.append(answer(keeper))
     ended.set()

@@ -19,6 +19,9 @@ from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.policy import Tier
 
 SAMPLE = {
+    "main": (
+        Point.MARKER_OPEN, Point.SOURCE_READ, Point.COPIED, Point.WAITED, Point.DELETE_BEFORE_COMMIT, Point.DELETED, Point.DONE,
+    ),
     "archive": (
         Point.SEGMENT_PUT, Point.COPIED, Point.DELETE_BEFORE_COMMIT, Point.DELETED, Point.DONE,
     ),

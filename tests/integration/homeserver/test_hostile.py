@@ -298,6 +298,7 @@ def test_clients_notice_nothing_of_a_renewal(renewing: None, hurried: int, tmp_p
     assert len(seen) > 3
 
 
+@pytest.mark.long
 def test_who_waits_for_the_disk_makes_nobody_else_wait(hurried: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ca, go_on, waiting = tmp_path / "server" / "ca.pem", threading.Event(), list[object]()
     monkeypatch.setattr(links, "CONNECTIONS_MAX", 100)

@@ -39,6 +39,7 @@ def old(debian: EmbeddedPostgres, tiers: Tiers) -> Iterator[Tiers]:
         debian.drop_database(name)
 
 
+@pytest.mark.long
 def test_rows_go_down_and_come_back_whatever_their_order(old: Tiers, ask: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     config = str(tierkeeper_toml(old, policies(), query_timeout="3 seconds"))
     monkeypatch.setenv("HOME", str(old.home))

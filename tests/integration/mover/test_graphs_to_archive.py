@@ -122,6 +122,7 @@ def _disarm() -> Iterator[None]:
     faults.disarm()
 
 
+@pytest.mark.long
 def test_the_quota_manager_takes_a_graph_through_both_hops(tiers: Tiers) -> None:
     with house(tiers, orders=0, timeout="1 second", batch_rows=200) as h:
         with h.core.transaction():

@@ -110,6 +110,7 @@ def everything(h: House) -> dict[str, list[tuple[Any, ...]]]:
     return {t: told(t) for t in h.tables}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("at_main", [AT_MAIN, pytest.param("", marks=LONG)])
 def test_on_to_the_archive_and_back_out_of_it(tiers: Tiers, at_main: str) -> None:
     """A group is one segment for each table, whatever its parts; what was restored is what there was."""

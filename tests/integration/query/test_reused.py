@@ -310,7 +310,7 @@ def test_keys_are_used_again_while_movers_run_and_readers_count(hop: House) -> N
     beside = [threading.Thread(target=one) for one in (write, ask)]
     for thread in beside:
         thread.start()
-    until = time.monotonic() + 8
+    until = time.monotonic() + 4
     while time.monotonic() < until:
         hop.move()
     over.set()

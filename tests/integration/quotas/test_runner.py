@@ -165,6 +165,7 @@ def test_a_table_whose_policy_names_no_age_for_core_stays_there(house: House, po
     assert "no policy lets rows leave public.logs" in told(result)
 
 
+@pytest.mark.long
 def test_space_that_does_not_come_back_is_no_reason_to_move_more(house: House) -> None:
     """I9: a lock of the application keeps VACUUM out, so that the size does not fall; then rows stay."""
     house.make("logs")
@@ -187,6 +188,7 @@ def test_space_that_does_not_come_back_is_no_reason_to_move_more(house: House) -
     assert sorted(house.ids(house.core) + house.ids(house.main)) == list(range(1, 20_001))
 
 
+@pytest.mark.long
 def test_an_old_snapshot_is_named_and_nothing_is_rewritten_for_it(house: House) -> None:
     house.make("logs")
     house.keeper(OLD_LOGS).setup(apply=True)

@@ -183,6 +183,7 @@ WAITING = {
 }
 
 
+@pytest.mark.long
 def test_tables_that_wait_change_nothing_and_keep_no_other(make_tiers: TiersFactory) -> None:
     with built(make_tiers(), [*WAITING, "other"]) as place:
         before = {table: place.columns(table) for table in WAITING}

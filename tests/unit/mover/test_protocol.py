@@ -42,6 +42,7 @@ def test_a_fault_that_needs_two_batches_breaks_something(fault: str, game: Game)
     assert explore(replace(game, fault=fault))[1] is not None
 
 
+@pytest.mark.long
 def test_a_key_that_is_used_again_is_counted_once() -> None:
     """However a run that looks for it, moves, thaws, a mirror and a reader come between each other."""
     states, trace = horizon_model.explore(2)
