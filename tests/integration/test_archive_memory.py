@@ -53,6 +53,7 @@ def many_of_10_mb(main: Connection) -> int:
     return 10
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fill", [one_that_travels_as_60_mb, pytest.param(many_of_10_mb, marks=pytest.mark.long)])
 def test_memory_is_bounded_by_the_largest_row(tiers: Tiers, main: Connection, fill: Callable[[Connection], int]) -> None:
     """A bytea counts as its text: so it travels."""

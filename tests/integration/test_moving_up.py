@@ -253,6 +253,7 @@ def until(ended: threading.Event, work: Callable[[], None], failed: list[BaseExc
         failed.append(error)
 
 
+@pytest.mark.long
 def test_readers_and_writers_while_rows_go_up_and_down(house: House) -> None:
     """I1, I2, I4: every answer is the application's own count; what it wrote is there at the end, once."""
     keeper = keeper_of(house.tiers, longest_reader_seconds=1)

@@ -80,6 +80,7 @@ def _disarm() -> Iterator[None]:
     faults.disarm()
 
 
+@pytest.mark.long
 def test_rows_without_an_age_leave_with_what_they_refer_to(tiers: Tiers) -> None:
     """Two levels of them, with a key of two columns and MATCH FULL; what refers to nothing stays."""
     with house(tiers, batch_rows=40) as h:

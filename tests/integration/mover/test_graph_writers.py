@@ -265,6 +265,7 @@ def asked(keeper: Keeper, statement: str) -> list[tuple[Any, ...]]:
     raise AssertionError(statement)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 22))])
 @pytest.mark.parametrize(
     ("source", "destination"),

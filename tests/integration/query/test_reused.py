@@ -169,6 +169,7 @@ def run_that_dies(hop: House, point: Point) -> int:
     return processes.command(argv, hop.tiers.environment, die_at=point).returncode
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("point", [Point.CONFLICTS_NOTED, Point.HORIZON_RECORDED])
 def test_a_run_that_is_killed_at_its_horizon(hop: House, point: Point) -> None:
     make(hop)

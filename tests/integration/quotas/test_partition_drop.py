@@ -197,6 +197,7 @@ STAY = {
 """How each is partitioned, its only partition, and what is said of that."""
 
 
+@pytest.mark.long
 def test_partitions_that_somebody_may_want_stay(house: House) -> None:
     """Those that take new rows or late ones of any age, and those that something else in the database needs."""
     for name, (by, make, _) in STAY.items():

@@ -274,6 +274,7 @@ def test_rows_on_the_move_are_not_touched(space: Space) -> None:
     assert methods(space.reclaim())["heap"] == "tail compaction"
 
 
+@pytest.mark.long
 def test_a_writer_holds_nothing_up_and_is_not_held_up(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     """While its transaction lasts the tail cannot be cut, so that nothing is moved for it; its row is passed over."""
     monkeypatch.setattr(reindex, "WAIT_EXTRA_SECONDS", 0)
