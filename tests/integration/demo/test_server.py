@@ -42,8 +42,8 @@ found = find_runtime()
 identity = found.identity if sys.argv[2] == "found" else sys.argv[2]
 with EmbeddedPostgres.start(Path(sys.argv[1]), durable=False, runtime=Runtime(found.bin_dir, identity)) as server:
     with closing(server.link("core").connect("test")) as conn:
-        print(server.pid, identity, flush=True)
         try:
+            print(server.pid, identity, flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
             print("still", conn.execute("SELECT 'here'").fetchone()[0], flush=True)
