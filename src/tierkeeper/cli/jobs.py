@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
 
     @command(app, "worker")
     def worker(session: Session) -> None:
-        """Help a `tierkeeper run` on another machine, until Ctrl-C or SIGTERM.
+        """Help a `tierkeeper run` on another machine.
+
+        It ends with Ctrl-C or SIGTERM.
 
         Takes jobs from the queue on Main, and parts of its large moves. It needs the same configuration and the archive's key.
         A worker that dies is noticed after 40 seconds, and what it had begun is run by another.

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--record", help="Write what is measured to the history; on this machine while Main is away.")
         ] = False,
     ) -> None:
-        """Show what fills each tier, what is done to it, and how that went over time.
+        """Show what fills each tier, and its curve over time.
 
         Bytes of rows, TOAST and indexes, what is dead or free within the files, reads and writes a day, slots that pin log, slow
         statements, and what the tiers sent this month. It waits for no lock. A tier that is away is a line of the answer.
