@@ -84,13 +84,14 @@ class Keeper(WatchingKeeper):
 
     def status(self) -> StatusResult:
         """Tiers and tables as they are; a tier that is away is a line of it."""
-        found = self._asked_status()
+        found = self._with_status(self._asked_status())
         undelivered = self._alerting.undelivered()
         return found.model_copy(update={"undelivered": undelivered}) if undelivered else found
 
     def _asked_status(self) -> StatusResult:
+        """Without what is to come and what it costs."""
         today = self._clock.now().date()
-        found = status.status(
+        return status.status(
             cast("dict[str, TierFacts]", self._tiers),
             self._policies,
             store_bytes=self._store_bytes,
@@ -101,11 +102,10 @@ class Keeper(WatchingKeeper):
             egress=lambda mains, tier: self.history.own_egress(mains, tier, today),
             month=today.replace(day=1),
         )
-        return self._with_status(found)
 
     def health(self) -> list[HealthItem]:
         """The tiers and the store, asked once."""
-        found = self.status().tiers
+        found = self._asked_status().tiers
         return [HealthItem(name=n, healthy=t.healthy, cause=t.cause, remedy=t.remedy) for n, t in found.items()]
 
     def quota(self, dry_run: bool = False, *, allow_rewrite: bool = False) -> QuotaResult:
@@ -119,7 +119,8 @@ class Keeper(WatchingKeeper):
     def quota_if_pressed(self) -> QuotaResult | None:
         """A run of the quota manager before its time, where a tier cannot wait for it; None where all can."""
         self._set_up((), frozenset(("core", "main")), apply=True)
-        return self.quota() if self.quota_manager().pressed(self._in_vain()) is not None else None
+        manager = self.quota_manager()
+        return self._with_quota(manager.run(dry_run=False)) if manager.pressed(self._in_vain()) is not None else None
 
     def quota_manager(self, *, allow_rewrite: bool = False, ahead: Callable[[Tier], Ahead] | None = None) -> QuotaManager:
         """`ahead` says what is to come in a tier; left out, its history does."""
