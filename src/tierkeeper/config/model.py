@@ -18,6 +18,7 @@ from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.units import Age
 from tierkeeper.postgres.link import Link
 
+_NOT_YOURS: Final = ("tierkeeper", "tierkeeper_jobs", "information_schema")
 _LEAP_YEAR: Final = datetime(2000, 12, 31, tzinfo=UTC)  # "1 year" and "365 days" are compared from here
 
 
@@ -116,7 +117,7 @@ class TableEntry(Section):
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         found = []
-        if self.name.schema in ("tierkeeper", "pg_catalog", "information_schema") or self.name.schema.startswith("pg_"):
+        if self.name.schema in _NOT_YOURS or self.name.schema.startswith("pg_"):
             found.append(Finding("name", f"{self.name} is no table of yours", "Name a table of the application"))
         if self.mode == "move" and self.age is None and (self.core or self.main or self.archive or self.drop_partitions):
             found.append(

@@ -17,6 +17,7 @@ from support import EVENTS, FLIGHTS_POLICY, Command, Tiers, TiersFactory, tierke
 from tierkeeper.cli.app import run
 from tierkeeper.kernel.faults import Point
 from tierkeeper.postgres.link import Link
+from tierkeeper.quotas.look import largest_tables
 
 AWAY = "postgresql://nobody@127.0.0.1:1/main"  # nothing listens there
 
@@ -74,6 +75,16 @@ def test_the_command_shows_records_and_filters(sample: Tiers, ask: Command, capf
     shown = capfd.readouterr().out
     assert "public.flights" in shown
     assert "▁" in shown
+
+
+def test_the_queue_of_jobs_is_ours_and_no_table_of_the_users(sample: Tiers, ask: Command) -> None:
+    ask("setup", "--apply")
+    with closing(sample.main.connect("test")) as conn:
+        assert conn.execute("SELECT to_regclass('tierkeeper_jobs.procrastinate_jobs') IS NOT NULL").fetchone() == (True,)
+        found = ask("usage")["tiers"]["main"]
+        assert not [name for name in found["tables"] if name.startswith("tierkeeper")]
+        assert found["tables_bytes"] + found["system_bytes"] + found["own_bytes"] == found["database_bytes"]
+        assert not [table for table, _ in largest_tables(conn) if table.schema.startswith("tierkeeper")]
 
 
 def test_setup_makes_what_an_older_installation_lacks_and_no_more(sample: Tiers, ask: Command) -> None:

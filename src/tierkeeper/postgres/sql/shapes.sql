@@ -103,7 +103,7 @@ SELECT n.nspname::text, c.relname::text
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p')
-  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tierkeeper')
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tierkeeper', 'tierkeeper_jobs')
   AND lower(c.relname) = lower(%(name)s::text)
 ORDER BY 1, 2
 LIMIT 1

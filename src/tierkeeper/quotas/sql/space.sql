@@ -98,7 +98,7 @@ FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_class AS r ON r.oid = coalesce(pg_partition_root(c.oid)::oid, c.oid)
 JOIN pg_namespace AS rn ON rn.oid = r.relnamespace
-WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('tierkeeper', 'pg_catalog', 'information_schema', 'pg_toast')
+WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('tierkeeper', 'tierkeeper_jobs', 'pg_catalog', 'information_schema', 'pg_toast')
 GROUP BY 1, 2
 ORDER BY 3 DESC, 1, 2
 LIMIT 20

@@ -134,7 +134,7 @@ WITH RECURSIVE {closed}, named (oid) AS (
   SELECT c.oid, c.oid
   FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't'
-    AND n.nspname NOT IN ('tierkeeper', 'pg_catalog', 'information_schema', 'pg_toast')
+    AND n.nspname NOT IN ('tierkeeper', 'tierkeeper_jobs', 'pg_catalog', 'information_schema', 'pg_toast')
     AND (c.oid IN (TABLE named) OR NOT EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = c.oid))
   UNION
   SELECT tree.root, i.inhrelid FROM tree JOIN pg_inherits AS i ON i.inhparent = tree.oid AND NOT i.inhdetachpending
@@ -192,15 +192,15 @@ CROSS JOIN LATERAL (
 GROUP BY tree.root, rn.nspname, r.relname
 
 -- name: beside
--- What of the database is none of the application's: the system catalogs, without large objects, and tierkeeper's own schema.
+-- What of the database is none of the application's: the system catalogs, without large objects, and tierkeeper's own schemas.
 WITH {closed}
-SELECT coalesce(sum(s.bytes) FILTER (WHERE n.nspname <> 'tierkeeper'), 0)::bigint,
-       coalesce(sum(s.bytes) FILTER (WHERE n.nspname = 'tierkeeper'), 0)::bigint
+SELECT coalesce(sum(s.bytes) FILTER (WHERE n.nspname NOT IN ('tierkeeper', 'tierkeeper_jobs')), 0)::bigint,
+       coalesce(sum(s.bytes) FILTER (WHERE n.nspname IN ('tierkeeper', 'tierkeeper_jobs')), 0)::bigint
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL (
   SELECT CASE WHEN c.oid IN (TABLE closed) OR c.reltoastrelid IN (TABLE closed)
            THEN c.relpages * current_setting('block_size')::bigint ELSE pg_table_size(c.oid) END
 ) AS s (bytes)
-WHERE n.nspname IN ('pg_catalog', 'information_schema', 'tierkeeper') AND c.relkind IN ('r', 'm', 'i') AND NOT c.relisshared
+WHERE n.nspname IN ('pg_catalog', 'information_schema', 'tierkeeper', 'tierkeeper_jobs') AND c.relkind IN ('r', 'm', 'i') AND NOT c.relisshared
   AND c.relname NOT LIKE 'pg\_largeobject%%'
