@@ -15,9 +15,10 @@ from tierkeeper.kernel import limits
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.results import QuotaResult, ReadingStatus, StatusResult, StoreReport, TierStatus
 from tierkeeper.kernel.series import Sample
-from tierkeeper.monitoring.alerts.facts import Away, Expiry, Facts, Fault, Forecast, Run, Slot, TierFacts
+from tierkeeper.monitoring.alerts.facts import Away, Expiry, Facts, Fault, Forecast, Run, TierFacts
 from tierkeeper.monitoring.awake import Awake
-from tierkeeper.monitoring.slots import slots
+from tierkeeper.monitoring.measure import slots
+from tierkeeper.monitoring.model import Slot
 from tierkeeper.objectstore.enrolment import Lifetime
 from tierkeeper.postgres.link import Link, translated
 from tierkeeper.security.runs import LastRun, last_runs

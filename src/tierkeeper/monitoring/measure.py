@@ -12,6 +12,7 @@ from tierkeeper.kernel.policy import Tier as TierName
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.monitoring.model import Details, Figures, Measured, Slot, Statement
 from tierkeeper.monitoring.normal import normal
+from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.link import Connection, transaction
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
@@ -39,6 +40,17 @@ def measured(conn: Connection, tier: TierName, profile: Profile, tables: Sequenc
     raise AssertionError("a try ends or raises")
 
 
+def slots(conn: Connection) -> tuple[Slot, ...]:
+    """The replication slots that outlive their session and keep log. It locks nothing and reads no table."""
+    with catalog(conn) as cur:
+        found = _slots(cur.last(_SQL["slots"]).fetchall())
+    return tuple(s for s in found if not s.temporary and s.pinned_wal_bytes is not None)
+
+
+def _slots(rows: Sequence[tuple[Any, ...]]) -> list[Slot]:
+    return [Slot(name, kind, active, pinned, status, temporary) for name, kind, active, status, temporary, pinned in rows]
+
+
 def _measured(cur: Cursor, tier: TierName, profile: Profile, tables: Sequence[TableName], at: datetime) -> Measured:
     used = measure(cur.connection, profile).used_bytes
     found, (server,), slots, (beside,) = cur.all_of(
@@ -51,7 +63,7 @@ def _measured(cur: Cursor, tier: TierName, profile: Profile, tables: Sequence[Ta
     )
     _, database_bytes, *counters, may_see_wal = server
     system_bytes, own_bytes = beside
-    kept = [Slot(name, kind, active, pinned, status) for name, kind, active, status, pinned in slots]
+    kept = _slots(slots)
     if profile.counts == "database":
         database_bytes = used  # the same, a moment before: it may have grown since
     elsewhere = max(0, used - database_bytes)

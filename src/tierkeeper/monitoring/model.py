@@ -141,13 +141,17 @@ def _by_day(begin: datetime, end: datetime, delta: Mapping[str, int]) -> Iterato
 
 @dataclass(frozen=True)
 class Slot:
-    """A replication slot; `pinned_wal_bytes` is the log that the server keeps for its reader, None where it keeps none."""
+    """A replication slot; `pinned_wal_bytes` is the log that the server keeps for its reader, None where it keeps none.
+
+    A `temporary` one goes with its session.
+    """
 
     name: str
     kind: str
     active: bool
     pinned_wal_bytes: int | None
-    wal_status: str | None
+    wal_status: str | None = None
+    temporary: bool = False
 
 
 @dataclass(frozen=True)

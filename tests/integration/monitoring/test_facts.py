@@ -70,7 +70,7 @@ def test_a_slot_that_nobody_reads_is_found_and_rings_once_it_has_held(ready: Tie
     now = datetime.now(UTC)
     found, unseen = facts(keeper(ready))
     (held,) = [s for s in found.tiers[0].slots or () if s.name == slot]
-    assert (held.active, held.wal_bytes > 64_000_000, unseen) == (False, True, [])
+    assert (held.active, (held.pinned_wal_bytes or 0) > 64_000_000, unseen) == (False, True, [])
     subjects = [a.subject for a in _status_after(ready, now).alerts if a.state == "pending"]
     assert f"core/{slot}" in subjects
     assert f"core/{slot}" in [a.subject for a in _status_after(ready, now + timedelta(minutes=20)).alerts if a.state == "firing"]

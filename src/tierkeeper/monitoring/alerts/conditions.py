@@ -8,9 +8,10 @@ from types import MappingProxyType
 from tierkeeper.kernel import limits
 from tierkeeper.kernel.units import format_bytes
 from tierkeeper.monitoring.alerts import running
-from tierkeeper.monitoring.alerts.facts import Facts, Slot, TierFacts
+from tierkeeper.monitoring.alerts.facts import Facts, TierFacts
 from tierkeeper.monitoring.alerts.levels import Level, Windows, holds
 from tierkeeper.monitoring.alerts.model import Condition, Judged, Kind, Severity
+from tierkeeper.monitoring.model import Slot
 
 _NEAR = Windows(limits.ALERT_SHORT_SECONDS, limits.ALERT_LONG_SECONDS)
 _FULL = Windows(limits.BREACH_SHORT_SECONDS, limits.BREACH_LONG_SECONDS)
@@ -137,27 +138,27 @@ def _away(tier: TierFacts) -> Condition:
 
 def _slots(tier: TierFacts) -> Iterator[Condition]:
     for slot in tier.slots or ():
-        bound = max(limits.SLOT_WAL_BYTES, limits.SLOT_WAL_SHARE * tier.quota_bytes)
-        if slot.wal_bytes >= bound:
-            yield _slot(tier, slot)
+        kept_bytes = slot.pinned_wal_bytes or 0
+        if kept_bytes >= max(limits.SLOT_WAL_BYTES, limits.SLOT_WAL_SHARE * tier.quota_bytes):
+            yield _slot(tier, slot, kept_bytes)
 
 
-def _slot(tier: TierFacts, slot: Slot) -> Condition:
+def _slot(tier: TierFacts, slot: Slot, kept_bytes: int) -> Condition:
     read = "somebody is connected to it, and behind" if slot.active else "nobody reads it"
     remedy = (
         f"Have its subscriber catch up; if nobody needs it, in {tier.tier}: SELECT pg_drop_replication_slot({_quoted(slot.name)})"
     )
-    serious = slot.wal_bytes >= limits.SLOT_SERIOUS_SHARE * tier.quota_bytes
+    serious = kept_bytes >= limits.SLOT_SERIOUS_SHARE * tier.quota_bytes
     return Condition(
         Kind.SLOT,
         f"{tier.tier}/{slot.name}",
         tier.tier,
         Severity.SERIOUS if serious else Severity.WARNING,
-        f"replication slot {slot.name} in {tier.tier} keeps {format_bytes(slot.wal_bytes)} of log",
+        f"replication slot {slot.name} in {tier.tier} keeps {format_bytes(kept_bytes)} of log",
         f"{read}, so that the server may not remove its log: that fills the disk beside a database of"
         f" {format_bytes(tier.used_bytes or 0)}, and no quota shows it",
         remedy,
-        {"wal_bytes": slot.wal_bytes},
+        {"wal_bytes": kept_bytes},
         hold_seconds=limits.SLOT_HOLD_SECONDS,
         clear_seconds=limits.SLOT_HOLD_SECONDS,
     )

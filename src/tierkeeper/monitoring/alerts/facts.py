@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from tierkeeper.kernel.series import Sample
+from tierkeeper.monitoring.model import Slot
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,6 @@ class Forecast:
     earliest: datetime | None = None
     latest: datetime | None = None
     table: str | None = None
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A replication slot and the log that it keeps from being removed."""
-
-    name: str
-    active: bool
-    wal_bytes: int
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,12 @@ UPDATE tierkeeper.alert SET version = version + 1, state = %(state)s::jsonb, cha
 WHERE name = %(name)s AND version = %(version)s
 RETURNING version
 
--- name: slots
--- What each slot keeps from being removed; one that is lost keeps nothing, and one that has never been read has no place yet.
-SELECT slot_name::text, active,
-       greatest(0, pg_wal_lsn_diff(
-         CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END, restart_lsn
-       ))::bigint
-FROM pg_replication_slots
-WHERE restart_lsn IS NOT NULL AND NOT temporary AND wal_status IS DISTINCT FROM 'lost'
-ORDER BY slot_name
-
 -- name: readable
 -- Tables of the user's that this role may read, the largest first: they are likeliest to have a row.
 SELECT n.nspname::text, c.relname::text
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r'
-  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tierkeeper') AND n.nspname NOT LIKE 'pg\_%%'
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tierkeeper', 'tierkeeper_jobs') AND n.nspname NOT LIKE 'pg\_%%'
   AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
 ORDER BY c.relpages DESC, n.nspname, c.relname
 LIMIT %(limit)s

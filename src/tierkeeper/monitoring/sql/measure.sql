@@ -9,11 +9,12 @@ FROM pg_stat_database AS d WHERE d.datname = current_database()
 SELECT sum(size)::bigint FROM pg_ls_waldir()
 
 -- name: slots
-SELECT slot_name::text, slot_type, active, wal_status,
+-- What each keeps from being removed: one that is lost keeps nothing, and one that has never been read has no place yet.
+SELECT slot_name::text, slot_type, active, wal_status, temporary,
        CASE WHEN restart_lsn IS NOT NULL AND wal_status IS DISTINCT FROM 'lost' THEN greatest(0,
          CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
               ELSE pg_current_wal_lsn() END - restart_lsn)::bigint END
-FROM pg_replication_slots ORDER BY 5 DESC NULLS LAST, 1
+FROM pg_replication_slots ORDER BY 6 DESC NULLS LAST, 1
 
 -- name: statements_where
 -- Where pg_stat_statements has its view, and what it calls its times: that changed with Postgres 13.

@@ -8,8 +8,9 @@ import pytest
 
 from tierkeeper.kernel.series import Sample
 from tierkeeper.monitoring.alerts.conditions import judge
-from tierkeeper.monitoring.alerts.facts import Away, Expiry, Facts, Fault, Forecast, Run, Slot, TierFacts
+from tierkeeper.monitoring.alerts.facts import Away, Expiry, Facts, Fault, Forecast, Run, TierFacts
 from tierkeeper.monitoring.alerts.model import Condition, Judged, Kind, Severity
+from tierkeeper.monitoring.model import Slot
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -96,7 +97,8 @@ def test_read_only_is_urgent() -> None:
 
 
 def test_a_slot_rings_by_what_it_keeps() -> None:
-    slots = (Slot("lively", True, 30_000_000), Slot("dead", False, 70_000_000), Slot("it's", False, 300_000_000))
+    kept = (("lively", True, 30_000_000), ("dead", False, 70_000_000), ("it's", False, 300_000_000), ("unread", False, None))
+    slots = tuple(Slot(name, "physical", active, pinned_wal_bytes) for name, active, pinned_wal_bytes in kept)
     found = judged(of_core(slots=slots)).conditions
     assert [(c.subject, c.severity) for c in found] == [("core/dead", Severity.WARNING), ("core/it's", Severity.SERIOUS)]
     assert "nobody reads it" in found[0].cause
