@@ -85,6 +85,13 @@ def test_where_nothing_costs_anything_nothing_is_changed() -> None:
     assert optimise(free, 0.95).changes == []
 
 
+def test_what_saves_as_good_as_nothing_is_told_as_such() -> None:
+    cheap, dear = (optimise(world(stock(), prices={**PRICES, "main": Price(price)}), 0.95) for price in (0.05, 50.0))
+    assert cheap.changes and dear.changes
+    assert "as good as the same" in cheap.notes[-1]
+    assert not any("as good as the same" in note for note in dear.notes)
+
+
 def test_a_promise_that_the_quota_forbids_says_the_nearest() -> None:
     found = optimise(world(stock(), core_mb=40), 0.95)  # 34 MB, of which 20 are others': 14 days at most
     assert not found.feasible
