@@ -22,12 +22,16 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
 
-def by_policy(policy: TablePolicy, source: TierName, to: TierName, rows: int, size_bytes: int) -> list[QuotaChoice]:
-    """Why rows leave that are older than their policy; none where no row does."""
+def by_policy(policy: TablePolicy, source: TierName, to: TierName, rows: int, row_bytes: float) -> list[QuotaChoice]:
+    """Why rows leave that are older than their policy; none where no row does. `row_bytes`: what a row of it takes there."""
     kept = policy.core if source == "core" else policy.main
     why = f"older than {kept.text}, as the policy says" if kept is not None else "they go with the rows that they refer to"
     table = str(policy.name)
-    return [QuotaChoice(tier=source, to=to, table=table, rows=rows, bytes=size_bytes, early=False, why=why)] if rows else []
+    return (
+        [QuotaChoice(tier=source, to=to, table=table, rows=rows, bytes=int(rows * row_bytes), early=False, why=why)]
+        if rows
+        else []
+    )
 
 
 @contextmanager

@@ -174,14 +174,21 @@ class QuotaManager:
         with translated(f"tiers.{source}"), closing(tier.link.connect("usage")) as conn:
             return [p for p in asked if p.core is None or table_size(conn, p.name) is not None]
 
+    def _row_bytes(self, source: TierName, policies: Sequence[TablePolicy]) -> dict[TableName, float]:
+        """What a row of each table takes in `source`, with its index entries and TOAST."""
+        with translated(f"tiers.{source}"), closing(self._tiers[source].link.connect("usage")) as conn:
+            sizes = {p.name: table_size(conn, p.name) for p in policies}
+        return {n: s.total_bytes / s.rows_estimate for n, s in sizes.items() if s is not None and s.rows_estimate > 0}
+
     def _plan(self, report: Report, used: Mapping[TierName, int | None]) -> None:
         for source, destination in HOPS:
             with telling(report):
-                for policy in self._leaving(source):
+                row_bytes = self._row_bytes(source, leaving := self._leaving(source))
+                for policy in leaving:
                     with telling(report):
                         planned = self._moves.plan(policy.name, source, destination)
                         report.plans.append(planned)
-                        report.choices += by_policy(policy, source, destination, planned.rows, planned.bytes)
+                        report.choices += by_policy(policy, source, destination, planned.rows, row_bytes.get(policy.name, 0))
                 self._plan_partitions(report, source)
         for source, destination in HOPS:
             with telling(report):
@@ -222,11 +229,12 @@ class QuotaManager:
 
     def _hop(self, report: Report, source: TierName, destination: TierName) -> None:
         with telling(report):
-            for policy in self._leaving(source):
+            row_bytes = self._row_bytes(source, leaving := self._leaving(source))
+            for policy in leaving:
                 with telling(report):
                     self._refuse_full(destination, self._used_by(destination))
                     result = self._moves.move(policy.name, source, destination)
-                    report.choices += by_policy(policy, source, destination, result.rows, result.bytes)
+                    report.choices += by_policy(policy, source, destination, result.rows, row_bytes.get(policy.name, 0))
                     if result.rows or result.recovered or result.stopped_because != "complete":
                         report.moves.append(result)
 

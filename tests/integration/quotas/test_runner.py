@@ -231,6 +231,8 @@ def test_the_first_run_of_all_makes_what_is_missing_and_finds_no_fault(house: Ho
     result = keeper.quota()
     assert result.errors == []
     assert [(m.from_, m.to, m.rows) for m in result.moves] == [("core", "main", 500), ("main", "archive", 500)]
+    assert [(c.tier, c.early) for c in result.choices] == [("core", False), ("main", False)]
+    assert all(c.bytes > 500 * 320 for c in result.choices), "what the rows take there, not what their segment does"
 
 
 def test_with_main_away_nothing_changes(house: House) -> None:
