@@ -43,7 +43,7 @@ bench: setup
 # The lock names versions and hashes, never a registry.
 lock:
 	python3 -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv
-	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --extra demo --extra homeserver --group dev pyproject.toml --output-file requirements.lock
+	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --extra demo --extra homeserver --extra balance --group dev pyproject.toml --output-file requirements.lock
 	rm -r .venv-lock
 
 clean:

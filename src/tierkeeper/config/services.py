@@ -9,25 +9,74 @@ from tierkeeper.config.base import Finding, Section, refuse
 from tierkeeper.config.fields import (
     Algorithm,
     Protocol,
+    Share,
+    Size,
     only_once,
     split_address,
 )
 from tierkeeper.kernel.limits import SCRUB_DAYS
 
 
+class BackendEntry(Section):
+    """One of `backends`: an address, or a table such as `{ url = "http://10.0.0.2:9000", weight = 2, priority = 1 }`."""
+
+    url: SecretStr = Field(description="its address, as it would stand alone")
+    weight: int = Field(default=1, ge=1, le=100, description="its share of the traffic beside the others'")
+    priority: int = Field(default=0, ge=0, le=9, description="0 takes all traffic; 1 is for when too few of 0 are up, and so on")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _may_be_an_address(cls, given: object) -> object:
+        return {"url": given} if isinstance(given, str) else given
+
+
+class Health(Section):
+    """`[balance.services.health]`: what a backend has to answer to be in."""
+
+    path: str = Field(
+        default="/", pattern=r"^/\S*$", description="http: what is asked for, unless the backend's address has a path"
+    )
+    status: tuple[int, ...] = Field(default=(), description="http: the answers that are well; left out, any below 500")
+    body: str | None = Field(default=None, description="http: what has to stand in the first 64 kB of the answer")
+    timeout: float = Field(default=2, gt=0, le=60, description="seconds for an answer")
+    fall: int = Field(default=2, ge=1, le=100, description="checks in a row that fail before it is out")
+    rise: int = Field(default=2, ge=1, le=100, description="checks in a row that go well before it is in again")
+    max_lag: Size = Field(default=16_000_000, description="postgres: WAL bytes that a replica may be behind and still take reads")
+
+
 class Service(Section):
     """One `[[balance.services]]` entry: a port that is spread over backends."""
 
-    name: str = Field(min_length=1, description="your name for it")
+    name: str = Field(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9_.-]+$", description="your name for it")
     protocol: Protocol = Field(description="what the backends speak")
-    listen: str = Field(description='address and port, such as "127.0.0.1:8080"')
-    backends: tuple[SecretStr, ...] = Field(
-        min_length=1, description='http: "http://10.0.0.2:9000"; tcp: "10.0.0.2:9000"; postgres: "postgresql://…"'
+    listen: str = Field(description='address and port, such as "127.0.0.1:8080"; postgres: where writes go')
+    listen_reads: str | None = Field(default=None, description="postgres: address and port for what only reads; replicas answer")
+    backends: tuple[BackendEntry, ...] = Field(
+        min_length=1,
+        max_length=500,
+        description='http: "http://10.0.0.2:9000"; tcp: "10.0.0.2:9000"; postgres: "postgresql://…"; or a table with `url`, '
+        "`weight`, `priority`",
     )
+    algorithm: Algorithm | None = Field(default=None, description="how a backend is chosen; left out, as `[balance]` says")
+    max_retries: int | None = Field(default=None, ge=0, le=100, description="left out, as `[balance]` says")
+    hash_on: str = Field(
+        default="address",
+        pattern=r"^(address|header:[A-Za-z0-9-]+)$",
+        description='consistent_hash: "address" of the client, or "header:NAME"',
+    )
+    certificate: str | None = Field(default=None, description="PEM file of the chain with which the port ends TLS")
+    key: str | None = Field(default=None, description="PEM file of its key")
+    backend_ca: str | None = Field(
+        default=None, description="PEM file of the CAs that TLS backends are verified by; else the system's"
+    )
+    http2: bool = Field(default=False, description="http: speak HTTP/2 to the backends; clients may in any case")
+    timeout: float = Field(default=60, ge=0, le=86_400, description="http: seconds for a request with all its tries; 0 for none")
+    slow_start: float = Field(default=0, ge=0, le=3600, description="seconds in which one that is in again grows to its share")
+    health: Health = Field(default_factory=Health)
 
     @model_validator(mode="after")
     def _can_be_reached(self) -> Self:
-        addresses = [b.get_secret_value() for b in self.backends]
+        addresses = [entry.url.get_secret_value() for entry in self.backends]
         forms = {
             "http": (r"https?://[^\s/?#]+\S*", "http://10.0.0.2:9000"),
             "postgres": (r"postgres(ql)?://\S+", "postgresql://10.0.0.2:5432/app"),
@@ -40,27 +89,61 @@ class Service(Section):
         ]
         if len(set(addresses)) < len(addresses):
             found.append(Finding("backends", "a backend stands here twice", "Take one out"))
-        if split_address(self.listen) is None:
-            found.append(Finding("listen", f"{self.listen!r} is not an address with a port", 'Write it as "127.0.0.1:8080"'))
-        if found:
+        found += [
+            Finding(key, f"{address!r} is not an address with a port", 'Write it as "127.0.0.1:8080"')
+            for key, address in (("listen", self.listen), ("listen_reads", self.listen_reads))
+            if address is not None and split_address(address) is None
+        ]
+        if found := [*found, *self._misplaced()]:
             raise refuse(*found)
         return self
+
+    def _misplaced(self) -> list[Finding]:
+        """Keys that say nothing for this protocol, or need another beside them."""
+        found = []
+        if self.listen_reads is not None and self.protocol != "postgres":
+            found.append(Finding("listen_reads", "only postgres tells reads from writes", "Take it out"))
+        if self.listen_reads is not None and self.listen_reads == self.listen:
+            found.append(Finding("listen_reads", "it is the port for writes", "Name another port"))
+        if (self.certificate is None) != (self.key is None):
+            missing, there = ("key", "certificate") if self.key is None else ("certificate", "key")
+            found.append(Finding(missing, f"`{there}` stands alone", f"Name the file of the {missing} too"))
+        if self.protocol == "postgres" and self.certificate is not None:
+            found.append(Finding("certificate", "TLS goes through to Postgres, which has its own", "Take it out, and `key`"))
+        if self.http2 and self.protocol != "http":
+            found.append(Finding("http2", f"{self.protocol} has no HTTP/2", "Take it out"))
+        if self.hash_on != "address" and self.protocol != "http":
+            found.append(Finding("hash_on", f"{self.protocol} has no headers", 'Write "address"'))
+        return found
 
 
 class Balance(Section):
     """`[balance]`: how traffic is spread over healthy services."""
 
     algorithm: Algorithm = Field(default="round_robin", description="how a backend is chosen")
-    health_check_interval: float = Field(default=30, gt=0, le=86_400, description="seconds")
+    health_check_interval: float = Field(
+        default=30, gt=0, le=86_400, description="seconds; one that is in doubt is asked more often"
+    )
     max_retries: int = Field(default=3, ge=0, le=100, description="tries after the first, for requests that may be repeated")
+    panic_threshold: Share = Field(
+        default=0.5, description="where fewer of a service's backends are healthy, all take traffic; postgres never does"
+    )
+    metrics: str | None = Field(default=None, description="address and port where Prometheus may ask; left out, nowhere")
     services: tuple[Service, ...] = ()
 
     @field_validator("services")
     @classmethod
     def _are_distinct(cls, services: tuple[Service, ...]) -> tuple[Service, ...]:
         only_once([s.name for s in services], "name")
-        only_once([s.listen for s in services], "listen")
+        only_once([a for s in services for a in (s.listen, s.listen_reads) if a is not None], "listen")
         return services
+
+    @field_validator("metrics")
+    @classmethod
+    def _is_an_address(cls, address: str | None) -> str | None:
+        if address is not None and split_address(address) is None:
+            raise refuse(Finding("", f"{address!r} is not an address with a port", 'Write it as "127.0.0.1:9464"'))
+        return address
 
 
 class HomeServer(Section):

@@ -48,8 +48,8 @@ _TIERS = {"core": "core", "main": "main", "archive": "archive (catalog)"}
 
 def _of(service: Service) -> list[probes.Probe]:
     asked = []
-    for secret in service.backends:
-        address = secret.get_secret_value()
+    for entry in service.backends:
+        address = entry.url.get_secret_value()
         name = f"{service.name} {redact(address)}"
         split = split_address(address)
         if service.protocol == "http":
