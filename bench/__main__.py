@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import archive_read, archive_write, many_segments, many_tables, move
+from bench.balancing import figures as balancing
 from bench.common import Figures, Options
 from bench.peers import PEERS
 from tierkeeper.kernel.errors import TierkeeperError
@@ -20,6 +21,8 @@ BENCHES: dict[str, Callable[[Options], Figures]] = {
     "one-day": archive_read.one_day,
     "many-tables": many_tables.run,
     "many-segments": many_segments.run,
+    "balance-healthy": balancing.healthy,
+    "balance-gray": balancing.gray,
 }
 
 
