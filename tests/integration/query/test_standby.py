@@ -1,59 +1,23 @@
 """A reader whose Main is a standby: it answers while that is in step, and is told to ask again while it lags."""
 
-import os
-import signal
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hop import open_filled
+from replicas import follow
 from support import Tiers, tierkeeper_toml
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import load
-from tierkeeper.demo.server import EmbeddedPostgres, free_port
+from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.errors import NotNow
-from tierkeeper.postgres.link import Link
 
 pytestmark = pytest.mark.long
 ANSWER_SECONDS = 60
 COUNT = "SELECT count(*) AS n FROM t"
-
-
-@contextmanager
-def standby_of(primary: EmbeddedPostgres, link: Link, folder: Path) -> Iterator[Link]:
-    """A standby that follows `primary`, on a port of its own, and its address of the same database."""
-    runtime, port = primary._runtime, free_port()
-    base = os.fspath(runtime.bin_dir / "pg_basebackup")
-    subprocess.run(
-        [base, "-D", folder, "-R", "-X", "stream", "-c", "fast", "-d", primary.url()], check=True, timeout=ANSWER_SECONDS
-    )
-    folder.chmod(0o700)
-    runtime.own(folder)
-    with (folder.parent / "standby.log").open("wb") as log:
-        process = runtime.spawn("postgres", "-D", os.fspath(folder), "-p", str(port), output=log)
-    there = Link(link.tier, link.url.replace(f":{_port(primary)}/", f":{port}/"), link.sslrootcert)
-    try:
-        until = time.monotonic() + ANSWER_SECONDS
-        while True:
-            try:
-                there.connect("test").close()
-                break
-            except NotNow:
-                assert time.monotonic() < until
-                time.sleep(0.1)
-        yield there
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(ANSWER_SECONDS)
-
-
-def _port(server: EmbeddedPostgres) -> str:
-    return server.url().rpartition("/")[0].rpartition(":")[2]
 
 
 def reader(tiers: Tiers) -> Keeper:
@@ -67,10 +31,11 @@ def test_a_standby_that_lags_was_not_put_back(tiers: Tiers, tmp_path: Path) -> N
     with EmbeddedPostgres.start(tmp_path / "main", durable=False, settings={"wal_level": "replica"}) as primary:
         primary.create_database("main")
         tiers = replace(tiers, main=primary.link("main", "main"))
-        with open_filled(tiers) as hop, standby_of(primary, tiers.main, tmp_path / "standby") as standby:
-            ask = reader(replace(tiers, main=standby))
+        with open_filled(tiers) as hop, follow(primary, tmp_path / "standby") as standby:
+            link = standby.link("main", "main")
+            ask = reader(replace(tiers, main=link))
             assert ask.query(COUNT).to_pylist() == [{"n": 100}]
-            with closing(standby.connect("test")) as conn:
+            with closing(link.connect("test")) as conn:
                 conn.execute("SELECT pg_wal_replay_pause()")
                 assert hop.move().rows == 100
                 with pytest.raises(NotNow) as raised:
