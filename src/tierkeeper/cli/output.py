@@ -101,14 +101,15 @@ def unexpected(error: Exception) -> TierkeeperError:
 
 
 def exit_code(result: Result) -> Exit:
-    """What a result means for the shell: found wrong is a failure, asked to stop means try again."""
+    """What a result means for the shell: found wrong is a failure; asked to stop, or only not possible now, means try again."""
     fields = result.__dict__
     moves = [result, *fields.get("runs", ()), *fields.get("moves", ())]
     if any(getattr(move, "stopped_because", None) == STOPPED for move in moves):
         return Exit.NOT_NOW
-    wrong = fields.get("ok") is False or bool(fields.get("errors")) or bool(fields.get("lost")) or bool(fields.get("doubled"))
+    faults = fields.get("errors") or ()
+    wrong = fields.get("ok") is False or not all(e.not_now for e in faults) or fields.get("lost") or fields.get("doubled")
     unlike = any(fields.get(key) is False for key in ("verified", "restore_matches", "query_matches"))
-    return Exit.FAILED if wrong or unlike else Exit.DONE
+    return Exit.FAILED if wrong or unlike else Exit.NOT_NOW if faults else Exit.DONE
 
 
 def _result(error: TierkeeperError) -> ErrorResult:

@@ -10,7 +10,7 @@ from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Exit, Failed, TierkeeperError
 from tierkeeper.kernel.log import Log
 from tierkeeper.kernel.ports import Stop
-from tierkeeper.kernel.results import ErrorResult, Result, RunEvent, told
+from tierkeeper.kernel.results import ErrorResult, FaultResult, Result, RunEvent, told
 
 if TYPE_CHECKING:
     from tierkeeper.compose import Keeper
@@ -56,8 +56,8 @@ class Performer:
         try:
             result = run(self._make_keeper())
             document = result.model_dump(mode="json") if result is not None else {}
-            if plan.is_wrong(document):
-                code, error = Exit.FAILED, _first(document)
+            code = plan.meaning(document)
+            error = _first(document) if code is not Exit.DONE else None
         except TierkeeperError as failed:
             code, error = failed.exit_code, told([failed])[0]
         except Exception as failed:  # noqa: BLE001 - whatever it is, it is this job's, and the others go on
@@ -91,9 +91,9 @@ class Performer:
 
 
 def _first(document: Mapping[str, Any]) -> ErrorResult | None:
-    """The first of the errors that a result has; None where it says otherwise what is wrong."""
-    errors = document.get("errors") or ()
-    return next((ErrorResult(**one) for one in errors if isinstance(one, dict)), None)
+    """The gravest of the errors that a result has; None where it says otherwise what is wrong."""
+    faults = sorted((FaultResult(**one) for one in document.get("errors") or ()), key=lambda fault: fault.not_now)
+    return next(iter(faults), None)
 
 
 def _unexpected(name: str, error: Exception) -> TierkeeperError:

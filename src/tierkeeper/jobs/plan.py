@@ -49,9 +49,13 @@ def back_off_seconds(failures: int, timing: Timing) -> float:
     return min(timing.back_off * 2.0 ** min(failures - 1, 20), timing.back_off_most)
 
 
-def is_wrong(result: Mapping[str, Any]) -> bool:
-    """Whether a job's result says that something failed or was found wrong."""
-    return result.get("ok") is False or bool(result.get("errors")) or any(map(is_wrong, _runs(result)))
+def meaning(result: Mapping[str, Any]) -> Exit:
+    """What a job's result says: that something failed or was found wrong, or only that something was not possible now."""
+    faults = [one for each in (result, *_runs(result)) for one in each.get("errors") or ()]
+    wrong = any(each.get("ok") is False for each in (result, *_runs(result)))
+    if wrong or not all(one.get("not_now") for one in faults):
+        return Exit.FAILED
+    return Exit.NOT_NOW if faults else Exit.DONE
 
 
 def was_stopped(result: Mapping[str, Any], reason: str) -> bool:

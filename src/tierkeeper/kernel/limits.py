@@ -35,6 +35,7 @@ REFOUND_BYTES: Final = 8 * 2**20  # of the source's rows lie at once in a tier, 
 CONNECT_SECONDS: Final = 10  # an unreachable server is told apart from a slow one
 DROP_LOCK_SECONDS: Final = 0.2  # a partition's drop locks its whole table: the application queues behind the wait for that
 LOCK_SECONDS: Final = 10  # waiting longer for a lock means queueing the application behind us
+LOOK_LOCK_SECONDS: Final = 2  # a plan or a report gives way sooner: what it would wait for it can only name
 AUDIT_KEPT_SECONDS: Final = 2  # a short action writes its intent and its outcome over one connection; a long one holds none
 LEASE_SECONDS: Final = 120  # a mover on another machine that says nothing for so long may be replaced; markers fence it
 WAIT_EXTRA_SECONDS: Final = 5  # waiting for old readers: their time-out, and this for the server to notice

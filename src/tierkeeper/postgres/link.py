@@ -19,7 +19,7 @@ import psycopg
 from psycopg import conninfo, sql
 
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
-from tierkeeper.kernel.limits import CONNECT_SECONDS, LOCK_SECONDS
+from tierkeeper.kernel.limits import CONNECT_SECONDS, LOCK_SECONDS, LOOK_LOCK_SECONDS
 from tierkeeper.postgres.keeping import dial
 from tierkeeper.postgres.received import Received
 from tierkeeper.postgres.session import Cursor, Session
@@ -210,13 +210,14 @@ def transaction(
     A write is durable when this returns: `synchronous_commit` is on, whatever the server's default. A read-only one may be
     ended early by its body with COMMIT. One on a connection made for the purpose `mover` shares MOVER_LOCK. `opening` comes
     before all else: with a LOCK TABLE before anything takes a snapshot, what the catalog says of the table in it stays so. No
-    lock is waited for longer than `lock_seconds` (LOCK_SECONDS). The statements `ahead` are a transaction of their own, which is
-    written and durable before this one begins; they go along with its first statement. With `own_path` names are looked up where
-    the role's own sessions look them up: a trigger, a check or a condition of the user's runs in it.
+    lock is waited for longer than `lock_seconds` (LOCK_SECONDS; LOOK_LOCK_SECONDS within `looking`). The statements `ahead` are a
+    transaction of their own, which is written and durable before this one begins; they go along with its first statement. With
+    `own_path` names are looked up where the role's own sessions look them up: a trigger, a check or a condition of the user's
+    runs in it.
     """
     if conn.only_reads and (ahead or not read_only):
         raise Failed("transaction", "a plan or a report was about to write something", "Report this: it is a fault here")
-    waits = LOCK_SECONDS if lock_seconds is None else lock_seconds
+    waits = (LOOK_LOCK_SECONDS if conn.only_reads else LOCK_SECONDS) if lock_seconds is None else lock_seconds
     shared = [sql.SQL("SELECT pg_advisory_xact_lock_shared({}, {})").format(*MOVER_LOCK)] if conn.name.startswith(_MOVER) else []
     may_end = conn.info.server_version >= _TRANSACTION_TIMEOUT_SINCE
     first: list[sql.Composable] = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.policy import Tier as TierName
-from tierkeeper.kernel.results import ErrorResult, MovePlan, MoveResult, QuotaChoice, Reclaim, told
+from tierkeeper.kernel.results import FaultResult, MovePlan, MoveResult, QuotaChoice, Reclaim, told
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Report:
     plans: list[MovePlan] = field(default_factory=list)
     choices: list[QuotaChoice] = field(default_factory=list)
     reclaimed: list[Reclaim] = field(default_factory=list)
-    errors: list[ErrorResult] = field(default_factory=list)
+    errors: list[FaultResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 

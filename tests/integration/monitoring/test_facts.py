@@ -17,7 +17,7 @@ from tierkeeper.compose.facts import Given
 from tierkeeper.config import load
 from tierkeeper.kernel.clock import FixedDay
 from tierkeeper.kernel.errors import TierkeeperError
-from tierkeeper.kernel.results import ErrorResult, QuotaResult
+from tierkeeper.kernel.results import FaultResult, QuotaResult
 from tierkeeper.monitoring.alerts.facts import Facts, Forecast
 from tierkeeper.monitoring.awake import read_row
 from tierkeeper.security.audit import PostgresAudit
@@ -104,7 +104,7 @@ def test_a_move_that_failed_rings_until_one_goes_well(ready: Tiers) -> None:
     with audit.action("move", "public.events", {"from": "core", "to": "main"}):
         pass
     assert kinds(keeper(ready)) == []
-    report = QuotaResult(dry_run=False, tiers={}, errors=[ErrorResult(place="public.events", cause="locked", remedy="Wait")])
+    report = QuotaResult(dry_run=False, tiers={}, errors=[FaultResult(place="public.events", cause="locked", remedy="Wait")])
     given = Given(quota=report, forecasts={"core": Forecast(None)}, finished={"archive": datetime.now(UTC)})
     found, _ = facts(keeper(ready), given)
     assert [(f.place, f.remedy) for f in found.runs["quota"].faults] == [("public.events", "Wait")]

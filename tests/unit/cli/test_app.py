@@ -131,6 +131,9 @@ def test_a_command_asks_the_keeper_one_thing(cli: Cli, keeper: Any, argv: list[s
     assert [(name, args) for name, args, _ in keeper.calls] == [called]
 
 
+FAULT = {"place": "t", "cause": "c", "remedy": "r"}
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
@@ -139,7 +142,9 @@ def test_a_command_asks_the_keeper_one_thing(cli: Cli, keeper: Any, argv: list[s
         (with_end("stopped"), Exit.NOT_NOW),
         (ArchiveRunResult(runs=[MOVED, with_end("stopped")]), Exit.NOT_NOW),
         (QuotaResult(dry_run=False, tiers={}, moves=[with_end("stopped")]), Exit.NOT_NOW),
-        (QuotaResult(dry_run=False, tiers={}, errors=[{"place": "t", "cause": "c", "remedy": "r"}]), Exit.FAILED),
+        (QuotaResult(dry_run=False, tiers={}, errors=[FAULT]), Exit.FAILED),
+        (QuotaResult(dry_run=True, tiers={}, errors=[{**FAULT, "not_now": True}]), Exit.NOT_NOW),
+        (QuotaResult(dry_run=False, tiers={}, errors=[{**FAULT, "not_now": True}, FAULT]), Exit.FAILED),
         (VerifyResult(segments=1, checked=1, damaged=["s: flipped"], missing=[], ok=False), Exit.FAILED),
         (VerifyResult(segments=1, checked=1, damaged=[], missing=[], ok=True), Exit.DONE),
     ],

@@ -172,7 +172,7 @@ def shown(result: object, width: int = 160) -> str:
                         seconds=1.0,
                     )
                 ],
-                errors=[r.ErrorResult(place="public.u", cause="locked", remedy="Run again")],
+                errors=[r.FaultResult(place="public.u", cause="locked", remedy="Run again")],
             ),
             ["300 B", "30%", "this database", "t_pkey", "VACUUM FULL", "public.u: locked", "Run again"],
         ),

@@ -81,17 +81,22 @@ def test_the_back_off_grows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "wrong"),
+    ("result", "code"),
     [
-        ({}, False),
-        ({"ok": True, "errors": []}, False),
-        ({"ok": False}, True),
-        ({"errors": [{"place": "t"}]}, True),
-        ({"moves": [{"rows": 1}], "errors": []}, False),
+        ({}, Exit.DONE),
+        ({"ok": True, "errors": []}, Exit.DONE),
+        ({"ok": False}, Exit.FAILED),
+        ({"errors": [{"place": "t"}]}, Exit.FAILED),
+        ({"errors": [{"place": "t", "not_now": True}]}, Exit.NOT_NOW),
+        ({"errors": [{"place": "t", "not_now": True}, {"place": "u", "not_now": False}]}, Exit.FAILED),
+        ({"ok": False, "errors": [{"place": "t", "not_now": True}]}, Exit.FAILED),
+        ({"runs": [{"rows": 1, "errors": [{"place": "t", "not_now": True}]}]}, Exit.NOT_NOW),
+        ({"moves": [{"rows": 1, "ok": False}], "errors": [{"place": "t", "not_now": True}]}, Exit.FAILED),
+        ({"moves": [{"rows": 1}], "errors": []}, Exit.DONE),
     ],
 )
-def test_a_result_may_say_that_something_is_wrong(result: dict[str, object], wrong: bool) -> None:
-    assert plan.is_wrong(result) is wrong
+def test_a_result_says_whether_something_failed_or_was_only_not_possible_now(result: dict[str, object], code: Exit) -> None:
+    assert plan.meaning(result) is code
 
 
 def test_a_move_within_a_result_may_have_been_stopped() -> None:

@@ -27,7 +27,7 @@ from tierkeeper.kernel.results.archive import (
     ThawResult,
     VerifyResult,
 )
-from tierkeeper.kernel.results.base import ErrorDocument, ErrorResult, Result, told
+from tierkeeper.kernel.results.base import ErrorDocument, ErrorResult, FaultResult, Result, told
 from tierkeeper.kernel.results.demo import DemoResult, DemoTier
 from tierkeeper.kernel.results.homeserver import (
     AuditNote,
@@ -103,6 +103,7 @@ __all__ = [
     "EraseResult",
     "ErrorDocument",
     "ErrorResult",
+    "FaultResult",
     "ForecastResult",
     "HealthItem",
     "HealthResult",

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from tierkeeper.kernel.results.base import ErrorResult, Result
+from tierkeeper.kernel.results.base import FaultResult, Result
 
 
 class AlertTargetResult(Result):
@@ -79,4 +79,4 @@ class AwakeResult(Result):
 
     ok: bool
     tiers: dict[str, AwakeTier]
-    errors: list[ErrorResult] = Field(default=[])
+    errors: list[FaultResult] = Field(default=[])

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from tierkeeper.kernel.results.base import ErrorResult, Result
+from tierkeeper.kernel.results.base import FaultResult, Result
 from tierkeeper.kernel.results.moving import MoveResult
 
 
@@ -15,7 +15,7 @@ class ArchiveRunResult(Result):
     segments: list[str] = Field(default=[], description="ids of the segments written")
     removed: list[str] = Field(default=[], description="ids of the segments whose time was over: `archive` in their policy")
     notes: list[str] = Field(default=[])
-    errors: list[ErrorResult] = Field(default=[], description="tables that had to wait; the others went on")
+    errors: list[FaultResult] = Field(default=[], description="tables that had to wait; the others went on")
 
 
 class SegmentResult(Result):
@@ -176,4 +176,4 @@ class CheckpointResult(Result):
     ok: bool
     segments: int = Field(description="in the chain")
     newest: str | None = Field(default=None, description="its last manifest")
-    errors: list[ErrorResult] = Field(default=[])
+    errors: list[FaultResult] = Field(default=[])

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from tierkeeper.kernel.errors import TierkeeperError, each
+from tierkeeper.kernel.errors import Exit, TierkeeperError, each
 
 
 class Result(BaseModel):
@@ -21,9 +21,15 @@ class ErrorResult(Result):
     remedy: str
 
 
-def told(errors: Iterable[TierkeeperError]) -> list[ErrorResult]:
+class FaultResult(ErrorResult):
+    """A fault that the rest of a run went on without."""
+
+    not_now: bool = Field(default=False, description="nothing failed: the same command may do it later (exit 75)")
+
+
+def told(errors: Iterable[TierkeeperError]) -> list[FaultResult]:
     """`errors` as results, those that were found together one by one."""
-    return [ErrorResult(place=e.place, cause=e.cause, remedy=e.remedy) for e in each(errors)]
+    return [FaultResult(place=e.place, cause=e.cause, remedy=e.remedy, not_now=e.exit_code is Exit.NOT_NOW) for e in each(errors)]
 
 
 class ErrorDocument(Result):

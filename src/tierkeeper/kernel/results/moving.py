@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from tierkeeper.kernel.results.base import ErrorResult, Result
+from tierkeeper.kernel.results.base import FaultResult, Result
 from tierkeeper.kernel.results.spending import CostResult, ForecastResult
 from tierkeeper.kernel.results.tiers import SetupStep
 
@@ -109,5 +109,5 @@ class QuotaResult(Result):
     plans: list[MovePlan] = Field(default=[], description="with --dry-run")
     choices: list[QuotaChoice] = Field(default=[], description="what was chosen to move (with --dry-run: what would be), and why")
     reclaimed: list[Reclaim] = Field(default=[], description="relation by relation, before and after")
-    errors: list[ErrorResult] = Field(default=[], description="tables that had to wait; the others went on")
+    errors: list[FaultResult] = Field(default=[], description="tables that had to wait; the others went on")
     notes: list[str] = Field(default=[])

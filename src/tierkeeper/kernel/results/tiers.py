@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from tierkeeper.kernel.results.base import ErrorResult, Result
+from tierkeeper.kernel.results.base import FaultResult, Result
 from tierkeeper.kernel.results.spending import CostResult, CostTotal, ForecastResult
 
 
@@ -39,7 +39,7 @@ class SetupResult(Result):
     steps: list[SetupStep]
     notes: list[str] = Field(default=[])
     waiting: list[str] = Field(default=[], description="tables for which nothing was done; the others went on")
-    errors: list[ErrorResult] = Field(default=[], description="why they wait")
+    errors: list[FaultResult] = Field(default=[], description="why they wait")
 
 
 class TierStatus(Result):

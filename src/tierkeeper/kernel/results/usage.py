@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tierkeeper.kernel.results.base import ErrorResult, Result
+from tierkeeper.kernel.results.base import ErrorResult, FaultResult, Result
 
 
 class UsageSample(Result):
@@ -101,7 +101,7 @@ class RecordResult(Result):
     where: Literal["main", "spool", "nowhere"] = Field(description="Main, or this machine until Main is back")
     samples: int
     sent: int = Field(default=0, description="samples that had waited on this machine and are in Main now")
-    errors: list[ErrorResult] = Field(default=[])
+    errors: list[FaultResult] = Field(default=[])
 
 
 class UsageResult(Result):

@@ -1,0 +1,59 @@
+"""What is only not possible now ends a run of the quota manager with exit code 75, and is named."""
+
+import time
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from support import Command, Tiers, TiersFactory, tierkeeper_toml
+from tierkeeper.kernel.limits import LOCK_SECONDS
+from tierkeeper.postgres import link
+from tierkeeper.postgres.link import Link
+
+POLICY = {"name": "public.events", "age": "at", "core": "30 days"}
+ARCHIVED = {**POLICY, "main": "31 days"}
+
+
+def configure(tiers: Tiers, monkeypatch: pytest.MonkeyPatch, *policies: dict[str, str]) -> None:
+    for name, value in tiers.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TIERKEEPER_CONFIG", str(tierkeeper_toml(tiers, policies)))
+
+
+def test_a_locked_table_is_named_and_keeps_no_other(
+    make_tiers: TiersFactory, monkeypatch: pytest.MonkeyPatch, ask: Command
+) -> None:
+    """A plan gives way soon; a run waits for the lock as long as a move does. What is wrong besides is worse."""
+    tiers = make_tiers(core="events")
+    absent = {**POLICY, "name": "public.absent"}
+    configure(tiers, monkeypatch, POLICY)
+    with closing(tiers.core.connect("application")) as application:
+        application.execute("BEGIN; LOCK TABLE public.events IN ACCESS EXCLUSIVE MODE")
+        began = time.monotonic()
+        (fault,) = ask("quota", "--dry-run", code=75)["errors"]
+        assert time.monotonic() - began < LOCK_SECONDS / 2
+        assert (fault["place"], fault["not_now"], "lock" in fault["cause"]) == ("public.events", True, True)
+        monkeypatch.setattr(link, "LOCK_SECONDS", 0.5)
+        (fault,) = ask("quota", code=75)["errors"]
+        assert (fault["place"], fault["not_now"]) == ("public.events", True)
+        configure(tiers, monkeypatch, POLICY, absent)
+        faults = ask("quota", code=1)["errors"]
+        assert {("absent" in fault["place"], fault["not_now"]) for fault in faults} == {(True, False), (False, True)}
+    configure(tiers, monkeypatch, POLICY)
+    assert [move["rows"] for move in ask("quota")["moves"]] == [2000]
+
+
+def test_an_archive_that_is_away_keeps_core_from_nothing(
+    make_tiers: TiersFactory, monkeypatch: pytest.MonkeyPatch, ask: Command
+) -> None:
+    tiers = make_tiers(core="events")
+    configure(tiers, monkeypatch, ARCHIVED)
+    ask("setup", "--apply")
+    configure(replace(tiers, catalog=Link("archive", "postgresql://u@127.0.0.1:1/x")), monkeypatch, ARCHIVED)
+    planned = ask("quota", "--dry-run", code=75)
+    assert [plan["rows"] for plan in planned["plans"]] == [2000]
+    done = ask("quota", code=75)
+    assert [(move["to"], move["rows"]) for move in done["moves"]] == [("main", 2000)]
+    for document in (planned, done):
+        assert [(e["place"], e["not_now"]) for e in document["errors"]] == [("tiers.archive (127.0.0.1:1/x)", True)]
