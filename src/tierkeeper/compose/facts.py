@@ -15,7 +15,7 @@ from tierkeeper.kernel import limits
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.results import QuotaResult, ReadingStatus, StatusResult, StoreReport, TierStatus
 from tierkeeper.kernel.series import Sample
-from tierkeeper.monitoring.alerts.facts import Away, Expiry, Facts, Fault, Forecast, Run, TierFacts
+from tierkeeper.monitoring.alerts.facts import Away, Expiry, Facts, Fault, Forecast, Job, Run, TierFacts
 from tierkeeper.monitoring.awake import Awake
 from tierkeeper.monitoring.measure import slots
 from tierkeeper.monitoring.model import Slot
@@ -46,6 +46,8 @@ _STOPPED: Final = ("KeyboardInterrupt", "SystemExit", "it was told to end")
 class Given:
     """What others know, by tier: samples of used bytes, forecasts; by run: when it last went well, and how often it is due.
 
+    `jobs`: how those of the schedule went, as `Facts` has them; None where that is not known now.
+
     `quota`: the last run of the quota manager, where its report is at hand: the audit knows of less.
     """
 
@@ -54,6 +56,7 @@ class Given:
     finished: Mapping[str, datetime] = field(default_factory=dict)
     periods: Mapping[str, timedelta] = field(default_factory=dict)
     quota: QuotaResult | None = None
+    jobs: Mapping[str, Job] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def gather(sources: Sources, given: Given) -> tuple[Facts, list[str]]:
     runs = dict(_runs(status.archive, report, ran, given, sources.now))
     is_known = not any(line.startswith("store:") for line in gathering.unseen)
     damage = (() if report is None else tuple(_damage(report))) if is_known else None
-    return Facts(sources.now, tiers, runs, expiries, damage), gathering.unseen
+    return Facts(sources.now, tiers, runs, expiries, damage, given.jobs), gathering.unseen
 
 
 def _tier(tier: Tier, status: TierStatus, held: tuple[Slot, ...] | None, given: Given, read: Awake | None) -> TierFacts:

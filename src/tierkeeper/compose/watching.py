@@ -12,7 +12,9 @@ from tierkeeper.kernel.limits import OUTLOOK_READ_DAYS
 from tierkeeper.kernel.policy import TIERS, Tier
 from tierkeeper.kernel.series import Sample
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.monitoring.alerts.facts import Forecast
+from tierkeeper.monitoring import went
+from tierkeeper.monitoring.alerts.facts import Forecast, Job
+from tierkeeper.monitoring.alerts.running import LATE_JOBS
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas.early import Ahead
@@ -69,7 +71,21 @@ class WatchingKeeper(SpendingKeeper):
             samples, forecasts = {}, {}
         crons = self._settings.schedule.crons()
         periods = {str(name): self._period(name, now) for name in ("quota", "archive", "scrub", "drill") if name in crons}
-        return Given(samples=samples, forecasts=forecasts, periods=periods)
+        return Given(samples=samples, forecasts=forecasts, periods=periods, jobs=self._jobs_went(now))
+
+    def _jobs_went(self, now: datetime) -> Mapping[str, Job] | None:
+        """How the jobs that are on went; None where Main cannot say."""
+        try:
+            known = went.read(self.links["main"])
+        except TierkeeperError:
+            return None
+        crons, found = self._settings.schedule.crons(), dict[str, Job]()
+        for name in LATE_JOBS:
+            if name in crons and (one := known.get(name)) is not None:
+                newest = cron.newest(crons[name], now)
+                before = cron.newest(crons[name], newest - timedelta(minutes=1))
+                found[name] = Job(before, newest - before, one.since, one.ok_at, one.cause)
+        return found
 
     def _period(self, job: str, now: datetime) -> timedelta:
         text = self._settings.schedule.crons()[job]

@@ -20,14 +20,19 @@ _STOPPED: Final = "it was told to end, and goes on where it is run again"
 
 Tell = Callable[[RunEvent], None]
 """Says what happened, from any thread."""
+Ended = Callable[[str, str | None], None]
+"""Writes down of a job that it has gone well, or the cause why not. Raises NotNow where that cannot be done."""
 
 
 class Performer:
     """Each job gets a keeper of its own. An error of one is told and stays with it."""
 
-    def __init__(self, make_keeper: "Callable[[], Keeper]", tell: Tell, stop: Stop, clock: Clock, timing: Timing) -> None:
+    def __init__(
+        self, make_keeper: "Callable[[], Keeper]", tell: Tell, ended: Ended, *, stop: Stop, clock: Clock, timing: Timing
+    ) -> None:
         self._make_keeper = make_keeper
         self._tell = tell
+        self._ended = ended
         self._stop = stop
         self._clock = clock
         self._timing = timing
@@ -36,11 +41,11 @@ class Performer:
 
     def perform(self, job: Job, due_at: datetime | None, attempts: int) -> None:
         """Raises Again where it is to be tried once more, GivenUp where it failed for good; both were told."""
-        self._perform(job.name, "job", job.run, due_at, attempts, may_retry=job.again)
+        self._perform(job.name, "job", job.run, due_at, attempts, may_retry=job.again, is_noted=not job.watches)
 
     def part(self, document: Mapping[str, Any]) -> None:
         """A part of another process's move. It is never tried again as it is: that one's leader cuts anew what is left."""
-        self._perform(PART, "part", lambda keeper: keeper.move_part(document), None, 0, may_retry=False)
+        self._perform(PART, "part", lambda keeper: keeper.move_part(document), None, 0, may_retry=False, is_noted=False)
 
     def _perform(
         self,
@@ -51,6 +56,7 @@ class Performer:
         attempts: int,
         *,
         may_retry: bool,
+        is_noted: bool,
     ) -> None:
         began, document, code, error = self._clock.monotonic(), dict[str, Any](), Exit.DONE, None
         try:
@@ -68,6 +74,8 @@ class Performer:
         if reason is not None and (code is Exit.NOT_NOW or plan.was_stopped(document, reason)):
             self.interrupted = True
             code, again, error = Exit.NOT_NOW, 0.0, ErrorResult(place=name, cause="stopped", remedy=_STOPPED)
+        elif is_noted:
+            self._note(name, code, error)
         now = self._clock.now()
         self.codes.add(code)
         self._tell(
@@ -88,6 +96,13 @@ class Performer:
             raise Again(again)
         if code is not Exit.DONE:
             raise GivenUp(name)
+
+    def _note(self, name: str, code: Exit, error: ErrorResult | None) -> None:
+        cause = None if code is Exit.DONE else "it found something wrong" if error is None else f"{error.place}: {error.cause}"
+        try:
+            self._ended(name, cause)
+        except TierkeeperError as away:
+            _log.warning("how a job ended is not written down", job=name, cause=away.cause)
 
 
 def _first(document: Mapping[str, Any]) -> ErrorResult | None:

@@ -48,12 +48,13 @@ def start(
         def keeper() -> Keeper:
             return open_keeper(settings, clock=time, stop=stop, environment=given, sharing=Shared(queue, loop), **more)
 
-        performer = Performer(keeper, tell, stop, time, pace)
+        memory = Memory(main)
+        performer = Performer(keeper, tell, memory.ended, stop=stop, clock=time, timing=pace)
         queue = Queue(main, jobs, performer, pace)
         service = Service(
             queue=queue,
             leadership=Leadership(main, time, pace.renew),
-            memory=Memory(main),
+            memory=memory,
             performer=performer,
             jobs=jobs,
             crons=settings.schedule.crons(),

@@ -68,7 +68,7 @@ def own_steps(tier: str, seen: OwnSchema, more: Mapping[str, str], *, upward: bo
 
 def jobs_relations(tier: str) -> Mapping[str, str]:
     """What the schedule needs in the schema `tierkeeper` besides; whoever only moves rows does without."""
-    return {"schedule": _OWN["schedule"].as_string(None)} if tier == "main" else {}
+    return {name: _OWN[name].as_string(None) for name in ("schedule", "went")} if tier == "main" else {}
 
 
 def may_not_begin(tier: str, seen: OwnSchema) -> UsageError | None:

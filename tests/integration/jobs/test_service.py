@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import pytest
@@ -14,15 +14,17 @@ from faultproxy import FaultProxy
 from hosted import Hosted
 from jobs_processes import HURRY
 from support import Tiers, eventually, tierkeeper_toml
-from tierkeeper.compose import Keeper
+from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import load
 from tierkeeper.jobs.memory import Memory
 from tierkeeper.jobs.model import Job
 from tierkeeper.jobs.start import start
+from tierkeeper.kernel.clock import FixedDay
 from tierkeeper.kernel.errors import Exit, Failed, NotNow, UsageError
 from tierkeeper.kernel.results import MoveResult, Result, RunEvent
 
 LONG_AGO = datetime(2024, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
 FAR_AHEAD = datetime(2999, 1, 1, tzinfo=UTC)
 
 
@@ -135,6 +137,39 @@ def test_a_job_that_fails_is_told_and_tried_again_and_keeps_no_other(bench: Benc
         (4, True, None, False),
     ]
     assert "a secret" not in str(bench.told)
+
+
+def test_a_job_that_has_not_gone_well_for_two_of_its_times_rings_until_it_has(bench: Bench) -> None:
+    """The archiver's own lateness: its work leaves no trace where nothing was old enough."""
+    errors = iter([Failed("public.events", "a trigger refuses it", "Change it")])
+
+    def fails_once() -> None:
+        if (error := next(errors, None)) is not None:
+            raise error
+
+    jobs = [replace(bench.job("archive", fails_once), again=False), bench.job("usage", watches=True)]
+    began = datetime.now(UTC)
+    assert late(bench, began + 30 * DAY) == [], "nobody has had it on a schedule"
+    bench.start("once", jobs)
+    bench.make_due("archive")
+    assert bench.start("once", jobs) is Exit.FAILED
+    assert late(bench, began) == []
+    assert late(bench, began + 22 * DAY) == ["the last try: public.events: a trigger refuses it"]
+    assert late(bench, began + 22 * DAY, schedule='archive = "off"') == []
+    bench.make_due("archive")
+    assert bench.start("once", jobs, schedule='archive = "0 3 * * *"') is Exit.DONE
+    assert late(bench, began) == []
+    assert late(bench, began + 22 * DAY) == ["no try since then has come to its end"]
+
+
+def late(bench: Bench, now: datetime, schedule: str = "") -> list[str]:
+    """Why jobs are late by a look at `now`, an hour and more after one that found the same."""
+    config = tierkeeper_toml(bench.tiers, extra=f"[schedule]\n{schedule}")
+    settings = load(config, bench.tiers.environment, config.parent)
+    for at in (now, now + timedelta(hours=2)):
+        keeper = open_keeper(settings, environment=bench.tiers.environment, clock=FixedDay(at))
+        keeper.alerts()
+    return [a.cause.partition("; ")[2] for a in keeper.alert_status().alerts if (a.kind, a.state) == ("job late", "firing")]
 
 
 def test_a_job_that_waits_for_its_next_try_keeps_no_other_from_running(bench: Bench) -> None:

@@ -75,6 +75,20 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Job:
+    """A job of the schedule, due every `period` or so. What has not gone well since `due_at` has missed two due times.
+
+    `ok_at`: when it last went well; `since`: from when on it could have; `cause`: what has kept it from that since.
+    """
+
+    due_at: datetime
+    period: timedelta
+    since: datetime
+    ok_at: datetime | None = None
+    cause: str | None = None
+
+
+@dataclass(frozen=True)
 class Expiry:
     """A certificate or token. `notice`: how long before its end somebody has to know."""
 
@@ -86,10 +100,14 @@ class Expiry:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything of one instant. `runs` by name: quota, archive, scrub, drill. `damage`: by what was found wrong."""
+    """Everything of one instant. `runs` by name: quota, archive, scrub, drill. `damage`: by what was found wrong.
+
+    `jobs`: by their names in `[schedule]`, those that are on and that some `tierkeeper run` has had on its schedule.
+    """
 
     at: datetime
     tiers: tuple[TierFacts, ...] = ()
     runs: Mapping[str, Run] = field(default_factory=dict)
     expiries: tuple[Expiry, ...] | None = None
     damage: tuple[Fault, ...] | None = None
+    jobs: Mapping[str, Job] | None = field(default_factory=dict)

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     PAUSING = "about to pause"
     EXPIRING = "expiring"
     AWAY = "tier away"
+    JOB_LATE = "job late"
 
 
 class Severity(IntEnum):

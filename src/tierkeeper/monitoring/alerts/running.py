@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from tierkeeper.kernel.limits import EXPIRY_SERIOUS_DAYS, RUN_GRACE_SHARE
-from tierkeeper.monitoring.alerts.facts import Expiry, Facts, Fault, Run
+from tierkeeper.kernel.limits import EXPIRY_SERIOUS_DAYS, JOB_LATE_HOLD_SECONDS, JOB_LATE_SECONDS_MIN, RUN_GRACE_SHARE
+from tierkeeper.monitoring.alerts.facts import Expiry, Facts, Fault, Job, Run
 from tierkeeper.monitoring.alerts.model import Condition, Kind, Severity
 
 _RUNS = {
@@ -13,18 +13,28 @@ _RUNS = {
     "scrub": (Kind.SCRUB_OVERDUE, Severity.WARNING, "the archive", "Run `tierkeeper archive verify`, which reads all of it"),
     "drill": (Kind.DRILL_FAILED, Severity.SERIOUS, "the restore drill", "Run `tierkeeper archive drill`, and read what it says"),
 }
+_JOBS = {name: remedy for name, (_, _, _, remedy) in _RUNS.items()} | {
+    "checkpoint": "Read what `tierkeeper run` tells of it: the archive may have been put back to an earlier time",
+}
+LATE_JOBS = tuple(_JOBS)
+"""The jobs that ring where they are late: what the others watch over rings itself."""
 _DAMAGE = "Run `tierkeeper archive verify`, which names every damaged segment; put the objects back from a copy of the store"
 
 
 def judge(conditions: list[Condition], unsaid: set[tuple[Kind, str]], facts: Facts) -> None:
     """Adds what holds, and of what nothing can be said."""
+    late = set[str]()
     for name, (kind, severity, _, _) in _RUNS.items():
         run = facts.runs.get(name)
         if run is None:
             unsaid.add((kind, name))
             continue
         conditions += [_failed(name, kind, severity, fault) for fault in run.faults]
-        conditions += _late(name, run, facts.at)
+        conditions += (by_run := list(_late(name, run, facts.at)))
+        late |= {name} if by_run else set()
+    if facts.jobs is None:
+        unsaid.add((Kind.JOB_LATE, "jobs"))
+    conditions += [c for name, job in (facts.jobs or {}).items() if name not in late for c in _missed(name, job, facts.at)]
     if facts.damage is None:
         unsaid.add((Kind.DAMAGED, "archive"))
     for fault in facts.damage or ():
@@ -63,6 +73,28 @@ def _late(name: str, run: Run, at: datetime) -> Iterator[Condition]:
         when = f"it last went well {days:.1f} days ago" if run.ok_at is not None else f"it never went well in {days:.1f} days"
         cause = f"{when}, and should every {_every(period_days)}"
     yield Condition(kind, f"{name}: late", name, Severity.WARNING, what, cause, remedy, {"days": round(days, 2)})
+
+
+def _missed(name: str, job: Job, at: datetime) -> Iterator[Condition]:
+    """A job that has not gone well for two of its due times, whatever else is known of its work."""
+    last = job.ok_at or job.since
+    if last >= job.due_at or (at - last).total_seconds() < JOB_LATE_SECONDS_MIN:
+        return
+    days = (at - last) / timedelta(days=1)
+    when = f"it last went well {days:.1f} days ago" if job.ok_at is not None else f"it never went well in {days:.1f} days"
+    why = f"; the last try: {job.cause}" if job.cause else "; no try since then has come to its end"
+    elsewhere = f'If it is run elsewhere, write {name} = "off" under [schedule]'
+    yield Condition(
+        Kind.JOB_LATE,
+        name,
+        "jobs",
+        Severity.WARNING,
+        f"the job {name} is late",
+        f"{when}, and is due every {_every(job.period / timedelta(days=1))}{why}",
+        f"Look that `tierkeeper run` runs. {_JOBS[name]}. {elsewhere}",
+        {"days": round(days, 2)},
+        hold_seconds=JOB_LATE_HOLD_SECONDS,
+    )
 
 
 def _every(days: float) -> str:

@@ -175,6 +175,15 @@ CREATE TABLE IF NOT EXISTS tierkeeper.schedule (
     due_at timestamptz NOT NULL
 )
 
+-- name: went
+-- When each job of the schedule last went well, and what has kept it from that since.
+CREATE TABLE IF NOT EXISTS tierkeeper.went (
+    job   text        PRIMARY KEY,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ok_at timestamptz,
+    cause text
+)
+
 -- name: followed
 CREATE TABLE IF NOT EXISTS tierkeeper.followed (
     schema_name text     NOT NULL,

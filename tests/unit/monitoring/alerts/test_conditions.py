@@ -8,7 +8,7 @@ import pytest
 
 from tierkeeper.kernel.series import Sample
 from tierkeeper.monitoring.alerts.conditions import judge
-from tierkeeper.monitoring.alerts.facts import Away, Expiry, Facts, Fault, Forecast, Run, TierFacts
+from tierkeeper.monitoring.alerts.facts import Away, Expiry, Facts, Fault, Forecast, Job, Run, TierFacts
 from tierkeeper.monitoring.alerts.model import Condition, Judged, Kind, Severity
 from tierkeeper.monitoring.model import Slot
 
@@ -149,6 +149,31 @@ def test_a_run_that_does_not_come_rings_half_a_period_late(name: str, kind: Kind
     assert late(2.9) == []
     assert late(3.1) == [kind]
     assert late(3.1, ever=False) == [kind]
+
+
+@pytest.mark.parametrize(
+    ("ok_days", "due_days", "late"),
+    [(15, 7.1, True), (13, 13.1, False), (7.2, 7.1, True), (None, 7.1, True), (0.2, 0.1, False)],
+)
+def test_a_job_that_missed_two_of_its_times_is_late(ok_days: float | None, due_days: float, late: bool) -> None:
+    """Whatever came between: of one that runs every hour a few hours say nothing, of a weekly one a week does not."""
+    ok_at = None if ok_days is None else NOW - ok_days * DAY
+    job = Job(NOW - due_days * DAY, 7 * DAY, NOW - 20 * DAY, ok_at, "tiers.main: it is locked")
+    found = judged(replace(WELL, jobs={"archive": job}))
+    assert [(c.kind, c.subject, c.hold_seconds) for c in found.conditions] == [(Kind.JOB_LATE, "archive", 3600)] * late
+    if late:
+        (one,) = found.conditions
+        never = "it never went well in 20.0 days" if ok_days is None else f"it last went well {ok_days:.1f} days ago"
+        assert one.cause == f"{never}, and is due every 7 days; the last try: tiers.main: it is locked"
+        assert "`tierkeeper archive run`" in one.remedy
+        assert 'archive = "off"' in one.remedy
+
+
+def test_a_run_that_is_late_by_what_it_left_is_told_once() -> None:
+    job = Job(NOW - 1.1 * DAY, DAY, NOW - 20 * DAY, NOW - 3 * DAY)
+    one = only(replace(WELL, runs={**WELL.runs, "quota": Run(DAY, NOW - 3 * DAY)}, jobs={"quota": job}))
+    assert one.kind == Kind.MIGRATION_FAILED
+    assert (Kind.JOB_LATE, "jobs") in judged(replace(WELL, jobs=None)).unsaid
 
 
 def test_a_failed_drill_and_damage_ring() -> None:
