@@ -22,6 +22,7 @@ from tierkeeper.kernel.results import (
     StoreReport,
     told,
 )
+from tierkeeper.monitoring import shown
 from tierkeeper.monitoring.alerts import messages, sending
 from tierkeeper.monitoring.alerts.facts import Facts
 from tierkeeper.monitoring.alerts.form import AlertForm
@@ -30,6 +31,7 @@ from tierkeeper.monitoring.alerts.sending import AppriseSender, Delivery, Sender
 from tierkeeper.monitoring.alerts.service import Alerts
 from tierkeeper.monitoring.awake import Awake, AwakeForm, Reads, keep_awake
 from tierkeeper.monitoring.memory import Kept, Memory
+from tierkeeper.monitoring.shown import ByTier, ShownForm
 from tierkeeper.objectstore.enrolment import Lifetime
 from tierkeeper.tiers.tier import Tier
 
@@ -61,6 +63,10 @@ class Alerting:
     @cached_property
     def _targets(self) -> tuple[Target, ...]:
         return self.settings.alerts.targets()
+
+    @cached_property
+    def _certificates(self) -> Memory[ByTier]:
+        return Memory(self.tiers["main"].link, self.folder, ShownForm())
 
     def faults(self) -> tuple[list[TierkeeperError], list[str]]:
         """What is wrong with `[alerts] notify`, and what is worth knowing of it. No target is reached."""
@@ -103,10 +109,18 @@ class Alerting:
 
     def facts(self, given: Given) -> tuple[Facts, list[str]]:
         """What is so now, as far as it can be had, and what could not be."""
-        kept = self._known_reads() if self._awake else {}
+        kept, now = self._known_reads() if self._awake else {}, self.clock.now()
         reads = {tier: kept[tier] for tier in self._awake if tier in kept}
         return gather(
-            Sources(self.clock.now(), self.tiers, self.status, self.report, self.lifetimes, reads),
+            Sources(
+                now,
+                self.tiers,
+                self.status,
+                self.report,
+                self.lifetimes,
+                reads,
+                lambda links: shown.look(links, self._certificates, now),
+            ),
             given,
         )
 

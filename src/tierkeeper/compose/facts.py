@@ -19,6 +19,7 @@ from tierkeeper.monitoring.alerts.facts import Away, Expiry, Facts, Fault, Forec
 from tierkeeper.monitoring.awake import Awake
 from tierkeeper.monitoring.measure import slots
 from tierkeeper.monitoring.model import Slot
+from tierkeeper.monitoring.shown import Shown
 from tierkeeper.objectstore.enrolment import Lifetime
 from tierkeeper.postgres.link import Link, translated
 from tierkeeper.security.runs import LastRun, last_runs
@@ -39,6 +40,10 @@ _REMEDIES: Final = {
     "authority": "On the server: take the old authority's files away and start `tierkeeper homeserver`; then enrol each client",
     "token": "On the server: `tierkeeper token create NAME`; then set HOME_SERVER_TOKEN here",
 }
+_RENEWED: Final = (
+    "A hosted server's provider renews it: ask them why not. On your own: put the new one into the file that ssl_cert_file names,"
+    " then there: SELECT pg_reload_conf(). It is looked at once a day"
+)
 _STOPPED: Final = ("KeyboardInterrupt", "SystemExit", "it was told to end")
 
 
@@ -61,7 +66,8 @@ class Given:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where facts come from; each call may raise an error of ours. `reads`: what is remembered of the tiers kept awake.
+    """Where facts come from; each call may raise an error of ours. `reads`: what is remembered of the tiers kept awake;
+    `shown` what the servers behind some links show of their certificates.
 
     `report`: what a home server says of what it keeps; None for another store.
     """
@@ -72,6 +78,7 @@ class Sources:
     report: Callable[[], StoreReport | None]
     lifetimes: Callable[[], Sequence[Lifetime]]
     reads: Mapping[str, Awake] = field(default_factory=dict)
+    shown: Callable[[Mapping[str, Link]], Mapping[str, Shown]] = lambda _: {}
 
 
 @dataclass
@@ -95,7 +102,7 @@ def gather(sources: Sources, given: Given) -> tuple[Facts, list[str]]:
     held, unheld = ask_all({n: link for n, link in live.items() if n != "archive"}, lambda _, conn: slots(conn), "alerts")
     gathering.unseen += [f"slots of {name}: {error.cause}" for name, error in unheld.items()]
     ran = gathering.tried("audit", lambda: _last_runs(live["main"])) if "main" in live else None
-    expiries = gathering.tried("certificates", lambda: (*_served(sources), *_pinned(sources.tiers)))
+    expiries = gathering.tried("certificates", lambda: (*_served(sources), *_pinned(sources.tiers), *_servers(sources, live)))
     report = gathering.tried("store", sources.report)
     tiers = tuple(
         _tier(tier, status.tiers[name], held.get(name), given, sources.reads.get(name)) for name, tier in sources.tiers.items()
@@ -208,3 +215,12 @@ def _pinned(tiers: Mapping[str, Tier]) -> Iterator[Expiry]:
             continue  # the link itself says what is wrong with it
         remedy = f"Get the server's new CA, and name its file in sslrootcert under [tiers.{name}]"
         yield Expiry(f"the CA of {name} (sslrootcert)", until, remedy, limits.AUTHORITY_EXPIRY_DAYS * DAY)
+
+
+def _servers(sources: Sources, live: Mapping[str, Link]) -> Iterator[Expiry]:
+    """What the links to the tiers' servers rest on, and these show."""
+    for tier, one in sources.shown(live).items():
+        server = "the catalog's server" if tier == "archive" else f"{tier}'s server"
+        for ending in one.endings:
+            what = f"the certificate of {server}" if ending.is_servers else f"{ending.subject}, which vouches for {server}"
+            yield Expiry(what, ending.until, _RENEWED, limits.EXPIRY_DAYS * DAY)
