@@ -51,7 +51,8 @@ _STOPPED: Final = ("KeyboardInterrupt", "SystemExit", "it was told to end")
 class Given:
     """What others know, by tier: samples of used bytes, forecasts; by run: when it last went well, and how often it is due.
 
-    `jobs`: how those of the schedule went, as `Facts` has them; None where that is not known now.
+    `active`: when rows of a tier that nobody keeps awake were last read or written. `jobs`: how those of the schedule went, as
+    `Facts` has them; None where that is not known now.
 
     `quota`: the last run of the quota manager, where its report is at hand: the audit knows of less.
     """
@@ -60,6 +61,7 @@ class Given:
     forecasts: Mapping[str, Forecast] = field(default_factory=dict)
     finished: Mapping[str, datetime] = field(default_factory=dict)
     periods: Mapping[str, timedelta] = field(default_factory=dict)
+    active: Mapping[str, datetime] = field(default_factory=dict)
     quota: QuotaResult | None = None
     jobs: Mapping[str, Job] | None = None
 
@@ -125,8 +127,9 @@ def _tier(tier: Tier, status: TierStatus, held: tuple[Slot, ...] | None, given: 
         () if tier.name == "archive" else held,
         given.forecasts.get(tier.name),
         tier.profile.pauses_after_days,
-        None if read is None else read.read_at,
+        given.active.get(tier.name) if read is None else read.read_at,
         None if read is None else read.cause,
+        tier.name not in given.active,
     )
 
 

@@ -15,6 +15,7 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.monitoring import went
 from tierkeeper.monitoring.alerts.facts import Forecast, Job
 from tierkeeper.monitoring.alerts.running import LATE_JOBS
+from tierkeeper.monitoring.model import last_active
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas.early import Ahead
@@ -71,7 +72,23 @@ class WatchingKeeper(SpendingKeeper):
             samples, forecasts = {}, {}
         crons = self._settings.schedule.crons()
         periods = {str(name): self._period(name, now) for name in ("quota", "archive", "scrub", "drill") if name in crons}
-        return Given(samples=samples, forecasts=forecasts, periods=periods, jobs=self._jobs_went(now))
+        return Given(samples=samples, forecasts=forecasts, periods=periods, active=self._active(now), jobs=self._jobs_went(now))
+
+    def _active(self, now: datetime) -> Mapping[str, datetime]:
+        """When rows of the tiers that pause and that nobody keeps awake were last read or written."""
+        wanted = {"core": self._settings.tiers.core.keep_awake, "main": self._settings.tiers.main.keep_awake}
+        found = dict[str, datetime]()
+        for name, tier in self._tiers.items():
+            days = tier.profile.pauses_after_days
+            if days is None or wanted.get(name, True):
+                continue
+            try:
+                at = last_active(self.history.samples(name, every=True, since=now - 2 * days * _DAY))
+            except TierkeeperError:
+                continue
+            if at is not None:
+                found[str(name)] = at
+        return found
 
     def _jobs_went(self, now: datetime) -> Mapping[str, Job] | None:
         """How the jobs that are on went; None where Main cannot say."""

@@ -128,6 +128,25 @@ def activity(samples: Iterable[Figures]) -> list[Activity]:
     return [Activity(tier, table, day, **counted) for (tier, table, day), counted in ordered]
 
 
+def last_active(samples: Iterable[Figures]) -> datetime | None:
+    """When a row of some table was seen to have been read or written last, else the first sample's instant; None without any.
+
+    Samples are each table's in the order of time. What the tier's own count says is none of it: whoever only looks is in that.
+    """
+    last: dict[tuple[Tier, TableName], Figures] = {}
+    first: datetime | None = None
+    found: datetime | None = None
+    for sample in samples:
+        if sample.table is None or (sample.reads is None and sample.writes is None):
+            continue
+        before = last.get(thing := (sample.tier, sample.table))
+        if before is not None and any(grown(before, sample)[name] for name in ("reads", "writes")):
+            found = max(found or sample.at, sample.at)
+        first = min(first or sample.at, sample.at)
+        last[thing] = sample
+    return found or first
+
+
 def _by_day(begin: datetime, end: datetime, delta: Mapping[str, int]) -> Iterator[tuple[date, dict[str, int]]]:
     """`delta` shared out over the days (UTC) of a span; the shares add up to it."""
     whole, at, given = (end - begin).total_seconds(), begin, dict.fromkeys(delta, 0)

@@ -168,6 +168,30 @@ def test_a_hosted_project_is_read_daily_and_rings_after_five_days_without(ready:
     assert "about to pause" not in kinds(keeper(ready, core=FREE, now=now + 6 * DAY))
 
 
+def test_a_hosted_project_that_is_not_kept_awake_rings_by_its_history(ready: Tiers) -> None:
+    """What the watching itself asks is no activity; a row that the application reads is."""
+    now, switched_off = datetime.now(UTC), f"{FREE}\nkeep_awake = false"
+
+    def sampled(days: float) -> list[str]:
+        found = keeper(ready, core=switched_off, now=now + days * DAY)
+        found.record_usage()
+        return kinds(found)
+
+    def read() -> None:
+        with closing(ready.core.connect("app")) as conn:
+            conn.execute("SELECT * FROM public.events")
+            conn.execute("SELECT pg_stat_force_next_flush()")
+
+    read()
+    assert "about to pause" not in sampled(0)
+    assert "about to pause" not in sampled(4)
+    assert "about to pause" in sampled(5.5)
+    read()
+    assert "about to pause" not in sampled(5.6)
+    assert "about to pause" in sampled(11)
+    assert "about to pause" in kinds(keeper(ready, core=switched_off, now=now + 16 * DAY))
+
+
 def test_a_tier_that_does_not_pause_or_is_switched_off_is_left_in_peace(ready: Tiers) -> None:
     assert keeper(ready).keep_awake().tiers == {}
     assert keeper(ready, core=FREE).keep_awake().tiers.keys() == {"core"}

@@ -1,5 +1,6 @@
 """What follows from measuring twice, from figures alone."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.monitoring.model import Figures, activity, from_line, grown, to_line
+from tierkeeper.monitoring.model import Figures, activity, from_line, grown, last_active, to_line
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVENTS = TableName("public", "events")
@@ -69,6 +70,16 @@ def test_tables_and_tiers_are_counted_apart() -> None:
     whole = [Figures("core", None, NOON + timedelta(hours=h), 1, reads=h * 5, writes=0) for h in (0, 1)]
     found = activity([whole[0], at(0, 10), whole[1], at(1, 12)])
     assert [(a.table, a.reads) for a in found] == [(None, 5), (EVENTS, 2)]
+
+
+def test_a_row_was_read_or_written_last_when_its_table_was_seen_to_have_grown() -> None:
+    """The tier's own count grows by whoever looks; a table that went away, or is new, has done nothing by that."""
+    looked = [Figures("core", None, NOON + timedelta(hours=h), 1, reads=h, writes=0) for h in range(9)]
+    other = [replace(at(h, 7), table=TableName("public", "other")) for h in (0, 8)]
+    assert last_active(looked) is None
+    assert last_active([at(2, 5), at(3, 5)]) == NOON + timedelta(hours=2), "as far as is known"
+    assert last_active([*looked, other[0], at(0, 5), at(1, 6), at(2, 6, 1), at(3, 6, 1), other[1]]) == NOON + timedelta(hours=2)
+    assert last_active([at(0, 9, parts=2), at(1, 5, parts=1), at(2, 5)]) == NOON
 
 
 def test_a_sample_survives_its_line() -> None:

@@ -36,7 +36,8 @@ class Away:
 class TierFacts:
     """One tier. `samples` are of its used bytes, oldest first, up to an hour and more before now.
 
-    `read_at` is when it was last read to keep it awake (the first try, where none came through); None where nobody does that.
+    `read_at` is when it was last read to keep it awake (the first try, where none came through); where nobody does that
+    (`kept_awake` is false), when its rows were last read or written by the history; None where that is not known.
     """
 
     tier: str
@@ -50,6 +51,7 @@ class TierFacts:
     pauses_after_days: int | None = None
     read_at: datetime | None = None
     read_cause: str | None = None
+    kept_awake: bool = True
 
 
 @dataclass(frozen=True)

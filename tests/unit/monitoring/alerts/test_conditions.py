@@ -116,6 +116,19 @@ def test_a_project_that_nobody_reads_is_about_to_pause(days: float, severity: Se
         assert "connection refused" in only(facts).cause
 
 
+@pytest.mark.parametrize(("days", "severity"), [(4.9, None), (5.1, Severity.WARNING), (9.0, Severity.SERIOUS)])
+def test_a_project_that_is_not_kept_awake_is_about_to_pause_by_its_history(days: float, severity: Severity | None) -> None:
+    facts = of_core(read_at=NOW - days * DAY, kept_awake=False)
+    assert [c.severity for c in judged(facts).conditions] == ([] if severity is None else [severity])
+    if severity is not None:
+        one = only(facts)
+        assert one.what == "the project of core is about to be paused", "it answers, so it is not yet"
+        assert f"no row there was read or written, as far as the history goes, for {days:.1f} days" in one.cause
+        assert "keep_awake = false under [tiers.core]" in one.remedy
+    away = of_core(read_at=NOW - 9 * DAY, kept_awake=False, away=Away("refused", "Look"))
+    assert "core may be paused by now" in [c.what for c in judged(away).conditions]
+
+
 def test_a_tier_that_does_not_pause_or_is_not_kept_awake_does_not_ring() -> None:
     assert judged(of_core(read_at=None)).conditions == ()
     assert judged(of_core(read_at=NOW - 30 * DAY, pauses_after_days=None)).conditions == ()
