@@ -220,8 +220,10 @@ def _status(result: r.StatusResult) -> Iterator[RenderableType]:
 
 def egress(tier: str, received_bytes: int | None, budget_bytes: int) -> Text:
     """What came from a tier this month beside what its provider gives."""
-    share = (received_bytes or 0) / budget_bytes
-    text = f"{tier} sent {format_bytes(received_bytes or 0)} of {format_bytes(budget_bytes)} this month to tierkeeper"
+    if received_bytes is None:
+        return Text(visible(f"what {tier} sent of {format_bytes(budget_bytes)} this month is not known now"), "yellow")
+    share = received_bytes / budget_bytes
+    text = f"{tier} sent {format_bytes(received_bytes)} of {format_bytes(budget_bytes)} this month to tierkeeper"
     return Text(visible(text), "red" if share >= _FULL else "yellow" if share >= _HIGH else "dim")
 
 

@@ -33,8 +33,8 @@ class History(Protocol):
         """Samples, oldest first: a tier's own (`table` None) or a table's; `every`: the tier's and all its tables'."""
         ...
 
-    def egress(self, tier: Tier, month: date) -> int:
-        """Bytes that were received from the tier in the calendar month (UTC) of that day."""
+    def egress(self, tier: Tier, month: date) -> int | None:
+        """Bytes that were received from the tier in the calendar month (UTC) of that day; None where that is not known now."""
         ...
 
 

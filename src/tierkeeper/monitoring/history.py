@@ -116,14 +116,20 @@ class History:
         """Reads and writes on each day; `every`: of each of the tier's tables, too. Before the first sample nothing is known."""
         return activity(self.samples(tier, table, every=every, since=since))
 
-    def egress(self, tier: Tier, month: date) -> int:
-        """Bytes that were received from the tier in the calendar month (UTC) of that day, by all machines that Main knows of."""
+    def egress(self, tier: Tier, month: date) -> int | None:
+        """Bytes that were received from the tier in the calendar month (UTC) of that day, by all machines that Main knows of.
+
+        None where somebody locks what Main knows of it: this machine's own share alone would pass for all.
+        """
         return self.egress_of([tier], month)[tier]
 
-    def egress_of(self, tiers: Sequence[Tier], month: date) -> Mapping[Tier, int]:
+    def egress_of(self, tiers: Sequence[Tier], month: date) -> Mapping[Tier, int | None]:
         """`egress` of several tiers."""
         first, _ = egress.month_of(month)
-        mains = self._read(lambda cur: egress.read(cur, first))
+        try:
+            mains = self._read(lambda cur: egress.read(cur, first), by_itself=True)
+        except NotNow:
+            return dict.fromkeys(tiers)
         own = self._egress.shares()
         return {tier: egress.total(mains, own, tier, month) for tier in tiers}
 
@@ -186,13 +192,18 @@ class History:
             egress.expire(cur, max(s.day for s in shares))
         self._egress.told(shares)
 
-    def _read(self, ask: Callable[[Cursor], list[Any]]) -> list[Any]:
-        """What Main answers; nothing where it is away, refuses us or has no such table."""
+    def _read(self, ask: Callable[[Cursor], list[Any]], *, by_itself: bool = False) -> list[Any]:
+        """What Main answers; nothing where it is away, refuses us or has no such table.
+
+        Raises NotNow where a table is locked that is asked for `by_itself`: of the others Main tells all the same.
+        """
         try:
             self._refuse_away()
             with translated("tiers.main"), closing(self._main.connect("usage")) as conn, _short(conn) as cur:
                 return ask(cur)
         except (NotNow, UsageError) as error:  # it is away, or its address is wrong
+            if by_itself and isinstance(error.__cause__, errors.LockNotAvailable):
+                raise
             if self._away is None:
                 self.found_away(error)
         except Failed as error:

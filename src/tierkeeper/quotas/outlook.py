@@ -15,6 +15,7 @@ from tierkeeper.quotas.forecast import Forecast, driver, forecast
 from tierkeeper.quotas.growth import WINDOW_DAYS
 from tierkeeper.tiers.tier import Tier
 
+_UNSENT: Final = "reckoned without egress, which is not known now: somebody locks tierkeeper.egress on Main"
 _DIGITS: Final = 4  # of amounts: hundredths of a cent
 
 
@@ -51,7 +52,7 @@ def outlook(
     for name, tier in tiers.items():
         found, samples, drives = foreseen(history, tier, name, used_bytes.get(name), now)
         sent = history.egress(name, now.date()) if history is not None else 0
-        told[name] = (_forecast(found, drives), _cost(tier, samples, found, (sent, requests.get(name, 0)), now))
+        told[name] = (_forecast(found, drives), _cost(tier, samples, found, sent, requests.get(name, 0), now))
     return told
 
 
@@ -90,8 +91,9 @@ def _forecast(found: Forecast, drives: tuple[TableName, float] | None) -> Foreca
     )
 
 
-def _cost(tier: Tier, samples: Sequence[Sample], found: Forecast, used: tuple[int, int], now: datetime) -> CostResult:
-    sent_bytes, requests = used
+def _cost(  # noqa: PLR0917
+    tier: Tier, samples: Sequence[Sample], found: Forecast, sent_bytes: int | None, requests: int, now: datetime
+) -> CostResult:
     start = month_of(now)[0]
     before = [s for s in samples if s.at < start]
     one = cost(
@@ -100,7 +102,7 @@ def _cost(tier: Tier, samples: Sequence[Sample], found: Forecast, used: tuple[in
         now,
         net_bytes_per_day=found.net_bytes_per_day,
         quota_bytes=tier.quota_bytes,
-        egress_bytes=sent_bytes,
+        egress_bytes=sent_bytes or 0,
         egress_budget_bytes=tier.profile.egress_bytes_per_month,
         requests=requests,
     )
@@ -115,5 +117,5 @@ def _cost(tier: Tier, samples: Sequence[Sample], found: Forecast, used: tuple[in
         egress_bytes=sent_bytes,
         egress_budget_bytes=tier.profile.egress_bytes_per_month,
         known_since=one.known_since,
-        note=one.note,
+        note=_UNSENT if sent_bytes is None else one.note,
     )

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Final
 
+from psycopg import errors
+
 from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.limits import USAGE_LOCK_SECONDS
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.results import ReadingStatus, StatusResult, TableStatus, TierStatus
 from tierkeeper.kernel.tables import TableName
@@ -13,7 +16,7 @@ from tierkeeper.monitoring.egress import Share
 from tierkeeper.monitoring.egress import read as egress_of_all
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.keeping import looking
-from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.link import Connection, transaction
 from tierkeeper.postgres.statements import load
 from tierkeeper.setup import memories, observe
 from tierkeeper.tiers import identity
@@ -39,7 +42,8 @@ class _Seen:
     in_flight: Mapping[TableName, int] = field(default_factory=dict)
     conflicts: Mapping[TableName, list[str]] = field(default_factory=dict)
     has_segments: bool = False
-    egress: Sequence[Share] = ()  # Main's knowledge of what came from all tiers this month
+    has_egress: bool = False
+    egress: Sequence[Share] | None = ()  # Main's knowledge of what came from all tiers this month; None: somebody locks it
     hidden: Collection[TableName] = ()  # tables with rows here by moves, though by their entries none leave Core
 
 
@@ -67,8 +71,10 @@ def status(
 
     def look(name: str, conn: Connection) -> _Seen:
         with catalog(conn):  # one snapshot: a transaction costs more than the look at a table
-            seen = _look(conn, tiers[name], policies, month if name == "main" else None)
+            seen = _look(conn, tiers[name], policies)
         seen = replace(seen, hidden=memories.hidden_at(name, conn, policies, archive_rows))
+        if name == "main" and month is not None and seen.has_egress:
+            seen = replace(seen, egress=_egress(conn, month))
         if name == "archive" and seen.has_segments:
             archived.update(archive_rows(conn))
             if archive_reading is not None:
@@ -92,7 +98,8 @@ def status(
                 error = error or store_error
         lines[name] = _tier_status(tier, seen.get(name), used_bytes, error, start_at)
         if egress is not None:
-            lines[name] = _with_egress(lines[name], tier, egress(seen["main"].egress if "main" in seen else (), name))
+            shares = seen["main"].egress if "main" in seen else ()
+            lines[name] = _with_egress(lines[name], tier, None if shares is None else egress(shares, name))
     tables = {str(p.name): _table_status(p, seen, archived if "archive" in seen else None) for p in policies}
     for table, fault in memories.hidden({name: s.hidden for name, s in seen.items()}, policies).items():
         one = tables.get(str(table), TableStatus(mode="none"))
@@ -101,12 +108,21 @@ def status(
     return StatusResult(tiers=lines, tables=tables, archive=read[0] if read else None)
 
 
-def _with_egress(line: TierStatus, tier: Tier, received_bytes: int) -> TierStatus:
+def _egress(conn: Connection, month: date) -> Sequence[Share] | None:
+    """Asked by itself: whoever locks our table keeps nobody from seeing the rest."""
+    try:
+        with transaction(conn, read_only=True, lock_seconds=USAGE_LOCK_SECONDS) as cur:
+            return egress_of_all(cur, month)
+    except errors.LockNotAvailable:
+        return None
+
+
+def _with_egress(line: TierStatus, tier: Tier, received_bytes: int | None) -> TierStatus:
     more = {"egress_bytes_this_month": received_bytes, "egress_budget_bytes": tier.profile.egress_bytes_per_month}
     return line.model_copy(update=more)
 
 
-def _look(conn: Connection, tier: Tier, policies: Collection[TablePolicy], month: date | None) -> _Seen:
+def _look(conn: Connection, tier: Tier, policies: Collection[TablePolicy]) -> _Seen:
     usage = measure(conn, tier.profile)
     rows = {}
     for policy in policies if tier.name != "archive" else ():
@@ -118,9 +134,9 @@ def _look(conn: Connection, tier: Tier, policies: Collection[TablePolicy], month
         conflicts: dict[TableName, list[str]] = {}
         for schema, table, key in cur.execute(_SQL["conflicts"]).fetchall() if "conflict" in own else []:
             conflicts.setdefault(TableName(schema, table), []).append(key)
-        received = egress_of_all(cur, month) if month is not None and "egress" in own else []
     unsettled = {TableName(schema, table): n for schema, table, n in in_flight}
-    return _Seen(usage, identity.read(conn), rows, unsettled, conflicts, has_segments="segment" in own, egress=received)
+    has_segments, has_egress = "segment" in own, "egress" in own
+    return _Seen(usage, identity.read(conn), rows, unsettled, conflicts, has_segments=has_segments, has_egress=has_egress)
 
 
 def _tier_status(

@@ -222,7 +222,8 @@ def test_a_look_at_a_history_that_somebody_locks_does_not_wait(history_of: Calla
         began = time.monotonic()
         kept = history_of()
         assert kept.samples("core") == []
-        assert kept.egress("core", NOW.date()) == 0
+        assert kept.egress("core", NOW.date()) is None
+        assert history_of().egress("core", NOW.date()) is None
         with pytest.raises(NotNow, match="lock"):
             history_of().received(NOW.date(), {"core": EGRESS_SENT_BYTES})
         assert time.monotonic() - began < LOCKED_SECONDS

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +159,23 @@ def test_a_machine_that_can_write_nothing_tells_main_alone(sample: Tiers, ask: C
     lost = ask("usage", "--record", code=1)["recorded"]
     assert lost["where"] == "nowhere"
     assert [e["place"] for e in lost["errors"]][-1] == "usage history"
+
+
+def test_egress_that_somebody_locks_is_not_known_and_spoils_nothing_else(sample: Tiers, ask: Command) -> None:
+    for _ in range(2):
+        ask("usage", "--record")
+    before = ask("status")
+    with closing(sample.main.connect("locks")) as other:
+        other.execute("BEGIN; LOCK TABLE tierkeeper.egress IN ACCESS EXCLUSIVE MODE")
+        began = time.monotonic()
+        found = ask("status")
+        assert time.monotonic() - began < 2
+        assert {t["egress_bytes_this_month"] for t in ask("usage")["tiers"].values()} == {None}
+    for name, tier in found["tiers"].items():
+        assert (tier["healthy"], tier["egress_bytes_this_month"], tier["cost"]["egress_bytes"]) == (True, None, None)
+        assert "somebody locks tierkeeper.egress" in tier["cost"]["note"]
+        assert tier["forecast"]["reason"] == before["tiers"][name]["forecast"]["reason"]
+    assert found["tables"] == before["tables"]
 
 
 def test_egress_is_what_the_servers_sent(sample: Tiers, ask: Command) -> None:

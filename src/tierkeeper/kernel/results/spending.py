@@ -37,7 +37,7 @@ class CostResult(Result):
     egress: float = Field(description="of `month`")
     requests: float = Field(description="of `month`")
     fixed: float = Field(description="of `month`")
-    egress_bytes: int = Field(description="sent this month so far")
+    egress_bytes: int | None = Field(description="sent this month so far; null: not known now")
     egress_budget_bytes: int | None = Field(default=None, description="what is free, or all that may be sent")
     known_since: datetime | None = Field(default=None, description="before it this month, the size is taken for that at it")
     note: str | None = None

@@ -50,7 +50,9 @@ class TierStatus(Result):
     share: float | None = Field(description="used / quota")
     healthy: bool
     read_only: bool | None = None
-    egress_bytes_this_month: int | None = Field(default=None, description="what tierkeeper received from its database")
+    egress_bytes_this_month: int | None = Field(
+        default=None, description="what tierkeeper received from its database; null: not known"
+    )
     egress_budget_bytes: int | None = Field(default=None, description="its provider's monthly budget, where there is one")
     cause: str | None = Field(default=None, description="why it is not healthy, or what to look at although it is")
     remedy: str | None = None

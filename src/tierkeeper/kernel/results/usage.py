@@ -86,7 +86,9 @@ class TierUsage(Result):
     stats_reset: datetime | None = None
     slots: list[UsageSlot] = Field(default=[])
     slow_statements: list[SlowStatement] | None = Field(default=None, description="null without pg_stat_statements")
-    egress_bytes_this_month: int | None = Field(default=None, description="what tierkeeper received from its database")
+    egress_bytes_this_month: int | None = Field(
+        default=None, description="what tierkeeper received from its database; null: not known"
+    )
     egress_budget_bytes: int | None = Field(default=None, description="its provider's monthly budget, where there is one")
     samples: list[UsageSample] = Field(default=[], description="`bytes` over time, oldest first")
     days: list[UsageDay] = Field(default=[])
