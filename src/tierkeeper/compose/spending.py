@@ -28,7 +28,7 @@ from tierkeeper.postgres.link import Connection
 from tierkeeper.quotas import propose
 from tierkeeper.quotas.change import Change, by_age, changed, cutoffs_of
 from tierkeeper.quotas.cost import month_of
-from tierkeeper.quotas.outlook import outlook, total, without_history
+from tierkeeper.quotas.outlook import outlook, total, warned, without_history
 from tierkeeper.quotas.stock import scans
 from tierkeeper.quotas.survey import Survey, survey, with_days
 
@@ -84,7 +84,10 @@ class SpendingKeeper(UsageKeeper):
         found = self._outlook({name: one.used_bytes for name, one in result.tiers.items()})
         if found is None:
             return result
-        tiers = {n: t.model_copy(update={"forecast": found[n][0], "cost": found[n][1]}) for n, t in result.tiers.items()}
+        tiers = {
+            name: warned(name, result.tiers[name].model_copy(update={"forecast": forecast, "cost": cost}), forecast)
+            for name, (forecast, cost) in found.items()
+        }
         return result.model_copy(update={"tiers": tiers, "cost": _total(found)})
 
     def _with_quota(self, result: QuotaResult) -> QuotaResult:
@@ -92,10 +95,10 @@ class SpendingKeeper(UsageKeeper):
         found = self._outlook({name: one.used_bytes_after for name, one in result.tiers.items()})
         if found is None:
             return result
-        tiers = {n: t.model_copy(update={"forecast": found[n][0], "cost": found[n][1]}) for n, t in result.tiers.items()}
+        tiers = {n: result.tiers[n].model_copy(update={"forecast": f, "cost": c}) for n, (f, c) in found.items()}
         return result.model_copy(update={"tiers": tiers})
 
-    def _outlook(self, used: Mapping[str, int | None]) -> dict[str, tuple[ForecastResult, CostResult]] | None:
+    def _outlook(self, used: Mapping[str, int | None]) -> dict[Tier, tuple[ForecastResult, CostResult]] | None:
         now: datetime = self._clock.now()
         names: dict[Tier, int | None] = {t: used.get(t) for t in self._tiers}
         with looking():
@@ -106,7 +109,7 @@ class SpendingKeeper(UsageKeeper):
         away = self.history.away
         if away is not None:
             found = {name: without_history(one, self._tiers[name], away.cause) for name, one in found.items()}
-        return {str(name): one for name, one in found.items()}
+        return found
 
     def _requests(self, now: datetime) -> Mapping[Tier, int]:
         """Scans of this month by tier, from the log of asked ages; nothing where nobody pays for them, or Main is away."""
@@ -124,5 +127,5 @@ class SpendingKeeper(UsageKeeper):
         return counted
 
 
-def _total(found: Mapping[str, tuple[ForecastResult, CostResult]]) -> CostTotal:
+def _total(found: Mapping[Tier, tuple[ForecastResult, CostResult]]) -> CostTotal:
     return total([cost for _, cost in found.values()])

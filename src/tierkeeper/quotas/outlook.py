@@ -5,8 +5,9 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
+from tierkeeper.kernel.limits import FORECAST_DAYS, FORECAST_LOW_SHARE
 from tierkeeper.kernel.policy import Tier as TierName
-from tierkeeper.kernel.results import CostResult, CostTotal, ForecastResult
+from tierkeeper.kernel.results import CostResult, CostTotal, ForecastResult, TierStatus
 from tierkeeper.kernel.series import Sample
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.watching import History
@@ -16,6 +17,18 @@ from tierkeeper.quotas.growth import WINDOW_DAYS
 from tierkeeper.tiers.tier import Tier
 
 _UNSENT: Final = "reckoned without egress, which is not known now: somebody locks tierkeeper.egress on Main"
+_LESS: Final = (
+    " If that is not enough: a shorter {tier} = … of {driver} under [[tables]] lets more leave ('tierkeeper quota --what-if"
+    " {tier}=AGE' says how much), or raise the quota"
+)
+_NOW: Final[Mapping[TierName, str]] = MappingProxyType(
+    {
+        "core": f"Run 'tierkeeper quota' now; 'tierkeeper quota --dry-run' shows what leaves.{_LESS}",
+        "main": f"Run 'tierkeeper quota' now, which moves what is old enough to the archive.{_LESS}",
+        "archive": "Give the store more space now and raise quota under [tiers.archive], or let archive = … under [[tables]] say"
+        " what may be forgotten: nothing else is ever deleted there, and when it is full rows stay in Main",
+    }
+)
 _DIGITS: Final = 4  # of amounts: hundredths of a cent
 
 
@@ -64,6 +77,20 @@ def without_history(told: tuple[ForecastResult, CostResult], tier: Tier, cause: 
     if price.note is None and (tier.price.storage_per_gb_month or tier.price.egress_per_gb or tier.price.requests_per_million):
         price = price.model_copy(update={"note": "reckoned without the history, which Main has"})
     return found, price
+
+
+def warned(name: TierName, line: TierStatus, forecast: ForecastResult) -> TierStatus:
+    """`line`, with what to do now where the tier will be full within days. What is wrong already goes before."""
+    days, share = forecast.days_to_full, line.share
+    if not line.healthy or line.read_only or days is None or share is None:
+        return line
+    if days > FORECAST_DAYS or share < FORECAST_LOW_SHARE:
+        return line
+    grows = f", and {forecast.driver} grows most" if forecast.driver else ""
+    when = "is full" if share >= 1 else f"will be full in {days:.1f} days at this pace"
+    cause = f"{share:.0%} of its quota is used; it {when}{grows}"
+    remedy = _NOW[name].format(tier=name, driver=forecast.driver or "a table")
+    return line.model_copy(update={"cause": cause, "remedy": remedy})
 
 
 def total(costs: Collection[CostResult]) -> CostTotal:

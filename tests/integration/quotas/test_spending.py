@@ -106,6 +106,23 @@ def test_status_and_quota_say_what_it_costs(readings: Tiers, ask: Command) -> No
     assert ran["cost"]["month"] == pytest.approx(core["cost"]["month"], rel=0.1)
 
 
+def test_status_says_what_to_do_now_where_a_wall_is_close(readings: Tiers, ask: Command) -> None:
+    ask("setup", "--apply")
+    used = ask("status")["tiers"]["core"]["used_bytes"]
+    quota = int(used / 0.8)
+    tierkeeper_toml(readings, [POLICY], quotas={"core": str(quota)}, extra=PRICES)
+    with closing(readings.main.connect("test")) as conn:
+        conn.execute(
+            "INSERT INTO tierkeeper.usage (tier, schema_name, table_name, at, bytes)"
+            " SELECT 'core', '', '', now() - d * interval '1 day', %s - d * %s FROM generate_series(1, 10) AS d",
+            (used, quota // 20),
+        )
+    core = ask("status")["tiers"]["core"]
+    assert 3 < core["forecast"]["days_to_full"] < 5
+    assert core["cause"].startswith("80% of its quota is used; it will be full in")
+    assert core["remedy"].startswith("Run 'tierkeeper quota' now")
+
+
 def test_what_a_person_sees(readings: Tiers, capfd: pytest.CaptureFixture[str]) -> None:
     assert app.run(["setup", "--apply"]) == 0
     capfd.readouterr()

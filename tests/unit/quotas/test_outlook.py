@@ -5,9 +5,10 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from tierkeeper.kernel.policy import Tier as TierName
+from tierkeeper.kernel.results import TierStatus
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.link import Link
-from tierkeeper.quotas.outlook import outlook, total
+from tierkeeper.quotas.outlook import outlook, total, warned
 from tierkeeper.tiers.price import Price
 from tierkeeper.tiers.profile import SUPABASE_FREE
 from tierkeeper.tiers.tier import Tier
@@ -68,3 +69,26 @@ def test_without_a_history_only_what_is_now_is_known() -> None:
     told = outlook(None, {"core": CORE}, {"core": None}, NOW)
     assert told["core"][0].confidence == "none"
     assert told["core"][1].month == 0
+
+
+@pytest.mark.parametrize(
+    ("used", "line", "says"),
+    [
+        (470, {}, "94% of its quota is used; it will be full in 6.0 days at this pace, and public.logs grows most"),
+        (497, {}, "it will be full in 0.6 days at this pace"),
+        (450, {}, None),  # ten days are time enough for the runs to come
+        (470, {"healthy": False, "cause": "it is away"}, None),
+        (470, {"read_only": True, "cause": "it is read-only"}, None),
+    ],
+)
+def test_a_wall_that_is_close_says_what_to_do_now(used: int, line: dict[str, object], says: str | None) -> None:
+    forecast, _ = outlook(Past(), {"core": CORE}, {"core": used * MB}, NOW)["core"]
+    before = TierStatus(used_bytes=used * MB, quota_bytes=500 * MB, share=used / 500, healthy=True, cause="so much is used")
+    before = before.model_copy(update=line)
+    after = warned("core", before, forecast)
+    if says is None:
+        assert after == before
+        return
+    assert says in (after.cause or "")
+    assert (after.remedy or "").startswith("Run 'tierkeeper quota' now")
+    assert "a shorter core = … of public.logs" in (after.remedy or "")
