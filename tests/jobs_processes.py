@@ -89,6 +89,28 @@ class Running:
         return self.process.exitcode
 
 
+def set_up(tiers: Tiers, config: Path) -> None:
+    """Everything that a move needs is there."""
+    from tierkeeper.compose import open_keeper
+    from tierkeeper.config import load
+
+    keeper = open_keeper(load(config, tiers.environment, config.parent), environment=tiers.environment)
+    keeper.setup(apply=True)
+
+
+def finished(*running: Running) -> list[dict[str, Any]]:
+    """What the move's job said where it was done."""
+    return [e for one in running for e in one.events("job") if e["job"] == "quota" and e["ok"]]
+
+
+def moved(*running: Running) -> dict[str, Any]:
+    """What the job said that moved the rows, whoever ran it."""
+    assert eventually(lambda: bool(finished(*running)), 60), [
+        (e["event"], e["told"], e["error"]) for one in running for e in one.events()
+    ]
+    return finished(*running)[0]
+
+
 def begin(role: str, config: Path, environment: Mapping[str, str], log: Path, die_at: tuple[Point, int] | None = None) -> Running:
     """Starts a process in `role` and returns at once.
 

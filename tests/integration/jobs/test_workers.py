@@ -6,33 +6,12 @@ import signal
 from contextlib import closing
 from pathlib import Path
 from time import sleep
-from typing import Any
 
 import pytest
 
-from jobs_processes import Running, begin, furnish, make_due, rows_in
+from jobs_processes import Running, begin, finished, furnish, make_due, moved, rows_in, set_up
 from support import Tiers, eventually
-from tierkeeper.compose import open_keeper
-from tierkeeper.config import load
 from tierkeeper.kernel.faults import Point
-
-
-def set_up(tiers: Tiers, config: Path) -> None:
-    keeper = open_keeper(load(config, tiers.environment, config.parent), environment=tiers.environment)
-    keeper.setup(apply=True)
-
-
-def finished(*running: Running) -> list[dict[str, Any]]:
-    return [e for one in running for e in one.events("job") if e["job"] == "quota" and e["ok"]]
-
-
-def moved(*running: Running) -> dict[str, Any]:
-    """What the job said that moved the rows, whoever ran it."""
-
-    assert eventually(lambda: bool(finished(*running)), 60), [
-        (e["event"], e["told"], e["error"]) for one in running for e in one.events()
-    ]
-    return finished(*running)[0]
 
 
 def live_workers(tiers: Tiers) -> int:
