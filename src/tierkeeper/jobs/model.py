@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tierkeeper.kernel.ports import PART_VERSION
 from tierkeeper.kernel.results import Result
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 WORK: Final = "work"
 LATER: Final = "later"
-PARTS: Final = "parts"
+PARTS: Final = f"parts {PART_VERSION}"
 PART: Final = "part"
 
 

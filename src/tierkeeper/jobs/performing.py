@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tierkeeper.jobs import plan
 from tierkeeper.jobs.model import PART, Again, GivenUp, Job, Timing
 from tierkeeper.kernel.clock import Clock
-from tierkeeper.kernel.errors import Exit, Failed, TierkeeperError
+from tierkeeper.kernel.errors import Exit, Failed, PassedOver, TierkeeperError
 from tierkeeper.kernel.log import Log
 from tierkeeper.kernel.ports import Stop
 from tierkeeper.kernel.results import ErrorResult, FaultResult, Result, RunEvent, told
@@ -58,12 +58,14 @@ class Performer:
         may_retry: bool,
         is_noted: bool,
     ) -> None:
-        began, document, code, error = self._clock.monotonic(), dict[str, Any](), Exit.DONE, None
+        began, document, code, error, passed_over = self._clock.monotonic(), dict[str, Any](), Exit.DONE, None, ""
         try:
             result = run(self._make_keeper())
             document = result.model_dump(mode="json") if result is not None else {}
             code = plan.meaning(document)
             error = _first(document) if code is not Exit.DONE else None
+        except PassedOver as passed:
+            passed_over = f"{passed.cause}. {passed.remedy}"
         except TierkeeperError as failed:
             code, error = failed.exit_code, told([failed])[0]
         except Exception as failed:  # noqa: BLE001 - whatever it is, it is this job's, and the others go on
@@ -82,11 +84,12 @@ class Performer:
             RunEvent(
                 at=now,
                 event=event,
+                told=passed_over,
                 job=name,
                 due_at=due_at,
                 attempt=attempts + 1,
                 seconds=round(self._clock.monotonic() - began, 3),
-                ok=code is Exit.DONE,
+                ok=None if passed_over else code is Exit.DONE,
                 error=error,
                 again_at=None if again is None else now + timedelta(seconds=again),
                 result=document or None,

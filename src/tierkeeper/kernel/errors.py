@@ -47,6 +47,10 @@ class InFlight(NotNow):
     """Copies that are in flight, or not forgotten yet, keep a table from being altered; settling them makes room."""
 
 
+class PassedOver(NotNow):
+    """A part of another process's move that is nobody's any more, or none that this process can read: no fault of anything."""
+
+
 class Failed(TierkeeperError):  # noqa: N818 - as NotNow
     """The work failed or found something wrong."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from uuid import UUID
 
 from tierkeeper.kernel.digest import RowDigest
@@ -230,6 +230,12 @@ class Offer(Protocol):
     def withdraw(self) -> None:
         """Nobody begins another of them. What is at work goes on, until it finds that the run is over."""
         ...
+
+
+PART_VERSION: Final = 1
+"""Of the documents that parts of moves are. Whoever writes another one takes his from a queue of their own, and waits for no
+process that could not read them.
+"""
 
 
 class Sharing(Protocol):

@@ -28,11 +28,13 @@ class PartService(MoveService):
     """
 
     def move_part(self, part: Part) -> MoveResult:
-        """Moves the rows of `part`. Raises NotNow where its run is over, and as `move` does."""
+        """Moves the rows of `part`. Raises PassedOver where its run is over, and as `move` does."""
         began = self._clock.monotonic()
         request = Request(part.table, part.source, part.destination, before=part.cutoff)
         policy = self._policy(request)
         with translated(str(part.table)), opened(self._tiers, request) as ends:
+            joined = Joined(ends.main(part.source), part.lease, part.holder)
+            joined.take()  # before anything is noted of it
             source = Source(self._links[part.source], ends.source, part.source)
             selection = self._selection(request, policy, source)
             if selection.age != part.age:
@@ -41,11 +43,13 @@ class PartService(MoveService):
             self._refuse_joined(request, source, selection, ends)
             detail = {"from": part.source, "to": part.destination, "cutoff": part.cutoff, "part_of": part.holder}
             with self._audit.action("move part", str(part.table), detail) as note:
-                outcome = self._move_part(request, part, source, selection, ends)
+                outcome = self._move_part(request, part, joined, source, selection, ends)
                 note(rows=outcome.rows, batches=outcome.moved, stopped_because=outcome.stopped_because)
         return outcome.told(request, part.cutoff, self._clock.monotonic() - began, [])
 
-    def _move_part(self, request: Request, part: Part, source: Source, selection: Selection, ends: Ends) -> Outcome:
+    def _move_part(  # noqa: PLR0917
+        self, request: Request, part: Part, joined: Joined, source: Source, selection: Selection, ends: Ends
+    ) -> Outcome:
         longest = self._bounds.longest_reader_seconds
         main = ends.main(part.source)
         pace = replace(self._pace(request, None), batch_rows=part.batch_rows)
@@ -55,7 +59,7 @@ class PartService(MoveService):
             mover = Mover(
                 source,
                 there,
-                Joined(main, part.lease, part.holder),
+                joined,
                 pace=pace,
                 clock=self._clock,
                 progress=self._progress,

@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from tierkeeper.kernel.errors import NotNow
+from tierkeeper.kernel.errors import PassedOver
 from tierkeeper.kernel.limits import PART_BATCHES, PART_LOOK_SECONDS, SHARED_BATCHES_MIN
 from tierkeeper.kernel.policy import Tier
-from tierkeeper.kernel.ports import Sharing
+from tierkeeper.kernel.ports import PART_VERSION, Sharing
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover.budget import Cost
 from tierkeeper.mover.lease import Lease, holder_of
@@ -54,6 +54,7 @@ class Part:
     def document(self) -> dict[str, Any]:
         """As JSON."""
         return {
+            "version": PART_VERSION,
             "table": [self.table.schema, self.table.name],
             "hop": [self.source, self.destination],
             "age": self.age,
@@ -71,7 +72,11 @@ class Part:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> "Part":
-        """What `document` wrote."""
+        """What `document` wrote. Raises PassedOver for one of another version."""
+        version = document.get("version")
+        if version != PART_VERSION:
+            cause = f"it is written in version {version or 'none'}, and this process reads {PART_VERSION}"
+            raise PassedOver("part", cause, "Have the same tierkeeper on all machines; the run's own process moves these rows")
         return cls(
             table=TableName(*document["table"]),
             source=document["hop"][0],
@@ -163,9 +168,9 @@ class Joined:
     holder: str
 
     def take(self) -> None:
-        """Raises NotNow where the run is over: its successor cuts anew what is left."""
+        """Raises PassedOver where the run is over: its successor cuts anew what is left."""
         if holder_of(self.conn, self.name) != self.holder:
-            raise NotNow(self.name, "the run that shared its work is over", "The next run goes on with what is left")
+            raise PassedOver(self.name, "its run is over", "What it left is cut anew by the next")
 
     def give_back(self) -> None:
         """It is not ours to give."""

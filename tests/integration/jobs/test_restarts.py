@@ -16,7 +16,8 @@ from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.postgres.link import Link
 
 MEANWHILE = """
-SELECT (SELECT count(DISTINCT worker_id) FROM tierkeeper_jobs.procrastinate_jobs WHERE queue_name = 'parts' AND status = 'doing'),
+SELECT (SELECT count(DISTINCT worker_id) FROM tierkeeper_jobs.procrastinate_jobs
+        WHERE queue_name = 'parts 1' AND status = 'doing'),
        (SELECT count(*) FROM tierkeeper.ledger WHERE state IN ('open', 'copied'))
 """
 
