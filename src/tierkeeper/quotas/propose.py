@@ -27,24 +27,31 @@ _SLOWER: Final = "under these quotas more reads than now reach the archive, whic
 
 @dataclass(frozen=True)
 class _Way:
-    """One table under some cutoffs: how many reads Core answers alone, and how many spare the archive."""
+    """One table under some cutoffs: what it takes and sends, how many reads Core answers alone, and how many spare the archive.
+
+    `sent`: of the tiers of `World.egress`, in its order.
+    """
 
     cutoffs: Cutoffs
     cost: float
     peak: tuple[float, ...]
+    sent: tuple[float, ...]
     kept: int
     spared: int
 
 
 def optimise(world: World, promise: float, grid: Sequence[int] = GRID_DAYS) -> OptimiseResult:
-    """The cheapest cutoffs under which every tier keeps to its limit for a month and `promise` of the reads stay in Core."""
+    """The cheapest cutoffs under which every tier keeps to its limit for a month and `promise` of the reads stay in Core.
+
+    A tier that may send no more than its provider's budget keeps to that as well.
+    """
     ways = [_ways(one, world, grid) for one in world.stocks]
-    limits = [world.limit(t) - world.others[t] for t in TIERS]
+    limits = [*(world.room(t) for t in TIERS), *world.egress.values()]
     total = sum(one.asked.total for one in world.stocks)
     least = promise * total
     spared = sum(one.asked.within(one.now.ends[1]) for one in world.stocks)
     notes = _notes(world)
-    items = [[_option(w, w.cost, [*w.peak, -w.kept, -w.spared]) for w in some] for some in ways]
+    items = [[_option(w, w.cost, [*w.peak, *w.sent, -w.kept, -w.spared]) for w in some] for some in ways]
     found = choose(items, [*limits, -least, -spared])
     if found is None:  # the archive is slow: more reads reach it only where the quotas leave no other way
         found = choose([[replace(o, uses=o.uses[:-1]) for o in some] for some in items], [*limits, -least])
@@ -106,7 +113,10 @@ def figures(world: World, chosen: Mapping[TableName, Cutoffs]) -> dict[str, Tier
     """Each tier under the cutoffs `chosen`."""
     told: dict[str, TierFigures] = {}
     for k, tier in enumerate(TIERS):
-        looks = [world.others[tier] + sum(one.bytes_at(chosen[one.name], ahead)[k] for one in world.stocks) for ahead in s.LOOKS]
+        looks = [
+            world.others_at(tier, ahead) + sum(one.bytes_at(chosen[one.name], ahead)[k] for one in world.stocks)
+            for ahead in s.LOOKS
+        ]
         price = world.prices[tier]
         told[tier] = TierFigures(
             used_bytes=ceil(max(looks)),
@@ -120,7 +130,8 @@ def figures(world: World, chosen: Mapping[TableName, Cutoffs]) -> dict[str, Tier
 def total_cost(world: World, chosen: Mapping[TableName, Cutoffs]) -> float:
     """What all tiers cost a month under `chosen`, with what the moves send and the readers ask."""
     fixed = sum(
-        world.prices[t].fixed_per_month + world.others[t] / s.GB * world.prices[t].storage_per_gb_month for t in TIERS
+        world.prices[t].fixed_per_month + world.others_at(t, s.PLAN_DAYS / 2) / s.GB * world.prices[t].storage_per_gb_month
+        for t in TIERS
     )  # fmt: skip
     return _rounded(fixed + sum(s.cost_of(one, chosen[one.name], world.prices) for one in world.stocks))
 
@@ -185,7 +196,9 @@ def _ways(one: Stock, world: World, days: Sequence[int]) -> list[_Way]:
 def _way(one: Stock, cutoffs: Cutoffs, world: World) -> _Way:
     core, main = cutoffs.ends
     cost = s.cost_of(one, cutoffs, world.prices) + _change(one.now, cutoffs)
-    return _Way(cutoffs, cost, s.peak(one, cutoffs), one.asked.within(core), one.asked.within(main))
+    sent = s.sent(one, cutoffs)
+    sending = tuple(sent[tier] for tier in world.egress)
+    return _Way(cutoffs, cost, s.peak(one, cutoffs), sending, one.asked.within(core), one.asked.within(main))
 
 
 def _change(now: Cutoffs, then: Cutoffs) -> float:
@@ -210,12 +223,14 @@ def _cutoffs(option: Option) -> Cutoffs:
 def _unmet(world: World, ways: Sequence[Sequence[_Way]], promise: float, total: int) -> list[Unmet]:
     """Which constraint cannot be met, by how much, and the nearest that can."""
 
-    def best(cost: Callable[[_Way], float], tiers: Sequence[Tier]) -> Choice | None:
-        ks = [TIERS.index(t) for t in tiers]
-        items = [[_option(w, cost(w), [w.peak[k] for k in ks]) for w in some] for some in ways]
-        return choose(items, [world.limit(t) - world.others[t] for t in tiers])
+    budgets, left = range(len(world.egress)), list(world.egress.values())
 
-    kept = best(lambda w: -w.kept, TIERS)
+    def best(cost: Callable[[_Way], float], tiers: Sequence[Tier], sends: Sequence[int] = ()) -> Choice | None:
+        ks = [TIERS.index(t) for t in tiers]
+        items = [[_option(w, cost(w), [*(w.peak[k] for k in ks), *(w.sent[b] for b in sends)]) for w in some] for some in ways]
+        return choose(items, [*(world.room(t) for t in tiers), *(left[b] for b in sends)])
+
+    kept = best(lambda w: -w.kept, TIERS, budgets)
     if kept is not None:
         possible = -kept.cost / total if total else 1.0
         return [
@@ -227,6 +242,13 @@ def _unmet(world: World, ways: Sequence[Sequence[_Way]], promise: float, total: 
                 remedy=f'Promise less, such as --promise "{int(possible * 100)}%", or give Core a larger quota',
             )
         ]
+    for others in (budgets, ()):  # with all other budgets kept; where that is impossible, each by itself
+        over = [
+            _over_budget(world, at, best(lambda w, at=at: w.sent[at], TIERS, [b for b in others if b != at]))  # type: ignore[misc]
+            for at in budgets
+        ]
+        if any(over):
+            return [one for one in over if one is not None]
     found = [_over(world, tier, best(lambda w, k=k: w.peak[k], [t for t in TIERS if t != tier])) for k, tier in enumerate(TIERS)]  # type: ignore[misc]
     alone = [one for one in found if one is not None]
     if alone:
@@ -239,8 +261,8 @@ def _over(world: World, tier: Tier, found: Choice | None) -> Unmet | None:
     """What is wrong with a tier that would hold as little as in `found`; None where the others forbid even that."""
     if found is None:
         return None
-    possible, limit = found.cost + world.others[tier], world.limit(tier)
-    others = world.others[tier]
+    others, limit = world.others_at(tier, s.PLAN_DAYS), world.limit(tier)
+    possible = found.cost + others
     cause = (
         f"{format_bytes(ceil(possible))} would lie there at least, {format_bytes(ceil(possible - limit))} more than"
         f" {world.start_at:.0%} of its quota; {format_bytes(int(others))} of it are rows that no cutoff moves, and other tables"
@@ -248,6 +270,22 @@ def _over(world: World, tier: Tier, found: Choice | None) -> Unmet | None:
     quota = format_bytes(ceil(possible / world.start_at))
     remedy = f"Raise its quota to {quota}, or give tables that stay there a policy"
     return Unmet(constraint=tier, wanted=float(int(limit)), possible=float(ceil(possible)), cause=cause, remedy=remedy)
+
+
+def _over_budget(world: World, at: int, found: Choice | None) -> Unmet | None:
+    """What is wrong with a budget of egress, of which `found` needs the least; None where that keeps to it, or is forbidden."""
+    if found is None:
+        return None
+    tier, left = list(world.egress.items())[at]
+    if found.cost <= left:
+        return None
+    wanted, possible = max(0, int(left)), ceil(found.cost)
+    cause = (
+        f"the moves of a month would send {format_bytes(possible)} at least, and of its provider's budget {format_bytes(wanted)}"
+        " are left beside what is sent already"
+    )
+    remedy = "Shorten the cutoffs in steps, a month each, or let other readers of it ask for less"
+    return Unmet(constraint=f"egress of {tier}", wanted=float(wanted), possible=float(possible), cause=cause, remedy=remedy)
 
 
 def _notes(world: World) -> list[str]:

@@ -138,16 +138,30 @@ class Stock:
 
 @dataclass(frozen=True)
 class World:
-    """All tables that can be told apart by age, and the tiers: `others` is what lies there besides, `limits` what may."""
+    """All tables that can be told apart by age, and the tiers.
+
+    `others` is what lies there besides, which grows by `others_per_day` bytes. `egress`: what the moves of a month may send of
+    what its provider allows, in bytes, for the tiers that may not go beyond that.
+    """
 
     stocks: tuple[Stock, ...]
     others: Mapping[Tier, float]
     quotas: Mapping[Tier, int]
     prices: Mapping[Tier, Price]
     start_at: float
+    others_per_day: Mapping[Tier, float] = field(default_factory=dict)
+    egress: Mapping[Tier, float] = field(default_factory=dict)
 
     def limit(self, tier: Tier) -> float:
         return self.start_at * self.quotas[tier]
+
+    def others_at(self, tier: Tier, ahead_days: float) -> float:
+        """What lies in a tier besides, so many days from now."""
+        return self.others[tier] + self.others_per_day.get(tier, 0.0) * ahead_days
+
+    def room(self, tier: Tier) -> float:
+        """What the tables may take of a tier through the month."""
+        return self.limit(tier) - self.others_at(tier, PLAN_DAYS)
 
 
 def cost_of(stock: Stock, cutoffs: Cutoffs, prices: Mapping[Tier, Price]) -> float:
@@ -178,12 +192,26 @@ def peak(stock: Stock, cutoffs: Cutoffs) -> tuple[float, ...]:
     return tuple(max(look[k] for look in looks) for k in range(len(TIERS)))
 
 
+def sent(stock: Stock, cutoffs: Cutoffs) -> Mapping[Tier, float]:
+    """Bytes that its moves have the tiers send within the month, with those that leave at once by shorter cutoffs.
+
+    Main sends each row that comes, too: it is read back and compared before it is deleted above.
+    """
+    now, then = (
+        [size / stock.row_bytes[tier] for size, tier in zip(stock.bytes_at(ends, ahead), TIERS, strict=True)]
+        for ends, ahead in ((stock.now, 0.0), (cutoffs, PLAN_DAYS))
+    )
+    down = max(0.0, then[1] + then[2] - now[1] - now[2])
+    further = max(0.0, then[2] - now[2])
+    return {"core": down * stock.row_bytes["core"], "main": (down + further) * stock.row_bytes["main"]}
+
+
 def days_to_full(world: World, chosen: Mapping[TableName, Cutoffs], tier: Tier) -> float | None:
     """Days until a tier reaches its quota; None: not within ten years."""
     k = TIERS.index(tier)
 
     def used(ahead: float) -> float:
-        return world.others[tier] + sum(s.bytes_at(chosen[s.name], ahead)[k] for s in world.stocks)
+        return world.others_at(tier, ahead) + sum(s.bytes_at(chosen[s.name], ahead)[k] for s in world.stocks)
 
     quota, low = world.quotas[tier], 0.0
     if used(0.0) >= quota:

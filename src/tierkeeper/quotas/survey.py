@@ -18,9 +18,11 @@ from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection
 from tierkeeper.quotas.ages import Ages, ages
 from tierkeeper.quotas.change import bounds, cutoffs_of
+from tierkeeper.quotas.cost import month_of
 from tierkeeper.quotas.growth import DAY, growth
 from tierkeeper.quotas.outlook import series
 from tierkeeper.quotas.stock import Asked, Slice, Stock, World
+from tierkeeper.quotas.stock import sent as moves
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.tier import Tier
 from tierkeeper.tiers.usage import TableSize, measure, table_size
@@ -29,6 +31,7 @@ ROW_BYTES: Final = 200.0  # an ordinary row with its index, where no tier has en
 FEW_ROWS: Final = 100  # of which the pages of a table and its indexes tell nothing about a row
 ARCHIVED_SHARE: Final = 0.3  # of a row's bytes at Main is what it takes in a segment, where none is written yet
 RECENT_DAYS: Final = 14.0  # whose rows show how many come in a day, where no history does
+PACE_DAYS: Final = 7.0  # of a month from which on its own pace tells more of it than the month before
 UNKNOWN_DAYS: Final = 365.0  # over which rows are spread of whose ages nothing is known and which no cutoff ends
 
 Segments = Callable[[Connection, Sequence[TableName]], Mapping[TableName, Sequence[ScanSegment]]]
@@ -85,7 +88,9 @@ def survey(
     archived = sum(s.rows for some in seen["archive"].segments.values() for s in some)
     per_row = stored / archived if archived else None
     stocks = tuple(_stock(p, seen, per_row, now, notes) for p in dated)
-    past = series(history, "core", now)
+    measured: tuple[TierName, ...] = ("core", "main")
+    pasts = {t: series(history, t, now) for t in measured}
+    past = pasts["core"]
     stocks = tuple(
         replace(s, rows_per_day=_rows_per_day(s, past.get(s.name, ()), now), asked=asked.get(s.name, Asked())) for s in stocks
     )
@@ -98,8 +103,9 @@ def survey(
         {t: tiers[t].quota_bytes for t in TIERS},
         {t: tiers[t].price for t in TIERS},
         start_at,
+        {t: _others_per_day(some, [p.name for p in dated], now) for t, some in pasts.items()},
     )
-    return Survey(world, notes)
+    return Survey(replace(world, egress=_egress_left(tiers, world, history, now)), notes)
 
 
 def _tables(conn: Connection, policies: Sequence[TablePolicy]) -> dict[TableName, _Table]:
@@ -168,6 +174,34 @@ def _rows_per_day(stock: Stock, past: Sequence[Sample], now: datetime) -> float:
         return 0.0
     days = min(RECENT_DAYS, max(1.0, stock.oldest_days))
     return (stock.younger(days) - stock.younger(0.0)) / days
+
+
+def _others_per_day(past: Mapping[TableName | None, Sequence[Sample]], dated: Sequence[TableName], now: datetime) -> float:
+    """By how many bytes a day what no cutoff moves has grown; nothing where no history of two weeks tells it."""
+    tables = [{one.at: one.bytes for one in past[name]} for name in dated if name in past]
+    whole = [one for one in past.get(None, ()) if all(one.at in table for table in tables)]
+    found = growth([Sample(one.at, max(0, one.bytes - sum(table[one.at] for table in tables))) for one in whole], now)
+    return max(0.0, found.rate) if found is not None and found.active_days >= RECENT_DAYS else 0.0
+
+
+def _egress_left(tiers: Mapping[TierName, Tier], world: World, history: History | None, now: datetime) -> dict[TierName, float]:
+    """What moves may send in a month of each tier that may not go beyond its provider's budget: less what is sent besides.
+
+    That is what was sent in the last month, or is at this one's pace, less what the moves by the cutoffs of now send.
+    """
+    left: dict[TierName, float] = {}
+    start, end = month_of(now)
+    before = (start - timedelta(days=1)).date()
+    for name, tier in tiers.items():
+        budget = tier.profile.egress_bytes_per_month
+        if name == "archive" or budget is None or tier.price.egress_per_gb is not None:
+            continue
+        sent = (history.egress(name, before) or 0) if history is not None else 0
+        if history is not None and (now - start) / timedelta(days=1) >= PACE_DAYS:
+            sent = int((history.egress(name, now.date()) or 0) * ((end - start) / (now - start)))
+        moved = sum(moves(one, one.now)[name] for one in world.stocks)
+        left[name] = budget - max(0.0, sent - moved)
+    return left
 
 
 def with_days(asked: Mapping[int, int], everything: int, days: float) -> Asked:

@@ -143,8 +143,10 @@ def brute_force(place: World, promise: float) -> float | None:
         pairs = list(zip(place.stocks, chosen, strict=True))
         if sum(o.asked.within(c.ends[0]) for o, c in pairs) < promise * total - 1e-9:
             continue
-        used = [place.others[t] + sum(s.peak(o, c)[k] for o, c in pairs) for k, t in enumerate(TIERS)]
+        used = [place.others_at(t, 30) + sum(s.peak(o, c)[k] for o, c in pairs) for k, t in enumerate(TIERS)]
         if any(u > place.limit(t) * (1 + 1e-9) for u, t in zip(used, TIERS, strict=True)):
+            continue
+        if any(sum(s.sent(o, c)[t] for o, c in pairs) > most * (1 + 1e-9) for t, most in place.egress.items()):
             continue
         cost = sum(s.cost_of(o, c, place.prices) for o, c in pairs)
         spares = sum(o.asked.within(c.ends[1]) for o, c in pairs) >= spared
@@ -163,7 +165,9 @@ def random_world(rng: random.Random) -> World:
 
     prices = {t: Price(rng.uniform(0, 5), rng.uniform(0, 1), rng.uniform(0, 9_000)) for t in TIERS}
     quotas = {"core_mb": rng.uniform(50, 500), "main_mb": rng.uniform(50, 900), "archive_mb": rng.uniform(30, 500)}
-    return world(*(one(i) for i in range(rng.randint(1, 2))), prices=prices, **quotas)
+    egress = {t: rng.uniform(20, 900) * MB for t in ("core", "main") if rng.random() < 0.3}
+    growing = {"core": rng.choice((0.0, rng.uniform(0, 2) * MB))}
+    return world(*(one(i) for i in range(rng.randint(1, 2))), prices=prices, egress=egress, others_per_day=growing, **quotas)
 
 
 def test_it_proposes_what_brute_force_finds_in_many_worlds() -> None:
@@ -178,7 +182,7 @@ def test_it_proposes_what_brute_force_finds_in_many_worlds() -> None:
             continue
         assert found.optimal
         assert found.cost_per_month_after is not None
-        fixed = sum(place.others[t] / s.GB * place.prices[t].storage_per_gb_month for t in TIERS)
+        fixed = sum(place.others_at(t, 15) / s.GB * place.prices[t].storage_per_gb_month for t in TIERS)
         assert found.cost_per_month_after == pytest.approx(best + fixed, abs=2e-4)  # amounts are rounded
     assert 8 < impossible < 64
 
@@ -193,6 +197,32 @@ def test_what_if_shows_both_sides_and_the_time_to_full() -> None:
     assert found.within_quotas
     assert found.reads_in_core_before == 1.0
     assert found.reads_in_core_after == 0.95
+
+
+def test_a_budget_of_egress_bounds_how_much_leaves_at_once() -> None:
+    """By 7 days instead of 30, 23 MB leave at once and 30 more in the month; by 30 days the month's 30 alone."""
+    one = stock()
+    assert s.sent(one, Cutoffs(7, 365))["core"] == pytest.approx(53 * MB)
+    assert s.sent(one, Cutoffs(30, 365)) == pytest.approx({"core": 30 * MB, "main": (30 + 30) * MB})
+    assert s.sent(one, Cutoffs(90, 365)) == pytest.approx({"core": 0, "main": 30 * MB})  # a month's old rows go on as before
+    free, bound = (optimise(world(one, egress=egress), 0.5) for egress in ({}, {"core": 40.0 * MB}))
+    assert [c.proposed_core_days for c in free.changes] == [7]
+    assert bound.feasible
+    assert all(c.proposed_core_days is not None and c.proposed_core_days > 18 for c in bound.changes)
+    none = optimise(world(one, egress={"core": 10.0 * MB}, core_mb=90), 0.5)  # a month and a half at most fits into Core
+    (unmet,) = none.unmet
+    assert (unmet.constraint, unmet.wanted) == ("egress of core", 10 * MB)
+    assert 10 * MB < unmet.possible <= 30 * MB
+    assert "10.0 MB are left" in unmet.cause
+
+
+def test_what_no_cutoff_moves_grows_on_as_its_history_does() -> None:
+    still, growing = (
+        what_if(world(stock(), others_per_day=others), {FLIGHTS: Cutoffs(30, 365)}) for others in ({}, {"core": 5.0 * MB})
+    )
+    assert still.before["core"].days_to_full is None
+    assert growing.before["core"].days_to_full == pytest.approx((500 - 50) / 5, abs=1)
+    assert growing.before["core"].used_bytes == pytest.approx(50 * MB + 30 * 5 * MB, rel=0.01)
 
 
 def test_without_asked_ages_it_says_so() -> None:

@@ -76,7 +76,7 @@ class CutoffChange(Result):
 class Unmet(Result):
     """A constraint that cannot be met."""
 
-    constraint: str = Field(description='the quota of "core", "main" or "archive", or "reads_in_core"')
+    constraint: str = Field(description='the quota of "core", "main" or "archive", "egress of" one of them, or "reads_in_core"')
     wanted: float = Field(description="bytes, or a share of reads")
     possible: float = Field(description="the nearest that is possible with all the others met")
     cause: str
