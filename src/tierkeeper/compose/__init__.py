@@ -32,6 +32,7 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.monitoring.alerts.facts import Facts
 from tierkeeper.mover.request import Bounds, Request
 from tierkeeper.mover.service import MoveService
+from tierkeeper.postgres.keeping import looking
 from tierkeeper.quotas.early import Ahead
 from tierkeeper.quotas.runner import QuotaManager, Thresholds
 from tierkeeper.setup import checks, status
@@ -120,7 +121,9 @@ class Keeper(WatchingKeeper):
         """A run of the quota manager before its time, where a tier cannot wait for it; None where all can."""
         self._set_up((), frozenset(("core", "main")), apply=True)
         manager = self.quota_manager()
-        return self._with_quota(manager.run(dry_run=False)) if manager.pressed(self._in_vain()) is not None else None
+        with looking(p.name for p in self._policies):  # it is asked a hundred times a day, and mostly in vain
+            pressed = manager.pressed(self._in_vain())
+        return self._with_quota(manager.run(dry_run=False)) if pressed is not None else None
 
     def quota_manager(self, *, allow_rewrite: bool = False, ahead: Callable[[Tier], Ahead] | None = None) -> QuotaManager:
         """`ahead` says what is to come in a tier; left out, its history does."""

@@ -15,7 +15,7 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.monitoring import went
 from tierkeeper.monitoring.alerts.facts import Forecast, Job
 from tierkeeper.monitoring.alerts.running import LATE_JOBS
-from tierkeeper.monitoring.model import last_active
+from tierkeeper.monitoring.model import activity, last_active
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas.early import Ahead
@@ -48,9 +48,10 @@ class WatchingKeeper(SpendingKeeper):
     def _reads(self, tier: Tier, now: datetime) -> Mapping[TableName, float]:
         """How often a row of each table is read in a day."""
         since = now - timedelta(days=OUTLOOK_READ_DAYS)
-        rows = {s.table: s.rows for s in self.history.samples(tier, every=True, since=since) if s.table is not None}
+        samples = self.history.samples(tier, every=True, since=since)
+        rows = {s.table: s.rows for s in samples if s.table is not None}
         days, reads = dict[TableName, int](), dict[TableName, int]()
-        for one in self.history.activity(tier, every=True, since=since):
+        for one in activity(samples):
             if one.table is not None:
                 days[one.table] = days.get(one.table, 0) + 1
                 reads[one.table] = reads.get(one.table, 0) + one.reads
