@@ -32,6 +32,10 @@ class _Kept(Session):
     def only_reads(self) -> bool:
         return self.look is not None and self.look is _LOOK.get()
 
+    @property
+    def gives_way(self) -> bool:
+        return self.look is not None and self.only_reads and not self.look.patient
+
     def close(self) -> None:
         if self.look is None or not self.look.takes(self):
             super().close()
@@ -50,8 +54,9 @@ class _Look:
     Several threads take from it: each operation on a list or a dict is one step, and what two ask at once one of them asks.
     """
 
-    def __init__(self, tables: Iterable[TableName]) -> None:
+    def __init__(self, tables: Iterable[TableName], *, patient: bool) -> None:
         self.tables = list(dict.fromkeys(tables))
+        self.patient = patient
         self.known: dict[Hashable, _Answers] = {}
         self._free: dict[str, list[_Kept]] = {}
         self._open = True
@@ -89,16 +94,17 @@ _LOOK: ContextVar[_Look | None] = ContextVar("look", default=None)
 
 
 @contextmanager
-def looking(tables: Iterable[TableName] = ()) -> Iterator[None]:
+def looking(tables: Iterable[TableName] = (), *, patient: bool = False) -> Iterator[None]:
     """Until the block ends, nothing is dialled or asked twice, and what is asked of one of `tables` is asked of all at once.
 
     For plans and reports, which change nothing: what writes wants a connection whose loss is its own, and fresh answers, so that
-    `link.transaction` refuses to write within. Within another such block it changes nothing.
+    `link.transaction` refuses to write within. Within another such block it changes nothing. Unless it is `patient`, as what
+    leads to writing is, it waits for nobody's lock for long.
     """
     if _LOOK.get() is not None:
         yield
         return
-    look = _Look(tables)
+    look = _Look(tables, patient=patient)
     token = _LOOK.set(look)
     try:
         yield

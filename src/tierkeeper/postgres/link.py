@@ -217,7 +217,7 @@ def transaction(
     """
     if conn.only_reads and (ahead or not read_only):
         raise Failed("transaction", "a plan or a report was about to write something", "Report this: it is a fault here")
-    waits = (LOOK_LOCK_SECONDS if conn.only_reads else LOCK_SECONDS) if lock_seconds is None else lock_seconds
+    waits = (LOOK_LOCK_SECONDS if conn.gives_way else LOCK_SECONDS) if lock_seconds is None else lock_seconds
     shared = [sql.SQL("SELECT pg_advisory_xact_lock_shared({}, {})").format(*MOVER_LOCK)] if conn.name.startswith(_MOVER) else []
     may_end = conn.info.server_version >= _TRANSACTION_TIMEOUT_SINCE
     first: list[sql.Composable] = [

@@ -142,6 +142,11 @@ class Session(psycopg.Connection[Any]):
         return False
 
     @property
+    def gives_way(self) -> bool:
+        """Whether what it is asked is not worth to wait long for somebody's lock."""
+        return False
+
+    @property
     def in_transaction(self) -> bool:
         """Whether the next statement will be part of one."""
         return bool(self._opening) or not (self._ending or self.info.transaction_status is TransactionStatus.IDLE)

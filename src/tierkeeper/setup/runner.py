@@ -58,7 +58,7 @@ def plan(
     set up, or must wait, is in the plan's `waiting`. Raises NotNow for a tier that is away or read-only, UsageError for addresses
     that are mixed up; several faults: Faults.
     """
-    with looking(p.name for p in policies):
+    with looking((p.name for p in policies), patient=True):
         return _plan(tiers, policies, archive_schema, key_present=key_present, upward=upward, facts=facts, jobs=jobs)
 
 

@@ -12,7 +12,7 @@ import pytest
 from support import Tiers
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.keeping import asked_once, looking, of_each
-from tierkeeper.postgres.link import Connection
+from tierkeeper.postgres.link import Connection, transaction
 from tierkeeper.postgres.session import Session
 from tierkeeper.tiers.ask import ask_all
 
@@ -84,3 +84,17 @@ def test_what_two_threads_ask_at_once_is_asked_once(tiers: Tiers) -> None:
         answers = [one.result() for one in [pool.submit(copy_context().run, both) for _ in range(2)]]
     assert answers == [("version", "shape")] * 2
     assert sorted(asked) == ["shape", "version"]
+
+
+def test_a_look_gives_way_to_locks_unless_it_leads_to_writing(tiers: Tiers) -> None:
+    def waits() -> object:
+        with closing(tiers.core.connect("setup")) as conn, transaction(conn, read_only=True) as cur:
+            return (cur.execute("SHOW lock_timeout").fetchone() or (None,))[0]
+
+    assert waits() == "10s"
+    with looking(patient=True):
+        assert waits() == "10s"
+    with looking():
+        assert waits() == "2s"
+        with looking(patient=True):
+            assert waits() == "2s", "the plan that it is a part of waits no longer"
