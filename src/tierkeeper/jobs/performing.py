@@ -71,7 +71,8 @@ class Performer:
         except Exception as failed:  # noqa: BLE001 - whatever it is, it is this job's, and the others go on
             _log.exception("a job failed unexpectedly", job=name)
             code, error = Exit.FAILED, told([_unexpected(name, failed)])[0]
-        again = plan.again_seconds(code, attempts, self._timing) if code is not Exit.DONE and may_retry else None
+        wanted = code is not Exit.DONE and may_retry
+        again = plan.again_seconds(code, attempts, self._timing, partly=bool(document)) if wanted else None
         reason = self._stop()
         if reason is not None and (code is Exit.NOT_NOW or plan.was_stopped(document, reason)):
             self.interrupted = True

@@ -34,12 +34,13 @@ def due(crons: Mapping[str, str], handled: Mapping[str, datetime], now: datetime
     return [one for one in found if one.job not in known or one.at > known[one.job]]
 
 
-def again_seconds(code: Exit, attempts: int, timing: Timing) -> float | None:
+def again_seconds(code: Exit, attempts: int, timing: Timing, *, partly: bool = False) -> float | None:
     """How long to wait before a failed job is tried again; None where that would change nothing. `attempts` were before this one.
 
-    What is only not possible now is tried for as long as it takes; the job's next due time is then served by the same row.
+    What is only not possible now is tried for as long as it takes; the job's next due time is then served by the same row. But a
+    run that was done `partly` takes its share of the tables each time: it is tried no oftener than one that fails.
     """
-    if code is Exit.USAGE or (code is Exit.FAILED and attempts + 1 >= TRIES):
+    if code is Exit.USAGE or ((code is Exit.FAILED or partly) and attempts + 1 >= TRIES):
         return None
     return min(timing.again * 2.0 ** min(attempts, 20), timing.again_most)
 

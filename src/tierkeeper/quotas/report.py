@@ -8,6 +8,7 @@ from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.policy import Tier as TierName
 from tierkeeper.kernel.results import FaultResult, MovePlan, MoveResult, QuotaChoice, Reclaim, told
+from tierkeeper.kernel.tables import TableName
 
 
 @dataclass
@@ -20,6 +21,10 @@ class Report:
     reclaimed: list[Reclaim] = field(default_factory=list)
     errors: list[FaultResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def was_not_now(self, table: TableName) -> bool:
+        """Whether something could not be had of `table` in this run: who asks again waits again."""
+        return any(one.not_now and one.place == str(table) for one in self.errors)
 
 
 def by_policy(policy: TablePolicy, source: TierName, to: TierName, rows: int, row_bytes: float) -> list[QuotaChoice]:

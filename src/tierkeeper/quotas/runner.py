@@ -306,7 +306,7 @@ class QuotaManager:
 
         Delete, reclaim, measure, and again: I9, a size that does not follow the rows that left ends the loop.
         """
-        early, failed, ended = self._early_moves(source), list[TableName](), None
+        early, failed, ended = self._early_moves(source), [p.name for p in self._policies if report.was_not_now(p.name)], None
         unreturned: dict[TableName, int] = {}
         while self._stop() is None:
             unreturned = {table: size for (tier, table), size in self._unreturned.items() if tier == source}
@@ -342,7 +342,7 @@ class QuotaManager:
         return result.rows if result is not None else 0
 
     def _reclaim(self, report: Report, name: TierName, table: TableName) -> None:
-        if self._stop() is not None:
+        if self._stop() is not None or report.was_not_now(table):
             return
         tier = self._tiers[name]
         with telling(report), translated(str(table)), closing(tier.link.connect("vacuum")) as conn:

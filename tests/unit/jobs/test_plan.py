@@ -77,6 +77,8 @@ def test_the_back_off_is_bounded(code: Exit, attempts: int) -> None:
 
 def test_the_back_off_grows() -> None:
     assert [plan.again_seconds(Exit.NOT_NOW, n, Timing()) for n in range(8)] == [60, 120, 240, 480, 960, 1920, 3600, 3600]
+    partly = [plan.again_seconds(Exit.NOT_NOW, n, Timing(), partly=True) for n in range(8)]
+    assert partly == [60, 120, 240, 480, None, None, None, None]
     assert [plan.back_off_seconds(n, Timing()) for n in (1, 2, 7, 500)] == [1, 2, 60, 60]
 
 
