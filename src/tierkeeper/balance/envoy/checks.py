@@ -1,0 +1,166 @@
+"""What must be right before Envoy is told of it: ports, certificates, authorities. Envoy would refuse later, and say less."""
+
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from tierkeeper.balance.envoy.limits import INOTIFY_SPARE, SOCKET_PATH_BYTES
+from tierkeeper.balance.envoy.render import watches
+from tierkeeper.balance.model import Certificate, Pool
+from tierkeeper.kernel.errors import UsageError
+
+_LISTENS: Final = "0A"
+_INSTANCES: Final = Path("/proc/sys/fs/inotify/max_user_instances")
+_AUTHORITIES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+
+
+def path_fits(path: str) -> None:
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+        cause = f"sockets in it would have paths of {len(os.fsencode(path))} bytes, and the system takes {SOCKET_PATH_BYTES}"
+        raise UsageError(str(Path(path).parent), cause, "Name a folder with a shorter path")
+
+
+def port_is_free(pool: Pool, address: str) -> None:
+    """Raises UsageError where the port cannot be taken."""
+    place = f"{pool.name} ({pool.host}:{pool.port})"
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, pool.port))
+            probe.listen(1)
+        except OSError as error:
+            raise _port_error(place, pool.port, error) from None
+
+
+def _port_error(place: str, port: int, error: OSError) -> UsageError:
+    match error.errno:
+        case errno.EADDRINUSE:
+            who = holder(port)
+            return UsageError(place, f"the port is taken{f' by {who}' if who else ''}", "End what has it, or name another port")
+        case errno.EACCES | errno.EPERM:
+            remedy = "Name a port from 1024 on, or allow it (sysctl net.ipv4.ip_unprivileged_port_start)"
+            return UsageError(place, "this user may not take the port", remedy)
+        case errno.EADDRNOTAVAIL:
+            return UsageError(place, "this machine does not have the address", "Name one of its own, or 0.0.0.0 for all")
+        case _:
+            return UsageError(place, f"the port cannot be taken ({error.strerror})", "Name another address")
+
+
+def holder(port: int) -> str | None:
+    """Which process listens on the port, as far as this user may see it."""
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTENS and int(fields[1].rpartition(":")[2], 16) == port:
+                    inodes.add(f"socket:[{fields[9]}]")
+    for entry in Path("/proc").iterdir() if inodes else ():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError):
+            if any(_points_to(f, inodes) for f in (entry / "fd").iterdir()):
+                return f"process {entry.name} ({(entry / 'comm').read_text().strip()})"
+    return None
+
+
+def _points_to(descriptor: Path, inodes: set[str]) -> bool:
+    try:
+        return str(descriptor.readlink()) in inodes
+    except OSError:
+        return False
+
+
+def certificate_works(name: str, certificate: Certificate) -> None:
+    """Raises UsageError for files that cannot be read, are no PEM, or do not belong together."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+    place = f"{name} ({certificate.chain})"
+    try:
+        chain = x509.load_pem_x509_certificates(_bytes(name, certificate.chain, "certificate"))
+    except ValueError:
+        raise UsageError(
+            place, "this is no certificate in PEM form", "Name the file that begins with BEGIN CERTIFICATE"
+        ) from None
+    key_place = f"{name} ({certificate.key})"
+    try:
+        key = load_pem_private_key(_bytes(name, certificate.key, "key"), None)
+    except TypeError:
+        raise UsageError(
+            key_place, "the key is locked by a passphrase", "Name a key without one, readable by this user alone"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise UsageError(
+            key_place, "this is no private key in PEM form", "Name the file that begins with BEGIN PRIVATE KEY"
+        ) from None
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if key.public_key().public_bytes(*form) != chain[0].public_key().public_bytes(*form):
+        raise UsageError(key_place, "the key is not that of the certificate", "Name the two files that were made together")
+
+
+def authority_works(pool: Pool) -> None:
+    """Raises UsageError for a `backend_ca` that holds no certificate."""
+    from cryptography import x509
+
+    if pool.backend_ca is None:
+        return
+    try:
+        x509.load_pem_x509_certificates(_bytes(pool.name, pool.backend_ca, "backend_ca"))
+    except ValueError:
+        place = f"{pool.name} ({pool.backend_ca})"
+        raise UsageError(place, "this is no certificate in PEM form", "Name the file with the CAs of the backends") from None
+
+
+def _bytes(name: str, path: str, what: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"{name} ({path})", f"the {what} cannot be read ({error.strerror})", "Name a file that this user may read"
+        ) from None
+
+
+def system_authorities(pools: Iterable[Pool]) -> str:
+    """The file of the system's CAs, where a pool needs it. Raises UsageError if there is none."""
+    named = ssl.get_default_verify_paths().cafile
+    found = next((path for path in (named, *_AUTHORITIES) if path and Path(path).is_file()), None)
+    needs = [p.name for p in pools if p.backend_ca is None and any(b.tls for b in p.backends)]
+    if found is None and needs:
+        raise UsageError(f"{needs[0]}.backend_ca", "this system has no file of CAs", "Name the file with the CAs of the backends")
+    return found or ""
+
+
+def watches_fit(pools: tuple[Pool, ...]) -> None:
+    """Raises UsageError where Envoy would need more watches of files than a user may have: it would end itself."""
+    try:
+        allowed = int(_INSTANCES.read_text())
+    except (OSError, ValueError):
+        return
+    needed = watches(pools) + INOTIFY_SPARE
+    if needed > allowed:
+        remedy = f"Raise it (sysctl fs.inotify.max_user_instances={2 * needed}), or name fewer services"
+        raise UsageError("balance.services", f"so many need {needed} watches of files, and a user has {allowed}", remedy)
+
+
+def same_place(pool: Pool, addresses: Mapping[str, str]) -> tuple[str, str] | None:
+    """Two backends that are one to Envoy, which knows them by address."""
+    seen: dict[tuple[str, int], str] = {}
+    for backend in pool.backends:
+        other = seen.setdefault((addresses[backend.host], backend.port), backend.name)
+        if other != backend.name:
+            return other, backend.name
+    return None
+
+
+def backends_differ(pool: Pool, addresses: Mapping[str, str]) -> None:
+    """Raises UsageError for two names of one backend."""
+    if (twins := same_place(pool, addresses)) is not None:
+        raise UsageError(pool.name, f"{twins[0]} and {twins[1]} are the same backend", "Take one out")

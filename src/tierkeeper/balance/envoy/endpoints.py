@@ -1,0 +1,135 @@
+"""Who takes traffic, as Envoy reads it: the endpoints of each pool, and the verdict on each that cuts its sessions. Pure."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from tierkeeper.balance.envoy.documents import (
+    Document,
+    Layout,
+    backend_key,
+    digest,
+    named,
+    pool_key,
+    socket_address,
+    source,
+    typed,
+)
+from tierkeeper.balance.envoy.limits import HEADERS_SECONDS
+from tierkeeper.balance.model import WEIGHT_SCALE, Backend, Pool, Routing, Share, Takes
+
+Shares = Mapping[str, Mapping[str, Share]]
+"""Complete: every pool, and in it every backend."""
+
+TLS_KEY: Final = "tls"
+_HEALTH: Final = {Takes.TRAFFIC: "HEALTHY", Takes.NOTHING_NEW: "DRAINING", Takes.NOTHING: "UNHEALTHY"}
+
+
+def complete(pools: tuple[Pool, ...], routing: Routing, before: Shares) -> dict[str, dict[str, Share]]:
+    """The share of every backend: as `routing` says, else as it was, else the configured weight."""
+
+    def share(pool: Pool, backend: Backend) -> Share:
+        for known in (routing, before):
+            if (found := known.get(pool.name, {}).get(backend.name)) is not None:
+                return found
+        return Share(weight=backend.weight * WEIGHT_SCALE)
+
+    return {pool.name: {b.name: share(pool, b) for b in pool.backends} for pool in pools}
+
+
+def obeyed(pool: Pool, shares: Mapping[str, Share]) -> dict[str, Takes]:
+    """What each backend takes in the end.
+
+    Where in no priority the configured share of backends is left, all that are not drained take traffic: a judgement that
+    finds nearly all at fault is more likely wrong than they are. Where sessions are cut (Postgres) the word stands: a
+    write to the wrong node is worse than none.
+    """
+    told = {name: share.takes for name, share in shares.items()}
+    if pool.cuts_sessions:
+        return told
+    for priority in {b.priority for b in pool.backends}:
+        able = [b.name for b in pool.backends if b.priority == priority and told[b.name] is not Takes.NOTHING_NEW]
+        up = sum(told[name] is Takes.TRAFFIC for name in able)
+        if up and 100 * up >= pool.panic_percent * len(able):
+            return told
+    return {name: Takes.TRAFFIC if takes is Takes.NOTHING else takes for name, takes in told.items()}
+
+
+def takers(pool: Pool, shares: Mapping[str, Share]) -> int:
+    return sum(takes is Takes.TRAFFIC for takes in obeyed(pool, shares).values())
+
+
+def endpoints(pool: Pool, shares: Mapping[str, Share], addresses: Mapping[str, str], layout: Layout) -> Document:
+    """The pool's ClusterLoadAssignment. `addresses` has the IP address of each host."""
+    takes = obeyed(pool, shares)
+    ranks = sorted({b.priority for b in pool.backends})
+
+    def one(backend: Backend) -> Document:
+        endpoint: Document = {"address": socket_address(addresses[backend.host], backend.port), "hostname": backend.host}
+        if pool.cuts_sessions:
+            endpoint["health_check_config"] = {
+                "hostname": backend_key(pool.name, backend.name),
+                "address": {"pipe": {"path": layout.verdict}},
+            }
+        told: Document = {
+            "endpoint": endpoint,
+            "load_balancing_weight": max(1, shares[backend.name].weight),
+            "health_status": _HEALTH[takes[backend.name]],
+        }
+        if backend.tls:
+            told["metadata"] = {"filter_metadata": {"envoy.transport_socket_match": {TLS_KEY: tls_key(backend.host)}}}
+        return told
+
+    return typed(
+        "envoy.config.endpoint.v3.ClusterLoadAssignment",
+        cluster_name=pool_key(pool.name),
+        endpoints=[
+            {"priority": ranks.index(rank), "lb_endpoints": [one(b) for b in pool.backends if b.priority == rank]}
+            for rank in ranks
+        ],
+    )
+
+
+def tls_key(host: str) -> str:
+    return digest(host)
+
+
+def verdict_routes(pools: tuple[Pool, ...], shares: Shares) -> Document:
+    """The routes of the plane's own listener: 200 for a backend that keeps its sessions, 503 for one that must not.
+
+    A backend that is gone from here has no route, which is a 404: its sessions end before it leaves the pool.
+    """
+    hosts = [
+        (backend_key(pool.name, b.name), shares[pool.name][b.name].takes is not Takes.NOTHING)
+        for pool in pools
+        if pool.cuts_sessions
+        for b in pool.backends
+    ]
+    return typed(
+        "envoy.config.route.v3.RouteConfiguration",
+        name="verdict",
+        virtual_hosts=[
+            {
+                "name": host,
+                "domains": [host],
+                "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 200 if well else 503}}],
+            }
+            for host, well in hosts
+        ],
+    )
+
+
+def verdict_listener(layout: Layout) -> Document:
+    manager = named(
+        "verdict",
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="verdict",
+        rds={"route_config_name": "verdict", "config_source": source(layout, "verdict")},
+        request_headers_timeout=f"{HEADERS_SECONDS}s",
+        http_filters=[named("router", "envoy.extensions.filters.http.router.v3.Router")],
+    )
+    return {
+        "name": "verdict",
+        "address": {"pipe": {"path": layout.verdict, "mode": 0o600}},
+        "ignore_global_conn_limit": True,
+        "filter_chains": [{"filters": [manager]}],
+    }

