@@ -77,11 +77,11 @@ class HttpBackend:
                 connection = self.tls.wrap_socket(connection, server_side=True)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open.add(connection)
-            reader = connection.makefile("rb")
-            while (request := _request(reader)) is not None:
-                self.requests.append(request)
-                if not self._answer(connection, reader, request):
-                    break
+            with connection.makefile("rb") as reader:
+                while (request := _request(reader)) is not None:
+                    self.requests.append(request)
+                    if not self._answer(connection, reader, request):
+                        break
         self._open.discard(connection)
         connection.close()
 

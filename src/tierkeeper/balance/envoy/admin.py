@@ -78,14 +78,6 @@ class Admin:
             if "socket_address" in status.get("address", {})
         ]
 
-    def refusals(self) -> list[str]:
-        """Why Envoy refused what it was fed, as far as it says."""
-        try:
-            told = json.loads(self.ask("/config_dump?mask=dynamic_listeners,dynamic_active_clusters,dynamic_warming_clusters")[1])
-        except ValueError:
-            return []
-        return sorted(set(_details(told)))
-
 
 def _host(cluster: str, status: Mapping[str, Any]) -> Host:
     where = status["address"]["socket_address"]
@@ -102,12 +94,3 @@ def _host(cluster: str, status: Mapping[str, Any]) -> Host:
 def written(address: str, port: int) -> str:
     """An endpoint as Envoy writes it."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _details(node: object) -> list[str]:
-    if isinstance(node, dict):
-        own = [str(node["error_state"].get("details", ""))] if isinstance(node.get("error_state"), dict) else []
-        return own + [found for value in node.values() for found in _details(value)]
-    if isinstance(node, list):
-        return [found for value in node for found in _details(value)]
-    return []

@@ -1,7 +1,6 @@
 """The Envoys of one folder: the one that serves, and those before it that end what they began."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +12,7 @@ from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import NotNow, TierkeeperError
 
 _LOOK_SECONDS: Final = 0.005
-_BUSY: Final = r"^(http\.p[0-9a-f]+\.downstream_rq_active|listener\.p[0-9a-f]+\.downstream_cx_active)$"
-
-Child = subprocess.Popen[bytes] | None
+_BUSY: Final = r"^(http\.p[0-9a-f]+\.downstream_rq_active|listener\.tcp_p[0-9a-f]+\.downstream_cx_active)$"
 
 
 class Fleet:
@@ -25,8 +22,7 @@ class Fleet:
         self._layout, self._admin, self._clock = layout, admin, clock
         self._concurrency = concurrency
         self._serving: Running | None = None
-        self._child: Child = None
-        self._leaving: list[tuple[Running, Child]] = []
+        self._leaving: list[Running] = []
         self._restarts = 0
 
     def facts(self) -> dict[str, str | int]:
@@ -42,10 +38,10 @@ class Fleet:
         try:
             self._until_ready(running)
         except NotNow:
-            process.end(running, None)
+            process.end(running)
             return False
         process.remember(self._layout, running)
-        self._serving, self._child = running, None
+        self._serving = running
         return True
 
     def start(self, bootstrap: Document) -> None:
@@ -62,10 +58,10 @@ class Fleet:
         if self._serving is None:
             return False
         self._write(bootstrap)
-        before, child = self._serving, self._child
+        before = self._serving
         workers = int(server.get("command_line_options", {}).get("concurrency", self._concurrency))
-        self._leaving.append((before, child))
-        self._serving, self._child = process.spawn(self._layout, before.epoch + 1, workers)
+        self._leaving.append(before)
+        self._serving = process.spawn(self._layout, before.epoch + 1, workers)
         try:
             self._until_ready(self._serving)
         except NotNow:
@@ -75,12 +71,10 @@ class Fleet:
 
     def revive(self) -> str | None:
         """Starts Envoy again where it has died, and says so. Reaps those that left."""
-        self._leaving = [(r, c) for r, c in self._leaving if (c.poll() is None if c is not None else process.alive(r))]
+        self._leaving = [left for left in self._leaving if process.alive(left)]
         if self._serving is not None and process.alive(self._serving):
             return None
         name = f" (process {self._serving.pid})" if self._serving is not None else ""
-        if self._child is not None:
-            self._child.poll()
         told = process.log_tail(self._layout)
         self._restarts += 1
         why = f" ({told})" if told else ""
@@ -105,16 +99,16 @@ class Fleet:
     def end(self) -> None:
         """Ends all Envoys of this folder and removes what they leave."""
         if self._serving is not None:
-            process.end(self._serving, self._child)
-        for running, child in self._leaving:
-            process.end(running, child)
+            process.end(self._serving)
+        for running in self._leaving:
+            process.end(running)
         while (other := process.find(self._layout)) is not None:
-            process.end(other, None)
-        self._serving, self._child, self._leaving = None, None, []
+            process.end(other)
+        self._serving, self._leaving = None, []
         process.forget(self._layout)
 
     def _spawn(self) -> None:
-        self._serving, self._child = process.spawn(self._layout, 0, self._concurrency)
+        self._serving = process.spawn(self._layout, 0, self._concurrency)
         self._until_ready(self._serving)
 
     def _until_ready(self, running: Running) -> None:

@@ -47,7 +47,7 @@ def listener(pool: Pool, address: str, layout: Layout) -> Document:
     return {
         "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
         "name": listener_name(pool, address),
-        "stat_prefix": pool_key(pool.name),
+        "stat_prefix": f"{pool.wire}_{pool_key(pool.name)}",
         "address": where,
         "per_connection_buffer_limit_bytes": limits.BUFFER_BYTES,
         "socket_options": [{"level": level, "name": name, "int_value": value} for level, name, value in _KEEPALIVE],

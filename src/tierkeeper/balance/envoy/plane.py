@@ -224,6 +224,8 @@ class EnvoyPlane:
             self._settling.until_judged(pools, shares, addresses)
         except TierkeeperError:
             self._feed.restore(undo)
+            with suppress(NotNow):
+                self._rejected = self._settling.rejections()
             raise
         self._pools, self._shares, self._addresses, self._retired = pools, shares, addresses, retired
         self._rejected = self._settling.rejections()

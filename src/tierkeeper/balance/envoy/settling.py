@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from tierkeeper.balance.envoy import limits
+from tierkeeper.balance.envoy import limits, process
 from tierkeeper.balance.envoy.admin import Admin, written
 from tierkeeper.balance.envoy.clusters import cluster_name
 from tierkeeper.balance.envoy.documents import Layout
@@ -17,6 +17,7 @@ _LOOK_SECONDS: Final = 0.005
 _VERSIONS: Final = {"lds": "listener_manager.lds.version_text", "cds": "cluster_manager.cds.version_text"}
 _WARMING: Final = ("listener_manager.total_listeners_warming", "cluster_manager.warming_clusters")
 _PATTERN: Final = r"(update_rejected|ds\.version_text|total_listeners_warming|warming_clusters)$"
+_REJECTED: Final = "config update rejected: "
 _UNCHECKED: Final = frozenset({"failed_active_health_check", "pending_active_hc"})
 
 
@@ -61,5 +62,6 @@ class Settling:
                 self._clock.sleep(_LOOK_SECONDS)
 
     def why(self) -> str:
-        details = [" ".join(text.split()) for text in self._admin.refusals() if text]
-        return "; ".join(details) or "it does not say why"
+        """What Envoy says of its last refusal: it stands in its log, and not everywhere in its interface."""
+        told = [line.rpartition(_REJECTED)[2] for line in process.log_lines(self._layout) if _REJECTED in line]
+        return told[-1].strip() if told else "it does not say why"
