@@ -25,8 +25,8 @@ def path_fits(path: str) -> None:
         raise UsageError(str(Path(path).parent), cause, "Name a folder with a shorter path")
 
 
-def port_is_free(pool: Pool, address: str) -> None:
-    """Raises UsageError where the port cannot be taken."""
+def port_is_free(pool: Pool, address: str, ours: int | None = None) -> None:
+    """Raises UsageError where the port cannot be taken. `ours` is the process that may have it already."""
     place = f"{pool.name} ({pool.host}:{pool.port})"
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -35,14 +35,17 @@ def port_is_free(pool: Pool, address: str) -> None:
             probe.bind((address, pool.port))
             probe.listen(1)
         except OSError as error:
-            raise _port_error(place, pool.port, error) from None
+            taken = error.errno == errno.EADDRINUSE
+            who = holder(pool.port) if taken else None
+            if who is None or who[0] != ours:
+                raise _port_error(place, who, error) from None
 
 
-def _port_error(place: str, port: int, error: OSError) -> UsageError:
+def _port_error(place: str, who: tuple[int, str] | None, error: OSError) -> UsageError:
     match error.errno:
         case errno.EADDRINUSE:
-            who = holder(port)
-            return UsageError(place, f"the port is taken{f' by {who}' if who else ''}", "End what has it, or name another port")
+            by = f" by process {who[0]} ({who[1]})" if who else ""
+            return UsageError(place, f"the port is taken{by}", "End what has it, or name another port")
         case errno.EACCES | errno.EPERM:
             remedy = "Name a port from 1024 on, or allow it (sysctl net.ipv4.ip_unprivileged_port_start)"
             return UsageError(place, "this user may not take the port", remedy)
@@ -52,8 +55,8 @@ def _port_error(place: str, port: int, error: OSError) -> UsageError:
             return UsageError(place, f"the port cannot be taken ({error.strerror})", "Name another address")
 
 
-def holder(port: int) -> str | None:
-    """Which process listens on the port, as far as this user may see it."""
+def holder(port: int) -> tuple[int, str] | None:
+    """Which process listens on the port (its number and name), as far as this user may see it."""
     inodes = set()
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
@@ -66,7 +69,7 @@ def holder(port: int) -> str | None:
             continue
         with suppress(OSError):
             if any(_points_to(f, inodes) for f in (entry / "fd").iterdir()):
-                return f"process {entry.name} ({(entry / 'comm').read_text().strip()})"
+                return int(entry.name), (entry / "comm").read_text().strip()
     return None
 
 

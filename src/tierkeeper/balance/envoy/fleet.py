@@ -30,6 +30,9 @@ class Fleet:
         told: dict[str, str | int] = {"restarts": self._restarts}
         return {**told, "process": running.pid, "epoch": running.epoch} if running is not None else told
 
+    def pid(self) -> int | None:
+        return self._serving.pid if self._serving is not None else None
+
     def adopt(self) -> bool:
         """Takes over the Envoy of this folder, if one runs and answers. One that does not answer is ended."""
         running = process.remembered(self._layout) or process.find(self._layout)

@@ -37,7 +37,6 @@ class Names:
         self._lock = threading.Lock()
         self._known: dict[str, str] = {}
         self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def learn(self, hosts: Iterable[str], before: Mapping[str, str]) -> list[str]:
         """Resolves what is not known yet, and returns the hosts that could not be. `before` serves where the name does not."""
@@ -65,15 +64,16 @@ class Names:
 
     def watch(self) -> None:
         """Begins to look again, where there is a name at all."""
-        if self._thread is None and any(not is_address(host) for host in self.known()):
-            self._thread = threading.Thread(target=self._look, name="names", daemon=True)
-            self._thread.start()
+        self.stop()
+        if any(not is_address(host) for host in self.known()):
+            self._stopped = threading.Event()
+            threading.Thread(target=self._look, args=(self._stopped,), name="names", daemon=True).start()
 
     def stop(self) -> None:
         self._stopped.set()
 
-    def _look(self) -> None:
-        while not self._stopped.wait(self._every):
+    def _look(self, stopped: threading.Event) -> None:
+        while not stopped.wait(self._every):
             for host, now in self.known().items():
                 if is_address(host):
                     continue

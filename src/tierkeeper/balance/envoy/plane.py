@@ -172,6 +172,8 @@ class EnvoyPlane:
         made = self._documents(pools, shares, addresses)
         self._feed.put(made)
         self._feed.sweep(made)
+        self._pools, self._shares, self._addresses = pools, shares, addresses
+        self._save()  # before: whoever comes after a brain that is killed here finds what Envoy serves
         try:
             self._fleet.start(wanted)
             self._settling.until_taken("cds", {})
@@ -180,8 +182,6 @@ class EnvoyPlane:
         except BaseException:
             self._fleet.end()
             raise
-        self._pools, self._shares, self._addresses = pools, shares, addresses
-        self._save()
 
     # Changing.
 
@@ -207,10 +207,8 @@ class EnvoyPlane:
 
     def _change(self, pools: tuple[Pool, ...], routing: Routing) -> None:
         pools, addresses = self._prepare(pools, self._addresses)
-        ports = {pool.port for pool in self._pools}
         for pool in pools:
-            if pool.port not in ports:
-                checks.port_is_free(pool, addresses[pool.host])
+            checks.port_is_free(pool, addresses[pool.host], self._fleet.pid())
         shares = complete(pools, routing, self._shares)
         retired = [*self._retired, *self._retiring(pools)]
         made = self._documents(pools, shares, addresses, retired)

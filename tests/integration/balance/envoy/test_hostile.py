@@ -6,10 +6,13 @@ import os
 import socket
 import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 
 from tierkeeper.balance.envoy import limits
+from tierkeeper.balance.envoy.documents import pool_key
+from tierkeeper.balance.model import Backend, Pool
 
 from .conftest import Client, connect, pool_of, send
 
@@ -118,9 +121,7 @@ def test_connections_have_a_limit_and_the_verdict_does_not_count(plane, http_bac
     assert int(connect(cutting).recv(20)) == sessions[0].port
 
 
-def test_a_websocket_goes_through(plane, http_backends) -> None:
-    [backend] = http_backends(1)
-    plane.start([pool := pool_of([backend], request_timeout_seconds=0.5)], {})
+def shakes_hands_and_echoes(pool: Pool, pauses: tuple[float, ...]) -> None:
     key = base64.b64encode(os.urandom(16))
     ws = connect(pool)
     ws.sendall(
@@ -132,10 +133,15 @@ def test_a_websocket_goes_through(plane, http_backends) -> None:
     assert head.startswith(b"HTTP/1.1 101")
     proof = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())  # noqa: S324
     assert proof in head
-    for pause in (0, 0.8):  # longer than a request may take: an upgraded connection is none any more
+    for pause in pauses:
         time.sleep(pause)
         ws.sendall(b"\x81\x85\x01\x02\x03\x04" + bytes(c ^ m for c, m in zip(b"hello", b"\x01\x02\x03\x04\x01", strict=True)))
         assert ws.recv(100) == b"\x81\x05hello"
+
+
+def test_a_websocket_goes_through(plane, http_backends) -> None:
+    plane.start([pool := pool_of(http_backends(1), request_timeout_seconds=0.4)], {})
+    shakes_hands_and_echoes(pool, (0, 0.6))  # longer than a request may take: it is none any more
 
 
 def curl(*arguments: str) -> str:
@@ -150,6 +156,19 @@ def test_http2_without_tls(plane, http_backends) -> None:
     plane.start([pool := pool_of([backend])], {})
     assert curl("--http2-prior-knowledge", f"http://127.0.0.1:{pool.port}/") == f"{backend.port} 2 200"
     assert backend.requests[0].path == "/"
+
+
+def test_http2_to_the_backends_and_a_websocket_over_it(plane, http_backends) -> None:
+    """The backend of the second pool is the port of the first, which speaks HTTP/2 as any does."""
+    [backend] = http_backends(1)
+    behind = pool_of([backend], "behind")
+    front = replace(pool_of([backend], http2=True), backends=(Backend("behind", "127.0.0.1", behind.port),))
+    plane.start([behind, front], {})
+    assert Client(front).ask("PUT", body=b"a body") == (200, str(backend.port))
+    assert plane._admin.stats(f"http.{pool_key('behind')}.downstream_cx_http2_total$") == {
+        f"http.{pool_key('behind')}.downstream_cx_http2_total": 1
+    }
+    shakes_hands_and_echoes(front, (0,))
 
 
 def test_the_sockets_are_for_this_user_alone(plane, http_backends, folder) -> None:

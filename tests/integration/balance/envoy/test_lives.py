@@ -94,6 +94,7 @@ def test_a_reload_under_load_loses_no_request(plane, http_backends) -> None:
 
 def test_what_left_ends_what_it_began_and_then_its_files_go(plane, http_backends, tcp_backends, folder, monkeypatch) -> None:
     monkeypatch.setattr(limits, "DRAIN_SECONDS", 1)
+    monkeypatch.setattr("tierkeeper.balance.envoy.plane._RETIRED_SPARE_SECONDS", 0.2)
     [slow] = http_backends(1, delay_seconds=0.6)
     staying, leaving = pool_of([slow]), pool_of([slow], "leaving")
     sessions = pool_of(tcp_backends(1), "pg", cuts_sessions=True)
@@ -111,7 +112,7 @@ def test_what_left_ends_what_it_began_and_then_its_files_go(plane, http_backends
     assert answers == [(200, str(slow.port))]
     assert session.recv(20) == b"", "after the time to drain it is ended"
     files = {p.name for p in (folder / "xds").iterdir()}
-    time.sleep(2.2)
+    time.sleep(0.3)
     assert plane.tend() is None
     assert len({p.name for p in (folder / "xds").iterdir()}) == len(files) - 3
     until(
@@ -159,7 +160,7 @@ def test_a_refused_reload_changes_nothing(plane, http_backends, monkeypatch) -> 
     plane.reload([pool, pool_of(backends, "taken")], {})
 
 
-def test_envoy_is_killed_and_stands_up_with_the_routing_it_had(plane, http_backends) -> None:
+def test_envoy_is_killed_and_stands_up_with_the_routing_it_had(plane, http_backends, folder) -> None:
     backends = http_backends(3)
     plane.start([pool := pool_of(backends)], {})
     plane.publish({"web": {backends[0].name: Share(Takes.NOTHING)}})
@@ -215,14 +216,14 @@ def test_the_brain_is_killed_and_the_next_one_takes_over(planes, http_backends, 
             brain.wait()
             time.sleep(0.2)
             assert process.alive(envoy)
-            assert set(Client(pool).split(6)) == {b.port for b in backends[1:]}
+            assert backends[0].port not in Client(pool).split(6)
             (folder / "envoy.pid").unlink()  # it is found all the same
             heir = planes()
             heir.start([pool], {})
             assert pid_of(heir) == envoy.pid
-            assert set(Client(pool).split(6)) == {b.port for b in backends[1:]}, "a drained one stays drained"
+            assert backends[0].port not in Client(pool).split(6), "a drained one stays drained"
             heir.publish({"web": {backends[0].name: Share(), backends[1].name: Share(Takes.NOTHING)}})
-            until(lambda: set(Client(pool).split(6)) == {backends[0].port, backends[2].port})
+            until(lambda: backends[1].port not in (split := Client(pool).split(9)) and backends[0].port in split)
             heir.observe()
             until(lambda: any(r.samples for r in heir.observe().readings["web"].values()))
     assert set(load.answers) == {200}
@@ -232,7 +233,7 @@ def test_the_brain_is_killed_and_the_next_one_takes_over(planes, http_backends, 
 
 def test_another_bootstrap_is_taken_hot(planes, http_backends, folder, monkeypatch) -> None:
     monkeypatch.setattr(limits, "DRAIN_SECONDS", 1)
-    monkeypatch.setattr(limits, "PARENT_SECONDS", 2)
+    monkeypatch.setattr(limits, "PARENT_SECONDS", 1)
     backends = http_backends(2, delay_seconds=0.01)
     pool = pool_of(backends)
     first, second = planes(), planes()
@@ -249,8 +250,7 @@ def test_another_bootstrap_is_taken_hot(planes, http_backends, folder, monkeypat
         until(lambda: len(envoys(folder)) == 1)
     assert set(load.answers) == {200}
     os.kill(pid_of(second), signal.SIGKILL)
-    time.sleep(0.05)
-    assert second.tend()
+    until(second.tend)
     assert Client(pool).ask()[0] == 200
 
 
@@ -380,3 +380,21 @@ except UsageError as error:
     preload = "import tierkeeper.balance.envoy.checks\n"
     if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) > 81:
         spawned(preload + program, ":".join(sys.path))
+
+
+def test_a_plane_may_be_started_again_and_its_state_may_be_lost(planes, http_backends, folder) -> None:
+    backends = http_backends(2)
+    pool = pool_of(backends)
+    plane = planes()
+    for _ in range(2):
+        plane.start([pool], {"web": {backends[0].name: Share(Takes.NOTHING_NEW)}})
+        assert Client(pool).split(4) == {backends[1].port: 4}
+        plane.stop()
+    plane.start([pool], {})
+    assert Client(pool).split(4) == {b.port: 2 for b in backends}, "what was drained before the stop is forgotten"
+    envoy = pid_of(plane)
+    plane.leave()
+    (folder / "routing.json").write_text("{}")
+    plane.start([pool, other := pool_of(backends, "other")], {})
+    assert pid_of(plane) == envoy
+    assert Client(other).ask()[0] == 200

@@ -109,7 +109,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("kills", sampled((2, 12), 2))
+@pytest.mark.parametrize("kills", sampled((1, 12), 1))
 def test_kill_9_of_a_backend_costs_no_idempotent_request(plane, spawned, http_backends, kills) -> None:
     """And the one that comes back gets its share again."""
     ports = [free_port() for _ in range(3)]
@@ -149,7 +149,7 @@ def test_kill_9_of_a_backend_costs_no_idempotent_request(plane, spawned, http_ba
         for thread in threads:
             thread.join()
     assert set(answers) == {200}
-    assert answers[200] > 200
+    assert answers[200] > 100
 
 
 def test_a_backend_that_hangs_ends_at_the_time_limit_and_is_seen(plane, http_backends) -> None:

@@ -87,15 +87,15 @@ def test_a_sick_backend_is_shed_within_half_a_second_of_the_word(plane, http_bac
     plane.start([pool := pool_of(backends)], {})
     client = Client(pool)
     took = []
-    for turn in range(6):
+    for turn in range(4):
         plane.publish({"web": {b.name: OUT if i == turn % 3 else Share() for i, b in enumerate(backends)}})
         sick = backends[turn % 3]
         start = last = time.monotonic()
-        while time.monotonic() - start < 0.3:
+        while time.monotonic() - start < 0.25:
             if client.ask()[1] == str(sick.port):
                 last = time.monotonic()
         took.append(last - start)
-    assert max(took) < 0.25
+    assert max(took) < 0.2
 
 
 def test_drained_takes_nothing_new_and_panic_spares_it(plane, http_backends) -> None:
@@ -186,13 +186,15 @@ def test_what_is_seen_of_each_backend(plane, http_backends) -> None:
     for _ in range(6):
         client.ask()
     plane.observe()  # from now on all are sampled: there are few
-    time.sleep(0.1)
+    time.sleep(0.25)
+    before = plane.observe().readings["web"][backends[0].name].counters.requests
     for _ in range(30):
         client.ask()
     time.sleep(0.3)
     readings = plane.observe().readings["web"]
     first, second, third = (readings[b.name] for b in backends)
     assert [r.counters.requests for r in (first, second, third)] == [12, 12, 12]
+    assert before == 2
     assert (first.counters.errors, second.counters.errors) == (0, 6)
     assert len(first.samples) == len(third.samples) == 10
     assert sorted(s.status for s in second.samples) == [200] * 5 + [503] * 5
@@ -208,12 +210,12 @@ def test_samples_stay_within_their_budget(plane, http_backends, monkeypatch) -> 
     plane.start([pool := pool_of(backends)], {})
     client = Client(pool)
     drawn = asked = 0
-    for turn in range(4):
-        end = time.monotonic() + 0.4
+    for turn in range(3):
+        end = time.monotonic() + 0.25
         while time.monotonic() < end:
             client.ask()
-            asked += turn > 1
+            asked += turn > 0
         time.sleep(0.15)
         readings = plane.observe().readings["web"]
-        drawn += sum(len(r.samples) for r in readings.values()) if turn > 1 else 0
+        drawn += sum(len(r.samples) for r in readings.values()) if turn > 0 else 0
     assert 0 < drawn < 0.5 * asked
