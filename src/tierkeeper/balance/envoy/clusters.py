@@ -6,7 +6,7 @@ from typing import Final
 
 from tierkeeper.balance.envoy import limits
 from tierkeeper.balance.envoy.documents import Document, Layout, digest, pool_key, seconds, source, typed
-from tierkeeper.balance.envoy.endpoints import TLS_KEY, tls_key
+from tierkeeper.balance.envoy.endpoints import TLS_KEY, judged, starts_slowly, tls_key
 from tierkeeper.balance.model import Pool
 
 _POLICIES: Final = "envoy.extensions.load_balancing_policies"
@@ -46,8 +46,10 @@ def _cluster(pool: Pool, layout: Layout, system_ca: str) -> Document:
             }
         },
     }
+    if judged(pool):
+        made["health_checks"] = [_verdict_check()]
     if pool.cuts_sessions:
-        made |= {"close_connections_on_host_health_failure": True, "health_checks": [_verdict_check()]}
+        made["close_connections_on_host_health_failure"] = True
     else:
         made["outlier_detection"] = _ejection(pool)
     if pool.wire == "http":
@@ -74,7 +76,7 @@ def _policy(pool: Pool) -> Document:
             kind = "least_request.v3.LeastRequest"
         case _:
             kind = "round_robin.v3.RoundRobin"
-    if pool.slow_start_seconds and pool.algorithm not in ("consistent_hash", "adaptive"):
+    if starts_slowly(pool):
         fields["slow_start_config"] = {"slow_start_window": seconds(pool.slow_start_seconds)}
     return {"name": kind.split(".")[0], "typed_config": typed(f"{_POLICIES}.{kind}", **fields)}
 

@@ -65,7 +65,7 @@ def endpoints(pool: Pool, shares: Mapping[str, Share], addresses: Mapping[str, s
 
     def one(backend: Backend) -> Document:
         endpoint: Document = {"address": socket_address(addresses[backend.host], backend.port), "hostname": backend.host}
-        if pool.cuts_sessions:
+        if judged(pool):
             endpoint["health_check_config"] = {
                 "hostname": backend_key(pool.name, backend.name),
                 "address": {"pipe": {"path": layout.verdict}},
@@ -93,17 +93,30 @@ def tls_key(host: str) -> str:
     return digest(host)
 
 
+def starts_slowly(pool: Pool) -> bool:
+    """Whether Envoy lets a backend that is in again grow to its share: not on a ring, and `adaptive` grows by itself."""
+    return pool.slow_start_seconds > 0 and pool.algorithm not in ("consistent_hash", "adaptive")
+
+
+def judged(pool: Pool) -> bool:
+    """Whether Envoy asks for a verdict on its backends: to cut sessions, or to see when one is in again.
+
+    A slow start begins where a check passes; what changes in the endpoints alone begins none.
+    """
+    return pool.cuts_sessions or starts_slowly(pool)
+
+
 def verdict_routes(pools: tuple[Pool, ...], shares: Shares) -> Document:
-    """The routes of the plane's own listener: 200 for a backend that keeps its sessions, 503 for one that must not.
+    """The routes of the plane's own listener: 200 for a backend that keeps its sessions, or takes traffic, else 503.
 
     A backend that is gone from here has no route, which is a 404: its sessions end before it leaves the pool.
     """
-    hosts = [
-        (backend_key(pool.name, b.name), shares[pool.name][b.name].takes is not Takes.NOTHING)
-        for pool in pools
-        if pool.cuts_sessions
-        for b in pool.backends
-    ]
+
+    def well(pool: Pool, name: str) -> bool:
+        share = shares[pool.name]
+        return share[name].takes is not Takes.NOTHING if pool.cuts_sessions else obeyed(pool, share)[name] is Takes.TRAFFIC
+
+    hosts = [(backend_key(p.name, b.name), well(p, b.name)) for p in pools if judged(p) for b in p.backends]
     return typed(
         "envoy.config.route.v3.RouteConfiguration",
         name="verdict",
@@ -111,9 +124,9 @@ def verdict_routes(pools: tuple[Pool, ...], shares: Shares) -> Document:
             {
                 "name": host,
                 "domains": [host],
-                "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 200 if well else 503}}],
+                "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 200 if keeps else 503}}],
             }
-            for host, well in hosts
+            for host, keeps in hosts
         ],
     )
 

@@ -44,6 +44,8 @@ SAMPLE_PERCENT_FIRST: Final = 5.0  # until rates are known
 SAMPLE_CHANGE: Final = 1.25  # a share that is off by less is not written anew
 SAMPLE_BUFFER_BYTES: Final = 65_536
 SAMPLE_FLUSH_SECONDS: Final = 0.1
+BRAIN_SECONDS: Final = 1.0  # between two questions whether somebody reads; without an answer what waits for him is dropped
+BRAIN_HEARTBEAT: Final = b"\xc0"  # such a question, and its answer: nothing, in MessagePack
 SAMPLE_MESSAGE_BYTES: Final = 4 * 2**20  # of one message; what is longer does not come from our Envoy
 
 # The process.

@@ -158,7 +158,13 @@ def _samples(pool: Pool) -> Document:
             tag="samples",
             stat_prefix="samples",
             buffer_flush_interval=seconds(limits.SAMPLE_FLUSH_SECONDS),
-            buffer_size_bytes=limits.SAMPLE_BUFFER_BYTES,
+            buffer_size_bytes=limits.SAMPLE_BUFFER_BYTES,  # while nobody reads no more is kept
+            retry_options={
+                "backoff_options": {
+                    "base_interval": seconds(limits.SAMPLE_FLUSH_SECONDS),
+                    "max_interval": seconds(limits.BRAIN_SECONDS),
+                }
+            },
             record=fields,
         ),
     }

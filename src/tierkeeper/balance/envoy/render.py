@@ -5,7 +5,7 @@ from typing import Final
 
 from tierkeeper.balance.envoy import limits
 from tierkeeper.balance.envoy.clusters import cluster
-from tierkeeper.balance.envoy.documents import Document, Layout, pool_key, source, typed
+from tierkeeper.balance.envoy.documents import Document, Layout, pool_key, seconds, source, typed
 from tierkeeper.balance.envoy.endpoints import Shares, endpoints, takers, verdict_listener, verdict_routes
 from tierkeeper.balance.envoy.listeners import listener, rates, routes, secret
 from tierkeeper.balance.model import Pool
@@ -34,18 +34,38 @@ def bootstrap(layout: Layout, open_files: int) -> Document:
         },
         "static_resources": {
             "listeners": [verdict_listener(layout)],
-            "clusters": [
-                {
-                    "name": "brain",
-                    "type": "STATIC",
-                    "connect_timeout": "1s",
-                    "per_connection_buffer_limit_bytes": limits.SAMPLE_BUFFER_BYTES,
-                    "load_assignment": {
-                        "cluster_name": "brain",
-                        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": layout.samples}}}}]}],
-                    },
-                }
-            ],
+            "clusters": [_brain(layout)],
+        },
+    }
+
+
+def _brain(layout: Layout) -> Document:
+    """Who reads the samples. One that stands still is told from one that reads by a question that he answers.
+
+    Without it Envoy would keep for him whatever comes: it never stops writing to a connection that is open.
+    """
+    heartbeat = {"text": limits.BRAIN_HEARTBEAT.hex()}
+    every = seconds(limits.BRAIN_SECONDS)
+    return {
+        "name": "brain",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "close_connections_on_host_health_failure": True,
+        "health_checks": [
+            {
+                "timeout": every,
+                "interval": every,
+                "no_traffic_interval": every,
+                "unhealthy_interval": every,
+                "unhealthy_threshold": 2,
+                "healthy_threshold": 1,
+                "tcp_health_check": {"send": heartbeat, "receive": [heartbeat]},
+            }
+        ],
+        "load_assignment": {
+            "cluster_name": "brain",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": layout.samples}}}}]}],
         },
     }
 

@@ -117,7 +117,10 @@ class Receiver:
             while piece := connection.recv(_PIECE):
                 unpacker.feed(piece)
                 for message in unpacker:
-                    self._keep(message)
+                    if message is None:
+                        connection.sendall(limits.BRAIN_HEARTBEAT)
+                    else:
+                        self._keep(message)
         except (OSError, ValueError, msgpack.UnpackException):
             pass  # whatever it was, Envoy comes again
         finally:

@@ -7,7 +7,7 @@ from tierkeeper.balance.envoy import limits, process
 from tierkeeper.balance.envoy.admin import Admin, written
 from tierkeeper.balance.envoy.clusters import cluster_name
 from tierkeeper.balance.envoy.documents import Layout
-from tierkeeper.balance.envoy.endpoints import Shares
+from tierkeeper.balance.envoy.endpoints import Shares, judged
 from tierkeeper.balance.envoy.feeding import Feed
 from tierkeeper.balance.model import Pool, Takes
 from tierkeeper.kernel.clock import Clock
@@ -47,13 +47,13 @@ class Settling:
         raise NotNow("balance", f"Envoy has not taken the change in {limits.READY_SECONDS:g} seconds", "See its log")
 
     def until_judged(self, pools: tuple[Pool, ...], shares: Shares, addresses: Mapping[str, str]) -> None:
-        """Returns when every backend whose sessions are cut by verdict has got its first one."""
+        """Returns when every backend that waits for a verdict and takes traffic has got its first one."""
         waited = {
             (cluster_name(pool, self._layout), written(addresses[b.host], b.port))
             for pool in pools
-            if pool.cuts_sessions
+            if judged(pool)
             for b in pool.backends
-            if shares[pool.name][b.name].takes is not Takes.NOTHING
+            if shares[pool.name][b.name].takes is Takes.TRAFFIC
         }
         end = self._clock.monotonic() + limits.READY_SECONDS
         while waited and self._clock.monotonic() < end:

@@ -128,6 +128,21 @@ def test_the_next_priority_takes_over_and_gives_back(plane, http_backends) -> No
     until(lambda: set(client.split(12)) == {b.port for b in backends[:2]})
 
 
+def test_one_that_is_in_again_grows_to_its_share(plane, http_backends) -> None:
+    backends = http_backends(3)
+    slow = pool_of(backends, slow_start_seconds=1.5)
+    plane.start([slow], {})
+    client = Client(slow)
+    plane.publish({"web": {backends[0].name: OUT}})
+    time.sleep(0.3)
+    assert backends[0].port not in client.split(30)
+    plane.publish({"web": {backends[0].name: Share()}})
+    time.sleep(0.15)
+    assert client.split(60)[backends[0].port] <= 12
+    time.sleep(1.6)
+    assert 16 <= client.split(60)[backends[0].port] <= 24
+
+
 def session(pool) -> tuple[socket.socket, int]:
     made = connect(pool)
     return made, int(made.recv(20))
