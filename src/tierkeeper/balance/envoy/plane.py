@@ -11,10 +11,11 @@ from typing import Final
 
 from tierkeeper.balance.envoy import checks, feeding, limits, names, process
 from tierkeeper.balance.envoy.admin import Admin
+from tierkeeper.balance.envoy.budget import Budget
 from tierkeeper.balance.envoy.certificates import Watched
 from tierkeeper.balance.envoy.clusters import cluster_name
 from tierkeeper.balance.envoy.counting import Tally, adapted
-from tierkeeper.balance.envoy.documents import Document, Layout
+from tierkeeper.balance.envoy.documents import Document, Layout, pool_key
 from tierkeeper.balance.envoy.endpoints import Shares, complete
 from tierkeeper.balance.envoy.fleet import Fleet
 from tierkeeper.balance.envoy.render import bootstrap, documents, sampling, traffic
@@ -24,6 +25,7 @@ from tierkeeper.balance.model import Certificate, Observation, Pool, Routing
 from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 
+_RETRIES: Final = r"^cluster\.p[0-9a-f]+\.upstream_rq_retry$"
 _RETIRED_SPARE_SECONDS: Final = 2.0  # what a port that left began is over by then
 
 
@@ -61,6 +63,7 @@ class EnvoyPlane:
         self._shares: Shares = {}
         self._addresses: dict[str, str] = {}
         self._percents: dict[str, float] = {}
+        self._budgets: dict[str, Budget] = {}
         self._observed = 0.0
         self._rejected: dict[str, int] = {}
 
@@ -95,6 +98,7 @@ class EnvoyPlane:
             now = self._clock.monotonic()
             readings = self._tally.look(self._pools, self._addresses, hosts, self._receiver.take())
             self._adapt(now - self._observed)
+            self._account(now - self._observed)
             self._observed = now
             return Observation(now, readings)
 
@@ -250,6 +254,7 @@ class EnvoyPlane:
             system_ca=checks.system_authorities(pools),
             percents=self._percents,
             turns=self._certificates.look(pools),
+            broke=self._broke(),
         )
         current = {cluster["name"] for cluster in made["cds"]}
         old = tuple({cluster_name(p, self._layout): p for _, p in retired}.values())
@@ -270,7 +275,7 @@ class EnvoyPlane:
 
     def _traffic(self, pools: tuple[Pool, ...], shares: Shares, addresses: Mapping[str, str]) -> dict[str, list[Document]]:
         if not self._retired:
-            return traffic(self._layout, pools, shares, addresses)
+            return traffic(self._layout, pools, shares, addresses, self._broke())
         made = self._documents(pools, shares, addresses, self._retired)
         return {name: made[name] for name in ("verdict", *(n for n in made if n[:4] in ("eds-", "rds-")))}
 
@@ -328,6 +333,22 @@ class EnvoyPlane:
             self._percents = percents
             with suppress(OSError):
                 self._feed.put({"rtds": [sampling(self._pools, percents)]})
+
+    def _account(self, seconds: float) -> None:
+        """Lets pools repeat no more that have repeated too much, and again once they have saved."""
+        retries = self._admin.stats(_RETRIES)
+        changed = False
+        for pool in self._pools:
+            if pool.wire == "http":
+                count = int(retries.get(f"cluster.{pool_key(pool.name)}.upstream_rq_retry", 0))
+                account = self._budgets.setdefault(pool.name, Budget())
+                changed |= account.look(self._tally.fresh().get(pool.name, 0), count, seconds)
+        if changed:
+            with suppress(OSError):
+                self._feed.put(self._traffic(self._pools, self._shares, self._addresses))
+
+    def _broke(self) -> set[str]:
+        return {name for name, account in self._budgets.items() if not account.open}
 
     def _save(self) -> None:
         feeding.save(self._layout, feeding.State(self._pools, self._shares, self._addresses))

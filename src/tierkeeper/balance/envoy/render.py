@@ -1,6 +1,6 @@
 """Pools and routing to what Envoy reads: its bootstrap, and one file for each of its subscriptions. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from tierkeeper.balance.envoy import limits
@@ -79,11 +79,12 @@ def documents(
     system_ca: str,
     percents: Mapping[str, float],
     turns: Mapping[str, int],
+    broke: Collection[str] = (),
 ) -> dict[str, list[Document]]:
     """All files. `addresses` has the IP address of every host, `percents` the share of samples and `turns` how often a
-    certificate was written in place, by pool name."""
+    certificate was written in place, by pool name; `broke` are the pools that have repeated too much."""
     return {
-        **traffic(layout, pools, shares, addresses),
+        **traffic(layout, pools, shares, addresses, broke),
         **{
             f"sds-{pool_key(pool.name)}": [secret(pool, pool.certificate, turns.get(pool.name, 0))]
             for pool in pools
@@ -95,7 +96,13 @@ def documents(
     }
 
 
-def traffic(layout: Layout, pools: tuple[Pool, ...], shares: Shares, addresses: Mapping[str, str]) -> dict[str, list[Document]]:
+def traffic(
+    layout: Layout,
+    pools: tuple[Pool, ...],
+    shares: Shares,
+    addresses: Mapping[str, str],
+    broke: Collection[str] = (),
+) -> dict[str, list[Document]]:
     """The files that follow a change of shares or of addresses.
 
     The verdict comes first: a session that must end is cut by it, and until then nothing new may follow.
@@ -104,7 +111,7 @@ def traffic(layout: Layout, pools: tuple[Pool, ...], shares: Shares, addresses: 
     for pool in pools:
         made[f"eds-{pool_key(pool.name)}"] = [endpoints(pool, shares[pool.name], addresses, layout)]
         if pool.wire == "http":
-            made[f"rds-{pool_key(pool.name)}"] = [routes(pool, takers(pool, shares[pool.name]))]
+            made[f"rds-{pool_key(pool.name)}"] = [routes(pool, 0 if pool.name in broke else takers(pool, shares[pool.name]))]
     return made
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from backends import HttpBackend, free_port, until
 from support import sampled
+from tierkeeper.balance.envoy.budget import Budget
 from tierkeeper.balance.model import Backend, Counters, Share, Takes
 
 from .conftest import Client, connect, pool_of, send
@@ -28,6 +29,8 @@ def tries(backends: list[HttpBackend]) -> list[int]:
 def test_only_idempotent_requests_are_repeated_and_never_at_the_same_host(plane, http_backends) -> None:
     backends = http_backends(3)
     plane.start([pool := pool_of(backends, max_retries=5, panic_percent=100)], {})  # nobody is left out meanwhile
+    heavy = Share(weight=1000)  # chance alone would draw it again and again
+    plane.publish({"web": {backends[0].name: heavy}})
     client = Client(pool)
     for status, breaks in ((503, False), (200, True)):
         for backend in backends:
@@ -66,24 +69,29 @@ def test_one_that_takes_no_connection_costs_no_request_of_any_method(plane, http
     assert counters.ejected, "after five in a row it is left out for a moment"
 
 
-def test_retries_stay_within_their_budget(plane, http_backends) -> None:
-    backends = http_backends(3, status=503, delay_seconds=0.05)
+def test_retries_stay_within_their_budget(plane, http_backends, monkeypatch) -> None:
+    """All are at fault, for good: what was saved goes, then a fifth of the requests is repeated."""
+    monkeypatch.setattr("tierkeeper.balance.envoy.budget.RETRIES_SAVED_MIN", 20)
+    backends = http_backends(3, status=503, delay_seconds=0.01)
     plane.start([pool := pool_of(backends, panic_percent=100)], {})
-    asked = 0
-    lock = threading.Lock()
+    plane._budgets["web"] = Budget(20)
+    asked: Counter[int] = Counter()
+    end = time.monotonic() + 2
 
     def ask() -> None:
-        nonlocal asked
         client = Client(pool)
-        for _ in range(6):
-            client.ask()
-            with lock:
-                asked += 1
+        while time.monotonic() < end:
+            asked[client.ask()[0]] += 1
 
-    run([ask] * 80)
+    def look() -> None:
+        while time.monotonic() < end:
+            plane.observe()
+            time.sleep(0.05)
+
+    run([ask] * 8 + [look])
     got = sum(tries(backends))
-    assert asked == 480
-    assert asked < got <= 1.35 * asked  # a fifth of what is under way, of which the repeated tries are a part themselves
+    assert set(asked) == {503}
+    assert 1.05 * asked[503] < got <= 1.3 * asked[503] + 20
 
 
 def run(targets: list[Callable[[], None]]) -> None:

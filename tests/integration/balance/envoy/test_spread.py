@@ -1,7 +1,5 @@
 """Who gets what: each algorithm, and how soon a word of the brain holds."""
 
-import os
-import signal
 import socket
 import time
 from dataclasses import replace
@@ -174,22 +172,6 @@ def test_sessions_are_cut_at_the_word_and_only_where_they_should_be(plane, tcp_b
     time.sleep(0.2)
     refused = connect(cutting)
     assert refused.recv(100) == b"", "no write goes to a node that is out, whatever else is left"
-
-
-def test_sessions_stay_uncut_while_envoy_itself_stands_still(plane, tcp_backends) -> None:
-    """A machine that sleeps, or is busy: checks that time out are no verdict."""
-    backends = tcp_backends(2)
-    plane.start([pool := pool_of(backends, "pg", cuts_sessions=True)], {})
-    held, _ = session(pool)
-    pid = int(plane.facts()["process"])
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        time.sleep(1.3)
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    time.sleep(0.3)
-    held.sendall(b"still here\n")
-    assert held.recv(100) == b"still here\n"
 
 
 def test_what_is_seen_of_each_backend(plane, http_backends) -> None:

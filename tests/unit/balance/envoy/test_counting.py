@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tierkeeper.balance.envoy import samples
 from tierkeeper.balance.envoy.admin import Host
+from tierkeeper.balance.envoy.budget import Budget
 from tierkeeper.balance.envoy.counting import Tally, adapted
 from tierkeeper.balance.envoy.documents import Layout, pool_key
 from tierkeeper.balance.envoy.names import Names, settled
@@ -135,3 +136,33 @@ def test_a_name_server_that_is_away_is_bridged_by_what_was_known() -> None:
     names = Names(away)
     assert names.learn(["app", "10.0.0.9", "other"], {"app": "10.0.0.1"}) == ["other"]
     assert names.known() == {"app": "10.0.0.1", "10.0.0.9": "10.0.0.9"}
+
+
+def spend(account: Budget, requests: int, retries: int) -> None:
+    account.look(requests, account._retries + retries, 0.1)
+
+
+def test_the_death_of_a_server_is_paid_from_what_was_saved_and_a_service_at_fault_is_not() -> None:
+    account = Budget()
+    for _ in range(50):
+        spend(account, 100, 0)
+    spend(account, 400, 300)  # all that one of three had
+    assert account.open
+    for _ in range(50):
+        spend(account, 300, 200 if account.open else 0)
+    assert not account.open
+    total = repeated = 0
+    for _ in range(2_000):
+        now = 200 if account.open else 0
+        spend(account, 100 + now, now)
+        total, repeated = total + 100, repeated + now
+    assert 0.15 < repeated / total <= 0.21
+
+
+def test_a_tenth_that_fails_is_always_repeated_and_a_restart_of_envoy_costs_nothing() -> None:
+    account = Budget()
+    for turn in range(100):
+        spend(account, 110, 10)
+        if turn == 50:
+            account.look(0, 0, 0.1)
+        assert account.open

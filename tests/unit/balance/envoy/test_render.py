@@ -88,6 +88,13 @@ def test_endpoints_have_weight_health_and_a_priority_without_gaps() -> None:
     assert not any("health_check_config" in e["endpoint"] for e in flat)
 
 
+def test_only_an_answer_is_a_verdict() -> None:
+    """A check that times out, in an Envoy that is busy or was asleep, must cut nothing."""
+    [check] = cluster(pool(cuts_sessions=True, wire="tcp"), LAYOUT, "")["health_checks"]
+    assert check["unhealthy_threshold"] >= 1_000_000  # a status that is not expected counts at once, whatever stands here
+    assert check["interval"] == check["unhealthy_interval"] == check["no_traffic_interval"] == "0.1s"
+
+
 def test_each_verdict_has_its_host_and_its_endpoint() -> None:
     p = pool(cuts_sessions=True, wire="tcp")
     shares = {"web": {"10.0.0.0:80": TRAFFIC, "10.0.0.1:80": DRAINED, "10.0.0.2:80": OUT}}
