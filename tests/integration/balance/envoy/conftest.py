@@ -1,7 +1,9 @@
 """A folder for a real Envoy that is ended by its own number, whatever became of the test or of its brain."""
 
 import http.client
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from backends import HttpBackend, TcpBackend, free_port
+from backends import HttpBackend, TcpBackend, free_port, until
 from tierkeeper.balance.envoy import process
 from tierkeeper.balance.envoy.documents import Layout
 from tierkeeper.balance.envoy.plane import EnvoyPlane
@@ -37,7 +39,8 @@ def folder() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="tk-"))
     yield path
     while (left := process.find(Layout(str(path)))) is not None:
-        process.end(left)
+        os.kill(left.pid, signal.SIGKILL)
+        until(lambda pid=left: not process.alive(pid))
     process.forget(Layout(str(path)))
     shutil.rmtree(path)
 
@@ -156,5 +159,5 @@ def send(pool: Pool, text: bytes, timeout: float = 2) -> bytes:
     with suppress(OSError):
         while piece := connection.recv(65_536):
             heard += piece
-            connection.settimeout(0.1)
+            connection.settimeout(0.04)
     return heard

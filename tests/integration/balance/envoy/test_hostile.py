@@ -110,12 +110,12 @@ def test_connections_have_a_limit_and_the_verdict_does_not_count(plane, http_bac
     [backend], sessions = http_backends(1), tcp_backends(1)
     plane.start([pool := pool_of([backend]), cutting := pool_of(sessions, "pg", cuts_sessions=True)], {})
     held = [connect(pool) for _ in range(6)]
-    time.sleep(0.2)
-    assert send(pool, GET + b"\r\n", 0.5) == b""
+    time.sleep(0.1)
+    assert send(pool, GET + b"\r\n", 0.3) == b""
     held[0].close()
     time.sleep(0.1)
     assert Client(pool).ask()[0] == 200
-    time.sleep(0.3)
+    time.sleep(0.2)
     held.pop().close()
     time.sleep(0.1)
     assert int(connect(cutting).recv(20)) == sessions[0].port
@@ -140,8 +140,8 @@ def shakes_hands_and_echoes(pool: Pool, pauses: tuple[float, ...]) -> None:
 
 
 def test_a_websocket_goes_through(plane, http_backends) -> None:
-    plane.start([pool := pool_of(http_backends(1), request_timeout_seconds=0.4)], {})
-    shakes_hands_and_echoes(pool, (0, 0.6))  # longer than a request may take: it is none any more
+    plane.start([pool := pool_of(http_backends(1), request_timeout_seconds=0.3)], {})
+    shakes_hands_and_echoes(pool, (0, 0.4))  # longer than a request may take: it is none any more
 
 
 def curl(*arguments: str) -> str:

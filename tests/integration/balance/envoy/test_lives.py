@@ -57,6 +57,14 @@ class Load:
                 thread.join()
 
 
+def refuses(pool) -> bool:
+    try:
+        connect(pool)
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def envoys(folder: Path) -> list[int]:
     """The numbers of the live Envoys of a folder."""
     found = (process._ours(int(p.name), Layout(str(folder))) for p in Path("/proc").iterdir() if p.name.isdigit())
@@ -84,10 +92,8 @@ def test_a_reload_under_load_loses_no_request(plane, http_backends) -> None:
                 extra = pool_of(backends, f"extra{i}")
                 plane.reload([steady, form, extra], {})
                 assert Client(extra).ask()[0] == 200
-                time.sleep(0.05)
             plane.reload([steady, changing], {})
-            with pytest.raises(OSError, match="refused"):
-                connect(extra)
+            until(lambda gone=extra: refuses(gone))
         assert set(load.answers) == {200}
         assert load.answers[200] > 50
     assert Client(changing).split(4) == {backends[0].port: 2, backends[1].port: 2}
@@ -96,7 +102,7 @@ def test_a_reload_under_load_loses_no_request(plane, http_backends) -> None:
 def test_what_left_ends_what_it_began_and_then_its_files_go(plane, http_backends, tcp_backends, folder, monkeypatch) -> None:
     monkeypatch.setattr(limits, "DRAIN_SECONDS", 1)
     monkeypatch.setattr("tierkeeper.balance.envoy.plane._RETIRED_SPARE_SECONDS", 0.2)
-    [slow] = http_backends(1, delay_seconds=0.6)
+    [slow] = http_backends(1, delay_seconds=0.4)
     staying, leaving = pool_of([slow]), pool_of([slow], "leaving")
     sessions = pool_of(tcp_backends(1), "pg", cuts_sessions=True)
     plane.start([staying, leaving, sessions], {})
@@ -174,11 +180,9 @@ def test_envoy_is_killed_and_stands_up_with_the_routing_it_had(plane, http_backe
     time.sleep(0.05)
     with pytest.raises(NotNow):
         plane.observe()
-    start = time.monotonic()
-    said = plane.tend()
-    took = time.monotonic() - start
-    assert "was started again" in said
-    assert took < 1
+    said: list[str | None] = []
+    assert until(lambda: said.append(plane.tend()) or said[-1]) < 2
+    assert "was started again" in said[-1]
     assert plane.tend() is None
     assert pid_of(plane) != first
     assert plane.facts()["restarts"] == 1
@@ -256,7 +260,7 @@ def test_another_bootstrap_is_taken_hot(planes, http_backends, folder, monkeypat
 
 
 def test_stop_lets_requests_end_and_leaves_nothing(plane, http_backends, folder) -> None:
-    [slow] = http_backends(1, delay_seconds=0.4)
+    [slow] = http_backends(1, delay_seconds=0.25)
     plane.start([pool := pool_of([slow])], {})
     envoy = pid_of(plane)
     answers: list[tuple[int, str]] = []
@@ -274,8 +278,7 @@ def test_stop_lets_requests_end_and_leaves_nothing(plane, http_backends, folder)
     assert process.find(Layout(str(folder))) is None
     assert not list(folder.glob("*.sock"))
     assert not list(Path("/dev", "shm").glob(f"envoy_shared_memory_{Layout(str(folder)).base_id * 10}*"))
-    with pytest.raises(OSError, match="refused"):
-        connect(pool)
+    assert refuses(pool)
     with pytest.raises(Failed):
         plane.publish({})
     plane.stop()
@@ -286,7 +289,7 @@ def test_a_reader_that_stands_still_is_told_from_one_that_reads(planes, http_bac
     pool = pool_of(http_backends(2))
     prelude = (
         "from tierkeeper.balance.envoy import limits\n"
-        "limits.SAMPLE_PERCENT_FIRST, limits.BRAIN_SECONDS, limits.SAMPLE_BUFFER_BYTES = 100.0, 0.2, 1024\n"
+        "limits.SAMPLE_PERCENT_FIRST, limits.BRAIN_SECONDS, limits.SAMPLE_BUFFER_BYTES = 100.0, 0.1, 1024\n"
     )
     brain = spawned(prelude + BRAIN, folder, json.dumps(asdict(pool)))
     admin = Admin(Layout(str(folder)))
@@ -300,7 +303,7 @@ def test_a_reader_that_stands_still_is_told_from_one_that_reads(planes, http_bac
     for _ in range(100):
         client.ask()
     until(lambda: admin.stats("events_sent")["access_logs.fluentd.samples.events_sent"])
-    time.sleep(0.5)
+    time.sleep(0.25)
     assert stats() == (0, 0)
     brain.send_signal(signal.SIGSTOP)
     until(lambda: client.ask()[0] == 200 and stats()[0], 20)

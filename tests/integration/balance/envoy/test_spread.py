@@ -4,6 +4,8 @@ import socket
 import time
 from dataclasses import replace
 
+import pytest
+
 from backends import until
 from tierkeeper.balance.model import Share, Takes
 
@@ -85,7 +87,7 @@ def test_a_sick_backend_is_shed_within_half_a_second_of_the_word(plane, http_bac
     plane.start([pool := pool_of(backends)], {})
     client = Client(pool)
     took = []
-    for turn in range(4):
+    for turn in range(3):
         plane.publish({"web": {b.name: OUT if i == turn % 3 else Share() for i, b in enumerate(backends)}})
         sick = backends[turn % 3]
         start = last = time.monotonic()
@@ -128,7 +130,7 @@ def test_the_next_priority_takes_over_and_gives_back(plane, http_backends) -> No
 
 def test_one_that_is_in_again_grows_to_its_share(plane, http_backends) -> None:
     backends = http_backends(3)
-    slow = pool_of(backends, slow_start_seconds=1.5)
+    slow = pool_of(backends, slow_start_seconds=1.0)
     plane.start([slow], {})
     client = Client(slow)
     plane.publish({"web": {backends[0].name: OUT}})
@@ -136,9 +138,8 @@ def test_one_that_is_in_again_grows_to_its_share(plane, http_backends) -> None:
     assert backends[0].port not in client.split(30)
     plane.publish({"web": {backends[0].name: Share()}})
     time.sleep(0.15)
-    assert client.split(60)[backends[0].port] <= 12
-    time.sleep(1.6)
-    assert 16 <= client.split(60)[backends[0].port] <= 24
+    assert client.split(30)[backends[0].port] <= 6
+    until(lambda: client.split(30)[backends[0].port] >= 9)
 
 
 def session(pool) -> tuple[socket.socket, int]:
@@ -200,6 +201,7 @@ def test_what_is_seen_of_each_backend(plane, http_backends) -> None:
     assert plane.observe().readings["web"][backends[0].name].samples == ()
 
 
+@pytest.mark.long
 def test_samples_stay_within_their_budget(plane, http_backends, monkeypatch) -> None:
     monkeypatch.setattr("tierkeeper.balance.envoy.samples.limits.SAMPLES_PER_SECOND", 100)
     monkeypatch.setattr("tierkeeper.balance.envoy.samples.percents.__defaults__", (100,))
