@@ -1,6 +1,7 @@
 """Who gets what: each algorithm, and how soon a word of the brain holds."""
 
 import socket
+import subprocess
 import time
 from dataclasses import replace
 
@@ -147,6 +148,12 @@ def session(pool) -> tuple[socket.socket, int]:
     return made, int(made.recv(20))
 
 
+def asked_whether_alive(which: str) -> int:
+    """How many connections TCP itself asks after, once they are silent."""
+    told = subprocess.run(["ss", "-tnoH", "state", "established", f"( {which} )"], capture_output=True, text=True, check=True)
+    return told.stdout.count("timer:(keepalive")
+
+
 def test_sessions_are_cut_at_the_word_and_only_where_they_should_be(plane, tcp_backends) -> None:
     backends = tcp_backends(2)
     cutting = pool_of(backends, "pg", cuts_sessions=True, panic_percent=0)
@@ -157,6 +164,8 @@ def test_sessions_are_cut_at_the_word_and_only_where_they_should_be(plane, tcp_b
     until(lambda: {session(cutting)[1] for _ in range(3)} == {backends[0].port})
     (cut, _), (kept, port) = session(cutting), session(gentle)
     assert port == backends[0].port
+    assert asked_whether_alive(f"sport = :{gentle.port}") == 1, "a client that is gone without a word"
+    assert asked_whether_alive(f"dport = :{port} and not sport = :{gentle.port}") >= 2, "a backend that is"
     plane.publish({pool: {backends[0].name: DRAINED, backends[1].name: Share()} for pool in one})
     time.sleep(0.3)
     cut.sendall(b"drained sessions live\n")
