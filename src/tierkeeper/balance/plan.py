@@ -21,10 +21,12 @@ START_SHARE: Final = 0.1  # of its weight, at least, is what one that starts slo
 FAILURES: Final = 3  # in a row, and a backend is out
 OUT_SECONDS: Final = 1.0  # the first time; twice as long each time that its first request after it fails again
 OUT_MOST_SECONDS: Final = 10.0  # what it costs is one try again of a request that may be repeated
+GRAIN_SECONDS: Final = 0.002  # added to every latency: differences far below it are a new connection's, or noise
 LEAST_LATENCY_SECONDS: Final = 1e-6
 
 RETRY_SHARE: Final = 0.2  # of the requests may be tries again: a pool in trouble is not buried under them
 RETRY_FLOOR: Final = 3.0  # tries again a second in any case, for a program that asks seldom
+RETRY_BURST: Final = 10.0  # at once, of a program that has just begun: that many are what a few hosts that are away cost it
 RETRY_SAVED: Final = 100.0  # tries again at most that a quiet time saves up
 
 
@@ -122,6 +124,15 @@ class Chooser:
             host.out_until = now + min(OUT_SECONDS * 2.0 ** min(host.outs, 10), OUT_MOST_SECONDS)
             host.outs += 1
 
+    def gave_up(self, backend: Backend, seconds: float) -> None:
+        """Whoever asked did not wait for the end, which says that it takes as long at least, and nothing of how it is.
+
+        Instead of `ended`.
+        """
+        host = self._hosts[backend.name]
+        host.in_flight = max(0, host.in_flight - 1)
+        host.latency = max(host.latency, seconds)
+
     def up(self, now: float) -> Mapping[str, bool]:
         """Which backends would be asked now, panic left aside."""
         return {name: self._is_up(host, now) for name, host in self._hosts.items()}
@@ -169,7 +180,7 @@ class Chooser:
             return FAILED_SECONDS * self._load(host, now)  # nothing is known of it yet: one request at a time finds out
         # One that was slow is tried by one request; while that is under way, its peak still counts.
         latency = host.latency if host.in_flight else host.decayed(now)
-        return max(latency, LEAST_LATENCY_SECONDS) ** 2 * self._load(host, now)
+        return (latency + GRAIN_SECONDS) ** 2 * self._load(host, now)
 
     def _rendezvous(self, host: _Host, now: float, key: str) -> float:
         drawn = hashlib.blake2b(f"{host.backend.name}\0{key}".encode(errors="surrogatepass"), digest_size=8).digest()
@@ -187,7 +198,7 @@ class RetryBudget:
 
     def __init__(self, share: float = RETRY_SHARE, floor_per_second: float = RETRY_FLOOR) -> None:
         self._share, self._floor = share, floor_per_second
-        self._tokens, self._earned, self._stamp = floor_per_second, 0.0, -math.inf
+        self._tokens, self._earned, self._stamp = RETRY_BURST, 0.0, -math.inf
 
     def asked(self, now: float) -> None:
         """A request came: a part of a try again is earned."""
@@ -208,5 +219,5 @@ class RetryBudget:
         given = min(max(0.0, now - self._stamp), 1.0) * self._floor
         self._stamp = max(self._stamp, now)
         more, self._earned = max(0.0, given - self._earned), max(0.0, self._earned - given)
-        if self._tokens < self._floor:
-            self._tokens = min(self._floor, self._tokens + more)
+        if self._tokens < RETRY_BURST:
+            self._tokens = min(RETRY_BURST, self._tokens + more)
