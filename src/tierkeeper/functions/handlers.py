@@ -4,9 +4,13 @@
 so that a misspelt `dry_run` never moves a row.
 """
 
+import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, cast
 
+from tierkeeper.config import load
+from tierkeeper.functions import proxying
 from tierkeeper.functions.archiver import HomeServerArchiver
 from tierkeeper.functions.balancer import IntelligentLoadBalancer
 from tierkeeper.functions.quota import MultiTierQuotaManager
@@ -47,8 +51,9 @@ def home_server_archiver(event: object, context: object = None) -> Document:
 
 
 def intelligent_load_balancer(event: object, context: object = None) -> Document:
-    """Asks the services. Keys: `action` (check)."""
-    del context
+    """Asks the services. Keys: `action` (check). An HTTP event (payload 2.0) is answered by a healthy backend."""
+    if proxying.is_http(event):
+        return _proxied(event, context)
     keys = _read(event, "intelligent_load_balancer", (), ("check",))
     return _document(IntelligentLoadBalancer(keys.get("config")).health())
 
@@ -72,6 +77,15 @@ def multi_tier_setup(event: object, context: object = None) -> Document:
     if action == "check":
         return _document(function.check())
     return _document(function.run(apply=action == "apply" and not keys.get("dry_run", False)))
+
+
+def _proxied(event: object, context: object) -> Document:
+    """The remaining time of the function bounds the request."""
+    settings = load(None, os.environ, Path.cwd())
+    proxy = proxying.proxy_for(settings, os.environ.get("TIERKEEPER_SERVICE"))
+    left = getattr(context, "get_remaining_time_in_millis", None)
+    seconds = left() / 1000 - proxying.REMAINING_SECONDS if callable(left) else None
+    return proxy.answer(cast("Mapping[str, Any]", event), seconds)
 
 
 Handler = Callable[[object, object], Document]

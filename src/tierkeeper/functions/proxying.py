@@ -1,0 +1,269 @@
+"""An HTTP event of a function URL or an HTTP API (payload 2.0), answered by a healthy backend of a service.
+
+What is known of the backends lives as long as the instance of the function does. It must not be an open proxy: whatever the
+event says, the request goes to a backend of the configured service.
+"""
+
+import base64
+import binascii
+import json
+import re
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from tierkeeper.balance.client import NoBackend, SpreadTransport
+from tierkeeper.balance.model import WEIGHT_SCALE, Backend, Pool, Share, Takes
+from tierkeeper.config import Settings
+from tierkeeper.config.services import Health, Service
+from tierkeeper.kernel.errors import UsageError
+
+Document = dict[str, Any]
+
+ANSWER_BYTES_MAX: Final = 4_400_000  # a function returns 6 MB at most, and base64 makes four bytes of three
+REMAINING_SECONDS: Final = 0.3  # of the function's time are for its own answer
+PROBE_SECONDS: Final = 1.0  # at most, for one backend: a request waits for it
+_SERVER_ERROR: Final = 500
+_LEAST_SECONDS: Final = 0.05
+_PORTS: Final = {"http": 80, "https": 443}
+
+# RFC 9110, 7.6.1, and what the transport writes itself.
+_HOP: Final = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"}
+    | {"te", "trailer", "transfer-encoding", "upgrade"}
+)
+_OWN: Final = _HOP | {"content-length"}
+_TEXT: Final = re.compile(r"(text/.*|application/(.*\+)?(json|xml|javascript)|application/x-www-form-urlencoded)\s*(;.*)?", re.I)
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def is_http(event: object) -> bool:
+    """Whether `event` is an HTTP request in payload 2.0."""
+    if not isinstance(event, Mapping):
+        return False
+    context = event.get("requestContext")
+    return isinstance(context, Mapping) and isinstance(context.get("http"), Mapping) and "rawPath" in event
+
+
+def chosen_service(settings: Settings, name: str | None) -> Service:
+    """The service `name`, else the only one that speaks HTTP. Raises UsageError."""
+    services = [s for s in settings.balance.services if s.protocol == "http"]
+    fit = [s for s in services if name is None or s.name == name]
+    if len(fit) == 1:
+        return fit[0]
+    known = ", ".join(s.name for s in services) or "none"
+    if name is not None:
+        raise UsageError("TIERKEEPER_SERVICE", f"no HTTP service is named {name!r}", f"Name one of: {known}")
+    if not services:
+        raise UsageError("balance.services", "no service speaks HTTP", 'Add one with protocol = "http"')
+    raise UsageError("balance.services", "several services speak HTTP", f"Set TIERKEEPER_SERVICE to one of: {known}")
+
+
+def pool_for(service: Service, settings: Settings) -> Pool:
+    """The pool of an HTTP service, for use inside this program."""
+    backends = []
+    for entry in service.backends:
+        parts = urlsplit(entry.url.get_secret_value())
+        host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+        backends.append(Backend(f"{host}:{port}", host, port, entry.weight, entry.priority, parts.scheme == "https"))
+    balance = settings.balance
+    return Pool(
+        service.name,
+        "http",
+        "",
+        0,
+        tuple(backends),
+        algorithm=service.algorithm or balance.algorithm,
+        max_retries=balance.max_retries if service.max_retries is None else service.max_retries,
+        backend_ca=service.backend_ca,
+        hash_on=service.hash_on,
+        request_timeout_seconds=service.timeout,
+        slow_start_seconds=service.slow_start,
+        panic_percent=round(100 * balance.panic_threshold),
+    )
+
+
+@dataclass
+class Proxy:
+    """What an instance of the function keeps for one service."""
+
+    service: Service
+    transport: SpreadTransport
+    interval_seconds: float
+    checked: float | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, event: Mapping[str, Any], remaining_seconds: float | None = None) -> Document:
+        """The backend's answer in payload 2.0; 400, 502, 503 or 504 with a document of JSON where there is none."""
+        request = _request(event)
+        if isinstance(request, str):
+            return failure(400, request)
+        self.look()
+        seconds = [s for s in (self.transport.spread.pool.request_timeout_seconds, remaining_seconds) if s]
+        if seconds:
+            bound = max(_LEAST_SECONDS, min(seconds))
+            request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), bound)
+        try:
+            response = self.transport.handle_request(request)
+            try:
+                return _answer(response, request.method)
+            finally:
+                response.close()
+        except (httpx.TransportError, httpx.StreamError) as error:
+            return self._failure(error)
+
+    def _failure(self, error: Exception) -> Document:
+        if isinstance(error, NoBackend) or not any(self.transport.spread.up().values()):
+            return failure(503, "no backend is healthy")
+        if isinstance(error, httpx.TimeoutException):
+            return failure(504, "the backend did not answer in time")
+        return failure(502, "no backend could be reached, or it broke off")
+
+    def look(self) -> None:
+        """Asks every backend how it is, where that was not asked for an interval. A probe is short: a request waits for it."""
+        with self.lock:
+            now = time.monotonic()
+            if self.checked is not None and now - self.checked < self.interval_seconds:
+                return
+            self.checked = now
+            backends = self.transport.spread.pool.backends
+            with ThreadPoolExecutor(max_workers=min(16, len(backends))) as threads:
+                well = list(threads.map(self._well, range(len(backends))))
+            spread = self.transport.spread
+            takes = [Takes.TRAFFIC if ok else Takes.NOTHING for ok in well]
+            spread.update({b.name: Share(t, WEIGHT_SCALE * b.weight) for b, t in zip(backends, takes, strict=True)})
+
+    def _well(self, number: int) -> bool:
+        health: Health = self.service.health
+        address = self.service.backends[number].url.get_secret_value()
+        path = urlsplit(address).path
+        url = httpx.URL(address) if path not in ("", "/") else httpx.URL(address).join(health.path)
+        verify = self.transport.verified_by
+        try:
+            timeout = min(health.timeout, PROBE_SECONDS)
+            with httpx.Client(verify=verify, timeout=timeout, trust_env=False) as client, client.stream("GET", url) as found:
+                status = found.status_code
+                fits = status in health.status if health.status else status < _SERVER_ERROR
+                return fits and (health.body is None or health.body in _beginning(found))
+        except (httpx.HTTPError, httpx.InvalidURL, OSError):
+            return False
+
+
+def _beginning(response: httpx.Response) -> str:
+    text = b""
+    for piece in response.iter_bytes():
+        text += piece
+        if len(text) >= 65_536:  # noqa: PLR2004 - what `body` is looked for in
+            break
+    return text.decode("utf-8", "replace")
+
+
+def _request(event: Mapping[str, Any]) -> httpx.Request | str:
+    """The event as a request, to any host; or what is wrong with it."""
+    http = event["requestContext"]["http"]
+    path, stage = str(event["rawPath"]), event["requestContext"].get("stage")
+    if isinstance(stage, str) and stage != "$default" and path.startswith(f"/{stage}/"):
+        path = path[len(stage) + 1 :]
+    target = quote(path if path.startswith("/") else f"/{path}", safe="/%:@!$&'()*+,;=-._~")
+    query = str(event.get("rawQueryString") or "")
+    if query:
+        target += "?" + quote(query, safe="/%:@!$&'()*+,;=-._~?[]{}|^`\\\"<>").replace(" ", "%20")
+    headers = _headers(event, str(http.get("sourceIp") or ""))
+    method = str(http.get("method") or "")
+    if isinstance(headers, str):
+        return headers
+    if not _NAME.fullmatch(method):
+        return "the method is none"
+    body = event.get("body") or ""
+    try:
+        content = base64.b64decode(body, validate=True) if event.get("isBase64Encoded") else str(body).encode()
+    except (binascii.Error, ValueError):
+        return "the body is no base64"
+    url = httpx.URL("http://service").copy_with(raw_path=target.encode("ascii", "replace"))
+    if content or method in ("POST", "PUT", "PATCH"):
+        headers.append(("content-length", str(len(content))))
+    return httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(content))
+
+
+def _headers(event: Mapping[str, Any], source: str) -> list[tuple[str, str]] | str:
+    given = {str(k).lower(): str(v) for k, v in (event.get("headers") or {}).items()}
+    named = {part.strip().lower() for part in given.get("connection", "").split(",")}
+    if any(not _NAME.fullmatch(k) or re.search(r"[\r\n\0]", v) for k, v in given.items()):
+        return "a header is none"
+    kept = [(k, v) for k, v in given.items() if k not in _OWN and k not in named and k not in ("cookie", "x-forwarded-for")]
+    cookies = "; ".join(str(c) for c in event.get("cookies") or ()) or given.get("cookie", "")
+    if re.search(r"[\r\n\0]", cookies):
+        return "a cookie is none"
+    if cookies:
+        kept.append(("cookie", cookies))
+    # A function URL has written the client's address there itself.
+    before = given.get("x-forwarded-for", "")
+    forwarded = before if before.rpartition(",")[2].strip() == source else ", ".join(p for p in (before, source) if p)
+    if forwarded:
+        kept.append(("x-forwarded-for", forwarded))
+    if "host" not in given:
+        kept.append(("host", str(event["requestContext"].get("domainName") or "service")))
+    return kept
+
+
+def _answer(response: httpx.Response, method: str) -> Document:
+    body = b""
+    for piece in response.iter_raw():
+        body += piece
+        if len(body) > ANSWER_BYTES_MAX:
+            return failure(502, f"the answer is larger than a function may give ({ANSWER_BYTES_MAX} bytes)")
+    headers: dict[str, str] = {}
+    cookies = []
+    named = {part.strip().lower() for part in response.headers.get("connection", "").split(",")}
+    for name, value in response.headers.multi_items():
+        if name == "set-cookie":
+            cookies.append(value)
+        elif (name not in _OWN or (name == "content-length" and method == "HEAD")) and name not in named:
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    plain = not response.headers.get("content-encoding") and _TEXT.fullmatch(response.headers.get("content-type", "")) is not None
+    text = _decoded(body) if plain or not body else None
+    answer: Document = {"statusCode": response.status_code, "headers": headers, "isBase64Encoded": text is None}
+    answer["body"] = text if text is not None else base64.b64encode(body).decode("ascii")
+    return answer | ({"cookies": cookies} if cookies else {})
+
+
+def _decoded(body: bytes) -> str | None:
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def failure(status: int, cause: str) -> Document:
+    """An answer of this function's own. It names no backend: whoever asks is outside."""
+    headers = {"content-type": "application/json", "cache-control": "no-store"}
+    return {
+        "statusCode": status,
+        "headers": headers,
+        "isBase64Encoded": False,
+        "body": json.dumps({"error": cause, "status": status}),
+    }
+
+
+_KEPT: dict[tuple[Pool, str], Proxy] = {}
+_KEPT_LOCK = threading.Lock()
+
+
+def proxy_for(settings: Settings, name: str | None) -> Proxy:
+    """The proxy of this instance for the service: what it has learnt stays while the configuration does. Raises UsageError."""
+    service = chosen_service(settings, name)
+    pool = pool_for(service, settings)
+    with _KEPT_LOCK:
+        key = (pool, service.health.model_dump_json())
+        if key not in _KEPT:
+            for old in _KEPT.values():
+                old.transport.close()
+            _KEPT.clear()
+            _KEPT[key] = Proxy(service, SpreadTransport(pool), settings.balance.health_check_interval)
+        return _KEPT[key]
