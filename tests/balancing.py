@@ -7,7 +7,10 @@ the table of docs/internals/balance-algorithms.md.
 
 import heapq
 import itertools
+import math
 import random
+import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -302,3 +305,64 @@ BALANCERS: Mapping[str, Callable[[World], Balancer]] = {
     "peak-EWMA of two": lambda w: Choosing(w, "adaptive"),
     "adaptive": Weighted,
 }
+
+
+PLAIN = World(rate=1000, seconds=40)
+_START, _END = 10.0, 25.0
+SCENES: Mapping[str, World] = {
+    "all well": PLAIN,
+    "one +50 ms": replace(PLAIN, faults=(Fault(0, _START, _END, added_seconds=0.05),)),
+    "one fails 10 %": replace(PLAIN, faults=(Fault(0, _START, _END, error_share=0.1),)),
+    "one hangs": replace(PLAIN, faults=(Fault(0, _START, _END, hangs=True),)),
+    "one refuses": replace(PLAIN, faults=(Fault(0, _START, _END, refuses=True),)),
+    "one capped to a fifth": replace(PLAIN, faults=(Fault(0, _START, _END, slots=1, slower=3.0),)),
+    "one capped to a half": replace(PLAIN, faults=(Fault(0, _START, _END, slots=1, slower=1.2),)),
+    "one flaps": replace(PLAIN, faults=tuple(Fault(0, _START + 3 * i, _START + 2 + 3 * i, added_seconds=0.05) for i in range(5))),
+    "one restarts, cold": replace(PLAIN, faults=(Fault(0, _START, 11, refuses=True), Fault(0, 11, 14, slower=5.0))),
+    "all +50 ms": replace(PLAIN, faults=tuple(Fault(b, _START, _END, added_seconds=0.05) for b in range(3))),
+    "two of three refuse": replace(PLAIN, faults=tuple(Fault(b, _START, _END, refuses=True) for b in range(2))),
+    "one alone, +50 ms": replace(PLAIN, backends=1, rate=200, faults=(Fault(0, _START, _END, added_seconds=0.05),)),
+    "one of a hundred +50 ms": replace(PLAIN, backends=100, faults=(Fault(0, _START, _END, added_seconds=0.05),)),
+    "300 a second, one +50 ms": replace(PLAIN, rate=300, faults=(Fault(0, _START, _END, added_seconds=0.05),)),
+    "300 a second, one fails 10 %": replace(PLAIN, rate=300, faults=(Fault(0, _START, _END, error_share=0.1),)),
+}
+"""What the table shows. A fault is of the first backend, unless it is all of them, from second 10 to 25."""
+
+
+def row(scene: str, balancer: str, seeds: Sequence[int]) -> str:
+    """One line of the table: medians over the seeds."""
+    found = []
+    world = SCENES[scene]
+    fair = 1 / world.backends
+    for seed in seeds:
+        made = BALANCERS[balancer](world.with_seed(seed))
+        trace = simulate(world.with_seed(seed), made)
+        shed = trace.first_below(0, min(0.015, fair / 2), _START)
+        back = trace.first_above(0, 0.9 * fair, _END)
+        found.append(
+            (
+                100 * trace.share(0, _START + 1, _END),
+                trace.percentile(0.99, _START + 1, _END) / trace.percentile(0.99, 1, _START),
+                100 * trace.errors(_START + 1, _END),
+                math.inf if shed is None else shed,
+                math.inf if back is None else back,
+                len(made.changes) if isinstance(made, Weighted) else 0,
+            )
+        )
+    share, p99, errors, shed, back, changes = (statistics.median(column) for column in zip(*found, strict=True))
+    times = [f"{t:.2f}" if t < math.inf else "-" for t in (shed, back)]
+    return f"| {scene} | {balancer} | {share:.2f} % | {p99:.2f} | {errors:.2f} % | {times[0]} | {times[1]} | {changes:.0f} |"
+
+
+def main(seeds: Sequence[int]) -> None:
+    """Prints the table."""
+    out = sys.stdout.write
+    out("| scene | balancer | share | p99 | failed | shed, s | back, s | changes |\n|---|---|---|---|---|---|---|---|\n")
+    for scene in SCENES:
+        for balancer in BALANCERS:
+            out(row(scene, balancer, seeds) + "\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(range(1, int(sys.argv[1]) + 1) if len(sys.argv) > 1 else range(1, 6))
