@@ -55,6 +55,11 @@ class Inputs:
     panic_percent: int = 50
 
 
+def keep(values: float, span_seconds: float, window_seconds: float, window_samples: float) -> float:
+    """How much of an average stays when so many values come in a span: by time or by count, whichever forgets less."""
+    return max(1 / (1 + span_seconds / window_seconds), 1 / (1 + values / window_samples))
+
+
 @dataclass(frozen=True)
 class Average:
     """A mean of latencies with its spread, over a window: `count` samples are in it, older ones less."""
@@ -72,9 +77,7 @@ class Average:
         """With `values` of the last `span_seconds`; without any, nothing is forgotten."""
         if not values:
             return self
-        by_time = 1 / (1 + span_seconds / window_seconds)
-        by_count = 1 / (1 + len(values) / window_samples)
-        kept = self.count * max(by_time, by_count)
+        kept = self.count * keep(len(values), span_seconds, window_seconds, window_samples)
         count = kept + len(values)
         mean = (kept * self.mean + math.fsum(values)) / count
         square = (kept * self.square + math.fsum(v * v for v in values)) / count
@@ -93,6 +96,7 @@ class Known:
     grade: float = 1.0
     graded_seconds: float = DISTANT
     fast: Average = Average()
+    late: float = 0.0  # of the samples of the fast average, the share that looks slow by itself
     slow: Average = Average()
     error_share: float = 0.0
     error_slow: float = 0.0

@@ -66,15 +66,25 @@ def test_the_slowest_hundredth_is_hardly_slower_while_one_is_sick(fault: str) ->
 @pytest.mark.parametrize(
     "world",
     [
-        World(rate=1000, seconds=40),
-        World(rate=20, seconds=400),
+        World(rate=1000, seconds=25),
+        World(rate=20, seconds=200),
         World(rate=600, seconds=60, heavy_share=0.05, slots=64),
+        World(rate=60, seconds=150, heavy_share=0.02, slots=64),
         World(rate=600, seconds=60, errors=0.001),
         World(rate=1000, seconds=30, slots=2, service_seconds=0.005),
         World(rate=600, seconds=30, weights=(1, 3, 10)),
         World(rate=500, seconds=6, backends=100),
     ],
-    ids=["busy", "quiet", "heavy tail", "one in a thousand fails", "near its limit", "configured weights", "hundred"],
+    ids=[
+        "busy",
+        "quiet",
+        "heavy tail",
+        "thin and heavy",
+        "one in a thousand fails",
+        "near its limit",
+        "configured weights",
+        "hundred",
+    ],
 )
 def test_where_all_are_well_weights_stay_put(world: World) -> None:
     for seed in SEEDS[: 1 if world.backends > 3 else 3]:
@@ -86,11 +96,23 @@ def test_where_all_are_well_weights_stay_put(world: World) -> None:
             assert trace.share(b, 1, world.seconds) == pytest.approx(weight / total, rel=0.05, abs=0.001)
 
 
-def test_where_most_errors_are_everybodys_nobody_is_blamed_for_long() -> None:
-    trace, balancer = ran(World(rate=600, seconds=100, errors=0.03))
+def test_where_errors_are_everybodys_nobody_is_blamed_for_long() -> None:
+    changes = 0
+    for seed in SEEDS:
+        trace, balancer = ran(World(rate=600, seconds=60, errors=0.03, seed=seed))
+        assert balancer is not None
+        assert all(trace.share(b, 5, 60) > 0.25 for b in range(3))
+        changes += len(balancer.changes)
+    assert changes <= 20
+
+
+def test_one_that_is_well_at_a_trickle_and_not_under_load_is_seldom_tried() -> None:
+    """A ramp takes some eight changes; without a hold there would be one every four seconds."""
+    trace, balancer = ran(World(rate=1000, seconds=45, faults=(Fault(0, 5, 45, slots=1, slower=1.2),)))
     assert balancer is not None
-    assert all(trace.share(b, 5, 100) > 0.3 for b in range(3))
     assert len(balancer.changes) <= 20
+    assert trace.share(0, 6, 45) <= 0.015
+    assert trace.percentile(0.99, 6, 45) <= 1.2 * trace.percentile(0.99, 1, 5)
 
 
 @pytest.mark.parametrize("ill", ["gray", "refuses"])
@@ -129,9 +151,9 @@ def test_of_a_hundred_with_little_traffic_each_the_sick_one_is_found() -> None:
 
 def test_slower_hardware_has_a_moderate_share_and_keeps_it() -> None:
     for seed in SEEDS:
-        trace, balancer = ran(World(rate=600, seconds=60, hardware=(2.0, 1.0, 1.0), seed=seed))
+        trace, balancer = ran(World(rate=600, seconds=40, hardware=(2.0, 1.0, 1.0), seed=seed))
         assert balancer is not None
-        assert 0.12 <= trace.share(0, 20, 60) <= 0.3
+        assert 0.12 <= trace.share(0, 20, 40) <= 0.3
         assert len(balancer.changes) <= 3
 
 
