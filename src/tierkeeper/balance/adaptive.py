@@ -98,7 +98,8 @@ class _Look:
 
 def step(state: State, inputs: Inputs) -> State:
     """The state after one look. In a new pool each backend begins with its fair share; one that joins later works its way up."""
-    looks = {name: _look(state, name, seen, inputs) for name, seen in inputs.backends.items()}
+    usual = {group: _usual(state, inputs, group) for group in {seen.group for seen in inputs.backends.values()}}
+    looks = {name: _look(state, name, inputs, usual[seen.group]) for name, seen in inputs.backends.items()}
     known: dict[str, Known] = {name: look.known for name, look in looks.items()}
     panic = []
     for group in sorted({seen.group for seen in inputs.backends.values()}):
@@ -127,8 +128,14 @@ def replay(lines: Iterable[str]) -> State:
     return state
 
 
-def _look(state: State, name: str, seen: Seen, inputs: Inputs) -> _Look:
-    now = inputs.seconds
+def _usual(state: State, inputs: Inputs, group: int) -> float | None:
+    """The latency of a group as it was before this look."""
+    known = (state.known[n] for n, seen in inputs.backends.items() if seen.group == group and n in state.known)
+    return lower_median([k.fast.mean for k in known if k.fast.count >= SHED_SAMPLES])
+
+
+def _look(state: State, name: str, inputs: Inputs, reference: float | None) -> _Look:
+    now, seen = inputs.seconds, inputs.backends[name]
     old = state.known.get(name)
     if old is None or seen.takes is not Takes.TRAFFIC:
         new = Known(
@@ -138,7 +145,6 @@ def _look(state: State, name: str, seen: Seen, inputs: Inputs) -> _Look:
         return _Look(new if not state.known and seen.takes is Takes.TRAFFIC else replace(new, phase=Phase.RAMP, level=0.0))
     span = max(1e-3, now - state.seconds)
     requests, errors = _ended(old.counters, seen)
-    reference = lower_median([k.fast.mean for k in state.known.values() if k.fast.count >= SHED_SAMPLES])
     ceiling = CLIP_RATIO * reference if reference is not None else math.inf
     latencies = [min(s.seconds, ceiling) for s in seen.samples if 0 < s.status < _SERVER_ERROR]
     late = old.late
