@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, get_args
 from urllib.parse import urlsplit
 
 import httpx
@@ -23,6 +23,7 @@ from tierkeeper.kernel.errors import UsageError
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, 9.2.2
 PASSING: Final = frozenset({502, 503, 504})  # what says that another host, or the same one later, may answer
 _SERVER_ERROR: Final = 500
+WEIGHT_MOST: Final = 100  # as in the configuration
 _LEAST_SECONDS: Final = 0.001
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -125,9 +126,15 @@ class Spread:
 def pool_of(
     urls: Sequence[str], algorithm: Algorithm = "adaptive", max_retries: int = 3, weights: Sequence[int] | None = None
 ) -> Pool:
-    """A pool of "http://host:port" addresses for use inside a program. Raises UsageError for one that is none."""
+    """A pool of "http://host:port" addresses for use inside a program. Raises UsageError for what is none."""
     if not urls:
         raise UsageError("urls", "there is no backend", "Give at least one address")
+    if algorithm not in get_args(Algorithm):
+        raise UsageError("algorithm", f"{algorithm!r} is not known", f"Give one of {', '.join(get_args(Algorithm))}")
+    if max_retries < 0:
+        raise UsageError("max_retries", "it is less than nought", "Give 0 for no tries again")
+    if weights is not None and (len(weights) != len(urls) or not all(1 <= w <= WEIGHT_MOST for w in weights)):
+        raise UsageError("weights", "these are not as many as addresses, from 1 to 100", "Give one for each address")
     backends = []
     for i, url in enumerate(urls):
         place, remedy = f"urls[{i}]", 'Write it as "http://10.0.0.2:9000"'
@@ -140,7 +147,7 @@ def pool_of(
             raise UsageError(place, "this is not an address for http", remedy)
         if parts.path not in ("", "/") or parts.query or parts.username is not None:
             raise UsageError(place, "it has more than a host and a port", remedy)
-        weight = weights[i] if weights is not None and i < len(weights) else 1
+        weight = weights[i] if weights is not None else 1
         backends.append(Backend(f"{parts.hostname}:{port}", parts.hostname, port, weight, tls=parts.scheme == "https"))
     if len({b.name for b in backends}) < len(backends):
         raise UsageError("urls", "a backend stands there twice", "Take one out")

@@ -202,6 +202,15 @@ def test_a_wrong_address_is_one_clear_error(urls: list[str]) -> None:
     assert "u:p" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"algorithm": "fastest"}, {"max_retries": -1}, {"weights": [1]}, {"weights": [0, 1]}, {"weights": [1, 101]}]
+)
+def test_a_wrong_argument_is_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError) as caught:
+        tierkeeper.transport(["http://a", "http://b"], **wrong)  # type: ignore[arg-type]
+    assert [caught.value.place] == list(wrong)
+
+
 def test_importing_tierkeeper_loads_no_client() -> None:
     import subprocess
     import sys
