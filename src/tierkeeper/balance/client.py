@@ -89,7 +89,8 @@ class Spread:
         if attempt.deadline is not None:
             left = max(_LEAST_SECONDS, attempt.deadline - now)
             # One that hangs must leave time for another.
-            _bound(sent, left / 2 if self._may_repeat(attempt) else left)
+            another = self._may_repeat(attempt) and len(attempt.tried) < len(self.pool.backends)
+            _bound(sent, left / 2 if another else left)
         return backend, sent
 
     def ended(self, backend: Backend, attempt: _Try, ok: bool) -> None:

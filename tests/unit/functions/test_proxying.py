@@ -222,8 +222,8 @@ def test_one_that_hangs_is_a_504_within_the_functions_time(three: list[Webling],
 
 
 def test_a_hanging_one_leaves_time_for_another(three: list[Webling], configure: Configure) -> None:
-    three[0].answers = lambda a: Answer(wait_seconds=0 if a.path == "/health" else 1.5)
-    configure([three[0].url, three[1].url], service="timeout = 0.8")
+    three[0].answers = lambda a: Answer(wait_seconds=0 if a.path == "/health" else 2.0)
+    configure([three[0].url, three[1].url], service="timeout = 1.4")
     assert {ask(event())["body"] for _ in range(2)} == {"1"}
 
 
