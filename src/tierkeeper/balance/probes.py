@@ -1,10 +1,9 @@
 """Asks a service once whether it is well. Reading only; every probe ends by itself.
 
-The judgement of an answer is pure (`judge_http`, `gather`); the probes only carry the question.
+The judgement of an answer is pure (`asking.judge`, `gather`); the probes only carry the question.
 """
 
 import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import httpx
-
+from tierkeeper.balance.asking import HttpQuestion, Question, TcpQuestion
+from tierkeeper.balance.model import Backend
+from tierkeeper.balance.pools import Ask, Node, node
 from tierkeeper.kernel.errors import NotNow, TierkeeperError
 from tierkeeper.kernel.results import HealthItem, HealthResult
 from tierkeeper.postgres.link import Link, transaction
 
 PROBE_SECONDS: Final = 5.0  # a backend that needs longer for an empty question is of no use to traffic
 _AT_ONCE: Final = 16  # many backends that are away must not be waited for one after the other
-_SERVER_ERROR: Final = 500
+REMEDY: Final = "Check that it runs and that the address is right, and look into its log"
 
 
 @dataclass(frozen=True)
@@ -33,34 +33,22 @@ class Probe:
 
 def http(name: str, url: str) -> Probe:
     """A GET of `url`: any answer below 500 means that the service works. Redirects are not followed."""
-
-    def ask() -> None:
-        try:
-            answer = httpx.get(url, timeout=PROBE_SECONDS, follow_redirects=False)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise NotNow(
-                name, f"it does not answer ({type(error).__name__})", "Check that it runs and that the address is right"
-            ) from None
-        judge_http(name, answer.status_code)
-
-    return Probe(name, ask)
-
-
-def judge_http(name: str, status: int) -> None:
-    """Raises NotNow for an answer that says that the server is at fault."""
-    if status >= _SERVER_ERROR:
-        raise NotNow(name, f"it answers with status {status}", "Look into the log of the service")
+    return of(name, HttpQuestion(Ask("http", timeout_seconds=PROBE_SECONDS), node(url, 1, 0)))
 
 
 def tcp(name: str, host: str, port: int) -> Probe:
     """A TCP connection that is closed again."""
+    return of(name, TcpQuestion(Ask("tcp", timeout_seconds=PROBE_SECONDS), Node(Backend(name, host, port), "")))
+
+
+def of(name: str, question: Question) -> Probe:
+    """The question that a balancer asks again and again, asked once."""
 
     def ask() -> None:
-        try:
-            socket.create_connection((host, port), PROBE_SECONDS).close()
-        except OSError as error:
-            cause = f"no connection to port {port} ({error.strerror or type(error).__name__})"
-            raise NotNow(name, cause, "Check that it runs and that the address is right") from None
+        answer = question.ask().answer
+        question.close()
+        if not answer.ok:
+            raise NotNow(name, answer.why, REMEDY)
 
     return Probe(name, ask)
 

@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 from typer.main import get_command
 
-from tierkeeper.cli import alert, archive, configuration, demo, homeserver, jobs, keys, move, output, query, tiers, usage
+from tierkeeper.cli import alert, archive, balance, configuration, demo, homeserver, jobs, keys, move, output, query, tiers, usage
 from tierkeeper.cli.session import ConfigOption, DebugOption, JsonOption, VerboseOption
 from tierkeeper.cli.stop import handled, interrupt
 from tierkeeper.kernel.errors import Exit, NotNow, TierkeeperError, UsageError
@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 _HELP: Final = "NoArgsIsHelpError"  # typer's, for a group that was called without a command
 
-for room in (demo, configuration, tiers, move, archive, keys, query, homeserver, usage, alert, jobs):
+for room in (demo, configuration, tiers, move, archive, keys, query, homeserver, usage, alert, balance, jobs):
     room.register(app)
 
 

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tierkeeper.cli import render_alert as _alerts  # noqa: F401 - it registers what it renders
+from tierkeeper.cli import render_balance as _balance  # noqa: F401 - as does this
 from tierkeeper.cli import render_spending, render_usage
 from tierkeeper.cli.render import (
     bad,

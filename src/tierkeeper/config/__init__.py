@@ -5,8 +5,19 @@ Below `compose`, which turns settings into objects. Nothing here opens a connect
 
 from tierkeeper.config.fields import split_address
 from tierkeeper.config.model import Settings
-from tierkeeper.config.read import ENVIRONMENT, load, load_home_server
+from tierkeeper.config.read import ENVIRONMENT, load, load_balance, load_home_server, located
 from tierkeeper.config.secrets import redact
-from tierkeeper.config.services import HomeServer
+from tierkeeper.config.services import Balance, HomeServer
 
-__all__ = ["ENVIRONMENT", "HomeServer", "Settings", "load", "load_home_server", "redact", "split_address"]
+__all__ = [
+    "ENVIRONMENT",
+    "Balance",
+    "HomeServer",
+    "Settings",
+    "load",
+    "load_balance",
+    "load_home_server",
+    "located",
+    "redact",
+    "split_address",
+]

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from tierkeeper.config.base import Section
 from tierkeeper.config.faults import Loc, dotted, translate
-from tierkeeper.config.model import Settings
+from tierkeeper.config.model import Settings, Tiers
 from tierkeeper.config.secrets import redact
-from tierkeeper.config.services import HomeServer
+from tierkeeper.config.services import Balance, HomeServer
 from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
 from tierkeeper.postgres.link import Link
 from tierkeeper.tiers.profile import SUPABASE_FREE
@@ -46,6 +46,7 @@ ENVIRONMENT: Final[Mapping[str, Loc]] = MappingProxyType(
 )
 """The variables that are read as they stand, and the keys that they speak for."""
 
+_TIER_URLS: Final = ("CORE_SUPABASE_URL", "MAIN_SUPABASE_URL", "ARCHIVE_SUPABASE_URL")
 _SYSTEM: Final = "system"  # libpq's word for the CAs of the machine's OpenSSL
 _LINKS: Final[Mapping[str, Loc]] = MappingProxyType(
     {
@@ -104,6 +105,39 @@ def load_home_server(path: Path | None, environ: Mapping[str, str], cwd: Path) -
 
 class _HomeServerAlone(Section):
     homeserver: HomeServer = HomeServer()
+
+
+def load_balance(path: Path | None, environ: Mapping[str, str], cwd: Path) -> tuple[Balance, Settings | None]:
+    """What is balanced, and all settings: None where no tier is configured, for a balancer needs none. Raises as `load` does."""
+    file, shown = _find(path, environ, cwd)
+    base = file.parent if file else cwd
+    variables = read_variables(base, environ)
+    written = _read_toml(file, shown) if file else {}
+    if "tiers" in written or any(name in variables for name in _TIER_URLS):
+        settings = load(path, environ, cwd)
+        return settings.balance, settings
+    own = {name: value for name, value in variables.items() if ENVIRONMENT.get(name, ("balance",))[0] == "balance"}
+    reader = _Reader(shown if file else None, written, own)
+    data = reader.merged(base)
+    try:
+        balance = _BalanceAlone.model_validate(data).balance
+    except ValidationError as error:
+        for loc, fault in translate(error, reader.place):
+            reader.add(loc, fault)
+        balance = Balance()
+    if reader.faults:
+        raise Faults([_without_secrets(f, variables) for f in reader.faults])
+    return balance, None
+
+
+class _BalanceAlone(Settings):
+    tiers: Tiers | None = None  # type: ignore[assignment]  # all other sections are as strict as ever
+
+
+def located(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Path:
+    """The file that the configuration is read from, absolute; where there is none, the one that would be. Raises as `load`."""
+    file, _ = _find(path, environ, cwd)
+    return (file or cwd / FILE).absolute()
 
 
 def read_variables(base: Path, environ: Mapping[str, str]) -> dict[str, str]:
@@ -208,6 +242,12 @@ class _Reader:
         for name, tier in tiers.items() if isinstance(tiers, dict) else ():
             if isinstance(tier, dict):
                 self._settle_paths(name, tier, base)
+        balance = data.get("balance")
+        services = balance.get("services") if isinstance(balance, dict) else None
+        for service in services if isinstance(services, list) else ():
+            for key in ("certificate", "key", "backend_ca"):
+                if isinstance(service, dict) and isinstance(text := service.get(key), str) and text:
+                    service[key] = str(base.absolute() / Path(text).expanduser())
         return data
 
     def _settle_paths(self, name: str, tier: dict[str, Any], base: Path) -> None:

@@ -16,6 +16,8 @@ from tierkeeper.config.fields import (
 )
 from tierkeeper.kernel.limits import SCRUB_DAYS
 
+_FIRST_STATUS, _LAST_STATUS = 200, 599  # what a server ends its answer with
+
 
 class BackendEntry(Section):
     """One of `backends`: an address, or a table such as `{ url = "http://10.0.0.2:9000", weight = 2, priority = 1 }`."""
@@ -33,9 +35,7 @@ class BackendEntry(Section):
 class Health(Section):
     """`[balance.services.health]`: what a backend has to answer to be in."""
 
-    path: str = Field(
-        default="/", pattern=r"^/\S*$", description="http: what is asked for, unless the backend's address has a path"
-    )
+    path: str = Field(default="/", description="http: what is asked for, unless the backend's address has a path")
     status: tuple[int, ...] = Field(default=(), description="http: the answers that are well; left out, any below 500")
     body: str | None = Field(default=None, description="http: what has to stand in the first 64 kB of the answer")
     timeout: float = Field(default=2, gt=0, le=60, description="seconds for an answer")
@@ -43,11 +43,25 @@ class Health(Section):
     rise: int = Field(default=2, ge=1, le=100, description="checks in a row that go well before it is in again")
     max_lag: Size = Field(default=16_000_000, description="postgres: WAL bytes that a replica may be behind and still take reads")
 
+    @field_validator("path")
+    @classmethod
+    def _is_a_path(cls, path: str) -> str:
+        if not re.fullmatch(r"/[!-~]*", path):
+            raise refuse(Finding("", "this is not a path of a URL", 'Begin it with a slash, without spaces, such as "/health"'))
+        return path
+
+    @field_validator("status")
+    @classmethod
+    def _are_statuses(cls, statuses: tuple[int, ...]) -> tuple[int, ...]:
+        if wrong := [s for s in statuses if not _FIRST_STATUS <= s <= _LAST_STATUS]:
+            raise refuse(Finding("", f"{wrong[0]} is no answer's status", "Write numbers from 200 to 599, such as [200, 204]"))
+        return statuses
+
 
 class Service(Section):
     """One `[[balance.services]]` entry: a port that is spread over backends."""
 
-    name: str = Field(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9_.-]+$", description="your name for it")
+    name: str = Field(description="your name for it: up to 60 letters, digits, `_`, `.` or `-`")
     protocol: Protocol = Field(description="what the backends speak")
     listen: str = Field(description='address and port, such as "127.0.0.1:8080"; postgres: where writes go')
     listen_reads: str | None = Field(default=None, description="postgres: address and port for what only reads; replicas answer")
@@ -61,7 +75,6 @@ class Service(Section):
     max_retries: int | None = Field(default=None, ge=0, le=100, description="left out, as `[balance]` says")
     hash_on: str = Field(
         default="address",
-        pattern=r"^(address|header:[A-Za-z0-9-]+)$",
         description='consistent_hash: "address" of the client, or "header:NAME"',
     )
     certificate: str | None = Field(default=None, description="PEM file of the chain with which the port ends TLS")
@@ -73,6 +86,22 @@ class Service(Section):
     timeout: float = Field(default=60, ge=0, le=86_400, description="http: seconds for a request with all its tries; 0 for none")
     slow_start: float = Field(default=0, ge=0, le=3600, description="seconds in which one that is in again grows to its share")
     health: Health = Field(default_factory=Health)
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", name):
+            cause = "this is no name for a service"
+            raise refuse(Finding("", cause, 'Write up to 60 letters, digits, "_", "." or "-", such as "api" or "orders-db"'))
+        return name
+
+    @field_validator("hash_on")
+    @classmethod
+    def _is_something_to_hash(cls, hash_on: str) -> str:
+        if not re.fullmatch(r"address|header:[A-Za-z0-9-]+", hash_on):
+            remedy = 'Write "address", or "header:" and the name of a header, such as "header:X-User"'
+            raise refuse(Finding("", "nothing can be hashed by this", remedy))
+        return hash_on
 
     @model_validator(mode="after")
     def _can_be_reached(self) -> Self:

@@ -10,17 +10,21 @@ from pathlib import Path
 from tierkeeper.postgres.link import Link
 
 
+def base(environment: Mapping[str, str]) -> Path:
+    """The folder of all that tierkeeper remembers for this user (XDG); nothing is made."""
+    given = Path(environment.get("XDG_STATE_HOME") or "")
+    home = Path(environment.get("HOME") or Path.home())
+    return (given if given.is_absolute() else home / ".local" / "state") / "tierkeeper"
+
+
 def folder(environment: Mapping[str, str], core: Link) -> Path:
     """The folder for the installation that `core` belongs to; nothing is made. Two installations never share one.
 
     Raises UsageError for an address that is none.
     """
-    given = Path(environment.get("XDG_STATE_HOME") or "")
-    home = Path(environment.get("HOME") or Path.home())
-    base = given if given.is_absolute() else home / ".local" / "state"
     # The address and not its password, which may change; a hosted pooler's users tell its customers apart.
     who = "\0".join(core.parameters.get(key, "") for key in ("host", "port", "dbname", "user"))
-    return base / "tierkeeper" / hashlib.sha256(who.encode()).hexdigest()[:16]
+    return base(environment) / hashlib.sha256(who.encode()).hexdigest()[:16]
 
 
 def make(path: Path) -> None:

@@ -27,6 +27,17 @@ from tierkeeper.kernel.results.archive import (
     ThawResult,
     VerifyResult,
 )
+from tierkeeper.kernel.results.balance import (
+    BalanceBackend,
+    BalanceCheckItem,
+    BalanceCheckResult,
+    BalanceEvent,
+    BalanceService,
+    BalanceShare,
+    BalanceStatusResult,
+    DrainResult,
+    ReloadResult,
+)
 from tierkeeper.kernel.results.base import ErrorDocument, ErrorResult, FaultResult, Result, told
 from tierkeeper.kernel.results.demo import DemoResult, DemoTier
 from tierkeeper.kernel.results.homeserver import (
@@ -89,6 +100,13 @@ __all__ = [
     "AuditNote",
     "AwakeResult",
     "AwakeTier",
+    "BalanceBackend",
+    "BalanceCheckItem",
+    "BalanceCheckResult",
+    "BalanceEvent",
+    "BalanceService",
+    "BalanceShare",
+    "BalanceStatusResult",
     "CheckItem",
     "CheckResult",
     "CheckedResult",
@@ -98,6 +116,7 @@ __all__ = [
     "CutoffChange",
     "DemoResult",
     "DemoTier",
+    "DrainResult",
     "DrillResult",
     "DrillStatus",
     "EraseResult",
@@ -124,6 +143,7 @@ __all__ = [
     "RebuildResult",
     "Reclaim",
     "RecordResult",
+    "ReloadResult",
     "RestoreResult",
     "Result",
     "RotateResult",

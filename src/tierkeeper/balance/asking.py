@@ -1,0 +1,271 @@
+"""The questions that a backend is asked, one kind for each protocol. Each ends by its deadline and reads a bounded answer.
+
+A question may keep something open between two askings (a Postgres session): `watched` is then the socket that speaks up by
+itself when the server ends. Nothing here decides what an answer means for traffic.
+"""
+
+import http.client
+import io
+import math
+import socket
+import ssl
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import psycopg
+
+from tierkeeper.balance.health import Answer
+from tierkeeper.balance.pools import Ask, Node
+from tierkeeper.balance.primary import Claim
+from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.postgres.link import Connection, Link, transaction, translate
+from tierkeeper.postgres.statements import load
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+BODY_BYTES: Final = 64 * 1024  # of an answer are looked at: a health page is small, and a backend is not to fill our memory
+_SERVER_ERROR: Final = 500
+_SQL = load("tierkeeper.balance", "role.sql")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What came of one asking; `claim` is what a Postgres node said of itself."""
+
+    answer: Answer
+    claim: Claim | None = None
+
+
+class Question(Protocol):
+    """How one backend is asked. One thread asks; `abort` may be called from another, and makes the asking end at once."""
+
+    def ask(self) -> Heard:
+        """Asks once. Never raises for what the backend does."""
+        ...
+
+    def watched(self) -> int | None:
+        """The descriptor of a socket that becomes readable when something is to be known before the next asking."""
+        ...
+
+    def abort(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def question(ask: Ask, node: Node) -> Question:
+    """The question for a backend. Raises OSError or ssl.SSLError where the file of CAs cannot be read."""
+    if ask.protocol == "postgres":
+        return PostgresQuestion(ask, node)
+    return HttpQuestion(ask, node) if ask.protocol == "http" else TcpQuestion(ask, node)
+
+
+class _Socketed:
+    """Keeps the socket that is being talked over, so that another thread can end the talk."""
+
+    def __init__(self, ask: Ask, node: Node) -> None:
+        self._ask, self._node = ask, node
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+
+    def watched(self) -> int | None:
+        return None
+
+    def abort(self) -> None:
+        with self._lock, suppress(OSError):
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.abort()
+
+    def _connected(self, until: float) -> socket.socket:
+        backend = self._node.backend
+        made = socket.create_connection((backend.host, backend.port), _left(until))
+        with self._lock:
+            self._socket = made
+        return made
+
+    def _done(self, used: socket.socket) -> None:
+        with self._lock:
+            self._socket = None
+        used.close()
+
+
+class TcpQuestion(_Socketed):
+    """A connection that is closed again."""
+
+    def ask(self) -> Heard:
+        began = time.monotonic()
+        try:
+            self._done(self._connected(began + self._ask.timeout_seconds))
+        except OSError as error:
+            return Heard(Answer(False, _words(error, self._ask), time.monotonic() - began))
+        return Heard(Answer(True, "it takes connections", time.monotonic() - began))
+
+
+class HttpQuestion(_Socketed):
+    """A GET over HTTP/1.1, on a connection of its own. Redirects are not followed."""
+
+    def __init__(self, ask: Ask, node: Node) -> None:
+        super().__init__(ask, node)
+        parts = urlsplit(node.address)
+        path = parts.path if parts.path not in ("", "/") else ask.path
+        self._target = f"{path}?{parts.query}" if parts.query else path
+        self._host = parts.netloc.rpartition("@")[2]
+        self._context = ssl.create_default_context(cafile=ask.backend_ca) if node.backend.tls else None
+
+    def ask(self) -> Heard:
+        began = time.monotonic()
+        until = began + self._ask.timeout_seconds
+        try:
+            status, body = self._get(until)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            return Heard(Answer(False, _words(error, self._ask), time.monotonic() - began))
+        reason = judge(self._ask, status, body)
+        return Heard(Answer(reason is None, reason or f"it answers with status {status}", time.monotonic() - began))
+
+    def _get(self, until: float) -> tuple[int, bytes]:
+        plain = self._connected(until)
+        try:
+            used = plain
+            if self._context is not None:
+                plain.settimeout(_left(until))
+                used = self._context.wrap_socket(plain, server_hostname=self._node.backend.host)
+                with self._lock:
+                    self._socket = used
+            used.settimeout(_left(until))
+            lines = (f"GET {self._target} HTTP/1.1", f"Host: {self._host}", "User-Agent: tierkeeper", "Accept: */*")
+            used.sendall("\r\n".join((*lines, "Connection: close", "", "")).encode("latin-1", "replace"))
+            answer = http.client.HTTPResponse(_Deadlined(used, until), method="GET")  # type: ignore[arg-type]  # it asks for makefile alone
+            answer.begin()
+            # A body that nobody looks for is not waited for: a stream of events has no end.
+            return answer.status, answer.read(BODY_BYTES) if self._ask.body is not None else b""
+        finally:
+            self._done(self._socket or plain)
+            plain.close()
+
+
+def judge(ask: Ask, status: int, body: bytes) -> str | None:
+    """Why an answer is not well; None where it is."""
+    if ask.status and status not in ask.status:
+        return f"it answers with status {status}, and not with {' or '.join(map(str, ask.status))}"
+    if not ask.status and status >= _SERVER_ERROR:
+        return f"it answers with status {status}"
+    if ask.body is not None and ask.body.encode() not in body:
+        return f"its answer lacks {ask.body[:80]!r} in its first 64 kB"
+    return None
+
+
+class _Deadlined(io.RawIOBase):
+    """A socket's bytes up to one instant, however slowly they come; a time-out for each piece would let them drip for ever."""
+
+    def __init__(self, used: socket.socket, until: float) -> None:
+        self._used, self._until = used, until
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        del mode
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "Buffer") -> int:
+        self._used.settimeout(_left(self._until))
+        return self._used.recv_into(buffer)
+
+
+class PostgresQuestion:
+    """What a node says of itself, over a session that stays open: its end is the first sign of the server's end."""
+
+    def __init__(self, ask: Ask, node: Node) -> None:
+        self._ask = ask
+        address = node.address
+        if "connect_timeout=" not in address:
+            address += (
+                f"{'&' if '?' in address else '?'}connect_timeout={max(2, math.ceil(ask.timeout_seconds))}"  # libpq's least is 2
+            )
+        self._link = Link(f"-{node.name}", address, ask.backend_ca)
+        self._conn: Connection | None = None
+        self._may_read_control = True
+
+    def ask(self) -> Heard:
+        began = time.monotonic()
+        was_open = self._conn is not None
+        try:
+            try:
+                claim = self._claim()
+            except psycopg.Error:
+                if not was_open:
+                    raise
+                self.close()  # the session may have ended alone, and the server be well
+                claim = self._claim()
+        except (psycopg.Error, TierkeeperError) as error:
+            self.close()
+            cause = error.cause if isinstance(error, TierkeeperError) else translate(error, "").cause
+            return Heard(Answer(False, cause, time.monotonic() - began))
+        if claim.timeline is None and claim.writable:
+            return Heard(Answer(False, "it does not say its timeline", time.monotonic() - began))
+        return Heard(Answer(True, _role(claim), time.monotonic() - began), claim)
+
+    def watched(self) -> int | None:
+        return None if self._conn is None or self._conn.closed else self._conn.fileno()
+
+    def abort(self) -> None:
+        conn = self._conn
+        with suppress(OSError, psycopg.Error, ValueError):
+            if conn is not None:
+                with socket.socket(fileno=socket.dup(conn.fileno())) as same:
+                    same.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            with suppress(psycopg.Error):
+                conn.pgconn.finish()  # without a word to a server that may hang
+
+    def _claim(self) -> Claim:
+        if self._conn is None:
+            self._conn = self._link.connect("balance")
+            self._may_read_control = True
+        try:
+            row = self._row("role" if self._may_read_control else "role_without_control")
+        except psycopg.errors.InsufficientPrivilege:
+            self._may_read_control = False
+            row = self._row("role_without_control")
+        recovers, lsn, timeline, system = row
+        return Claim(not recovers, int(lsn), timeline, system)
+
+    def _row(self, statement: str) -> tuple[Any, ...]:
+        assert self._conn is not None  # noqa: S101 - _claim has just made it
+        with transaction(self._conn, read_only=True) as cur:
+            (row,) = cur.last(_SQL[statement]).fetchall()
+            return tuple(row)
+
+
+def _role(claim: Claim) -> str:
+    role = f"it says that it is {'primary' if claim.writable else 'a replica'}"
+    return role if claim.system is not None else f"{role}; its role may not say which database system it is"
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _words(error: Exception, ask: Ask) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message})"
+    if isinstance(error, TimeoutError):
+        return f"it gave no answer within {ask.timeout_seconds:g} s"
+    if isinstance(error, socket.gaierror):
+        return "its name is not known"
+    if isinstance(error, OSError):
+        return f"no connection ({error.strerror or type(error).__name__})"
+    return f"its answer is not HTTP ({type(error).__name__})"

@@ -1,0 +1,21 @@
+-- name: role
+-- What a node says of itself: whether it replays another's log, how far its log reaches, its timeline, its database system.
+-- A primary's timeline is that of the log it writes: the control file learns of a promotion only at the next checkpoint.
+SELECT pg_catalog.pg_is_in_recovery(),
+  CASE WHEN pg_catalog.pg_is_in_recovery()
+    THEN coalesce(pg_catalog.pg_last_wal_replay_lsn(), pg_catalog.pg_last_wal_receive_lsn(), '0/0')
+    ELSE pg_catalog.pg_current_wal_lsn() END - '0/0'::pg_catalog.pg_lsn,
+  CASE WHEN pg_catalog.pg_is_in_recovery()
+    THEN (SELECT timeline_id::bigint FROM pg_catalog.pg_control_checkpoint())
+    ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END,
+  (SELECT system_identifier::text FROM pg_catalog.pg_control_system())
+
+-- name: role_without_control
+-- The same where the role may not read the control file.
+SELECT pg_catalog.pg_is_in_recovery(),
+  CASE WHEN pg_catalog.pg_is_in_recovery()
+    THEN coalesce(pg_catalog.pg_last_wal_replay_lsn(), pg_catalog.pg_last_wal_receive_lsn(), '0/0')
+    ELSE pg_catalog.pg_current_wal_lsn() END - '0/0'::pg_catalog.pg_lsn,
+  CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL
+    ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END,
+  NULL::text

@@ -1,0 +1,126 @@
+"""What the brain says: events for whoever watches, and the local record of each change with its reason.
+
+A fault that lasts is told when it begins, less and less often while it lasts, and when it is over.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from tierkeeper.balance.deciding import Decision
+from tierkeeper.balance.kept import Record, now_text
+from tierkeeper.balance.model import Share
+from tierkeeper.balance.tended import Tended
+from tierkeeper.kernel.clock import Clock
+from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.log import Log
+from tierkeeper.kernel.results import BalanceEvent, ErrorResult
+
+_log = Log()
+REMIND_SECONDS: Final = 10.0  # before a fault that lasts is told again; each further time double that
+REMIND_MOST_SECONDS: Final = 3600.0
+_WORTH_TELLING: Final = 2.0  # a weight that has changed by less since it was told is for the record alone
+
+
+class Telling:
+    """See the module."""
+
+    def __init__(self, tell: Callable[[BalanceEvent], None], clock: Clock, record: Record) -> None:
+        self._tell, self._clock, self._record = tell, clock, record
+        self._told_weights: dict[tuple[str, str], int] = {}
+        self._trouble, self._tell_again_at, self._remind = "", 0.0, REMIND_SECONDS
+
+    def event(
+        self, event: str, told: str, service: str | None = None, backend: str | None = None, error: ErrorResult | None = None
+    ) -> None:
+        """Tells it and records it."""
+        self._record.add({"at": now_text(), "event": event, "service": service, "backend": backend, "told": told})
+        self._tell(BalanceEvent(at=self._clock.now(), event=event, told=told, service=service, backend=backend, error=error))
+
+    def decided(self, tended: Tended, before: Decision | None, after: Decision) -> None:
+        """What has changed between two decisions about a service."""
+        service = tended.service.name
+        if before is None:
+            for name, verdict in after.verdicts.items():
+                if verdict.state == "out":
+                    self.event("state", f"out: {verdict.why}", service, name)
+        else:
+            for name, verdict in after.verdicts.items():
+                old = before.verdicts.get(name)
+                if old is not None and (old.state, old.role) != (verdict.state, verdict.role):
+                    tended.changes[name] = tended.changes.get(name, 0) + 1
+                    role = f", {verdict.role}" if verdict.role else ""
+                    self.event("state", f"{verdict.state}{role}: {verdict.why}", service, name)
+        was = before.ruling.primary if before is not None and before.ruling is not None else None
+        if after.ruling is not None and (before is None or was != after.ruling.primary):
+            self.event(
+                "primary", f"{after.ruling.primary or 'nobody'} takes writes: {after.ruling.why}", service, after.ruling.primary
+            )
+
+    def published(
+        self, before: Mapping[str, Mapping[str, Share]], changed: Mapping[str, Mapping[str, Share]], by_pool: Mapping[str, Tended]
+    ) -> None:
+        """Each share that holds from now on, and why."""
+        for pool, shares in changed.items():
+            tended = by_pool[pool]
+            verdicts = tended.decision.verdicts if tended.decision is not None else {}
+            for name, share in shares.items():
+                old = before.get(pool, {}).get(name)
+                why = verdicts[name].why if old is None or old.takes is not share.takes else "by its latency and errors"
+                line: dict[str, Any] = {"at": now_text(), "event": "share", "pool": pool, "backend": name, "why": why}
+                self._record.add(line | {"from": _shown(old), "to": _shown(share)})
+                self._tell_weight(tended, pool, name, share.weight)
+
+    def trouble(self, error: Exception, consequence: str = "traffic goes on as it was") -> None:
+        """A fault of the brain's own turn: told when it is new, and seldom while it lasts."""
+        told = _error(error)
+        text, now = f"{told.place}: {told.cause}", self._clock.monotonic()
+        if text == self._trouble and now < self._tell_again_at:
+            return
+        self._remind = min(REMIND_MOST_SECONDS, self._remind * 2) if text == self._trouble else REMIND_SECONDS
+        self._trouble, self._tell_again_at = text, now + self._remind
+        if not isinstance(error, TierkeeperError):
+            _log.exception("a turn of the balancer failed")
+        self.event("fault", f"{text}; {consequence}", error=told)
+
+    def over(self) -> None:
+        """The turn after a fault went well."""
+        if self._trouble:
+            self.event("well", f"over: {self._trouble}")
+            self._trouble = ""
+
+    def troubles(self) -> list[str]:
+        """What is wrong with the balancer itself now."""
+        return [self._trouble] if self._trouble else []
+
+    @contextmanager
+    def faults(self, consequence: str) -> Iterator[None]:
+        """Tells an error of ours that the block raises, and goes on."""
+        try:
+            yield
+        except TierkeeperError as error:
+            for one in getattr(error, "errors", (error,)):
+                told = _error(one)
+                self.event("fault", f"{told.place}: {told.cause}; {consequence}", error=told)
+
+    def close(self) -> None:
+        self._record.close()
+
+    def _tell_weight(self, tended: Tended, pool: str, name: str, weight: int) -> None:
+        known = self._told_weights.get((pool, name))
+        if known is None:
+            self._told_weights[pool, name] = weight
+        elif max(known, weight) >= _WORTH_TELLING * max(1, min(known, weight)):
+            self._told_weights[pool, name] = weight
+            self.event("weight", f"{pool}: {known} -> {weight}, by its latency and errors", tended.service.name, name)
+
+
+def _shown(share: Share | None) -> Mapping[str, Any] | None:
+    return None if share is None else {"takes": share.takes.value, "weight": share.weight}
+
+
+def _error(error: Exception) -> ErrorResult:
+    if isinstance(error, TierkeeperError):
+        return ErrorResult(place=error.place, cause=error.cause, remedy=error.remedy)
+    cause = f"an unexpected {type(error).__name__}: this is a fault of tierkeeper"
+    return ErrorResult(place="the balancer", cause=cause, remedy="Report it, with what the log says")

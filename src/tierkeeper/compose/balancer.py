@@ -1,0 +1,169 @@
+"""A balancer put together: brain, data plane, control interface, audit. What is read of the configuration is in `balancing`."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from tierkeeper.balance.brain import Brain
+from tierkeeper.balance.kept import Record, now_text
+from tierkeeper.balance.plane import Plane
+from tierkeeper.balance.pools import Service
+from tierkeeper.balance.weighing import Look, Weigher
+from tierkeeper.compose.balancing import Source, missing_extra, nothing, services
+from tierkeeper.config import Settings, split_address
+from tierkeeper.kernel.clock import Clock, SystemClock
+from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.ports import Audit, Stop
+from tierkeeper.kernel.results import BalanceEvent
+from tierkeeper.postgres.link import Link
+from tierkeeper.security.audit import PostgresAudit, actor
+
+AUDIT_SECONDS: Final = 2  # Main is waited for before a drain or a start; libpq knows no shorter time, and traffic is not to wait
+PlaneFactory = Callable[[Path, Clock], Plane]
+OnReload = Callable[[Callable[[], None]], AbstractContextManager[None]]
+"""Has a function called while the block runs when a person asks for a reload (SIGHUP)."""
+
+
+def envoy_plane(folder: Path, clock: Clock) -> Plane:
+    """The data plane by Envoy. Raises UsageError where its wheel is not installed."""
+    if (missing := missing_extra()) is not None:
+        raise missing
+    made: Plane = import_module("tierkeeper.balance.envoy.plane").EnvoyPlane(folder, clock)
+    return made
+
+
+def serve(
+    source: Source,
+    *,
+    stop: Stop,
+    tell: Callable[[BalanceEvent], None],
+    clock: Clock | None = None,
+    make_plane: PlaneFactory = envoy_plane,
+    on_reload: OnReload | None = None,
+    weigher: Weigher | None = None,
+) -> None:
+    """Balances until `stop` says so. Raises UsageError for a wrong configuration, a port that is taken or a missing library."""
+    time = clock or SystemClock()
+    balance, settings = source.read()
+    if not balance.services:
+        raise nothing()
+    source.services()
+    if make_plane is envoy_plane and (missing := missing_extra()) is not None:
+        raise missing
+    from tierkeeper.balance.control import Control, serving
+
+    kept = source.kept()
+    kept.make()
+    metrics = None if balance.metrics is None else split_address(balance.metrics)
+    trail = Trail(settings, Record(kept.folder / "audit.jsonl"), tell, time)
+    with kept.alone():
+        plane = make_plane(kept.folder / "plane", time)
+        learns = weigher or (adaptive() if _wants_adaptive(services(balance)) else None)
+        brain = Brain(plane, kept, source.services, tell, time, learns)
+        names = ", ".join(s.name for s in balance.services)
+        with (
+            trail.action("balance serve", names),
+            serving(Control(brain, trail.action), kept.socket, metrics),
+            on_reload(brain.ask_reload) if on_reload is not None else nullcontext(),
+        ):
+            brain.run(stop)
+
+
+class Trail:
+    """I7 for what changes a balancer: on Main where it answers in time, and durably in the local record in any case.
+
+    Traffic does not wait for a Main that is away: the local record has the intent before the action, and says that Main lacks it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None,
+        record: Record,
+        tell: Callable[[BalanceEvent], None],
+        clock: Clock,
+        audit: Audit | None = None,
+    ) -> None:
+        main = None if settings is None else settings.links()["main"]
+        self._audit = audit or (None if main is None else PostgresAudit(_quick(main)))
+        self._record, self._tell, self._clock = record, tell, clock
+
+    @contextmanager
+    def action(self, verb: str, subject: str) -> Iterator[list[str]]:
+        """Runs the block between an intent and an outcome; what it yields are notes for a person about the audit."""
+        notes: list[str] = []
+        on_main = None if self._audit is None else self._audit.action(verb, subject, {})
+        add: Callable[..., None] | None = None
+        if on_main is not None:
+            try:
+                add = on_main.__enter__()
+            except TierkeeperError as error:
+                self._note(notes, error, verb, "intent")
+        self._line(verb, subject, "intent", on_main=add is not None)
+        try:
+            yield notes
+        except BaseException as error:
+            cause = error.cause if isinstance(error, TierkeeperError) else type(error).__name__
+            self._line(verb, subject, "outcome", on_main=add is not None, failed=cause)
+            if add is not None and on_main is not None:
+                on_main.__exit__(type(error), error, error.__traceback__)
+            raise
+        self._line(verb, subject, "outcome", on_main=add is not None)
+        if add is not None and on_main is not None:
+            try:
+                on_main.__exit__(None, None, None)
+            except TierkeeperError as error:
+                self._note(notes, error, verb, "outcome")
+
+    def _line(self, verb: str, subject: str, kind: str, **detail: Any) -> None:
+        line = {"at": now_text(), "actor": actor(), "kind": kind, "verb": verb, "subject": subject, **detail}
+        self._record.add(line, durable=True)
+
+    def _note(self, notes: list[str], error: TierkeeperError, verb: str, kind: str) -> None:
+        words = f"the {kind} of `{verb}` is in this machine's record alone: {error.place}: {error.cause}"
+        notes.append(words)
+        self._tell(BalanceEvent(at=self._clock.now(), event="audit", told=words))
+
+
+def _quick(main: Link) -> Link:
+    """Main, given up sooner than a mover would: what is audited here is not to wait."""
+    if "connect_timeout=" in main.url:
+        return main
+    return dataclasses.replace(main, url=f"{main.url}{'&' if '?' in main.url else '?'}connect_timeout={AUDIT_SECONDS}")
+
+
+def _wants_adaptive(found: list[Service]) -> bool:
+    return any(pool.algorithm == "adaptive" for service in found for pool in service.pools)
+
+
+def adaptive() -> Weigher:
+    """The weights that learn."""
+    return Adaptive(import_module("tierkeeper.balance.adaptive"))
+
+
+class Adaptive:
+    """`balance.adaptive` as the brain's port."""
+
+    def __init__(self, algorithm: Any) -> None:
+        self._algorithm = algorithm
+
+    def begin(self) -> Any:
+        return self._algorithm.State()
+
+    def step(self, state: Any, seconds: float, looks: Mapping[str, Look], panic_percent: int) -> tuple[Any, Mapping[str, int]]:
+        seen = {name: self._algorithm.Seen(k.weight, k.takes, k.counters, k.samples, k.group) for name, k in looks.items()}
+        state = self._algorithm.step(state, self._algorithm.Inputs(seconds, seen, panic_percent))
+        return state, state.weights
+
+    def dump(self, state: Any) -> Any:
+        return self._adapter().dump_python(state, mode="json")
+
+    def load(self, document: Any) -> Any:
+        return self._adapter().validate_python(document)
+
+    def _adapter(self) -> Any:
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(self._algorithm.State)

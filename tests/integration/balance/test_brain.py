@@ -1,0 +1,271 @@
+"""The brain over a plane in memory: real backends are asked, and what is published is looked at."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from answering import Web, closed_port, hanging, web
+from memory_plane import MemoryPlane
+from support import eventually
+from tierkeeper.balance.brain import Brain
+from tierkeeper.balance.kept import Kept
+from tierkeeper.balance.model import Pool, Takes
+from tierkeeper.balance.pools import Ask, Service, node, pools
+from tierkeeper.kernel.clock import SystemClock
+from tierkeeper.kernel.errors import Failed, NotNow, UsageError
+from tierkeeper.kernel.results import BalanceEvent
+
+ASK = Ask("http", interval_seconds=30.0, timeout_seconds=0.5)
+
+
+def service(name: str, addresses: Sequence[str], ask: Ask = ASK, **more: object) -> Service:
+    nodes = tuple(node(address, 1, 0) for address in addresses)
+    base = Pool(name, "http", "127.0.0.1", 1, tuple(n.backend for n in nodes), **more)  # type: ignore[arg-type]
+    return Service(name, ask, nodes, pools(base, ask.protocol, None))
+
+
+@dataclass
+class Running:
+    """A brain in a thread of its own."""
+
+    brain: Brain
+    plane: MemoryPlane
+    events: list[BalanceEvent]
+    services: list[Service]
+    error: list[BaseException] = field(default_factory=list)
+
+    def told(self, kind: str) -> list[str]:
+        return [f"{e.backend or ''} {e.told}" for e in self.events if e.event == kind]
+
+
+@contextmanager
+def running(folder: Path, *services: Service, plane: MemoryPlane | None = None) -> Iterator[Running]:
+    plane, events, given = plane or MemoryPlane(), list[BalanceEvent](), list(services)
+    kept = Kept(folder)
+    kept.make()
+    brain = Brain(plane, kept, lambda: list(given), events.append, SystemClock())
+    stop = threading.Event()
+    run = Running(brain, plane, events, given)
+
+    def work() -> None:
+        try:
+            brain.run(lambda: "stopped" if stop.is_set() else None)
+        except BaseException as error:  # noqa: BLE001 - the test looks at it
+            run.error.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert eventually(lambda: bool(plane.started or run.error)), "it did not begin"
+        yield run
+    finally:
+        stop.set()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def two() -> Iterator[tuple[Web, Web]]:
+    with web() as one, web() as other:
+        yield one, other
+
+
+def test_it_serves_by_what_it_heard_before_it_began(tmp_path: Path, two: tuple[Web, Web]) -> None:
+    one, other = two
+    other.status = 503
+    with running(tmp_path, service("api", [one.url, other.url])) as run:
+        assert run.plane.takes("api") == {one.name: Takes.TRAFFIC, other.name: Takes.NOTHING}
+        assert run.plane.published == []
+        assert any("503" in told for told in run.told("state"))
+    assert run.plane.stopped
+    assert run.events[-1].event == "ended"
+
+
+def test_a_fall_and_a_return_are_found_within_a_second_whatever_the_interval(tmp_path: Path, two: tuple[Web, Web]) -> None:
+    one, other = two
+    with running(tmp_path, service("api", [one.url, other.url], replace(ASK, interval_seconds=0.4))) as run:
+        other.status = 500
+        began = time.monotonic()
+        assert eventually(lambda: run.plane.taking("api") == {one.name}, 5)
+        assert time.monotonic() - began < 0.4 + 0.25 + 0.35
+        other.status = 200
+        assert eventually(lambda: run.plane.taking("api") == {one.name, other.name}, 5)
+    changes = [json.loads(line) for line in (tmp_path / "changes.jsonl").read_text().splitlines()]
+    shares = [c for c in changes if c["event"] == "share"]
+    assert [(c["to"]["takes"], c["backend"]) for c in shares] == [("nothing", other.name), ("traffic", other.name)]
+    assert "500" in shares[0]["why"]
+
+
+def test_one_that_hangs_delays_no_other(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        good = stack.enter_context(web())
+        hung = [stack.enter_context(hanging()) for _ in range(8)]
+        addresses = [good.url, *(f"http://127.0.0.1:{port}" for port in hung)]
+        ask = replace(ASK, interval_seconds=0.1, timeout_seconds=0.4)
+        with running(tmp_path, service("api", addresses, ask)) as run:
+            assert run.plane.taking("api") == {good.name}
+            before = len(good.asked)
+            time.sleep(0.6)
+            assert len(good.asked) - before >= 4
+            assert all("no answer within 0.4 s" in told for told in run.told("state"))
+
+
+def test_what_traffic_meets_takes_one_out_whose_check_goes_well(tmp_path: Path, two: tuple[Web, Web]) -> None:
+    one, other = two
+    with running(tmp_path, service("api", [one.url, other.url])) as run:
+        run.plane.meets("api", one.name, requests=50)
+        run.plane.meets("api", other.name, requests=50, errors=40)
+        assert eventually(lambda: run.plane.taking("api") == {one.name}, 2)
+        assert any("40 of 50 requests" in told for told in run.told("state"))
+        asked = len(other.asked)
+        assert eventually(lambda: len(other.asked) > asked + 1, 2), "one in doubt is asked often"
+        assert eventually(lambda: run.plane.taking("api") == {one.name, other.name}, 6), "it is tried again"
+
+
+def test_where_all_fail_nobody_is_blamed(tmp_path: Path, two: tuple[Web, Web]) -> None:
+    one, other = two
+    with running(tmp_path, service("api", [one.url, other.url])) as run:
+        for backend in (one, other):
+            run.plane.meets("api", backend.name, requests=50, errors=40)
+        time.sleep(0.4)
+        assert run.plane.taking("api") == {one.name, other.name}
+
+
+def test_refused_connections_take_one_out_at_once(tmp_path: Path, two: tuple[Web, Web]) -> None:
+    one, other = two
+    with running(tmp_path, service("api", [one.url, other.url])) as run:
+        run.plane.meets("api", other.name, refused=5)
+        assert eventually(lambda: run.plane.taking("api") == {one.name}, 1)
+
+
+def test_a_drain_outlives_the_brain(tmp_path: Path, two: tuple[Web, Web]) -> None:
+    one, other = two
+    api = service("api", [one.url, other.url])
+    with running(tmp_path, api) as run:
+        result = run.brain.do(lambda: run.brain.drain("api", other.name, drained=True))
+        assert (result.changed, result.drained) == (True, True)
+        assert eventually(lambda: run.plane.takes("api")[other.name] is Takes.NOTHING_NEW, 1)
+        assert run.brain.do(lambda: run.brain.drain("api", other.name, drained=True)).changed is False
+        for wrong in (("apis", other.name), ("api", "127.0.0.1:1")):
+            with pytest.raises(UsageError) as error:
+                run.brain.do(lambda wrong=wrong: run.brain.drain(*wrong, drained=True))  # type: ignore[misc]
+            assert ("api" in error.value.remedy) or (one.name in error.value.remedy)
+    with running(tmp_path, api) as run:
+        assert run.plane.takes("api")[other.name] is Takes.NOTHING_NEW
+        run.brain.do(lambda: run.brain.drain("api", other.name, drained=False))
+        assert eventually(lambda: run.plane.taking("api") == {one.name, other.name}, 1)
+    assert Kept(tmp_path).drained() == frozenset()
+
+
+def test_a_turn_that_fails_ends_nothing_and_is_told_once(tmp_path: Path, two: tuple[Web, Web]) -> None:
+    one, other = two
+    with running(tmp_path, service("api", [one.url, other.url], replace(ASK, interval_seconds=0.1))) as run:
+        run.plane.fails["tend"] = ValueError("a fault of ours")
+        assert eventually(lambda: bool(run.told("fault")), 2)
+        time.sleep(1)
+        assert len(run.told("fault")) == 1
+        assert "ValueError" in run.told("fault")[0]
+        assert "a fault of ours" not in run.told("fault")[0], "what an exception quotes may be a secret"
+        run.plane.fails.clear()
+        assert eventually(lambda: bool(run.told("well")), 5)
+        other.status = 500
+        assert eventually(lambda: run.plane.taking("api") == {one.name}, 3)
+
+
+def test_what_could_not_be_published_is_published_later(tmp_path: Path, two: tuple[Web, Web]) -> None:
+    one, other = two
+    with running(tmp_path, service("api", [one.url, other.url], replace(ASK, interval_seconds=0.1))) as run:
+        run.plane.fails["publish"] = Failed("the plane", "it takes nothing", "See its log")
+        other.status = 500
+        assert eventually(lambda: bool(run.told("fault")), 3)
+        assert run.plane.taking("api") == {one.name, other.name}
+        run.plane.fails.clear()
+        assert eventually(lambda: run.plane.taking("api") == {one.name}, 4)
+
+
+def test_a_plane_that_restarts_is_no_fault(tmp_path: Path, two: tuple[Web, Web]) -> None:
+    with running(tmp_path, service("api", [two[0].url])) as run:
+        run.plane.fails["observe"] = NotNow("the plane", "it restarts", "Wait")
+        run.plane.says.append("it had died and was started again")
+        assert eventually(lambda: bool(run.told("plane")), 2)
+        assert run.told("fault") == []
+
+
+def test_only_what_changes_is_published(tmp_path: Path, two: tuple[Web, Web]) -> None:
+    with running(tmp_path, service("api", [w.url for w in two], replace(ASK, interval_seconds=0.1))) as run:
+        time.sleep(0.7)
+        assert run.plane.published == []
+
+
+def test_a_reload_keeps_what_stays(tmp_path: Path, two: tuple[Web, Web]) -> None:
+    one, other = two
+    with running(tmp_path, service("api", [one.url])) as run, web() as third:
+        run.services[:] = [service("api", [one.url, other.url]), service("more", [third.url])]
+        assert run.brain.do(run.brain.reload).services == ["api", "more"]
+        assert run.plane.takes("api")[one.name] is Takes.TRAFFIC
+        assert eventually(lambda: run.plane.taking("api") == {one.name, other.name}, 2)
+        assert eventually(lambda: run.plane.taking("more") == {third.name}, 2)
+        run.services[:] = [service("api", [other.url])]
+        run.brain.ask_reload()
+        assert eventually(lambda: run.plane.reloads == 2, 2)
+        assert [s.name for s in run.brain.do(run.brain.status).services] == ["api"]
+        asked = len(third.asked)
+        time.sleep(0.4)
+        assert len(third.asked) == asked, "it is still asked after it has left"
+
+
+@pytest.mark.parametrize("where", ["load", "plane"])
+def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path, two: tuple[Web, Web], where: str) -> None:
+    one, other = two
+    with running(tmp_path, service("api", [one.url]), service("gone", [one.url])) as run:
+        before = run.brain.do(run.brain.status).services
+        refusal = UsageError("balance.services[0].listen", "the port is taken", "Write another one")
+        if where == "plane":
+            run.plane.fails["reload"] = refusal
+            run.services[:] = [service("api", [one.url, other.url]), service("new", [other.url])]
+        else:
+
+            def refuse() -> Sequence[Service]:
+                raise refusal
+
+            run.brain.load = refuse
+        with pytest.raises(UsageError, match="port is taken"):
+            run.brain.do(run.brain.reload)
+        run.brain.ask_reload()
+        assert eventually(lambda: any("port is taken" in told for told in run.told("fault")), 2)
+        after = run.brain.do(run.brain.status).services
+        assert [(s.name, [b.name for b in s.backends]) for s in after] == [(s.name, [b.name for b in s.backends]) for s in before]
+        assert run.plane.taking("api") == {one.name}
+
+
+def test_what_keeps_it_from_beginning_is_raised_and_leaves_nothing(tmp_path: Path, two: tuple[Web, Web]) -> None:
+    plane = MemoryPlane(fails={"start": UsageError("balance.services[0].listen", "the port is taken", "Free it")})
+    with running(tmp_path, service("api", [two[0].url]), plane=plane) as run:
+        assert eventually(lambda: bool(run.error))
+    assert isinstance(run.error[0], UsageError)
+    assert not plane.stopped, "a plane that an earlier brain left running goes on"
+    assert not [t for t in threading.enumerate() if t.name.startswith("check ")] or eventually(
+        lambda: not [t for t in threading.enumerate() if t.name.startswith("check ")], 2
+    )
+
+
+def test_the_last_status_stays_for_whoever_asks_later(tmp_path: Path, two: tuple[Web, Web]) -> None:
+    with running(tmp_path, service("api", [two[0].url, f"http://127.0.0.1:{closed_port()}"])):
+        assert eventually(lambda: (Kept(tmp_path).status() or {}).get("running") is True, 3)
+    document = Kept(tmp_path).status() or {}
+    assert document["running"] is False
+    states = {b["name"]: b["state"] for b in document["services"][0]["backends"]}
+    assert sorted(states.values()) == ["in", "out"]
+
+
+def test_only_one_brain_decides(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    kept.make()
+    with kept.alone(), pytest.raises(UsageError, match="another"), Kept(tmp_path).alone():
+        pass
