@@ -1,6 +1,7 @@
 """Backends that answer as a test tells them to, on loopback: well, wrong, slowly, or not at all."""
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def web(web: Web | None = None, port: int = 0) -> Iterator[Web]:
+def web(web: Web | None = None, *, tls: ssl.SSLContext | None = None) -> Iterator[Web]:
     """A server that is up while the block runs."""
     web = web or Web()
 
@@ -55,7 +56,9 @@ def web(web: Web | None = None, port: int = 0) -> Iterator[Web]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = _Server(("127.0.0.1", port), Answer)
+    server = _Server(("127.0.0.1", 0), Answer)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     web.port = server.server_port
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -20,6 +20,7 @@ class MemoryPlane:
     started: int = 0
     reloads: int = 0
     stopped: bool = False
+    process: int = 0
     says: list[str] = field(default_factory=list)
     fails: dict[str, BaseException] = field(default_factory=dict)
     _counters: dict[tuple[str, str], Counters] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class MemoryPlane:
         return self.says.pop(0) if self.says else None
 
     def facts(self) -> Mapping[str, str | int]:
-        return {"kind": "memory", "restarts": 0}
+        return {"kind": "memory", "restarts": 0, "process": self.process}
 
     def stop(self) -> None:
         self.stopped = True

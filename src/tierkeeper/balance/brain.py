@@ -24,7 +24,7 @@ from tierkeeper.balance.tended import Tended
 from tierkeeper.balance.weighing import Weigher
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import NotNow, UsageError
-from tierkeeper.kernel.ports import Stop
+from tierkeeper.kernel.ports import ABANDONED, Stop
 from tierkeeper.kernel.results import BalanceEvent, BalanceStatusResult, DrainResult, ReloadResult
 
 T = TypeVar("T")
@@ -72,11 +72,19 @@ class Brain:
         finally:
             self.checks.close()
             if begun:
-                self.plane.stop()
-                self._telling.event("ended", "the data plane has let what it had begun end")
-                self._write_status(running=False)
+                self._end(stop())
             self._refuse_all()
             self._telling.close()
+
+    def _end(self, reason: str | None) -> None:
+        """Traffic ends where somebody has asked for it, and goes on where what this ran in has failed."""
+        if reason == ABANDONED:
+            self._telling.event("ended", f"{ABANDONED}; traffic goes on as it was, and the next start takes it over")
+            self._write_status(running=True)
+            return
+        self.plane.stop()
+        self._telling.event("ended", "what the data plane had begun has ended")
+        self._write_status(running=False)
 
     def begin(self, services: Sequence[Service], stop: Stop) -> None:
         """Asks every backend, then has the data plane serve by what was heard."""

@@ -1,10 +1,16 @@
 """`tierkeeper run` and `tierkeeper worker`."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tierkeeper.cli.balance import on_hangup, source
 from tierkeeper.cli.session import Session, command
+from tierkeeper.config import Settings
+from tierkeeper.kernel.ports import Stop
+from tierkeeper.kernel.results import BalanceEvent, RunEvent
 
 if TYPE_CHECKING:
     from tierkeeper.jobs.start import Role
@@ -23,8 +29,8 @@ def register(app: typer.Typer) -> None:
         """Do everything on its schedule, until Ctrl-C or SIGTERM.
 
         [schedule] says when, in UTC; a time that was missed is made up for once. Of several machines that run it one leads, and
-        another takes over within two minutes when that ends. While Main is away it goes on watching, and moves wait. With --json
-        each job that has run is a line.
+        another takes over within two minutes when that ends. While Main is away it goes on watching, and moves wait. Where
+        [[balance.services]] are configured it balances them all the while. With --json each job that has run is a line.
         """
         _start(session, "once" if once else "run")
 
@@ -44,5 +50,39 @@ def _start(session: Session, role: "Role") -> None:
     settings = session.settings()
     from tierkeeper.jobs.start import start
 
-    with session.stop.listening():
-        session.code = start(role, settings, tell=session.line, stop=session.stop)
+    with session.stop.listening(), balancing(session, settings, role) as beside:
+        session.code = start(role, settings, tell=session.line, stop=session.stop, beside=beside)
+
+
+@contextmanager
+def balancing(session: Session, settings: Settings, role: "Role") -> Iterator[dict[str, Callable[[Stop], None]]]:
+    """The balancer, which goes on beside the schedule where services are configured; SIGHUP has it read them anew."""
+    if role != "run" or not settings.balance.services:
+        yield {}
+        return
+    from tierkeeper.compose.balancer import serve
+
+    reloads: list[Callable[[], None]] = []
+
+    def tell(event: BalanceEvent) -> None:
+        who = " ".join(w for w in (event.service, event.backend) if w is not None)
+        told = f"{who}: {event.told}" if who else event.told
+        session.line(RunEvent(at=event.at, event="balance", told=f"{event.event}: {told}", error=event.error))
+
+    @contextmanager
+    def on_reload(ask: Callable[[], None]) -> Iterator[None]:
+        reloads.append(ask)
+        try:
+            yield
+        finally:
+            reloads.remove(ask)
+
+    def balance(stop: Stop) -> None:
+        serve(source(session), stop=stop, tell=tell, on_reload=on_reload)
+
+    def reload() -> None:
+        for ask in reloads:
+            ask()
+
+    with on_hangup(reload):
+        yield {"balance": balance}

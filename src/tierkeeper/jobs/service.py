@@ -5,6 +5,7 @@ The only part that is asynchronous, since the queue's library is: whatever works
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,8 +25,8 @@ from tierkeeper.kernel import cron
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Exit, NotNow, TierkeeperError
 from tierkeeper.kernel.log import Log
-from tierkeeper.kernel.ports import Stop
-from tierkeeper.kernel.results import RunEvent
+from tierkeeper.kernel.ports import ABANDONED, Stop
+from tierkeeper.kernel.results import RunEvent, told
 
 if TYPE_CHECKING:
     pass
@@ -65,6 +66,8 @@ class Service:
     stop: Stop
     clock: Clock
     timing: Timing
+    beside: Mapping[str, Callable[[Stop], None]] = field(default_factory=dict)
+    """What goes on all the time, each in a thread of its own and by no lease: it is this machine's. It ends when asked to."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _handled: dict[str, datetime] = field(default_factory=dict)
     _watching: dict[str, asyncio.Task[float | None]] = field(default_factory=dict)
@@ -72,12 +75,37 @@ class Service:
     _said: str = ""
 
     async def run(self) -> None:
-        """Until it is told to stop: leads, or stands by until it may."""
-        await self._serve(self._schedule())
+        """Until it is told to stop: leads, or stands by until it may. What is beside that neither holds it up nor ends it."""
+        going = [asyncio.create_task(self._go_on(name, work)) for name, work in self.beside.items()]
+        try:
+            await self._serve(self._schedule())
+        finally:
+            self._stopping.set()
+            await asyncio.gather(*going)
 
     async def work(self) -> None:
         """Until it is told to stop: takes jobs and parts, and leads nothing."""
         await self._serve(self._begin_work())
+
+    async def _go_on(self, name: str, work: Callable[[Stop], None]) -> None:
+        """Whatever ends it is told, and it is begun again, unless the service ends."""
+        failures, began = 0, self.clock.monotonic()
+        while not self._stopping.is_set():
+            try:
+                with ThreadPoolExecutor(1, name) as own:  # the others' threads are for jobs, which end
+                    await asyncio.get_running_loop().run_in_executor(own, work, self._why_end)
+            except TierkeeperError as error:
+                for one in told([error]):
+                    self._tell(name, f"{one.place}: {one.cause}; it is tried again, and the schedule goes on", error=one)
+            except Exception as error:  # noqa: BLE001 - the schedule is not to end with it
+                _log.exception("what goes on beside the schedule failed", name=name)
+                self._tell(name, f"an unexpected {type(error).__name__}: this is a fault of tierkeeper; it is tried again")
+            failures = 0 if self.clock.monotonic() - began > self.timing.back_off_most else failures + 1
+            await self._pause(plan.back_off_seconds(max(1, failures), self.timing))
+            began = self.clock.monotonic()
+
+    def _why_end(self) -> str | None:
+        return self.stop() or (ABANDONED if self._stopping.is_set() else None)
 
     async def _begin_work(self) -> None:
         failures = 0

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from tierkeeper.compose import Keeper, open_keeper
@@ -31,12 +31,14 @@ def start(
     clock: Clock | None = None,
     timing: Timing | None = None,
     environment: Mapping[str, str] | None = None,
+    beside: Mapping[str, Callable[[Stop], None]] | None = None,
     **more: Any,
 ) -> Exit:
     """Runs until `stop` says why it must end; `once` until nothing is due. `more` goes to `open_keeper`.
 
     Raises NotNow where `once` finds another process at it or Main away, and what keeps it from beginning: a bad address, a queue
-    of another version. From then on an error of a job is the job's, and Main may go and come back.
+    of another version. From then on an error of a job is the job's, and Main may go and come back. `beside` goes on in threads
+    while `run` does.
     """
     time = clock or SystemClock()
     pace = timing or Timing()
@@ -63,6 +65,7 @@ def start(
             stop=stop,
             clock=time,
             timing=pace,
+            beside=beside or {},
         )
         await {"run": service.run, "once": service.once, "worker": service.work}[role]()
         return exit_code(performer, once=role == "once")

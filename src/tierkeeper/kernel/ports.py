@@ -214,6 +214,8 @@ class Room(Protocol):
 
 Stop = Callable[[], str | None]
 """Asked between batches: None to go on, else why the run must end (SIGTERM, a time limit)."""
+ABANDONED: Final = "what started it has failed"
+"""Why something must end that nobody has asked to end: what it has set going for others goes on."""
 
 Throttle = Callable[[], str | None]
 """Asked once before each batch, from any thread: None to go on, else why the run must end (a tier has no room for another

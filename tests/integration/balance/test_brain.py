@@ -4,70 +4,21 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from answering import Web, closed_port, hanging, web
+from brains import ASK, running, service
 from memory_plane import MemoryPlane
 from support import eventually
-from tierkeeper.balance.brain import Brain
 from tierkeeper.balance.kept import Kept
-from tierkeeper.balance.model import Pool, Takes
-from tierkeeper.balance.pools import Ask, Service, node, pools
-from tierkeeper.kernel.clock import SystemClock
+from tierkeeper.balance.model import Takes
+from tierkeeper.balance.pools import Service
 from tierkeeper.kernel.errors import Failed, NotNow, UsageError
-from tierkeeper.kernel.results import BalanceEvent
-
-ASK = Ask("http", interval_seconds=30.0, timeout_seconds=0.5)
-
-
-def service(name: str, addresses: Sequence[str], ask: Ask = ASK, **more: object) -> Service:
-    nodes = tuple(node(address, 1, 0) for address in addresses)
-    base = Pool(name, "http", "127.0.0.1", 1, tuple(n.backend for n in nodes), **more)  # type: ignore[arg-type]
-    return Service(name, ask, nodes, pools(base, ask.protocol, None))
-
-
-@dataclass
-class Running:
-    """A brain in a thread of its own."""
-
-    brain: Brain
-    plane: MemoryPlane
-    events: list[BalanceEvent]
-    services: list[Service]
-    error: list[BaseException] = field(default_factory=list)
-
-    def told(self, kind: str) -> list[str]:
-        return [f"{e.backend or ''} {e.told}" for e in self.events if e.event == kind]
-
-
-@contextmanager
-def running(folder: Path, *services: Service, plane: MemoryPlane | None = None) -> Iterator[Running]:
-    plane, events, given = plane or MemoryPlane(), list[BalanceEvent](), list(services)
-    kept = Kept(folder)
-    kept.make()
-    brain = Brain(plane, kept, lambda: list(given), events.append, SystemClock())
-    stop = threading.Event()
-    run = Running(brain, plane, events, given)
-
-    def work() -> None:
-        try:
-            brain.run(lambda: "stopped" if stop.is_set() else None)
-        except BaseException as error:  # noqa: BLE001 - the test looks at it
-            run.error.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        assert eventually(lambda: bool(plane.started or run.error)), "it did not begin"
-        yield run
-    finally:
-        stop.set()
-        thread.join(10)
-        assert not thread.is_alive()
+from tierkeeper.kernel.ports import ABANDONED
 
 
 @pytest.fixture
@@ -262,6 +213,13 @@ def test_the_last_status_stays_for_whoever_asks_later(tmp_path: Path, two: tuple
     assert document["running"] is False
     states = {b["name"]: b["state"] for b in document["services"][0]["backends"]}
     assert sorted(states.values()) == ["in", "out"]
+
+
+def test_where_what_it_runs_in_has_failed_traffic_goes_on(tmp_path: Path, two: tuple[Web, Web]) -> None:
+    with running(tmp_path, service("api", [two[0].url])) as run:
+        run.ends_because = ABANDONED
+    assert not run.plane.stopped
+    assert (Kept(tmp_path).status() or {})["running"] is True
 
 
 def test_only_one_brain_decides(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tierkeeper.jobs.model import Job
 from tierkeeper.jobs.start import start
 from tierkeeper.kernel.clock import FixedDay
 from tierkeeper.kernel.errors import Exit, Failed, NotNow, UsageError
+from tierkeeper.kernel.ports import ABANDONED, Stop
 from tierkeeper.kernel.results import MoveResult, Result, RunEvent
 
 LONG_AGO = datetime(2024, 1, 1, tzinfo=UTC)
@@ -54,11 +55,14 @@ class Bench:
         jobs: Sequence[Job],
         stop: Callable[[], str | None] = lambda: None,
         schedule: str = "",
+        beside: Mapping[str, Callable[[Stop], None]] | None = None,
     ) -> Exit:
         config = tierkeeper_toml(self.tiers, self.tables, extra=f"[schedule]\n{schedule}")
         settings = load(config, self.tiers.environment, config.parent)
         environment = self.tiers.environment
-        return start(role, settings, tell=self.told.append, stop=stop, jobs=jobs, timing=HURRY, environment=environment)
+        return start(
+            role, settings, tell=self.told.append, stop=stop, jobs=jobs, timing=HURRY, environment=environment, beside=beside
+        )
 
     def make_due(self, *jobs: str) -> None:
         with closing(self.tiers.main.connect("test")) as conn:
@@ -72,13 +76,15 @@ class Background:
 
 
 @contextmanager
-def in_background(bench: Bench, role: Literal["run", "worker"], jobs: Sequence[Job]) -> Iterator[Background]:
+def in_background(
+    bench: Bench, role: Literal["run", "worker"], jobs: Sequence[Job], beside: Mapping[str, Callable[[Stop], None]] | None = None
+) -> Iterator[Background]:
     """A process of `role`, as a thread; it is told to end behind the block."""
     mine = Background()
 
     def serve() -> None:
         try:
-            mine.ended.append(bench.start(role, jobs, lambda: mine.reason))
+            mine.ended.append(bench.start(role, jobs, lambda: mine.reason, beside=beside))
         except Exception as error:  # noqa: BLE001 - the test looks at it
             mine.ended.append(error)
 
@@ -305,6 +311,44 @@ def test_a_job_that_is_told_to_end_goes_on_the_next_time(bench: Bench) -> None:
         assert rows.fetchall() == [(True,)], "it is due whatever this machine's clock says"
     assert bench.start("once", jobs) is Exit.DONE
     assert [(e.ok, e.attempt) for e in bench.events("job")] == [(False, 1), (True, 2)]
+
+
+def test_what_goes_on_beside_the_schedule_is_begun_again_and_ends_with_it(bench: Bench) -> None:
+    began, ended = list[float](), list[str | None]()
+
+    def balance(stop: Stop) -> None:
+        began.append(time.monotonic())
+        if len(began) == 1:
+            raise UsageError("balance.services[0].listen", "the port is taken", "Free it")
+        if len(began) == 2:
+            raise ValueError("a fault of ours")
+        while stop() is None:
+            time.sleep(0.01)
+        ended.append(stop())
+
+    with in_background(bench, "run", [bench.job("usage", watches=True)], {"balance": balance}) as running:
+        assert eventually(lambda: len(began) == 3 and bool(bench.ran))
+        assert [(e.told, e.error and e.error.remedy) for e in bench.events("balance")] == [
+            ("balance.services[0].listen: the port is taken; it is tried again, and the schedule goes on", "Free it"),
+            ("an unexpected ValueError: this is a fault of tierkeeper; it is tried again", None),
+        ]
+    assert (ended, running.ended) == (["stopped"], [Exit.DONE])
+
+
+def test_a_schedule_that_cannot_begin_leaves_what_is_beside_it_for_the_next(bench: Bench) -> None:
+    reasons = list[str | None]()
+
+    def balance(stop: Stop) -> None:
+        while stop() is None:
+            time.sleep(0.01)
+        reasons.append(stop())
+
+    main = bench.tiers.main
+    wrong = replace(main, url=main.url.replace("://postgres:", "://postgres:not"))
+    with in_background(Bench(replace(bench.tiers, main=wrong)), "run", [], {"balance": balance}) as running:
+        assert eventually(lambda: bool(running.ended))
+    assert getattr(running.ended[0], "exit_code", None) is Exit.USAGE
+    assert reasons == [ABANDONED]
 
 
 def moved(stopped_because: str) -> MoveResult:
