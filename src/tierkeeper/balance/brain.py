@@ -4,7 +4,7 @@ Invariants: one thread decides; whatever another thread wants of it is done betw
 the brain nor the traffic. Nothing is published that rests on a primary which is not remembered, as long as the disk takes it.
 """
 
-import threading
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -58,7 +58,6 @@ class Brain:
         self._looked_at = self._wrote_at = float("-inf")
         self._failures = 0
         self._forgetful = False
-        self._reload_asked = threading.Event()
 
     def run(self, stop: Stop) -> None:
         """Until `stop` says why it ends. Raises what keeps it from beginning: a port, a certificate, a damaged state file."""
@@ -137,10 +136,6 @@ class Brain:
             future.cancel()
             raise NotNow("the balancer", "it is busy and has not come to it", "Try again") from None
 
-    def ask_reload(self) -> None:
-        """For a signal's handler: reads the configuration anew at the next turn, and tells what came of it."""
-        self._reload_asked.set()
-
     def status(self, *, running: bool = True) -> BalanceStatusResult:
         """How all stands; in the brain's thread."""
         now, wall = self.clock.monotonic(), self.clock.now()
@@ -175,36 +170,31 @@ class Brain:
     def reload(self) -> ReloadResult:
         """In the brain's thread: reads the configuration whole, and changes nothing where something in it is wrong."""
         services = self.load()
-        before = {name: (t.service, dict(t.known)) for name, t in self._tended.items()}
-        gone = self._tended.keys() - {s.name for s in services}
-        for service in services:
-            self._tend(service)
-        kept_back = {name: self._tended.pop(name) for name in gone}
+        before = self._tended
+        self._tended = {}
         try:
+            for service in services:
+                self._tend(service, before.get(service.name))
             self._decide(self.clock.monotonic())
             routing = self._routing()
             self.plane.reload(self._pools(), routing)
         except BaseException:
-            self._tended = {n: t for n, t in {**self._tended, **kept_back}.items() if n in before}
-            for name, (service, known) in before.items():
-                self._tended[name].service, self._tended[name].known = service, known
+            self._tended = before
             raise
         self.checks.follow(services)
         self._published = {pool: dict(shares) for pool, shares in routing.items()}
         self._telling.event("reloaded", f"balances {', '.join(s.name for s in services) or 'nothing'}")
         return ReloadResult(services=[s.name for s in services])
 
-    def _tend(self, service: Service) -> None:
+    def _tend(self, service: Service, before: Tended | None = None) -> None:
         drained = frozenset(backend for name, backend in self._drained if name == service.name)
-        self._tended.setdefault(service.name, Tended(service)).follow(service, drained)
+        tended = Tended(service) if before is None else copy.copy(before)
+        tended.follow(service, drained)
+        self._tended[service.name] = tended
 
     def _turn_safely(self) -> None:
         try:
             looked = self.turn()
-            if self._reload_asked.is_set():
-                self._reload_asked.clear()
-                with self._telling.faults("the configuration was not read anew; all goes on as before"):
-                    self.reload()
         except Exception as error:  # noqa: BLE001 - whatever it is, traffic goes on and the next turn may go well
             self._failures += 1
             self._telling.trouble(error)

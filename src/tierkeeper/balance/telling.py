@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tierkeeper.balance.deciding import Decision
 from tierkeeper.balance.kept import Record, now_text
-from tierkeeper.balance.model import Share
+from tierkeeper.balance.model import Share, Takes
 from tierkeeper.balance.tended import Tended
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import TierkeeperError
@@ -19,7 +19,7 @@ from tierkeeper.kernel.results import BalanceEvent, ErrorResult
 _log = Log()
 REMIND_SECONDS: Final = 10.0  # before a fault that lasts is told again; each further time double that
 REMIND_MOST_SECONDS: Final = 3600.0
-_WORTH_TELLING: Final = 2.0  # a weight that has changed by less since it was told is for the record alone
+_SHED: Final = 0.5  # of a fair share: a weight that stays above is for the record alone
 
 
 class Telling:
@@ -27,7 +27,7 @@ class Telling:
 
     def __init__(self, tell: Callable[[BalanceEvent], None], clock: Clock, record: Record) -> None:
         self._tell, self._clock, self._record = tell, clock, record
-        self._told_weights: dict[tuple[str, str], int] = {}
+        self._shed: set[tuple[str, str]] = set()
         self._trouble, self._tell_again_at, self._remind = "", 0.0, REMIND_SECONDS
 
     def event(
@@ -64,12 +64,13 @@ class Telling:
         for pool, shares in changed.items():
             tended = by_pool[pool]
             verdicts = tended.decision.verdicts if tended.decision is not None else {}
+            if pool in tended.weights:
+                self._tell_shed(tended, pool, {n.name: n.backend.weight for n in tended.service.nodes})
             for name, share in shares.items():
                 old = before.get(pool, {}).get(name)
                 why = verdicts[name].why if old is None or old.takes is not share.takes else "by its latency and errors"
                 line: dict[str, Any] = {"at": now_text(), "event": "share", "pool": pool, "backend": name, "why": why}
                 self._record.add(line | {"from": _shown(old), "to": _shown(share)})
-                self._tell_weight(tended, pool, name, share.weight)
 
     def trouble(self, error: Exception, consequence: str = "traffic goes on as it was") -> None:
         """A fault of the brain's own turn: told when it is new, and seldom while it lasts."""
@@ -106,13 +107,16 @@ class Telling:
     def close(self) -> None:
         self._record.close()
 
-    def _tell_weight(self, tended: Tended, pool: str, name: str, weight: int) -> None:
-        known = self._told_weights.get((pool, name))
-        if known is None:
-            self._told_weights[pool, name] = weight
-        elif max(known, weight) >= _WORTH_TELLING * max(1, min(known, weight)):
-            self._told_weights[pool, name] = weight
-            self.event("weight", f"{pool}: {known} -> {weight}, by its latency and errors", tended.service.name, name)
+    def _tell_shed(self, tended: Tended, pool: str, configured: Mapping[str, int]) -> None:
+        """Who gets less than half of a fair share by its weight, once; and who has it again."""
+        taking = {n: s.weight / configured[n] for n, s in tended.routing()[pool].items() if s.takes is Takes.TRAFFIC}
+        most = max(taking.values(), default=0.0)
+        for name, weight in taking.items():
+            key, is_shed = (pool, name), weight < most * _SHED
+            if is_shed != (key in self._shed):
+                self._shed ^= {key}
+                told = f"{pool}: {weight / most:.1%} of a fair share" if is_shed else f"{pool}: a fair share again"
+                self.event("weight", f"{told}, by its latency and errors", tended.service.name, name)
 
 
 def _shown(share: Share | None) -> Mapping[str, Any] | None:

@@ -49,13 +49,14 @@ class Tended:
     _reach: int = 0
 
     def follow(self, service: Service, drained: frozenset[str]) -> None:
-        """Is for `service` from now on; of backends that stay all stays known."""
+        """Is for `service` from now on; of backends that stay all stays known. What a copy of this has is left as it is."""
         known = self.known if service.ask.protocol == self.service.ask.protocol else {}
         self.known = {n.name: replace(known.get(n.name, Known()), drained=n.name in drained) for n in service.nodes}
         pools = {p.name for p in service.pools}
+        learning = {p.name for p in service.pools if p.algorithm == "adaptive"}
         self._seen = {key: s for key, s in self._seen.items() if key[0] in pools and key[1] in self.known}
-        self.states = {pool: s for pool, s in self.states.items() if pool in pools}
-        self.weights = {pool: w for pool, w in self.weights.items() if pool in pools}
+        self.states = {pool: s for pool, s in self.states.items() if pool in learning}
+        self.weights = {pool: w for pool, w in self.weights.items() if pool in learning}
         self.service = service
 
     def drain(self, backend: str, *, drained: bool) -> None:

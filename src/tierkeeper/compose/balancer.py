@@ -3,21 +3,22 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Final
 
 from tierkeeper.balance.brain import Brain
 from tierkeeper.balance.kept import Record, now_text
 from tierkeeper.balance.plane import Plane
-from tierkeeper.balance.pools import Service
 from tierkeeper.balance.weighing import Look, Weigher
-from tierkeeper.compose.balancing import Source, missing_extra, nothing, services
+from tierkeeper.compose.balancing import Source, missing_extra, nothing
 from tierkeeper.config import Settings, split_address
 from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.ports import Audit, Stop
-from tierkeeper.kernel.results import BalanceEvent
+from tierkeeper.kernel.results import BalanceEvent, told
 from tierkeeper.postgres.link import Link
 from tierkeeper.security.audit import PostgresAudit, actor
 
@@ -61,15 +62,41 @@ def serve(
     trail = Trail(settings, Record(kept.folder / "audit.jsonl"), tell, time)
     with kept.alone():
         plane = make_plane(kept.folder / "plane", time)
-        learns = weigher or (adaptive() if _wants_adaptive(services(balance)) else None)
-        brain = Brain(plane, kept, source.services, tell, time, learns)
+        brain = Brain(plane, kept, source.services, tell, time, weigher or Adaptive())
+        control = Control(brain, trail.action)
         names = ", ".join(s.name for s in balance.services)
         with (
             trail.action("balance serve", names),
-            serving(Control(brain, trail.action), kept.socket, metrics),
-            on_reload(brain.ask_reload) if on_reload is not None else nullcontext(),
+            serving(control, kept.socket, metrics),
+            _reloading(control.reload, tell, time) as ask,
+            on_reload(ask) if on_reload is not None else nullcontext(),
         ):
             brain.run(stop)
+
+
+@contextmanager
+def _reloading(reload: Callable[[], object], tell: Callable[[BalanceEvent], None], clock: Clock) -> Iterator[Callable[[], None]]:
+    """Gives what a signal's handler may call: a thread then reloads, which may wait for an audit, and tells what went wrong."""
+    asked, ending = Event(), Event()
+
+    def work() -> None:
+        while asked.wait() and not ending.is_set():
+            asked.clear()
+            try:
+                reload()
+            except TierkeeperError as error:
+                for one in told([error]):
+                    words = f"{one.place}: {one.cause}; the configuration was not read anew, and all goes on as before"
+                    tell(BalanceEvent(at=clock.now(), event="fault", told=words, error=one))
+
+    thread = Thread(target=work, name="reload", daemon=True)
+    thread.start()
+    try:
+        yield asked.set
+    finally:
+        ending.set()
+        asked.set()
+        thread.join()
 
 
 class Trail:
@@ -134,20 +161,12 @@ def _quick(main: Link) -> Link:
     return dataclasses.replace(main, url=f"{main.url}{'&' if '?' in main.url else '?'}connect_timeout={AUDIT_SECONDS}")
 
 
-def _wants_adaptive(found: list[Service]) -> bool:
-    return any(pool.algorithm == "adaptive" for service in found for pool in service.pools)
-
-
-def adaptive() -> Weigher:
-    """The weights that learn."""
-    return Adaptive(import_module("tierkeeper.balance.adaptive"))
-
-
 class Adaptive:
     """`balance.adaptive` as the brain's port."""
 
-    def __init__(self, algorithm: Any) -> None:
-        self._algorithm = algorithm
+    @cached_property
+    def _algorithm(self) -> Any:
+        return import_module("tierkeeper.balance.adaptive")
 
     def begin(self) -> Any:
         return self._algorithm.State()
