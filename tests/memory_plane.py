@@ -21,6 +21,7 @@ class MemoryPlane:
     reloads: int = 0
     stopped: bool = False
     process: int = 0
+    start_seconds: float = 0.0
     says: list[str] = field(default_factory=list)
     fails: dict[str, BaseException] = field(default_factory=dict)
     _counters: dict[tuple[str, str], Counters] = field(default_factory=dict)
@@ -55,6 +56,7 @@ class MemoryPlane:
 
     def start(self, pools: Sequence[Pool], routing: Routing) -> None:
         self._may("start")
+        time.sleep(self.start_seconds)
         self.started += 1
         self._hold(pools, routing)
 

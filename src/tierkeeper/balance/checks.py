@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from tierkeeper.balance.asking import Heard, Question, question
-from tierkeeper.balance.health import Answer
+from tierkeeper.balance.health import DOUBT_SECONDS, Answer
 from tierkeeper.balance.pools import Ask, Node, Service
 
 Key = tuple[str, str]
@@ -99,7 +99,7 @@ class _Watcher:
 
     def __init__(self, key: Key, ask: Ask, node: Node, asked: Question, tell: "Callable[[_Watcher, Report], None]") -> None:
         self.key, self.ask, self.node = key, ask, node
-        self.pause, self.ended_at = 0.0, time.monotonic()
+        self.pause, self.ended_at = DOUBT_SECONDS, time.monotonic()  # until the brain says how often
         self.began: float | None = None
         self._timeout = ask.timeout_seconds
         self._question, self._tell = asked, tell

@@ -92,8 +92,10 @@ class Tended:
                         before = self.latency.get(name, sample.seconds)
                         self.latency[name] = before + _EWMA * (sample.seconds - before)
         evidence = {name: self._evidence(name) for name in self.known}
-        for name, known in self.known.items():
-            others = [e for other, e in evidence.items() if other != name and self.known[other].is_in]
+        doubtful = [name for name, e in evidence.items() if e.is_doubtful]
+        peers = {name: e for name, e in evidence.items() if e.tells and self.known[name].is_in} if doubtful else {}
+        for name in doubtful:
+            known, others = self.known[name], [e for other, e in peers.items() if other != name]
             self.known[name] = replace(known, health=health.after_evidence(known.health, evidence[name], others, now))
 
     def decide(self, now: float) -> Decision:
@@ -197,7 +199,10 @@ class Tended:
         return {n.name: n.backend.priority for n in self.service.nodes}
 
     def _evidence(self, name: str) -> Evidence:
-        found = [health.seen(s.counts) for (_, backend), s in self._seen.items() if backend == name]
+        keys = [(pool.name, name) for pool in self.service.pools]
+        found = [health.seen(self._seen[key].counts) for key in keys if key in self._seen]
+        if len(found) == 1:
+            return found[0]
         return Evidence(
             sum(e.requests for e in found),
             sum(e.errors for e in found),

@@ -32,7 +32,8 @@ def two() -> Iterator[tuple[Web, Web]]:
 def test_it_serves_by_what_it_heard_before_it_began(tmp_path: Path, two: tuple[Web, Web]) -> None:
     one, other = two
     other.status = 503
-    with running(tmp_path, service("api", [one.url, other.url])) as run:
+    with running(tmp_path, service("api", [one.url, other.url]), plane=MemoryPlane(start_seconds=0.3)) as run:
+        assert 1 <= len(one.asked) <= 3, "nobody says yet how often to ask, and that is no reason to ask without end"
         assert run.plane.takes("api") == {one.name: Takes.TRAFFIC, other.name: Takes.NOTHING}
         assert run.plane.published == []
         assert any("503" in told for told in run.told("state"))
