@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -58,7 +59,7 @@ class Question(Protocol):
 
 
 def question(ask: Ask, node: Node) -> Question:
-    """The question for a backend. Raises OSError or ssl.SSLError where the file of CAs cannot be read."""
+    """The question for a backend."""
     if ask.protocol == "postgres":
         return PostgresQuestion(ask, node)
     return HttpQuestion(ask, node) if ask.protocol == "http" else TcpQuestion(ask, node)
@@ -117,7 +118,7 @@ class HttpQuestion(_Socketed):
         path = parts.path if parts.path not in ("", "/") else ask.path
         self._target = f"{path}?{parts.query}" if parts.query else path
         self._host = parts.netloc.rpartition("@")[2]
-        self._context = ssl.create_default_context(cafile=ask.backend_ca) if node.backend.tls else None
+        self._context: tuple[int | None, ssl.SSLContext] | None = None
 
     def ask(self) -> Heard:
         began = time.monotonic()
@@ -129,13 +130,22 @@ class HttpQuestion(_Socketed):
         reason = judge(self._ask, status, body)
         return Heard(Answer(reason is None, reason or f"it answers with status {status}", time.monotonic() - began))
 
+    def _verifying(self) -> ssl.SSLContext:
+        """By the CAs that the file has now: it may be renewed in its place."""
+        ca = self._ask.backend_ca
+        changed = None if ca is None else Path(ca).stat().st_mtime_ns
+        if self._context is None or self._context[0] != changed:
+            self._context = (changed, ssl.create_default_context(cafile=ca))
+        return self._context[1]
+
     def _get(self, until: float) -> tuple[int, bytes]:
         plain = self._connected(until)
         try:
             used = plain
-            if self._context is not None:
+            if self._node.backend.tls:
+                context = self._verifying()
                 plain.settimeout(_left(until))
-                used = self._context.wrap_socket(plain, server_hostname=self._node.backend.host)
+                used = context.wrap_socket(plain, server_hostname=self._node.backend.host)
                 with self._lock:
                     self._socket = used
             used.settimeout(_left(until))

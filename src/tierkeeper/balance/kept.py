@@ -64,25 +64,20 @@ class Kept:
 
     def remembered(self) -> dict[str, Remembered]:
         """Of each Postgres service. Raises UsageError for a file that cannot be read: to forget it would be to trust anybody."""
-        found: dict[str, Remembered] = {}
-        try:
-            for name, one in (self._read("primaries.json") or {}).items():
-                found[name] = Remembered(one["system"], int(one["timeline"]), one["holder"])
-        except (ValueError, TypeError, KeyError, AttributeError):
-            place = f"the state file {self.folder / 'primaries.json'}"
-            remedy = "See which node is the primary, then remove the file: the next start learns it from the nodes"
-            raise UsageError(place, "it is damaged", remedy) from None
-        return found
+        with self._readable(
+            "primaries.json", "See which node is the primary, then remove the file: it is learned from the nodes"
+        ):
+            told = self._read("primaries.json") or {}
+            return {name: Remembered(one["system"], int(one["timeline"]), one["holder"]) for name, one in told.items()}
 
     def remember(self, remembered: Mapping[str, Remembered]) -> None:
         """Durable when it returns. Raises OSError."""
         self._write("primaries.json", {name: asdict(one) for name, one in remembered.items()}, durable=True)
 
     def drained(self) -> frozenset[tuple[str, str]]:
-        """Services and backends that a person has drained."""
-        with suppress(ValueError, TypeError):
+        """Services and backends that a person has drained. Raises UsageError for a file that cannot be read."""
+        with self._readable("drained.json", "Remove it, start again, and drain anew what is not to take traffic"):
             return frozenset((str(service), str(backend)) for service, backend in self._read("drained.json") or ())
-        return frozenset()
 
     def drain(self, drained: frozenset[tuple[str, str]]) -> None:
         """Durable when it returns. Raises NotNow where the disk takes nothing."""
@@ -97,10 +92,19 @@ class Kept:
 
     def status(self) -> dict[str, Any] | None:
         """How all stood last; None where nothing was ever balanced here."""
-        with suppress(ValueError, TypeError):
+        with suppress(OSError, ValueError, TypeError):
             found = self._read("status.json")
             return dict(found) if found is not None else None
         return None
+
+    @contextmanager
+    def _readable(self, name: str, remedy: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UsageError(f"the state file {self.folder / name}", f"it cannot be read ({error.strerror})", remedy) from None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise UsageError(f"the state file {self.folder / name}", "it is damaged", remedy) from None
 
     def _read(self, name: str) -> Any:
         try:

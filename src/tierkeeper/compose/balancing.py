@@ -4,6 +4,7 @@ import hashlib
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
@@ -12,7 +13,6 @@ from typing import Final
 
 from tierkeeper.balance import probes
 from tierkeeper.balance.asking import Heard, question
-from tierkeeper.balance.health import Answer
 from tierkeeper.balance.kept import Kept
 from tierkeeper.balance.model import Certificate, Pool
 from tierkeeper.balance.pools import Ask, Node, Service, node, pools
@@ -222,14 +222,8 @@ def asked_once(found: Sequence[Service], remembered: Mapping[str, Remembered]) -
 
 
 def _ask(service: Service, asked: Node) -> Heard:
-    try:
-        one = question(service.ask, asked)
-    except (OSError, ssl.SSLError) as error:
-        return Heard(Answer(False, _file_words(error, "the CAs")))
-    try:
+    with closing(question(service.ask, asked)) as one:
         return one.ask()
-    finally:
-        one.close()
 
 
 def _roles(service: Service, own: Mapping[str, Heard], remembered: Remembered) -> dict[str, str]:

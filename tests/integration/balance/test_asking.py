@@ -72,6 +72,14 @@ def test_a_backend_is_verified_by_the_cas_that_are_named(tmp_path: Path) -> None
         for ca in (str(tmp_path / "other" / "ca.crt"), None):
             refused = asked(address, backend_ca=ca)
             assert (refused.ok, "not trusted" in refused.why) == (False, True)
+        ca = tmp_path / "ca.pem"
+        asked_again = HttpQuestion(Ask("http", backend_ca=str(ca)), node(address, 1, 0))
+        for name, is_well in (("other", False), ("own", True), (None, False)):
+            if name is None:
+                ca.unlink()
+            else:
+                ca.write_bytes((tmp_path / name / "ca.crt").read_bytes())
+            assert asked_again.ask().answer.ok is is_well
 
 
 def test_tcp() -> None:

