@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from tierkeeper.balance import dashboard, gauges
-from tierkeeper.kernel.errors import Exit, Failed, NotNow, TierkeeperError, UsageError
+from tierkeeper.kernel.errors import Exit, Failed, TierkeeperError, UsageError
 from tierkeeper.kernel.limits import BODY_READ_SECONDS
 from tierkeeper.kernel.results import BalanceStatusResult, DrainResult, ErrorDocument, ReloadResult, told
 
@@ -264,8 +264,3 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def not_running() -> NotNow:
-    """For whoever wants to change what no brain decides."""
-    return NotNow("tierkeeper balance", "the brain is not running", "Start it first: tierkeeper balance serve")

@@ -14,7 +14,7 @@ from tierkeeper.balance.checks import Report
 from tierkeeper.balance.deciding import Decision, Known, Memory, Verdict, decide
 from tierkeeper.balance.health import EVIDENCE_SECONDS, Answer, Evidence, Standing
 from tierkeeper.balance.model import Counters, Observation, Reading, Share, Takes
-from tierkeeper.balance.pools import READS, Service
+from tierkeeper.balance.pools import Service
 from tierkeeper.balance.primary import Remembered
 from tierkeeper.balance.weighing import Look, Weigher
 from tierkeeper.kernel.results import BalanceBackend, BalanceService, BalanceShare
@@ -218,11 +218,6 @@ def shared(shares: Mapping[str, Share], name: str, priorities: Mapping[str, int]
     whole = sum(weight for n, weight in taking.items() if priorities[n] == first)
     own = taking.get(name, 0) if priorities[name] == first else 0
     return BalanceShare(takes=shares[name].takes.value, weight=shares[name].weight, share=round(own / whole, 4) if whole else 0.0)
-
-
-def role_of_pool(pool: str) -> str:
-    """What a pool is for, in words."""
-    return "reads" if pool.endswith(READS) else "traffic"
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -76,7 +76,10 @@ class Keeper(WatchingKeeper):
         report = checks.check(
             cast("dict[str, TierFacts]", self._tiers), self._policies, self._probe_store, self.archive.rows_by_table
         )
+        from tierkeeper.compose.balancing import faults
+
         wrong, worth = self._alerting.faults()
+        wrong += faults(self._settings.balance)
         if report.errors or wrong:
             raise Faults([*report.errors, *wrong])
         notes = [*report.notes, *worth]

@@ -1,12 +1,13 @@
 """From the configuration to what is balanced, in plain values: services, files, the folder; and what can be looked at once."""
 
 import hashlib
+import os
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from tierkeeper.balance.primary import Remembered, rule
 from tierkeeper.compose.stores import open_store, store_fault
 from tierkeeper.config import Balance, Settings, load_balance, located, split_address
 from tierkeeper.config.services import Service as Entry
-from tierkeeper.kernel.clock import SystemClock
+from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
 from tierkeeper.kernel.limits import EXPIRY_DAYS
 from tierkeeper.kernel.results import BalanceCheckItem, BalanceCheckResult, HealthItem, HealthResult
@@ -59,13 +60,21 @@ class Source:
     def services(self) -> list[Service]:
         """What is to be balanced, whole and checked: its files too. Raises UsageError where that is nothing, Faults else."""
         balance, _ = self.read()
-        found = services(balance)
-        if not found:
+        if not balance.services:
             raise nothing()
-        faults = [UsageError(place, cause, remedy) for place, cause, remedy in file_faults(balance)]
-        if faults:
-            raise Faults(faults)
-        return found
+        if wrong := faults(balance):
+            raise Faults(wrong)
+        return services(balance)
+
+
+def faults(balance: Balance) -> list[TierkeeperError]:
+    """All that is wrong with what is to be balanced, as far as it can be seen without asking anybody."""
+    found: list[TierkeeperError] = [UsageError(place, cause, remedy) for place, cause, remedy in file_faults(balance)]
+    try:
+        services(balance)
+    except Faults as error:
+        found += error.errors
+    return found
 
 
 def nothing() -> UsageError:
@@ -240,7 +249,7 @@ def _roles(service: Service, own: Mapping[str, Heard], remembered: Remembered) -
     return words
 
 
-def check(source: Source, clock: SystemClock) -> BalanceCheckResult:
+def check(source: Source, clock: Clock) -> BalanceCheckResult:
     """Every backend asked once, and every file looked at; without services, the tiers and the store. Raises Faults."""
     balance, settings = source.read()
     if not balance.services:
@@ -252,10 +261,9 @@ def check(source: Source, clock: SystemClock) -> BalanceCheckResult:
         return BalanceCheckResult(ok=tiers.ok, checks=items, notes=[note])
     found = services(balance)
     faults = [BalanceCheckItem(name=place, ok=False, found=cause, remedy=remedy) for place, cause, remedy in file_faults(balance)]
-    items = [*faults, *expiries(balance, datetime.now(UTC)), *asked_once(found, source.kept().remembered())]
+    items = [*faults, *expiries(balance, clock.now()), *asked_once(found, source.kept().remembered())]
     missing = missing_extra()
     notes = [] if missing is None else [f"{missing.cause}: {missing.remedy}"]
-    del clock
     return BalanceCheckResult(ok=all(i.ok for i in items), checks=items, notes=notes)
 
 
@@ -288,8 +296,6 @@ def health(settings: Settings) -> HealthResult:
 
 def planned(settings: Settings) -> list[probes.Probe]:
     """The questions to the tiers and the store. Raises UsageError where the store is none that can be asked."""
-    import os
-
     tiers = [probes.postgres(_TIERS[name], link) for name, link in settings.links().items()]
     path = settings.store_path
     if path is not None:
@@ -302,9 +308,6 @@ def planned(settings: Settings) -> list[probes.Probe]:
             raise fault
 
     return [*tiers, probes.Probe("archive (store)", ask)]
-
-
-Missing = Callable[[], UsageError | None]
 
 
 def missing_extra() -> UsageError | None:

@@ -241,6 +241,11 @@ def test_nothing_to_balance_is_told_with_what_to_write(place: Place, tiers: Tier
         assert "[[balance.services]]" in error["remedy"]
     (place.home / "tierkeeper.toml").write_text("[balance]\nservice = 1\n[quota]\n")
     assert len(place.ask("status", code=2)["error"]) == 2
+    place.write("http://127.0.0.1:1", "http://127.0.0.1:1/x", more="certificate = 'none.pem'\nkey = 'none.key'\n")
+    config = tierkeeper_toml(tiers, extra=(place.home / "tierkeeper.toml").read_text())
+    ended = command(["--config", str(config), "check", "--json"], tiers.environment)
+    places = [e["place"] for e in json.loads(ended.stdout)["error"]]
+    assert (ended.returncode, places) == (2, ["balance.services[0].certificate", "balance.services[0].backends[1]"])
     config = tierkeeper_toml(tiers)
     ended = command(["--config", str(config), "balance", "check", "--json"], tiers.environment)
     document = json.loads(ended.stdout)
