@@ -45,8 +45,7 @@ def running(
     folder: Path, *services: Service, plane: MemoryPlane | None = None, weigher: Weigher | None = None
 ) -> Iterator[Running]:
     plane, events, given = plane or MemoryPlane(), list[BalanceEvent](), list(services)
-    kept = Kept(folder)
-    kept.make()
+    kept = Kept(folder)  # no socket is made in it, so that its path may be as long as it likes
     brain = Brain(plane, kept, lambda: list(given), events.append, SystemClock(), weigher)
     stop = threading.Event()
     run = Running(brain, plane, events, given)

@@ -264,7 +264,5 @@ def test_where_what_it_runs_in_has_failed_traffic_goes_on(tmp_path: Path, two: t
 
 
 def test_only_one_brain_decides(tmp_path: Path) -> None:
-    kept = Kept(tmp_path)
-    kept.make()
-    with kept.alone(), pytest.raises(UsageError, match="another"), Kept(tmp_path).alone():
+    with Kept(tmp_path).alone(), pytest.raises(UsageError, match="another"), Kept(tmp_path).alone():
         pass

@@ -327,7 +327,7 @@ def test_what_goes_on_beside_the_schedule_is_begun_again_and_ends_with_it(bench:
         ended.append(stop())
 
     with in_background(bench, "run", [bench.job("usage", watches=True)], {"balance": balance}) as running:
-        assert eventually(lambda: len(began) == 3 and bool(bench.ran))
+        assert eventually(lambda: len(began) == 3 and bool(bench.ran), 30), (began, bench.ran, bench.told)
         assert [(e.told, e.error and e.error.remedy) for e in bench.events("balance")] == [
             ("balance.services[0].listen: the port is taken; it is tried again, and the schedule goes on", "Free it"),
             ("an unexpected ValueError: this is a fault of tierkeeper; it is tried again", None),

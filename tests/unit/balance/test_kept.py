@@ -16,12 +16,11 @@ from tierkeeper.kernel.errors import UsageError
 
 
 def test_what_is_remembered_is_read_again(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "state")
+    kept = Kept(tmp_path)
     assert (kept.remembered(), kept.drained(), kept.status()) == ({}, frozenset(), None)
-    kept.make()
     kept.remember({"db": Remembered("7", 3, "a:1"), "other": Remembered()})
     kept.drain(frozenset({("db", "a:1")}))
-    again = Kept(tmp_path / "state")
+    again = Kept(tmp_path)
     assert again.remembered() == {"db": Remembered("7", 3, "a:1"), "other": Remembered()}
     assert again.drained() == {("db", "a:1")}
 
