@@ -134,7 +134,7 @@ def _once(kind: str, phases: Sequence[Phase], folder: Path, seed: int) -> Run:
     with ExitStack() as stack:
         backends = Backends(stack)
         balancer = stack.enter_context(running(kind, folder, backends.ports))
-        written, end = folder / "answers", phases[-1].at
+        written, end = folder.with_suffix(".answers"), phases[-1].at  # whatever names the folder counts as the balancer's
         before = balancer.cpu_seconds()
         load = subprocess.Popen(
             [sys.executable, "-m", "bench.balancing.load", str(balancer.port), str(RATE), str(end), str(seed), str(written)],
