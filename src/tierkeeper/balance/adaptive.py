@@ -72,6 +72,8 @@ from tierkeeper.balance.tuning import (
     TRICKLE_FAIR,
     TRICKLE_PER_SECOND,
     TRICKLE_SHARE,
+    TRY_COST,
+    TRY_SECONDS,
     WEIGHT_MAX,
     WELL_ERRORS,
     WELL_ERRORS_MOST,
@@ -105,11 +107,16 @@ def step(state: State, inputs: Inputs) -> State:
     for group in sorted({seen.group for seen in inputs.backends.values()}):
         names = [n for n, s in inputs.backends.items() if s.group == group and s.takes is Takes.TRAFFIC]
         peers = Group([looks[n].known for n in names])
-        judged = {n: _judged(looks[n], inputs.backends[n], peers.of(looks[n].known), inputs.seconds) for n in names}
+        total = sum(inputs.backends[n].weight for n in names)
+        judged = {n: _judged(looks[n], inputs.backends[n], peers.of(looks[n].known), total, inputs.seconds) for n in names}
         well = sum(inputs.backends[n].weight for n in names if judged[n].phase is not Phase.SHED)
         count = sum(k.phase is not Phase.SHED for k in judged.values())
         if count * 100 < inputs.panic_percent * len(names) or (names and not count):
             panic.append(group)
+        before = {n for n, k in state.known.items() if k.phase is Phase.WELL and n in inputs.backends}
+        if any(n not in judged or judged[n].phase is Phase.SHED for n in before if inputs.backends[n].group == group):
+            # What is left has more to carry: one that is held may be better than they are by now.
+            judged = {n: k if n in before else replace(k, hold_seconds=DISTANT) for n, k in judged.items()}
         rate = math.fsum(judged[n].rate for n in names)
         known |= {n: replace(k, trickle=_trickle(k, inputs.backends[n].weight, well, rate)) for n, k in judged.items()}
     alike = {n for n, s in inputs.backends.items() if s.group in panic}
@@ -184,7 +191,7 @@ def _ended(before: Counters, seen: Seen) -> tuple[float, float]:
     return float(max(now.requests - before.requests, len(seen.samples), errors)), float(errors)
 
 
-def _judged(look: _Look, seen: Seen, peers: Peers | None, now: float) -> Known:
+def _judged(look: _Look, seen: Seen, peers: Peers | None, total: int, now: float) -> Known:
     if peers is None:
         return replace(look.known, phase=Phase.WELL, cause=Cause.NONE, level=1.0, grade=1.0, error_score=0.0)
     allowed = ERROR_ALLOWED + ERROR_ALLOWED_FACTOR * peers.error_share
@@ -198,7 +205,7 @@ def _judged(look: _Look, seen: Seen, peers: Peers | None, now: float) -> Known:
     doubted = strict or now - known.returned_seconds < RELAPSE_SECONDS
     cause = _fault(known, seen.counters.in_flight, peers, RELAPSE_SCORE + usual if doubted else sheds_at, now)
     if cause is not Cause.NONE:
-        return _shed(known, cause, now)
+        return _shed(known, cause, seen.weight / total, now)
     return _rising(known, look, seen, now) if strict else _graded(known, peers, now)
 
 
@@ -223,10 +230,11 @@ def _fault(known: Known, in_flight: int, peers: Peers, score: float, now: float)
     return Cause.NONE
 
 
-def _shed(known: Known, cause: Cause, now: float) -> Known:
+def _shed(known: Known, cause: Cause, fair: float, now: float) -> Known:
+    """`fair` is the part of its priority's traffic that is its due."""
     relapse = known.phase is Phase.RAMP or now - known.returned_seconds < RELAPSE_SECONDS
     vain = known.vain + 1 if relapse else 0
-    needed = float(WELL_SAMPLES)
+    needed, cost = float(WELL_SAMPLES), known.level * fair * TRY_SECONDS
     if cause is Cause.FAILING:
         needed = min(max(needed, WELL_ERRORS / max(known.error_share, 1e-3)), float(WELL_ERRORS_MOST)) * _again(vain)
     return replace(
@@ -240,7 +248,7 @@ def _shed(known: Known, cause: Cause, now: float) -> Known:
         well_needed=needed,
         unwell_seconds=now,
         vain=vain,
-        hold_seconds=now + HOLD_SECONDS if relapse and cause is not Cause.FAILING else DISTANT,
+        hold_seconds=now + min(HOLD_SECONDS, cost / TRY_COST) if relapse and cause is not Cause.FAILING else DISTANT,
         slow=Average(),
     )
 

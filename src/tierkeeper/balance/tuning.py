@@ -51,7 +51,11 @@ RAMP_SECONDS: Final = 0.2  # between doublings: longer ones cost more in vain th
 RELAPSE_RATIO: Final = 2.5  # of the peers' latency on the way back: one in doubt is judged harder, a try in vain costs less
 RELAPSE_SCORE: Final = 0.8  # errors: the first one, also while it is newly back
 RELAPSE_SECONDS: Final = 5.0  # after the way back: what is shed again so soon has not been well
-HOLD_SECONDS: Final = 30.0  # one that looks well at a trickle and is slow under load is tried no sooner again
+TRY_SECONDS: Final = (
+    0.25  # for which a try in vain goes on, until its slow answers are seen: what it costs is so much of its level
+)
+TRY_COST: Final = 0.005  # of all requests may be slow for such tries: the slowest hundredth stays what it was
+HOLD_SECONDS: Final = 30.0  # one that looks well at a trickle and is slow under load is tried again after so long at the latest
 HOLD_UNWELL: Final = 4.0  # more samples that do not look well than do: it was not the load, and no hold is needed
 SETTLED_SECONDS: Final = 10.0  # with its fair share, and its tries in vain are forgotten
 IDLE_STEP_SECONDS: Final = 1.0  # without a request on the way back, and it goes on: nothing is harmed where nothing comes
