@@ -20,6 +20,7 @@ import psutil
 from tierkeeper.kernel.errors import Failed, UsageError
 
 _UP_SECONDS: Final = 15.0
+_NGINX_PLACES: Final = ("proxy", "client_body", "fastcgi", "uwsgi", "scgi")  # else it wants folders of the system's
 
 
 def free_port() -> int:
@@ -97,7 +98,7 @@ backend b
 
 def nginx(folder: Path, port: int, backends: Sequence[int]) -> list[str]:
     servers = "".join(f"server 127.0.0.1:{b} max_fails=3 fail_timeout=1s; " for b in backends)
-    places = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("proxy", "client_body", "fastcgi", "uwsgi", "scgi"))
+    places = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in _NGINX_PLACES)
     (folder / "nginx.conf").write_text(
         f"""daemon off; worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{ worker_connections 4096; }}
@@ -109,6 +110,34 @@ http {{ access_log off; {places}
 """
     )
     return [command("nginx", "apt-get install nginx-light"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
+
+
+@contextmanager
+def quick_backends(folder: Path) -> Iterator[list[int]]:
+    """Three ports whose answers cost next to nothing: one nginx, so that a balancer is what is measured."""
+    folder.mkdir(parents=True)
+    ports = [free_port() for _ in range(3)]
+    servers = "".join(
+        f"server {{ listen 127.0.0.1:{port}; keepalive_requests 1000000; location / {{ return 200 'well'; }} }} "
+        for port in ports
+    )
+    places = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in _NGINX_PLACES)
+    (folder / "nginx.conf").write_text(
+        f"daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log; events {{ worker_connections 4096; }} "
+        f"http {{ access_log off; {places} {servers} }}"
+    )
+    program = [command("nginx", "apt-get install nginx-light"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    process = subprocess.Popen(program, stdin=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + _UP_SECONDS
+        while not all(_answers(port) for port in ports):
+            if time.monotonic() > until:
+                raise Failed("bench", "nginx does not come up", f"Look at {folder}/error.log")
+            time.sleep(0.05)
+        yield ports
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def caddy(folder: Path, port: int, backends: Sequence[int]) -> list[str]:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from bench.balancing.balancers import KINDS, Balancer, running
+from bench.balancing.balancers import KINDS, Balancer, command, quick_backends, running
 from bench.balancing.load import Answer
 from bench.common import Figures, Options
 from tierkeeper.demo.runtime import workspace
@@ -45,6 +45,7 @@ GRAY: Final = (
     Phase("killed", 45),
     Phase("end", 49),
 )
+_THROUGHPUT_SECONDS: Final = 4
 _SETTLE_SECONDS: Final = 2.0  # after a phase begins its steady state is counted
 _SHARE_SECONDS: Final = 0.25  # over which a share is taken
 _SHED_SHARE, _FAIR_SHARE = 0.02, 0.8 / 3  # a backend is shed below the one, and back above the other
@@ -171,6 +172,7 @@ def healthy(options: Options) -> Figures:
     figures.peaks_mb += [run.memory_mb for run in runs["tierkeeper"]]
     figures.more = {
         "rate": RATE,
+        "requests_a_second": _throughput(options),
         "p99_ms": _each(runs, lambda run: p99_ms(run.of("healthy"))),
         "cpu_us_a_request": _each(runs, lambda run: run.cpu_seconds / len(run.answers) * 1e6),
         "failed": _each(runs, lambda run: failed(run.answers)),
@@ -222,6 +224,25 @@ def _all(options: Options, phases: Sequence[Phase]) -> dict[str, list[Run]]:
             for kind in KINDS:
                 runs[kind].append(_once(kind, phases, folder / f"{kind}-{seed}", seed))
     return runs
+
+
+def _throughput(options: Options) -> dict[str, float]:
+    """What each carries of as many requests as 32 connections can ask for, one after the other; and what there is without one."""
+    wrk = command("wrk", "apt-get install wrk")
+    found: dict[str, list[float]] = {kind: [] for kind in ("direct", *KINDS)}
+
+    def ask(port: int) -> float:
+        asked = [wrk, "-t1", "-c32", f"-d{_THROUGHPUT_SECONDS}s", f"http://127.0.0.1:{port}/"]
+        told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        return float(told.split("Requests/sec:")[1].split()[0])
+
+    with workspace("tierkeeper-bench-") as folder, quick_backends(folder / "backends") as ports:
+        for run in range(options.runs):
+            found["direct"].append(ask(ports[0]))
+            for kind in KINDS:
+                with running(kind, folder / f"{kind}-{run}", ports) as balancer:
+                    found[kind].append(ask(balancer.port))
+    return {kind: round(statistics.median(some)) for kind, some in found.items()}
 
 
 def _each(runs: Mapping[str, Sequence[Run]], figure: Callable[[Run], float | None]) -> dict[str, float | str]:
