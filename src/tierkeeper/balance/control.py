@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from tierkeeper.balance import dashboard, gauges
+from tierkeeper.balance.sockets import near
 from tierkeeper.kernel.errors import Exit, Failed, TierkeeperError, UsageError
 from tierkeeper.kernel.limits import BODY_READ_SECONDS
 from tierkeeper.kernel.results import BalanceStatusResult, DrainResult, ErrorDocument, ReloadResult, told
@@ -212,7 +213,8 @@ def _unix(path: Path) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         os.fchmod(listening.fileno(), 0o600)  # the name that bind makes has the mode of the socket
-        listening.bind(os.fspath(path))
+        with near(path) as name:
+            listening.bind(name)
         path.chmod(0o600)
     except OSError as error:
         listening.close()

@@ -19,8 +19,6 @@ from tierkeeper.kernel.errors import NotNow, UsageError
 from tierkeeper.monitoring import state
 
 SOCKET: Final = "control.sock"
-PATH_BYTES_MAX: Final = 107  # of a unix socket's path, as the kernel has it
-LONGEST_NAME: Final = 32  # of a socket in the folder: the data plane has some of its own
 RECORD_BYTES_MAX: Final = 4 * 2**20  # of each file of the record; with the one before it, weeks of changes
 LINE_BYTES_MAX: Final = 256 * 2**10  # of one line: of more samples than that nobody learns more
 
@@ -36,10 +34,7 @@ class Kept:
         return self.folder / SOCKET
 
     def make(self) -> None:
-        """Makes the folder. Raises UsageError where it cannot be, or where no socket can have a name in it."""
-        if len(os.fsencode(self.folder)) + 1 + LONGEST_NAME > PATH_BYTES_MAX:
-            cause = f"its path has {len(os.fsencode(self.folder))} bytes, and a socket in it could not be named"
-            raise UsageError(f"the state folder {self.folder}", cause, "Set XDG_STATE_HOME to a folder with a shorter path")
+        """Makes the folder. Raises UsageError where it cannot be."""
         try:
             state.make(self.folder)
             self.folder.chmod(0o700)

@@ -145,10 +145,12 @@ def _asked(kept: "Kept", method: str, path: str, body: Any = None) -> dict[str, 
     """The running brain's answer; None where none runs. Raises what it answers where that is an error."""
     import httpx
 
+    from tierkeeper.balance.sockets import near
+
     if not kept.socket.exists():
         return None
     try:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(kept.socket)), timeout=_SECONDS) as client:
+        with near(kept.socket) as name, httpx.Client(transport=httpx.HTTPTransport(uds=name), timeout=_SECONDS) as client:
             answer = client.request(method, f"http://balance{path}", json=body)
             document = answer.json()
     except httpx.ConnectError:

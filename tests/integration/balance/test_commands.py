@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -55,9 +54,11 @@ class Place:
 
 
 @pytest.fixture
-def place() -> Iterator[Place]:
-    with tempfile.TemporaryDirectory(prefix="tk-") as folder:  # short: sockets lie in it
-        yield Place(Path(folder))
+def place(tmp_path: Path) -> Place:
+    """With a longer path than the kernel takes for a socket."""
+    home = tmp_path / ("home" * 30)
+    home.mkdir()
+    return Place(home)
 
 
 def _serve(environment: Mapping[str, str], log: str, plane_process: int, arguments: Sequence[str] = ("balance", "serve")) -> None:

@@ -5,11 +5,9 @@ No row is written at a node that has been demoted, and none that was acknowledge
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -79,7 +77,7 @@ class Balancer:
 
 @contextmanager
 def balancing(pair: Pair, folder: Path, max_lag: str = "16MB") -> Iterator[Balancer]:
-    writes, reads, state = free_port(), free_port(), tempfile.mkdtemp(prefix="tk-")
+    writes, reads = free_port(), free_port()
     (folder / "tierkeeper.toml").write_text(
         f"""[balance]
 health_check_interval = {INTERVAL_SECONDS}
@@ -100,7 +98,7 @@ health = {{ max_lag = "{max_lag}" }}
         "--config",
         str(folder / "tierkeeper.toml"),
     ]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "XDG_STATE_HOME": state}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
@@ -120,7 +118,6 @@ health = {{ max_lag = "{max_lag}" }}
         reader.join(5)
         assert process.stdout is not None
         process.stdout.close()
-        shutil.rmtree(state)
 
 
 def _read(balancer: Balancer) -> None:

@@ -40,13 +40,6 @@ def test_a_damaged_list_of_what_is_drained_sends_nobody_traffic(tmp_path: Path) 
         Kept(tmp_path).drained()
 
 
-def test_a_path_too_long_for_a_socket_is_refused_before_anything_is_made(tmp_path: Path) -> None:
-    folder = tmp_path / ("x" * 100)
-    with pytest.raises(UsageError, match="XDG_STATE_HOME"):
-        Kept(folder).make()
-    assert not folder.exists()
-
-
 def test_a_record_is_bounded_and_keeps_the_newest(tmp_path: Path) -> None:
     record = Record(tmp_path / "r.jsonl", limit_bytes=2000)
     fresh = [record.add({"n": n, "text": "x" * 50}) for n in range(200)]

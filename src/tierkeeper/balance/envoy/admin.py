@@ -5,25 +5,28 @@ import json
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from tierkeeper.balance.envoy import limits
 from tierkeeper.balance.envoy.documents import Layout
+from tierkeeper.balance.sockets import near
 from tierkeeper.kernel.errors import NotNow
 
 _OK: Final = 200
 
 
 class _Local(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
+    def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        with near(self._path) as name:
+            self.sock.connect(name)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Admin:
         self._layout = layout
 
     def ask(self, path: str, method: str = "GET", timeout: float = limits.ADMIN_SECONDS) -> tuple[int, str]:
-        connection = _Local(self._layout.admin, timeout)
+        connection = _Local(Path(self._layout.admin), timeout)
         try:
             connection.request(method, path)
             answer = connection.getresponse()

@@ -1,7 +1,6 @@
 """What must be right before Envoy is told of it: ports, certificates, authorities. Envoy would refuse later, and say less."""
 
 import errno
-import os
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
@@ -9,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tierkeeper.balance.envoy.limits import INOTIFY_SPARE, SOCKET_PATH_BYTES
+from tierkeeper.balance.envoy.limits import INOTIFY_SPARE
 from tierkeeper.balance.envoy.render import watches
 from tierkeeper.balance.model import Certificate, Pool
 from tierkeeper.kernel.errors import UsageError
@@ -17,12 +16,6 @@ from tierkeeper.kernel.errors import UsageError
 _LISTENS: Final = "0A"
 _INSTANCES: Final = Path("/proc/sys/fs/inotify/max_user_instances")
 _AUTHORITIES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
-
-
-def path_fits(path: str) -> None:
-    if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
-        cause = f"sockets in it would have paths of {len(os.fsencode(path))} bytes, and the system takes {SOCKET_PATH_BYTES}"
-        raise UsageError(str(Path(path).parent), cause, "Name a folder with a shorter path")
 
 
 def port_is_free(pool: Pool, address: str, ours: int | None = None) -> None:

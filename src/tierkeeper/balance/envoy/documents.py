@@ -4,13 +4,19 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from tierkeeper.balance.model import Pool
 
 Document = dict[str, Any]
 Documents = Mapping[str, Sequence[Document]]
 """The resources of each file, by the file's name: "lds", "cds", "rtds", "verdict", "eds-KEY", "rds-KEY", "sds-KEY"."""
+
+# Sockets by name alone, as Envoy knows them: it stands in the folder, whose path may be longer than the kernel takes for one.
+ADMIN: Final = "admin.sock"
+VERDICT: Final = "verdict.sock"
+SAMPLES: Final = "brain.sock"
+HOT: Final = "hot"
 
 
 @dataclass(frozen=True)
@@ -25,19 +31,15 @@ class Layout:
 
     @property
     def admin(self) -> str:
-        return f"{self.folder}/admin.sock"
+        return f"{self.folder}/{ADMIN}"
 
     @property
     def verdict(self) -> str:
-        return f"{self.folder}/verdict.sock"
+        return f"{self.folder}/{VERDICT}"
 
     @property
     def samples(self) -> str:
-        return f"{self.folder}/brain.sock"
-
-    @property
-    def hot(self) -> str:
-        return f"{self.folder}/hot"
+        return f"{self.folder}/{SAMPLES}"
 
     @property
     def log(self) -> str:
@@ -63,10 +65,6 @@ class Layout:
     def base_id(self) -> int:
         """The number of its shared memory: the same for the same folder, so that a crash leaves nothing behind for good."""
         return int.from_bytes(hashlib.sha256(self.folder.encode()).digest()[:4]) % 400_000_000
-
-    @property
-    def longest_socket(self) -> str:
-        return f"{self.hot}_{self.base_id * 10}_parent_9999"
 
     def file(self, name: str) -> str:
         return f"{self.fed}/{name}/now.json"

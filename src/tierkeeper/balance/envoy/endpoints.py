@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from tierkeeper.balance.envoy.documents import (
+    VERDICT,
     Document,
     Layout,
     backend_key,
@@ -58,7 +59,7 @@ def takers(pool: Pool, shares: Mapping[str, Share]) -> int:
     return sum(takes is Takes.TRAFFIC for takes in obeyed(pool, shares).values())
 
 
-def endpoints(pool: Pool, shares: Mapping[str, Share], addresses: Mapping[str, str], layout: Layout) -> Document:
+def endpoints(pool: Pool, shares: Mapping[str, Share], addresses: Mapping[str, str]) -> Document:
     """The pool's ClusterLoadAssignment. `addresses` has the IP address of each host."""
     takes = obeyed(pool, shares)
     ranks = sorted({b.priority for b in pool.backends})
@@ -68,7 +69,7 @@ def endpoints(pool: Pool, shares: Mapping[str, Share], addresses: Mapping[str, s
         if judged(pool):
             endpoint["health_check_config"] = {
                 "hostname": backend_key(pool.name, backend.name),
-                "address": {"pipe": {"path": layout.verdict}},
+                "address": {"pipe": {"path": VERDICT}},
             }
         told: Document = {
             "endpoint": endpoint,
@@ -142,7 +143,7 @@ def verdict_listener(layout: Layout) -> Document:
     )
     return {
         "name": "verdict",
-        "address": {"pipe": {"path": layout.verdict, "mode": 0o600}},
+        "address": {"pipe": {"path": VERDICT, "mode": 0o600}},
         "ignore_global_conn_limit": True,
         "filter_chains": [{"filters": [manager]}],
     }

@@ -2,8 +2,6 @@
 
 from typing import Final
 
-SOCKET_PATH_BYTES: Final = 107  # what the kernel takes for the path of a socket
-
 # What clients may hold of it.
 CONNECTIONS_MAX: Final = 50_000  # from clients, all pools together; where the limit of open files is lower, a third of that
 HEADERS_KB: Final = 32  # of one request; servers behind take 8 to 16 by default, and tokens in cookies have grown

@@ -136,7 +136,6 @@ class EnvoyPlane:
     def _claim(self) -> None:
         if self._owned is not None:
             raise Failed("balance", "this plane has been started already", "Call `reload`")
-        checks.path_fits(self._layout.longest_socket)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder.chmod(0o700)
         owned = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -275,7 +274,7 @@ class EnvoyPlane:
 
     def _traffic(self, pools: tuple[Pool, ...], shares: Shares, addresses: Mapping[str, str]) -> dict[str, list[Document]]:
         if not self._retired:
-            return traffic(self._layout, pools, shares, addresses, self._broke())
+            return traffic(pools, shares, addresses, self._broke())
         made = self._documents(pools, shares, addresses, self._retired)
         return {name: made[name] for name in ("verdict", *(n for n in made if n[:4] in ("eds-", "rds-")))}
 

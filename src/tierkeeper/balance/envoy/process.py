@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from tierkeeper.balance.envoy import limits
-from tierkeeper.balance.envoy.documents import Layout
+from tierkeeper.balance.envoy.documents import HOT, Layout
 from tierkeeper.kernel.errors import Failed, UsageError
 
 _START_TIME: Final = 19  # field of /proc/PID/stat, counted after the name in brackets
@@ -84,7 +84,7 @@ def spawn(layout: Layout, epoch: int, concurrency: int) -> Running:
     """Starts Envoy in a session of its own. An epoch above 0 takes over the ports of the one before. Raises Failed."""
     command = [
         binary(), "-c", layout.bootstrap, "--restart-epoch", str(epoch), "--base-id", str(layout.base_id),
-        "--socket-path", layout.hot, "--socket-mode", "600", "--concurrency", str(concurrency), "--log-level", "warning",
+        "--socket-path", HOT, "--socket-mode", "600", "--concurrency", str(concurrency), "--log-level", "warning",
         "--drain-time-s", str(limits.DRAIN_SECONDS), "--drain-strategy", "immediate",
         "--parent-shutdown-time-s", str(limits.PARENT_SECONDS),
     ]  # fmt: skip
@@ -94,7 +94,7 @@ def spawn(layout: Layout, epoch: int, concurrency: int) -> Running:
     except OSError as error:
         raise Failed(layout.log, f"cannot be written ({error.strerror})", "Give this user a writable folder") from None
     try:
-        pid = _orphan(command, log)
+        pid = _orphan(command, log, layout.folder)
     finally:
         os.close(log)
     with suppress(OSError, ValueError):
@@ -105,8 +105,8 @@ def spawn(layout: Layout, epoch: int, concurrency: int) -> Running:
     return running
 
 
-def _orphan(command: list[str], log: int) -> int:
-    """Starts a process whose parent has ended already, and returns its number.
+def _orphan(command: list[str], log: int, folder: str) -> int:
+    """Starts a process in `folder` whose parent has ended already, and returns its number.
 
     With hot restart Envoy asks the kernel to be ended with its parent. So its parent must be the system's first process
     before it begins: a shell forks, says the number and ends, and only then the fork is told to become Envoy.
@@ -114,7 +114,7 @@ def _orphan(command: list[str], log: int) -> int:
     try:
         shell = subprocess.Popen(  # noqa: S603 - arguments are handed on, never parsed
             [_SHELL, "-c", _FORK, _SHELL, *command],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, cwd="/",
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, cwd=folder,
         )  # fmt: skip
         assert shell.stdin is not None and shell.stdout is not None  # noqa: S101 - asked for above
         with shell.stdin, shell.stdout:
@@ -153,7 +153,7 @@ def end(running: Running) -> None:
 
 def forget(layout: Layout) -> None:
     """Removes what an Envoy that has ended leaves: its sockets, its shared memory, the file with its number."""
-    left = [layout.admin, layout.verdict, layout.process, *map(str, Path(layout.folder).glob("hot_*"))]
+    left = [layout.admin, layout.verdict, layout.process, *map(str, Path(layout.folder).glob(f"{HOT}_*"))]
     left += map(str, Path("/dev/shm").glob(f"envoy_shared_memory_{layout.base_id * 10}*"))  # noqa: S108 - Envoy's name
     for path in left:
         with suppress(OSError):

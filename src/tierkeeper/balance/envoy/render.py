@@ -5,7 +5,7 @@ from typing import Final
 
 from tierkeeper.balance.envoy import limits
 from tierkeeper.balance.envoy.clusters import cluster
-from tierkeeper.balance.envoy.documents import Document, Layout, pool_key, seconds, source, typed
+from tierkeeper.balance.envoy.documents import ADMIN, SAMPLES, Document, Layout, pool_key, seconds, source, typed
 from tierkeeper.balance.envoy.endpoints import Shares, endpoints, takers, verdict_listener, verdict_routes
 from tierkeeper.balance.envoy.listeners import listener, rates, routes, secret
 from tierkeeper.balance.model import Pool
@@ -19,7 +19,7 @@ def bootstrap(layout: Layout, open_files: int) -> Document:
     monitor = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
     return {
         "node": {"id": "tierkeeper", "cluster": "tierkeeper"},
-        "admin": {"address": {"pipe": {"path": layout.admin, "mode": 0o600}}},
+        "admin": {"address": {"pipe": {"path": ADMIN, "mode": 0o600}}},
         "dynamic_resources": {"lds_config": source(layout, "lds"), "cds_config": source(layout, "cds")},
         "layered_runtime": {
             "layers": [{"name": "rates", "rtds_layer": {"name": "rates", "rtds_config": source(layout, "rtds")}}]
@@ -34,12 +34,12 @@ def bootstrap(layout: Layout, open_files: int) -> Document:
         },
         "static_resources": {
             "listeners": [verdict_listener(layout)],
-            "clusters": [_brain(layout)],
+            "clusters": [_brain()],
         },
     }
 
 
-def _brain(layout: Layout) -> Document:
+def _brain() -> Document:
     """Who reads the samples. One that stands still is told from one that reads by a question that he answers.
 
     Without it Envoy would keep for him whatever comes: it never stops writing to a connection that is open.
@@ -65,7 +65,7 @@ def _brain(layout: Layout) -> Document:
         ],
         "load_assignment": {
             "cluster_name": "brain",
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": layout.samples}}}}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": SAMPLES}}}}]}],
         },
     }
 
@@ -84,7 +84,7 @@ def documents(
     """All files. `addresses` has the IP address of every host, `percents` the share of samples and `turns` how often a
     certificate was written in place, by pool name; `broke` are the pools that have repeated too much."""
     return {
-        **traffic(layout, pools, shares, addresses, broke),
+        **traffic(pools, shares, addresses, broke),
         **{
             f"sds-{pool_key(pool.name)}": [secret(pool, pool.certificate, turns.get(pool.name, 0))]
             for pool in pools
@@ -97,7 +97,6 @@ def documents(
 
 
 def traffic(
-    layout: Layout,
     pools: tuple[Pool, ...],
     shares: Shares,
     addresses: Mapping[str, str],
@@ -109,7 +108,7 @@ def traffic(
     """
     made: dict[str, list[Document]] = {"verdict": [verdict_routes(pools, shares)]}
     for pool in pools:
-        made[f"eds-{pool_key(pool.name)}"] = [endpoints(pool, shares[pool.name], addresses, layout)]
+        made[f"eds-{pool_key(pool.name)}"] = [endpoints(pool, shares[pool.name], addresses)]
         if pool.wire == "http":
             made[f"rds-{pool_key(pool.name)}"] = [routes(pool, 0 if pool.name in broke else takers(pool, shares[pool.name]))]
     return made

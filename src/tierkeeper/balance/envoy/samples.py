@@ -14,6 +14,7 @@ from typing import Any, Final
 from tierkeeper.balance.envoy import limits
 from tierkeeper.balance.envoy.documents import Layout
 from tierkeeper.balance.model import Sample
+from tierkeeper.balance.sockets import near
 
 _NO_ANSWER: Final = frozenset({"UF", "UC", "UT", "LR", "UR", "UPE", "UH", "UO"})
 _GONE: Final = frozenset({"DC", "DPE", "DT"})
@@ -59,7 +60,7 @@ class Receiver:
     """Serves the socket in a thread of its own, and keeps a fair draw of what came for each backend."""
 
     def __init__(self, layout: Layout, seed: int = 0) -> None:
-        self._path = layout.samples
+        self._path = Path(layout.samples)
         self._lock = threading.Lock()
         self._random = random.Random(seed)  # noqa: S311 - a draw, no secret
         self._kept: dict[tuple[str, str], list[Sample]] = {}
@@ -70,11 +71,12 @@ class Receiver:
     def start(self) -> None:
         """Takes the socket, from a dead brain if need be. Raises OSError."""
         with suppress(FileNotFoundError):
-            Path(self._path).unlink()
+            self._path.unlink()
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            server.bind(self._path)
-            Path(self._path).chmod(0o600)
+            with near(self._path) as name:
+                server.bind(name)
+            self._path.chmod(0o600)
             server.listen()
         except OSError:
             server.close()
@@ -91,7 +93,7 @@ class Receiver:
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
         with suppress(OSError):
-            Path(self._path).unlink()
+            self._path.unlink()
 
     def take(self) -> dict[tuple[str, str], tuple[Sample, ...]]:
         """What came since the last time, by pool's key and endpoint."""

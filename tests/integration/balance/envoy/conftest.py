@@ -2,12 +2,10 @@
 
 import http.client
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -34,15 +32,14 @@ def _closed() -> Iterator[None]:
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """Short: sockets lie in it."""
-    path = Path(tempfile.mkdtemp(prefix="tk-"))
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """With a longer path than the kernel takes for a socket."""
+    path = tmp_path / ("folder" * 30)
     yield path
     while (left := process.find(Layout(str(path)))) is not None:
         os.kill(left.pid, signal.SIGKILL)
         until(lambda pid=left: not process.alive(pid))
     process.forget(Layout(str(path)))
-    shutil.rmtree(path)
 
 
 @pytest.fixture

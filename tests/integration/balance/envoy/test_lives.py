@@ -331,8 +331,6 @@ def test_what_cannot_be_started_says_why(planes, http_backends, folder, tmp_path
     text.write_text("no certificate")
     assert "no certificate in PEM" in refused(replace(pool, certificate=Certificate(str(text), str(text)))).cause
     assert "no certificate in PEM" in refused(replace(pool, backend_ca=str(text))).cause
-    with pytest.raises(UsageError, match="shorter path"):
-        EnvoyPlane(tmp_path / ("x" * 90)).start([pool], {})
     planes().start([pool], {})
     assert Client(pool).ask()[0] == 200
 

@@ -79,7 +79,7 @@ def test_endpoints_have_weight_health_and_a_priority_without_gaps() -> None:
     p = pool(3)
     p = replace(p, backends=(*p.backends[:2], replace(p.backends[2], priority=7, tls=True)))
     shares = {"10.0.0.0:80": Share(weight=1), "10.0.0.1:80": DRAINED, "10.0.0.2:80": OUT}
-    told = endpoints(p, shares, addresses(p), LAYOUT)["endpoints"]
+    told = endpoints(p, shares, addresses(p))["endpoints"]
     assert [group["priority"] for group in told] == [0, 1]
     flat = [e for group in told for e in group["lb_endpoints"]]
     assert [e["health_status"] for e in flat] == ["HEALTHY", "DRAINING", "UNHEALTHY"]
@@ -100,7 +100,7 @@ def test_each_verdict_has_its_host_and_its_endpoint() -> None:
     shares = {"web": {"10.0.0.0:80": TRAFFIC, "10.0.0.1:80": DRAINED, "10.0.0.2:80": OUT}}
     hosts = verdict_routes((p, pool()), shares)["virtual_hosts"]
     assert [h["routes"][0]["direct_response"]["status"] for h in hosts] == [200, 200, 503]
-    told = endpoints(p, shares["web"], addresses(p), LAYOUT)["endpoints"][0]["lb_endpoints"]
+    told = endpoints(p, shares["web"], addresses(p))["endpoints"][0]["lb_endpoints"]
     assert [e["endpoint"]["health_check_config"]["hostname"] for e in told] == [h["domains"][0] for h in hosts]
     other = verdict_routes((replace(p, name="other"),), {"other": shares["web"]})["virtual_hosts"]
     assert {h["name"] for h in other}.isdisjoint({h["name"] for h in hosts})
