@@ -6,12 +6,12 @@ from a service that is at fault as a whole (all, for good). Over time they diffe
 
 from dataclasses import dataclass
 
-from tierkeeper.balance.envoy.limits import RETRIES_SAVED_MIN, RETRIES_SAVED_SECONDS, RETRY_BUDGET_PERCENT
+from tierkeeper.balance.envoy.limits import RETRIES_SAVED_MIN, RETRIES_SAVED_SECONDS, RETRY_EARNED_PERCENT
 
 
 @dataclass
 class Budget:
-    """An account of one pool: a fifth of its requests comes in, each repeated try goes out. In debt nothing is repeated."""
+    """An account of one pool: a part of its requests comes in, each repeated try goes out. In debt nothing is repeated."""
 
     saved: float = RETRIES_SAVED_MIN
     open: bool = True
@@ -22,7 +22,7 @@ class Budget:
         of Envoy, which begins anew with it."""
         retries = retries_so_far - (self._retries if retries_so_far >= self._retries else 0)
         self._retries = retries_so_far
-        earned = max(0, requests - retries) * RETRY_BUDGET_PERCENT / 100
+        earned = max(0, requests - retries) * RETRY_EARNED_PERCENT / 100
         most = max(RETRIES_SAVED_MIN, RETRIES_SAVED_SECONDS * earned / max(seconds, 1e-3))
         self.saved = min(most, self.saved + earned - retries)
         before = self.open

@@ -17,7 +17,10 @@ CONNECT_SECONDS: Final = 3  # a SYN that was lost is sent again after one second
 UPSTREAM_IDLE_SECONDS: Final = 1.5  # gunicorn closes a connection after 2, most after 5: a request must not meet that
 CONNECTIONS_PER_POOL: Final = 100_000  # circuit breakers that open only where something runs away
 PENDING_PER_POOL: Final = 10_000
-RETRY_BUDGET_PERCENT: Final = 20  # of the requests may be repeated, over time (`budget`) and of what is under way (Envoy)
+RETRY_BUDGET_PERCENT: Final = 20  # of what is under way may be a repetition (Envoy)
+RETRY_EARNED_PERCENT: Final = (
+    15  # of the requests may be repeated over time (`budget`): with what was saved it stays within a fifth
+)
 RETRIES_AT_ONCE_MIN: Final = 50  # which may be however little is under way: a killed server fails all it had at once
 RETRIES_SAVED_SECONDS: Final = 5  # what was not repeated in the last seconds may be later: enough for all that one server had
 RETRIES_SAVED_MIN: Final = 50

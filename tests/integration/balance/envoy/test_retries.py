@@ -70,7 +70,7 @@ def test_one_that_takes_no_connection_costs_no_request_of_any_method(plane, http
 
 
 def test_retries_stay_within_their_budget(plane, http_backends, monkeypatch) -> None:
-    """All are at fault, for good: what was saved goes, then a fifth of the requests is repeated."""
+    """All are at fault, for good: what was saved goes, then a part of the requests is repeated."""
     monkeypatch.setattr("tierkeeper.balance.envoy.budget.RETRIES_SAVED_MIN", 20)
     backends = http_backends(3, status=503, delay_seconds=0.01)
     plane.start([pool := pool_of(backends, panic_percent=100)], {})
