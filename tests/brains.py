@@ -12,7 +12,6 @@ from tierkeeper.balance.brain import Brain
 from tierkeeper.balance.kept import Kept
 from tierkeeper.balance.model import Pool
 from tierkeeper.balance.pools import Ask, Service, node, pools
-from tierkeeper.balance.weighing import Weigher
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.results import BalanceEvent
 
@@ -41,12 +40,9 @@ class Running:
 
 
 @contextmanager
-def running(
-    folder: Path, *services: Service, plane: MemoryPlane | None = None, weigher: Weigher | None = None
-) -> Iterator[Running]:
+def running(folder: Path, *services: Service, plane: MemoryPlane | None = None) -> Iterator[Running]:
     plane, events, given = plane or MemoryPlane(), list[BalanceEvent](), list(services)
-    kept = Kept(folder)  # no socket is made in it, so that its path may be as long as it likes
-    brain = Brain(plane, kept, lambda: list(given), events.append, SystemClock(), weigher)
+    brain = Brain(plane, Kept(folder), lambda: list(given), events.append, SystemClock())
     stop = threading.Event()
     run = Running(brain, plane, events, given)
 

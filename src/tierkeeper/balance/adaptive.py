@@ -81,6 +81,7 @@ from tierkeeper.balance.tuning import (
     WINDOW_SAMPLES,
     WINDOW_SECONDS,
 )
+from tierkeeper.kernel.errors import UsageError
 
 __all__ = ["Cause", "Inputs", "Known", "Phase", "Seen", "State", "inputs_line", "replay", "state_line", "step"]
 
@@ -127,11 +128,17 @@ def step(state: State, inputs: Inputs) -> State:
     return State(inputs.seconds, known, {n: weights[n] for n in inputs.backends}, shares, tuple(panic))
 
 
-def replay(lines: Iterable[str]) -> State:
-    """The state that recorded lines lead to, to the bit. Raises UsageError for a line that is no record."""
+def replay(lines: Iterable[str], pool: str | None = None) -> State:
+    """The state that the recorded lines of a pool lead to, to the bit.
+
+    Raises UsageError for a line that is no record, and for one whose weights are not what its inputs give.
+    """
     state = State()
-    for found in read_lines(lines):
-        state = found if isinstance(found, State) else step(state, found)
+    for line in read_lines(lines, pool):
+        state = line.told if isinstance(line.told, State) else step(state, line.told)
+        if line.weights is not None and line.weights != state.weights:
+            cause = "its inputs give other weights than it has"
+            raise UsageError(f"line {line.number}", cause, "Give the lines as they were recorded, from a state on")
     return state
 
 

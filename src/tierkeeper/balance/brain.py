@@ -14,14 +14,12 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
 from tierkeeper.balance.checks import Checks, Key
-from tierkeeper.balance.kept import Kept, Record
+from tierkeeper.balance.kept import Kept, Record, Steps
 from tierkeeper.balance.model import Observation, Pool, Share
 from tierkeeper.balance.plane import Plane
 from tierkeeper.balance.pools import Service, names
-from tierkeeper.balance.recording import Step, Steps
 from tierkeeper.balance.telling import Telling
 from tierkeeper.balance.tended import Tended
-from tierkeeper.balance.weighing import Weigher
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import NotNow, UsageError
 from tierkeeper.kernel.ports import ABANDONED, Stop
@@ -45,7 +43,6 @@ class Brain:
     load: Callable[[], Sequence[Service]]
     tell: Callable[[BalanceEvent], None]
     clock: Clock
-    weigher: Weigher | None = None
     checks: Checks = field(default_factory=Checks)
 
     def __post_init__(self) -> None:
@@ -53,7 +50,7 @@ class Brain:
         self._published: dict[str, dict[str, Share]] = {}
         self._wanted: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._telling = Telling(self.tell, self.clock, Record(self.kept.folder / "changes.jsonl"))
-        self._steps = Steps(Record(self.kept.folder / "steps.jsonl"), self.weigher) if self.weigher is not None else None
+        self._steps = Steps(Record(self.kept.folder / "steps.jsonl"))
         self._drained: frozenset[Key] = frozenset()
         self._looked_at = self._wrote_at = float("-inf")
         self._failures = 0
@@ -74,6 +71,7 @@ class Brain:
                 self._end(stop())
             self._refuse_all()
             self._telling.close()
+            self._steps.close()
 
     def _end(self, reason: str | None) -> None:
         """Traffic ends where somebody has asked for it, and goes on where what this ran in has failed."""
@@ -261,17 +259,12 @@ class Brain:
                 self._telling.trouble(error, "who is primary cannot be kept on disk; a restart would not know it")
 
     def _weigh(self, now: float) -> None:
-        if self.weigher is None or self._steps is None:
-            return
         for tended in self._tended.values():
-            states = dict(tended.states)
-            panic = {p.name: p.panic_percent for p in tended.service.pools}
-            for pool, looks, weights in tended.weigh(self.weigher, now):
-                before = states.get(pool)
-                if before is None:
+            known = set(tended.states)
+            for pool, before, inputs in tended.weigh(now):
+                if pool not in known:
                     self._steps.forget(pool)
-                    before = self.weigher.begin()
-                self._steps.add(Step(pool, now, panic[pool], looks, weights), before)
+                self._steps.add(pool, before, inputs, tended.states[pool].weights)
 
     def _publish(self) -> None:
         changed: dict[str, dict[str, Share]] = {}

@@ -130,8 +130,20 @@ class State:
     panic: tuple[int, ...] = ()
 
 
-def inputs_line(inputs: Inputs) -> str:
-    """`inputs` as one line of JSON, without the line's end. A hundred backends take some 15 kB."""
+@dataclass(frozen=True)
+class Line:
+    """One line of a record, and its number from 1: a state, or inputs with the weights that came of them if those were told."""
+
+    number: int
+    told: Inputs | State
+    weights: Mapping[str, int] | None = None
+
+
+def inputs_line(inputs: Inputs, **beside: object) -> str:
+    """`inputs` as one line of JSON, without the line's end. A hundred backends take some 15 kB.
+
+    `beside` is told too: `pool` keeps the looks of several pools apart, `weights` are checked at a replay.
+    """
     backends = {
         name: {
             "weight": seen.weight,
@@ -142,20 +154,20 @@ def inputs_line(inputs: Inputs) -> str:
         }
         for name, seen in inputs.backends.items()
     }
-    return _line(inputs={"seconds": inputs.seconds, "panic_percent": inputs.panic_percent, "backends": backends})
+    return _line(inputs={"seconds": inputs.seconds, "panic_percent": inputs.panic_percent, "backends": backends}, **beside)
 
 
-def state_line(state: State) -> str:
-    """`state` as one line of JSON: what a record begins with, unless it begins with the empty one."""
-    return _line(state=asdict(state))
+def state_line(state: State, **beside: object) -> str:
+    """`state` as one line of JSON: what a record begins with, unless it begins with the empty one. `beside` as of inputs."""
+    return _line(state=asdict(state), **beside)
 
 
 def _line(**content: object) -> str:
     return json.dumps({"format": FORMAT, **content}, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def read_lines(lines: Iterable[str]) -> Iterator[Inputs | State]:
-    """What `inputs_line` and `state_line` wrote. Raises UsageError for a line that is neither (place: its number)."""
+def read_lines(lines: Iterable[str], pool: str | None = None) -> Iterator[Line]:
+    """What `inputs_line` and `state_line` wrote of one pool. Raises UsageError for a line that is neither (place: its number)."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -163,7 +175,10 @@ def read_lines(lines: Iterable[str]) -> Iterator[Inputs | State]:
             document = json.loads(line)
             if document["format"] != FORMAT:
                 raise UsageError(f"line {number}", f"its format is {document['format']!r}", f"Give a record of format {FORMAT}")
-            yield _state(document["state"]) if "state" in document else _inputs(document["inputs"])
+            if document.get("pool") != pool:
+                continue
+            told = _state(document["state"]) if "state" in document else _inputs(document["inputs"])
+            yield Line(number, told, document.get("weights"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             cause = f"this is no record of `adaptive` ({type(error).__name__})"
             raise UsageError(f"line {number}", cause, "Give the lines as they were recorded") from None

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from tierkeeper.balance.evidence import Inputs, State, inputs_line, state_line
 from tierkeeper.balance.primary import Remembered
 from tierkeeper.kernel.errors import NotNow, UsageError
 from tierkeeper.monitoring import state
@@ -122,9 +123,17 @@ class Record:
         self._size = 0
         self.lost = 0  # lines that could not be written
 
-    def add(self, line: Mapping[str, Any], *, durable: bool = False) -> bool:
-        """Appends a line; whether the file is a new one, so that what follows from earlier lines has to be told again."""
-        data = json.dumps(line, separators=(",", ":"), default=str).encode() + b"\n"
+    def add(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
+        """Appends a line."""
+        self.write(json.dumps(line, separators=(",", ":"), default=str), durable=durable)
+
+    def fits(self, text: str) -> bool:
+        """Whether a line comes into the file that the ones before it are in."""
+        return self._file is not None and self._size + len(text.encode()) + 1 <= self._limit_bytes
+
+    def write(self, text: str, *, durable: bool = False) -> bool:
+        """Appends one line or several, without the end of the last; whether the file is a new one."""
+        data = text.encode() + b"\n"
         if len(data) > LINE_BYTES_MAX:
             self.lost += 1
             return False
@@ -154,6 +163,35 @@ class Record:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+class Steps:
+    """The record of what `adaptive` did in all pools. Each file of it can be replayed by itself: in each one a pool's first line
+    is the state that it had.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._chained: set[str] = set()
+
+    def add(self, pool: str, before: State, inputs: Inputs, weights: Mapping[str, int]) -> None:
+        """One step: `before` is the state that it began with, `weights` are what came of it."""
+        text = inputs_line(inputs, at=now_text(), pool=pool, weights=weights)
+        if pool not in self._chained or not self._record.fits(text):
+            text = f"{state_line(before, pool=pool)}\n{text}"
+        lost = self._record.lost
+        if self._record.write(text):
+            self._chained.clear()  # the other pools tell their states anew
+        self._chained.add(pool)
+        if self._record.lost > lost:
+            self.forget(pool)
+
+    def forget(self, pool: str) -> None:
+        """Its next line comes with its state: it began anew, or a line is missing."""
+        self._chained.discard(pool)
+
+    def close(self) -> None:
+        self._record.close()
 
 
 def now_text() -> str:

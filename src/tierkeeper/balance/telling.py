@@ -64,7 +64,7 @@ class Telling:
         for pool, shares in changed.items():
             tended = by_pool[pool]
             verdicts = tended.decision.verdicts if tended.decision is not None else {}
-            if pool in tended.weights:
+            if pool in tended.states:
                 self._tell_shed(tended, pool, {n.name: n.backend.weight for n in tended.service.nodes})
             for name, share in shares.items():
                 old = before.get(pool, {}).get(name)

@@ -7,16 +7,15 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from tierkeeper.balance import health
+from tierkeeper.balance import adaptive, health
 from tierkeeper.balance.checks import Report
 from tierkeeper.balance.deciding import Decision, Known, Memory, Verdict, decide
 from tierkeeper.balance.health import EVIDENCE_SECONDS, Answer, Evidence, Standing
 from tierkeeper.balance.model import Counters, Observation, Reading, Share, Takes
 from tierkeeper.balance.pools import Service
 from tierkeeper.balance.primary import Remembered
-from tierkeeper.balance.weighing import Look, Weigher
 from tierkeeper.kernel.results import BalanceBackend, BalanceService, BalanceShare
 
 ROLE_SECONDS: Final = 1.0  # a Postgres node is asked so often at least: its role and its lag change without any failure
@@ -42,8 +41,7 @@ class Tended:
     decision: Decision | None = None
     changes: dict[str, int] = field(default_factory=dict)
     latency: dict[str, float] = field(default_factory=dict)
-    weights: dict[str, Mapping[str, int]] = field(default_factory=dict)
-    states: dict[str, Any] = field(default_factory=dict)
+    states: dict[str, adaptive.State] = field(default_factory=dict)
     _seen: dict[tuple[str, str], Seen] = field(default_factory=dict)
     _since: dict[str, tuple[str, str | None, float]] = field(default_factory=dict)
     _reach: int = 0
@@ -56,7 +54,6 @@ class Tended:
         learning = {p.name for p in service.pools if p.algorithm == "adaptive"}
         self._seen = {key: s for key, s in self._seen.items() if key[0] in pools and key[1] in self.known}
         self.states = {pool: s for pool, s in self.states.items() if pool in learning}
-        self.weights = {pool: w for pool, w in self.weights.items() if pool in learning}
         self.service = service
 
     def drain(self, backend: str, *, drained: bool) -> None:
@@ -112,30 +109,31 @@ class Tended:
         self.decision = decision
         return decision
 
-    def weigh(self, weigher: Weigher, seconds: float) -> list[tuple[str, Mapping[str, Look], Mapping[str, int]]]:
-        """A step of `adaptive` in each pool that asks for it: the pool, what it looked at, and its weights from now on."""
-        steps: list[tuple[str, Mapping[str, Look], Mapping[str, int]]] = []
+    def weigh(self, seconds: float) -> list[tuple[str, adaptive.State, adaptive.Inputs]]:
+        """A step of `adaptive` in each pool that asks for it: the pool, the state before, and what it looked at."""
+        steps: list[tuple[str, adaptive.State, adaptive.Inputs]] = []
         for pool in self.service.pools:
             if pool.algorithm != "adaptive" or self.decision is None:
                 continue
             shares = self.decision.routing[pool.name]
             readings = {b.name: self._seen.get((pool.name, b.name), Seen()).reading for b in pool.backends}
-            looks = {
-                b.name: Look(b.weight, shares[b.name].takes, readings[b.name].counters, readings[b.name].samples, b.priority)
+            backends = {
+                b.name: adaptive.Seen(
+                    b.weight, shares[b.name].takes, readings[b.name].counters, readings[b.name].samples, b.priority
+                )
                 for b in pool.backends
             }
-            state = self.states.get(pool.name)
-            state, weights = weigher.step(weigher.begin() if state is None else state, seconds, looks, pool.panic_percent)
-            self.states[pool.name], self.weights[pool.name] = state, weights
-            steps.append((pool.name, looks, weights))
+            before, inputs = self.states.get(pool.name, adaptive.State()), adaptive.Inputs(seconds, backends, pool.panic_percent)
+            self.states[pool.name] = adaptive.step(before, inputs)
+            steps.append((pool.name, before, inputs))
         return steps
 
     def routing(self) -> dict[str, dict[str, Share]]:
         """What is to hold, with the weights that were learned."""
         routing = {} if self.decision is None else {p: dict(shares) for p, shares in self.decision.routing.items()}
-        for pool, weights in self.weights.items():
+        for pool, state in self.states.items():
             for name, share in routing.get(pool, {}).items():
-                routing[pool][name] = replace(share, weight=weights.get(name, share.weight))
+                routing[pool][name] = replace(share, weight=state.weights.get(name, share.weight))
         return routing
 
     def pace(self, name: str, now: float) -> float:

@@ -1,10 +1,8 @@
 """A balancer put together: brain, data plane, control interface, audit. What is read of the configuration is in `balancing`."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Final
@@ -12,7 +10,6 @@ from typing import Any, Final
 from tierkeeper.balance.brain import Brain
 from tierkeeper.balance.kept import Record, now_text
 from tierkeeper.balance.plane import Plane
-from tierkeeper.balance.weighing import Look, Weigher
 from tierkeeper.compose.balancing import Source, missing_extra, nothing
 from tierkeeper.config import Settings, split_address
 from tierkeeper.kernel.clock import Clock, SystemClock
@@ -32,8 +29,9 @@ def envoy_plane(folder: Path, clock: Clock) -> Plane:
     """The data plane by Envoy. Raises UsageError where its wheel is not installed."""
     if (missing := missing_extra()) is not None:
         raise missing
-    made: Plane = import_module("tierkeeper.balance.envoy.plane").EnvoyPlane(folder, clock)
-    return made
+    from tierkeeper.balance.envoy.plane import EnvoyPlane
+
+    return EnvoyPlane(folder, clock)
 
 
 def serve(
@@ -44,7 +42,6 @@ def serve(
     clock: Clock | None = None,
     make_plane: PlaneFactory = envoy_plane,
     on_reload: OnReload | None = None,
-    weigher: Weigher | None = None,
 ) -> None:
     """Balances until `stop` says so. Raises UsageError for a wrong configuration, a port that is taken or a missing library."""
     time = clock or SystemClock()
@@ -62,7 +59,7 @@ def serve(
     trail = Trail(settings, Record(kept.folder / "audit.jsonl"), tell, time)
     with kept.alone():
         plane = make_plane(kept.folder / "plane", time)
-        brain = Brain(plane, kept, source.services, tell, time, weigher or Adaptive())
+        brain = Brain(plane, kept, source.services, tell, time)
         control = Control(brain, trail.action)
         names = ", ".join(s.name for s in balance.services)
         with (
@@ -159,30 +156,3 @@ def _quick(main: Link) -> Link:
     if "connect_timeout=" in main.url:
         return main
     return dataclasses.replace(main, url=f"{main.url}{'&' if '?' in main.url else '?'}connect_timeout={AUDIT_SECONDS}")
-
-
-class Adaptive:
-    """`balance.adaptive` as the brain's port."""
-
-    @cached_property
-    def _algorithm(self) -> Any:
-        return import_module("tierkeeper.balance.adaptive")
-
-    def begin(self) -> Any:
-        return self._algorithm.State()
-
-    def step(self, state: Any, seconds: float, looks: Mapping[str, Look], panic_percent: int) -> tuple[Any, Mapping[str, int]]:
-        seen = {name: self._algorithm.Seen(k.weight, k.takes, k.counters, k.samples, k.group) for name, k in looks.items()}
-        state = self._algorithm.step(state, self._algorithm.Inputs(seconds, seen, panic_percent))
-        return state, state.weights
-
-    def dump(self, state: Any) -> Any:
-        return self._adapter().dump_python(state, mode="json")
-
-    def load(self, document: Any) -> Any:
-        return self._adapter().validate_python(document)
-
-    def _adapter(self) -> Any:
-        from pydantic import TypeAdapter
-
-        return TypeAdapter(self._algorithm.State)

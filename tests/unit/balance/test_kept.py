@@ -1,17 +1,14 @@
 """What the balancer keeps on disk."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tierkeeper.balance.kept import Kept, Record
+from tierkeeper.balance.adaptive import Inputs, Seen, State, replay, step
+from tierkeeper.balance.kept import Kept, Record, Steps
 from tierkeeper.balance.model import Counters, Sample, Takes
 from tierkeeper.balance.primary import Remembered
-from tierkeeper.balance.recording import Step, Steps, replayed
-from tierkeeper.balance.weighing import Look
 from tierkeeper.kernel.errors import UsageError
 
 
@@ -42,7 +39,7 @@ def test_a_damaged_list_of_what_is_drained_sends_nobody_traffic(tmp_path: Path) 
 
 def test_a_record_is_bounded_and_keeps_the_newest(tmp_path: Path) -> None:
     record = Record(tmp_path / "r.jsonl", limit_bytes=2000)
-    fresh = [record.add({"n": n, "text": "x" * 50}) for n in range(200)]
+    fresh = [record.write(json.dumps({"n": n, "text": "x" * 50})) for n in range(200)]
     record.close()
     assert fresh.count(True) > 5
     sizes = [p.stat().st_size for p in tmp_path.iterdir()]
@@ -57,44 +54,45 @@ def test_a_record_is_bounded_and_keeps_the_newest(tmp_path: Path) -> None:
 
 def test_a_full_disk_ends_nothing(tmp_path: Path) -> None:
     record = Record(tmp_path / "no" / "such" / "folder")
-    assert record.add({"n": 1}) is False
+    record.add({"n": 1})
     assert record.lost == 1
 
 
-@dataclass(frozen=True)
-class Sums:
-    """A learner whose weights depend on all that it has seen: one step left out, and all that follow are different."""
-
-    def begin(self) -> Any:
-        return 1
-
-    def step(self, state: Any, seconds: float, looks: Any, panic_percent: int) -> tuple[Any, dict[str, int]]:
-        counted = sum(k.counters.requests + len(k.samples) for k in looks.values())
-        state = (state * 31 + int(seconds * 10) + panic_percent + counted) % 9973
-        return state, {name: 1 + (state + n) % 10_000 for n, name in enumerate(looks)}
-
-    def dump(self, state: Any) -> Any:
-        return {"sum": state}
-
-    def load(self, document: Any) -> Any:
-        return document["sum"]
-
-
 def test_every_file_of_the_record_replays_to_the_same_weights(tmp_path: Path) -> None:
-    weigher = Sums()
-    steps = Steps(Record(tmp_path / "steps.jsonl", limit_bytes=40_000), weigher)
-    states = {"api": weigher.begin(), "web": weigher.begin()}
+    steps = Steps(Record(tmp_path / "steps.jsonl", limit_bytes=170_000))
+    states = {"api": State(), "web": State()}
     for n in range(300):
         for pool, before in list(states.items()):
-            look = Look(1, Takes.TRAFFIC, Counters(requests=n * 7), (Sample(200, 0.01),) * (n % 4), 0)
-            states[pool], weights = weigher.step(before, n / 10, {"a": look, "b": look}, 50)
-            steps.add(Step(pool, n / 10, 50, {"a": look, "b": look}, weights), before)
+            slow = (Sample(200, 0.1 if n % 70 > 30 else 0.005),) * 10
+            backends = {
+                "a": Seen(1, Takes.TRAFFIC, Counters(requests=n * 10), (Sample(200, 0.005),) * 10),
+                "b": Seen(1, Takes.TRAFFIC, Counters(requests=n * 10), slow),
+            }
+            inputs = Inputs(n / 10, backends)
+            states[pool] = step(before, inputs)
+            steps.add(pool, before, inputs, states[pool].weights)
+    steps.close()
     for name in ("steps.jsonl.1", "steps.jsonl"):
-        found = list(replayed(tmp_path / name, weigher))
-        assert len(found) > 20
-        assert {pool for pool, _, _ in found} == {"api", "web"}
-        assert [recorded for _, recorded, _ in found] == [again for _, _, again in found]
+        lines = (tmp_path / name).read_text().splitlines()
+        found = [json.loads(line) for line in lines]
+        assert [sum("inputs" in one for one in found if one["pool"] == pool) > 20 for pool in states] == [True, True]
+        assert [sum("state" in one for one in found if one["pool"] == pool) for pool in states] == [1, 1]
+        assert len({str(one.get("weights")) for one in found}) > 5
+        assert [replay(lines, pool) != State() for pool in states] == [True, True]
+    assert {pool: replay(lines, pool) for pool in states} == states
+    with pytest.raises(UsageError, match="other weights"):
+        replay([line for line in lines if '"state"' not in line], "api")
+
+
+def test_a_step_that_is_lost_is_followed_by_its_state(tmp_path: Path) -> None:
+    steps = Steps(Record(tmp_path / "steps.jsonl"))
+    state = State()
+    for n in range(4):
+        many = 30_000 if n == 2 else 1
+        inputs = Inputs(n / 10, {"a": Seen(1, Takes.TRAFFIC, Counters(requests=n), (Sample(200, 0.01),) * many)})
+        before, state = state, step(state, inputs)
+        steps.add("api", before, inputs, state.weights)
+    steps.close()
     lines = (tmp_path / "steps.jsonl").read_text().splitlines()
-    (tmp_path / "torn").write_text("\n".join([*lines[:4], *lines[8:]]))
-    found = list(replayed(tmp_path / "torn", weigher))
-    assert [r for _, r, _ in found] != [a for _, _, a in found], "the proof proves nothing"
+    assert ["state" in json.loads(line) for line in lines] == [True, False, False, True, False]
+    assert replay(lines, "api") == state

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from tierkeeper.balance.adaptive import State
 from tierkeeper.balance.asking import Heard
 from tierkeeper.balance.checks import Report
 from tierkeeper.balance.deciding import Known
@@ -72,10 +73,10 @@ def test_postgres_is_asked_each_second_and_often_while_nobody_takes_writes() -> 
 def test_what_stays_is_known_and_what_is_new_is_not() -> None:
     api = tended(service())
     api.hear(well("a:1"), 0.0)
-    api.states["s"], api.weights["s"] = 1, {"a:1": 7}
+    api.states["s"] = State(weights={"a:1": 7})
     api.follow(replace(service("http", "a:1", "c:1")), frozenset({"c:1"}))
     assert (api.known["a:1"].is_in, api.known["c:1"], "b:1" in api.known) == (True, Known(drained=True), False)
-    assert api.weights == {}, "a weight that was learned outlives its algorithm"
+    assert api.states == {}, "a weight that was learned outlives its algorithm"
     api.hear(well("b:1"), 1.0)
     assert "b:1" not in api.known
     api.follow(service("postgres", "a:1"), frozenset())
