@@ -1,4 +1,4 @@
-"""Real servers for tests of the balancer: HTTP/1.1 over sockets in threads, that answer, hang, break and count as told."""
+"""Real servers on loopback for tests of the balancer, that answer, hang, break and count as told: HTTP/1.1, TCP and worse."""
 
 import base64
 import hashlib
@@ -7,9 +7,11 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 
 
 @dataclass
@@ -24,16 +26,34 @@ class Request:
     def get(self, name: str) -> str | None:
         return next((v for k, v in self.headers if k.lower() == name), None)
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """Its headers by lower-case name."""
+        return {k.lower(): v for k, v in self.headers}
+
+
+@dataclass
+class Answer:
+    """One answer; with `hangs_up` the connection is closed instead."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = (("content-type", "text/plain"),)
+    wait_seconds: float = 0.0
+    hangs_up: bool = False
+
 
 @dataclass
 class HttpBackend:
-    """Answers with its port. What it does may be changed while it runs."""
+    """Serves from when it is made until `stop`, or to the end of its block. What it does may be changed while it runs."""
 
     status: int = 200
+    body: bytes | None = None  # its port, if left out
     delay_seconds: float = 0.0
     hangs: bool = False
     breaks: bool = False
     every: int = 1  # of how many requests one gets `status`, the others 200
+    answers: Callable[[Request], Answer] | None = None  # instead of all that
     tls: ssl.SSLContext | None = None
     port: int = 0
     host: str = "127.0.0.1"
@@ -46,13 +66,27 @@ class HttpBackend:
         self._stopped = threading.Event()
         threading.Thread(target=self._serve, daemon=True).start()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
     @property
     def name(self) -> str:
         return f"{self.host}:{self.port}"
 
     @property
+    def url(self) -> str:
+        return f"{'http' if self.tls is None else 'https'}://{self.name}"
+
+    @property
     def methods(self) -> list[str]:
         return [r.method for r in self.requests]
+
+    @property
+    def paths(self) -> list[str]:
+        return [r.path for r in self.requests]
 
     def stop(self) -> None:
         """Ends at once, as a process that is killed: with a reset for whoever waits."""
@@ -92,16 +126,29 @@ class HttpBackend:
         if self.breaks:
             reset(connection)
             return False
-        if self.delay_seconds:
-            time.sleep(self.delay_seconds)
         if (request.get("upgrade") or "").lower() == "websocket":
             echo_frames(connection, reader, request)
             return False
-        status = self.status if len(self.requests) % self.every == 0 else 200
-        body = b"" if request.method == "HEAD" else str(self.port).encode()
-        head = f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\nx-backend: {self.port}\r\n\r\n"
-        connection.sendall(head.encode() + body)
+        answer = (self.answers or self._usual)(request)
+        time.sleep(answer.wait_seconds)
+        if answer.hangs_up:
+            return False
+        headers = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
+        head = f"HTTP/1.1 {answer.status} X\r\n{headers}content-length: {len(answer.body)}\r\n\r\n"
+        connection.sendall(head.encode() + (b"" if request.method == "HEAD" else answer.body))
         return True
+
+    def _usual(self, _: Request) -> Answer:
+        status = self.status if len(self.requests) % self.every == 0 else 200
+        headers = (("content-type", "text/plain"), ("x-backend", str(self.port)))
+        return Answer(status, str(self.port).encode() if self.body is None else self.body, headers, self.delay_seconds)
+
+
+@contextmanager
+def http_backends(count: int) -> Iterator[list[HttpBackend]]:
+    """So many, whose bodies are their numbers."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(HttpBackend(body=str(n).encode())) for n in range(count)]
 
 
 def _request(reader) -> Request | None:
@@ -186,9 +233,37 @@ class TcpBackend:
                 connection.sendall(piece)
 
 
-def free_port() -> int:
+@contextmanager
+def hanging() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield int(server.getsockname()[1])
+
+
+@contextmanager
+def dripping(data: bytes, every_seconds: float = 0.05) -> Iterator[int]:
+    """A port that answers a byte at a time, for ever."""
+    ending = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+        server.settimeout(0.05)
+
+        def drip() -> None:
+            while not ending.is_set():
+                with suppress(OSError):
+                    conn, _ = server.accept()
+                    with conn:
+                        for byte in data + b"x" * 10_000:
+                            if ending.wait(every_seconds):
+                                return
+                            conn.send(bytes([byte]))
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            yield int(server.getsockname()[1])
+        finally:
+            ending.set()
+            thread.join()
 
 
 def until(condition: Callable[[], object], seconds: float = 5.0) -> float:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from answering import Web, closed_port, dripping, hanging, web
+from backends import HttpBackend, dripping, hanging
 from brains import service
 from tierkeeper.balance.asking import HttpQuestion, TcpQuestion, question
 from tierkeeper.balance.checks import Checks
 from tierkeeper.balance.health import Answer
 from tierkeeper.balance.pools import Ask, node
 from tierkeeper.demo import certificates
+from tierkeeper.demo.server import free_port
 
 QUICK = 0.3
 
@@ -26,17 +27,17 @@ def asked(url: str, **more: object) -> Answer:
 
 
 def test_status_body_and_path_are_judged() -> None:
-    with web(Web(status=204, body=b"x" * 70_000 + b"late")) as one:
+    with HttpBackend(status=204, body=b"x" * 70_000 + b"late") as one:
         assert asked(one.url).ok
         assert not asked(one.url, status=(200,)).ok
         assert asked(one.url, status=(200, 204)).ok
-    with web(Web(status=404, body=b"x" * 60_000 + b"ready" + b"x" * 10_000 + b"late")) as one:
+    with HttpBackend(status=404, body=b"x" * 60_000 + b"ready" + b"x" * 10_000 + b"late") as one:
         assert asked(one.url, body="ready", path="/health").ok
         late = asked(one.url, body="late")
         assert (late.ok, "first 64 kB" in late.why) == (False, True)
         assert asked(f"{one.url}/own/path?with=this", path="/health").ok
-        assert one.asked == ["/health", "/", "/own/path?with=this"]
-        assert set(one.hosts) == {one.name}
+        assert one.paths == ["/health", "/", "/own/path?with=this"]
+        assert {r.get("host") for r in one.requests} == {one.name}
 
 
 @pytest.mark.parametrize("what", ["hangs", "drips headers", "drips a body", "drips chunks", "no HTTP", "closed"])
@@ -55,7 +56,7 @@ def test_whatever_a_backend_does_the_question_ends_in_time(what: str) -> None:
         with hanging() as port:
             answer = asked(f"http://127.0.0.1:{port}")
     else:
-        answer = asked(f"http://127.0.0.1:{closed_port()}")
+        answer = asked(f"http://127.0.0.1:{free_port()}")
     assert not answer.ok
     assert answer.why
     assert time.monotonic() - began < QUICK + 0.5
@@ -66,8 +67,8 @@ def test_a_backend_is_verified_by_the_cas_that_are_named(tmp_path: Path) -> None
     certificates.issue(tmp_path / "other")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "own" / "server.crt", tmp_path / "own" / "server.key")
-    with web(tls=context) as one:
-        address = f"https://127.0.0.1:{one.port}"
+    with HttpBackend(tls=context) as one:
+        address = one.url
         assert asked(address, backend_ca=str(tmp_path / "own" / "ca.crt")).ok
         for ca in (str(tmp_path / "other" / "ca.crt"), None):
             refused = asked(address, backend_ca=ca)
@@ -85,7 +86,7 @@ def test_a_backend_is_verified_by_the_cas_that_are_named(tmp_path: Path) -> None
 def test_tcp() -> None:
     with hanging() as port:
         assert TcpQuestion(Ask("tcp"), node(f"127.0.0.1:{port}", 1, 0)).ask().answer.ok
-    refused = TcpQuestion(Ask("tcp"), node(f"127.0.0.1:{closed_port()}", 1, 0)).ask().answer
+    refused = TcpQuestion(Ask("tcp"), node(f"127.0.0.1:{free_port()}", 1, 0)).ask().answer
     assert (refused.ok, "refused" in refused.why) == (False, True)
 
 
@@ -121,15 +122,15 @@ def test_a_question_that_hangs_in_the_system_is_told_in_time_and_once() -> None:
 
 
 def test_who_left_is_asked_no_more_and_its_thread_ends() -> None:
-    with web() as one:
+    with HttpBackend() as one:
         checks = Checks(question)
         checks.follow([service("api", [one.url])])
         checks.pace({("api", one.name): 0.01})
         time.sleep(0.1)
         checks.follow([])
         time.sleep(0.1)
-        before = len(one.asked)
+        before = len(one.requests)
         time.sleep(0.1)
         assert before
-        assert len(one.asked) == before
+        assert len(one.requests) == before
         assert [t.name for t in threading.enumerate() if t.name == f"check {one.name}"] == []

@@ -10,29 +10,29 @@ from pathlib import Path
 
 import pytest
 
-from answering import Web, closed_port, hanging, web
-from brains import ASK, running, service
-from memory_plane import MemoryPlane
+from backends import HttpBackend, hanging
+from brains import ASK, MemoryPlane, running, service
 from support import eventually
 from tierkeeper.balance.adaptive import replay
 from tierkeeper.balance.kept import Kept
 from tierkeeper.balance.model import Share, Takes
 from tierkeeper.balance.pools import Service
+from tierkeeper.demo.server import free_port
 from tierkeeper.kernel.errors import Failed, NotNow, UsageError
 from tierkeeper.kernel.ports import ABANDONED
 
 
 @pytest.fixture
-def two() -> Iterator[tuple[Web, Web]]:
-    with web() as one, web() as other:
+def two() -> Iterator[tuple[HttpBackend, HttpBackend]]:
+    with HttpBackend() as one, HttpBackend() as other:
         yield one, other
 
 
-def test_it_serves_by_what_it_heard_before_it_began(tmp_path: Path, two: tuple[Web, Web]) -> None:
+def test_it_serves_by_what_it_heard_before_it_began(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
     one, other = two
     other.status = 503
     with running(tmp_path, service("api", [one.url, other.url]), plane=MemoryPlane(start_seconds=0.3)) as run:
-        assert 1 <= len(one.asked) <= 3, "nobody says yet how often to ask, and that is no reason to ask without end"
+        assert 1 <= len(one.requests) <= 3, "nobody says yet how often to ask, and that is no reason to ask without end"
         assert run.plane.takes("api") == {one.name: Takes.TRAFFIC, other.name: Takes.NOTHING}
         assert run.plane.published == []
         assert any("503" in told for told in run.told("state"))
@@ -40,7 +40,9 @@ def test_it_serves_by_what_it_heard_before_it_began(tmp_path: Path, two: tuple[W
     assert run.events[-1].event == "ended"
 
 
-def test_a_fall_and_a_return_are_found_within_a_second_whatever_the_interval(tmp_path: Path, two: tuple[Web, Web]) -> None:
+def test_a_fall_and_a_return_are_found_within_a_second_whatever_the_interval(
+    tmp_path: Path, two: tuple[HttpBackend, HttpBackend]
+) -> None:
     one, other = two
     with running(tmp_path, service("api", [one.url, other.url], replace(ASK, interval_seconds=0.4))) as run:
         other.status = 500
@@ -57,32 +59,32 @@ def test_a_fall_and_a_return_are_found_within_a_second_whatever_the_interval(tmp
 
 def test_one_that_hangs_delays_no_other(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        good = stack.enter_context(web())
+        good = stack.enter_context(HttpBackend())
         hung = [stack.enter_context(hanging()) for _ in range(8)]
         addresses = [good.url, *(f"http://127.0.0.1:{port}" for port in hung)]
         ask = replace(ASK, interval_seconds=0.1, timeout_seconds=0.4)
         with running(tmp_path, service("api", addresses, ask)) as run:
             assert run.plane.taking("api") == {good.name}
-            before = len(good.asked)
+            before = len(good.requests)
             time.sleep(0.6)
-            assert len(good.asked) - before >= 4
+            assert len(good.requests) - before >= 4
             assert all("no answer within 0.4 s" in told for told in run.told("state"))
 
 
-def test_what_traffic_meets_takes_one_out_whose_check_goes_well(tmp_path: Path, two: tuple[Web, Web]) -> None:
+def test_what_traffic_meets_takes_one_out_whose_check_goes_well(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
     one, other = two
     with running(tmp_path, service("api", [one.url, other.url])) as run:
         run.plane.meets("api", one.name, requests=50)
         run.plane.meets("api", other.name, requests=50, errors=40)
         assert eventually(lambda: run.plane.taking("api") == {one.name}, 2)
         assert any("40 of 50 requests" in told for told in run.told("state"))
-        asked = len(other.asked)
-        assert eventually(lambda: len(other.asked) > asked + 1, 2), "one in doubt is asked often"
+        asked = len(other.requests)
+        assert eventually(lambda: len(other.requests) > asked + 1, 2), "one in doubt is asked often"
         (stands,) = [b for b in run.brain.do(run.brain.status).services[0].backends if b.name == other.name]
         assert stands.again_at is not None
 
 
-def test_where_all_fail_nobody_is_blamed(tmp_path: Path, two: tuple[Web, Web]) -> None:
+def test_where_all_fail_nobody_is_blamed(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
     one, other = two
     with running(tmp_path, service("api", [one.url, other.url])) as run:
         for backend in (one, other):
@@ -91,14 +93,14 @@ def test_where_all_fail_nobody_is_blamed(tmp_path: Path, two: tuple[Web, Web]) -
         assert run.plane.taking("api") == {one.name, other.name}
 
 
-def test_refused_connections_take_one_out_at_once(tmp_path: Path, two: tuple[Web, Web]) -> None:
+def test_refused_connections_take_one_out_at_once(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
     one, other = two
     with running(tmp_path, service("api", [one.url, other.url])) as run:
         run.plane.meets("api", other.name, refused=5)
         assert eventually(lambda: run.plane.taking("api") == {one.name}, 1)
 
 
-def test_a_drain_outlives_the_brain(tmp_path: Path, two: tuple[Web, Web]) -> None:
+def test_a_drain_outlives_the_brain(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
     one, other = two
     api = service("api", [one.url, other.url])
     with running(tmp_path, api) as run:
@@ -117,7 +119,7 @@ def test_a_drain_outlives_the_brain(tmp_path: Path, two: tuple[Web, Web]) -> Non
     assert Kept(tmp_path).drained() == frozenset()
 
 
-def test_a_turn_that_fails_ends_nothing_and_is_told_once(tmp_path: Path, two: tuple[Web, Web]) -> None:
+def test_a_turn_that_fails_ends_nothing_and_is_told_once(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
     one, other = two
     with running(tmp_path, service("api", [one.url, other.url], replace(ASK, interval_seconds=0.1))) as run:
         run.plane.fails["tend"] = ValueError("a fault of ours")
@@ -132,7 +134,7 @@ def test_a_turn_that_fails_ends_nothing_and_is_told_once(tmp_path: Path, two: tu
         assert eventually(lambda: run.plane.taking("api") == {one.name}, 3)
 
 
-def test_what_could_not_be_published_is_published_later(tmp_path: Path, two: tuple[Web, Web]) -> None:
+def test_what_could_not_be_published_is_published_later(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
     one, other = two
     with running(tmp_path, service("api", [one.url, other.url], replace(ASK, interval_seconds=0.1))) as run:
         run.plane.fails["publish"] = Failed("the plane", "it takes nothing", "See its log")
@@ -143,7 +145,7 @@ def test_what_could_not_be_published_is_published_later(tmp_path: Path, two: tup
         assert eventually(lambda: run.plane.taking("api") == {one.name}, 4)
 
 
-def test_a_plane_that_restarts_is_no_fault(tmp_path: Path, two: tuple[Web, Web]) -> None:
+def test_a_plane_that_restarts_is_no_fault(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
     with running(tmp_path, service("api", [two[0].url])) as run:
         run.plane.fails["observe"] = NotNow("the plane", "it restarts", "Wait")
         run.plane.says.append("it had died and was started again")
@@ -151,15 +153,15 @@ def test_a_plane_that_restarts_is_no_fault(tmp_path: Path, two: tuple[Web, Web])
         assert run.told("fault") == []
 
 
-def test_only_what_changes_is_published(tmp_path: Path, two: tuple[Web, Web]) -> None:
+def test_only_what_changes_is_published(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
     with running(tmp_path, service("api", [w.url for w in two], replace(ASK, interval_seconds=0.1))) as run:
         time.sleep(0.4)
         assert run.plane.published == []
 
 
-def test_a_reload_keeps_what_stays(tmp_path: Path, two: tuple[Web, Web]) -> None:
+def test_a_reload_keeps_what_stays(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
     one, other = two
-    with running(tmp_path, service("api", [one.url])) as run, web() as third:
+    with running(tmp_path, service("api", [one.url])) as run, HttpBackend() as third:
         run.services[:] = [service("api", [one.url, other.url]), service("more", [third.url])]
         assert run.brain.do(run.brain.reload).services == ["api", "more"]
         assert run.plane.takes("api")[one.name] is Takes.TRAFFIC
@@ -168,13 +170,13 @@ def test_a_reload_keeps_what_stays(tmp_path: Path, two: tuple[Web, Web]) -> None
         run.services[:] = [service("api", [other.url])]
         run.brain.do(run.brain.reload)
         assert [s.name for s in run.brain.do(run.brain.status).services] == ["api"]
-        asked = len(third.asked)
+        asked = len(third.requests)
         time.sleep(0.4)
-        assert len(third.asked) == asked, "it is still asked after it has left"
+        assert len(third.requests) == asked, "it is still asked after it has left"
 
 
 @pytest.mark.parametrize("where", ["load", "plane"])
-def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path, two: tuple[Web, Web], where: str) -> None:
+def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path, two: tuple[HttpBackend, HttpBackend], where: str) -> None:
     one, other = two
     with running(tmp_path, service("api", [one.url]), service("gone", [one.url])) as run:
         before = run.brain.do(run.brain.status).services
@@ -195,7 +197,9 @@ def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path, two: tuple[Web
         assert run.plane.taking("api") == {one.name}
 
 
-def test_learned_weights_hold_are_recorded_and_end_with_their_algorithm(tmp_path: Path, two: tuple[Web, Web]) -> None:
+def test_learned_weights_hold_are_recorded_and_end_with_their_algorithm(
+    tmp_path: Path, two: tuple[HttpBackend, HttpBackend]
+) -> None:
     one, other = two
     api = service("api", [one.url, other.url], algorithm="adaptive")
 
@@ -221,7 +225,7 @@ def test_learned_weights_hold_are_recorded_and_end_with_their_algorithm(tmp_path
     assert {c["why"] for c in shares} == {"by its latency and errors"}
 
 
-def test_what_keeps_it_from_beginning_is_raised_and_leaves_nothing(tmp_path: Path, two: tuple[Web, Web]) -> None:
+def test_what_keeps_it_from_beginning_is_raised_and_leaves_nothing(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
     plane = MemoryPlane(fails={"start": UsageError("balance.services[0].listen", "the port is taken", "Free it")})
     with running(tmp_path, service("api", [two[0].url]), plane=plane) as run:
         assert eventually(lambda: bool(run.error))
@@ -232,8 +236,8 @@ def test_what_keeps_it_from_beginning_is_raised_and_leaves_nothing(tmp_path: Pat
     )
 
 
-def test_the_last_status_stays_for_whoever_asks_later(tmp_path: Path, two: tuple[Web, Web]) -> None:
-    with running(tmp_path, service("api", [two[0].url, f"http://127.0.0.1:{closed_port()}"])):
+def test_the_last_status_stays_for_whoever_asks_later(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
+    with running(tmp_path, service("api", [two[0].url, f"http://127.0.0.1:{free_port()}"])):
         assert eventually(lambda: (Kept(tmp_path).status() or {}).get("running") is True, 3)
     document = Kept(tmp_path).status() or {}
     assert document["running"] is False
@@ -241,7 +245,7 @@ def test_the_last_status_stays_for_whoever_asks_later(tmp_path: Path, two: tuple
     assert sorted(states.values()) == ["in", "out"]
 
 
-def test_where_what_it_runs_in_has_failed_traffic_goes_on(tmp_path: Path, two: tuple[Web, Web]) -> None:
+def test_where_what_it_runs_in_has_failed_traffic_goes_on(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
     with running(tmp_path, service("api", [two[0].url])) as run:
         run.ends_because = ABANDONED
     assert not run.plane.stopped

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from answering import Web, closed_port, web
-from memory_plane import MemoryPlane
+from backends import HttpBackend
+from brains import MemoryPlane
 from processes import Ended, command, forks
 from support import Tiers, eventually, tierkeeper_toml
 from tierkeeper.demo.server import free_port
@@ -112,8 +112,8 @@ def serving(place: Place, *, ends: bool = True) -> Iterator[Serving]:
 
 
 @pytest.fixture
-def two() -> Iterator[tuple[Web, Web]]:
-    with web() as one, web() as other:
+def two() -> Iterator[tuple[HttpBackend, HttpBackend]]:
+    with HttpBackend() as one, HttpBackend() as other:
         yield one, other
 
 
@@ -122,7 +122,7 @@ def backend(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def test_serving_from_its_start_to_its_end(place: Place, two: tuple[Web, Web]) -> None:
+def test_serving_from_its_start_to_its_end(place: Place, two: tuple[HttpBackend, HttpBackend]) -> None:
     one, other = two
     place.write(one.url, other.url)
     with serving(place) as run:
@@ -150,7 +150,7 @@ def test_serving_from_its_start_to_its_end(place: Place, two: tuple[Web, Web]) -
     assert next(r["failed"] for r in record if "failed" in r).startswith("there is no service")
 
 
-def test_a_hangup_reads_the_configuration_anew_or_changes_nothing(place: Place, two: tuple[Web, Web]) -> None:
+def test_a_hangup_reads_the_configuration_anew_or_changes_nothing(place: Place, two: tuple[HttpBackend, HttpBackend]) -> None:
     one, other = two
     place.write(one.url)
     with serving(place) as run:
@@ -167,7 +167,7 @@ def test_a_hangup_reads_the_configuration_anew_or_changes_nothing(place: Place, 
         assert len(place.ask("status")["services"][0]["backends"]) == 2
 
 
-def test_a_killed_brain_leaves_word_and_another_takes_over(place: Place, two: tuple[Web, Web]) -> None:
+def test_a_killed_brain_leaves_word_and_another_takes_over(place: Place, two: tuple[HttpBackend, HttpBackend]) -> None:
     place.write(two[0].url)
     with serving(place, ends=False) as run:
         assert eventually((place.state / "status.json").exists)
@@ -181,7 +181,7 @@ def test_a_killed_brain_leaves_word_and_another_takes_over(place: Place, two: tu
         assert place.ask("status")["running"] is True
 
 
-def test_what_prometheus_and_a_browser_are_told(place: Place, two: tuple[Web, Web]) -> None:
+def test_what_prometheus_and_a_browser_are_told(place: Place, two: tuple[HttpBackend, HttpBackend]) -> None:
     one, other = two
     other.status = 500
     port = free_port()
@@ -204,11 +204,11 @@ def test_what_prometheus_and_a_browser_are_told(place: Place, two: tuple[Web, We
         assert (second.exitcode, "balance.metrics" in log.read_text()) == (2, True), log.read_text()
 
 
-def test_check_asks_once_and_looks_at_files(place: Place, two: tuple[Web, Web]) -> None:
+def test_check_asks_once_and_looks_at_files(place: Place, two: tuple[HttpBackend, HttpBackend]) -> None:
     one, other = two
     place.write(one.url, other.url)
     assert place.ask("check")["ok"] is True
-    place.write(one.url, f"http://127.0.0.1:{closed_port()}", more="certificate = 'c.pem'\nkey = 'k.pem'\n")
+    place.write(one.url, f"http://127.0.0.1:{free_port()}", more="certificate = 'c.pem'\nkey = 'k.pem'\n")
     found = place.ask("check", code=1)
     assert [c["ok"] for c in found["checks"]] == [False, True, False]
     assert all(c["remedy"] for c in found["checks"] if not c["ok"])
@@ -253,7 +253,7 @@ def test_nothing_to_balance_is_told_with_what_to_write(place: Place, tiers: Tier
     assert (ended.returncode, [c["name"] for c in document["checks"]][:2]) == (0, ["core", "main"])
 
 
-def test_run_balances_beside_its_schedule(place: Place, tiers: Tiers, two: tuple[Web, Web]) -> None:
+def test_run_balances_beside_its_schedule(place: Place, tiers: Tiers, two: tuple[HttpBackend, HttpBackend]) -> None:
     one, other = two
     place.write(one.url)
     tierkeeper_toml(tiers, extra=(place.home / "tierkeeper.toml").read_text())
@@ -279,7 +279,7 @@ def test_run_balances_beside_its_schedule(place: Place, tiers: Tiers, two: tuple
         process.join()
 
 
-def test_changes_are_audited_on_main_where_it_answers(place: Place, tiers: Tiers, two: tuple[Web, Web]) -> None:
+def test_changes_are_audited_on_main_where_it_answers(place: Place, tiers: Tiers, two: tuple[HttpBackend, HttpBackend]) -> None:
     place.write(two[0].url, two[1].url)
     service = (place.home / "tierkeeper.toml").read_text()
     tierkeeper_toml(tiers, extra=service)
@@ -297,7 +297,7 @@ def test_changes_are_audited_on_main_where_it_answers(place: Place, tiers: Tiers
         ("balance drain", "outcome"),
         ("balance serve", "outcome"),
     ]
-    away = text.replace(f":{tiers.main.parameters['port']}/", f":{closed_port()}/")
+    away = text.replace(f":{tiers.main.parameters['port']}/", f":{free_port()}/")
     (place.home / "tierkeeper.toml").write_text(away)
     with serving(place) as run:
         assert run.says("audit", "tiers.main")

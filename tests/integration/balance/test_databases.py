@@ -8,12 +8,10 @@ import psycopg
 import pytest
 
 import tierkeeper
-from replicas import follow
+from replicas import pair
 from tierkeeper.balance.databases import Databases
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.errors import NotNow
-
-SETTINGS = {"wal_level": "replica", "max_wal_senders": "4"}
 
 
 def port(conn: psycopg.Connection) -> int:
@@ -34,9 +32,8 @@ def caught_up(servers: Databases, rows: int) -> int:
                 return port(conn)
 
 
-def test_sessions_go_where_they_belong_through_a_failover(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    with EmbeddedPostgres.start(tmp_path / "a", durable=False, settings=SETTINGS) as a, follow(a, tmp_path / "b") as replica:
+def test_sessions_go_where_they_belong_through_a_failover(server_folder: Path) -> None:
+    with pair(server_folder) as (a, replica):
         b = replica.port
         urls = [replica.url(), a.url()]  # the replica first: the order says nothing
         servers = tierkeeper.databases(urls, sslrootcert=str(a.ca_file))

@@ -20,7 +20,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from replicas import follow
+import replicas
+from replicas import ask
 from support import eventually
 from tierkeeper.demo.server import EmbeddedPostgres, free_port
 
@@ -38,22 +39,11 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def places(server_folder: Path) -> Iterator[Path]:
-    folder = server_folder / "failover"
-    folder.mkdir(mode=0o755)
-    yield folder
-
-
-@pytest.fixture
-def pair(places: Path) -> Iterator[Pair]:
-    folder = places / f"{time.monotonic_ns()}"
-    folder.mkdir(mode=0o755)
-    settings = {"wal_level": "replica", "wal_keep_size": "256MB"}
-    with EmbeddedPostgres.start(folder / "old", durable=False, settings=settings) as old:
-        with closing(psycopg.connect(old.url(), autocommit=True)) as conn:
-            conn.execute("CREATE TABLE written (id bigint PRIMARY KEY, at_port int NOT NULL DEFAULT inet_server_port())")
-        with follow(old, folder / "new") as new:
-            yield Pair(old, new)
+def pair(server_folder: Path) -> Iterator[Pair]:
+    """The test that ends it comes last."""
+    with replicas.pair(server_folder) as (old, new):
+        ask(old, "CREATE TABLE written (id bigint PRIMARY KEY, at_port int NOT NULL DEFAULT inet_server_port())")
+        yield Pair(old, new)
 
 
 @dataclass
@@ -196,6 +186,28 @@ def promote(server: EmbeddedPostgres) -> float:
     return time.time()
 
 
+def test_a_replica_that_lags_takes_no_reads_until_it_has_caught_up(pair: Pair, tmp_path: Path) -> None:
+    with balancing(pair, tmp_path, max_lag="1MB") as balancer:
+        reads = balancer.url(pair, reads=True)
+        assert count(reads)[1] == pair.new.port
+        with (
+            closing(psycopg.connect(pair.new.url(), autocommit=True)) as replica,
+            closing(psycopg.connect(pair.old.url(), autocommit=True)) as primary,
+        ):
+            replica.execute("SELECT pg_wal_replay_pause()")
+            primary.execute("INSERT INTO written (id) SELECT generate_series(1000000, 1040000)")
+            assert eventually(lambda: reader_of(reads) == pair.old.port, INTERVAL_SECONDS + 5)
+            replica.execute("SELECT pg_wal_replay_resume()")
+            assert eventually(lambda: reader_of(reads) == pair.new.port, INTERVAL_SECONDS + 5)
+
+
+def select_readable(conn: psycopg.Connection) -> bool:
+    """Whether the server has ended the session, or said something."""
+    import select
+
+    return bool(select.select([conn.fileno()], [], [], 0)[0])
+
+
 def test_a_dead_primary_that_comes_back_takes_no_write(pair: Pair, tmp_path: Path) -> None:
     with balancing(pair, tmp_path) as balancer, writing(balancer.url(pair)) as writer:
         assert eventually(lambda: len(writer.acknowledged) > 50)
@@ -229,25 +241,3 @@ def test_a_dead_primary_that_comes_back_takes_no_write(pair: Pair, tmp_path: Pat
         acknowledged = {which for when, which, _ in writer.acknowledged if when > promoted}
         assert acknowledged <= ids(pair.new)
         assert not ids(pair.old) & acknowledged
-
-
-def select_readable(conn: psycopg.Connection) -> bool:
-    """Whether the server has ended the session, or said something."""
-    import select
-
-    return bool(select.select([conn.fileno()], [], [], 0)[0])
-
-
-def test_a_replica_that_lags_takes_no_reads_until_it_has_caught_up(pair: Pair, tmp_path: Path) -> None:
-    with balancing(pair, tmp_path, max_lag="1MB") as balancer:
-        reads = balancer.url(pair, reads=True)
-        assert count(reads)[1] == pair.new.port
-        with (
-            closing(psycopg.connect(pair.new.url(), autocommit=True)) as replica,
-            closing(psycopg.connect(pair.old.url(), autocommit=True)) as primary,
-        ):
-            replica.execute("SELECT pg_wal_replay_pause()")
-            primary.execute("INSERT INTO written (id) SELECT generate_series(1000000, 1040000)")
-            assert eventually(lambda: reader_of(reads) == pair.old.port, INTERVAL_SECONDS + 5)
-            replica.execute("SELECT pg_wal_replay_resume()")
-            assert eventually(lambda: reader_of(reads) == pair.new.port, INTERVAL_SECONDS + 5)

@@ -10,37 +10,41 @@ import psycopg
 import pytest
 
 from brains import Running, running
-from replicated import Server, replicated
+from replicas import ask, pair
 from support import eventually
 from tierkeeper.balance.asking import PostgresQuestion
 from tierkeeper.balance.kept import Kept
 from tierkeeper.balance.model import Pool
 from tierkeeper.balance.pools import Ask, Service, node, pools
-from tierkeeper.demo.runtime import workspace
+from tierkeeper.demo.server import OWNER, EmbeddedPostgres
 
+Two = tuple[EmbeddedPostgres, EmbeddedPostgres]
 ASK = Ask("postgres", interval_seconds=30.0, timeout_seconds=2.0, max_lag_bytes=1_000_000)
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[tuple[Server, Server]]:
-    with workspace("tierkeeper-pair-") as folder, replicated(folder) as pair:
-        first, _ = pair
-        first.ask("CREATE ROLE watcher LOGIN PASSWORD 'looks'")
-        yield pair
+def two(server_folder: Path) -> Iterator[Two]:
+    with pair(server_folder) as (first, second):
+        ask(first, "CREATE ROLE watcher LOGIN PASSWORD 'looks'")
+        assert eventually(lambda: ask(second, "SELECT 1 FROM pg_roles WHERE rolname = 'watcher'") == 1)
+        yield first, second
 
 
-def service(*servers: Server, ask: Ask = ASK) -> Service:
+def name(server: EmbeddedPostgres) -> str:
+    return f"127.0.0.1:{server.port}"
+
+
+def service(*servers: EmbeddedPostgres, how: Ask = ASK) -> Service:
     nodes = tuple(node(s.url(), 1, 0) for s in servers)
     base = Pool("db", "tcp", "127.0.0.1", 1, tuple(n.backend for n in nodes))
-    return Service("db", ask, nodes, pools(base, "postgres", ("127.0.0.1", 2)))
+    return Service("db", how, nodes, pools(base, "postgres", ("127.0.0.1", 2)))
 
 
-def question(server: Server, user: str | None = None, password: str | None = None) -> PostgresQuestion:
-    address = server.url(user, password)
-    return PostgresQuestion(ASK, node(address, 1, 0))
+def question(server: EmbeddedPostgres, user: str = OWNER, password: str | None = None) -> PostgresQuestion:
+    return PostgresQuestion(ASK, node(server.url(user=user, password=password), 1, 0))
 
 
-def test_a_plain_role_may_ask_all_of_it(two: tuple[Server, Server]) -> None:
+def test_a_plain_role_may_ask_all_of_it(two: Two) -> None:
     first, _ = two
     claims = []
     for server in two:
@@ -49,16 +53,16 @@ def test_a_plain_role_may_ask_all_of_it(two: tuple[Server, Server]) -> None:
             assert heard.answer.ok, heard.answer.why
             assert heard.claim is not None
             claims.append(heard.claim)
-    system = first.ask("SELECT system_identifier::text FROM pg_control_system()")
+    system = ask(first, "SELECT system_identifier::text FROM pg_control_system()")
     assert [(c.writable, c.timeline, c.system) for c in claims] == [(True, 1, system), (False, 1, system)]
     assert claims[0].lsn > 0
     assert abs(claims[0].lsn - claims[1].lsn) < 1_000_000
 
 
-def test_a_role_that_may_not_read_the_control_file_still_says_its_role(two: tuple[Server, Server]) -> None:
+def test_a_role_that_may_not_read_the_control_file_still_says_its_role(two: Two) -> None:
     first, _ = two
     functions = "pg_control_system(), pg_control_checkpoint()"
-    first.ask(f"REVOKE EXECUTE ON FUNCTION {functions} FROM PUBLIC")
+    ask(first, f"REVOKE EXECUTE ON FUNCTION {functions} FROM PUBLIC")
     try:
         with closing(question(first, "watcher", "looks")) as asked:
             for _ in range(2):
@@ -67,83 +71,83 @@ def test_a_role_that_may_not_read_the_control_file_still_says_its_role(two: tupl
                 assert (heard.claim.writable, heard.claim.timeline, heard.claim.system) == (True, 1, None)
             assert "may not say which" in heard.answer.why
     finally:
-        first.ask(f"GRANT EXECUTE ON FUNCTION {functions} TO PUBLIC")
+        ask(first, f"GRANT EXECUTE ON FUNCTION {functions} TO PUBLIC")
 
 
-def test_an_ended_session_is_no_ended_server(two: tuple[Server, Server]) -> None:
+def test_an_ended_session_is_no_ended_server(two: Two) -> None:
     first, _ = two
     with closing(question(first)) as asked:
         assert asked.ask().answer.ok
-        first.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tierkeeper balance'")
+        ask(first, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tierkeeper balance'")
         assert asked.ask().answer.ok
 
 
-def test_a_replica_that_lags_takes_no_reads_until_it_has_caught_up(tmp_path: Path, two: tuple[Server, Server]) -> None:
+def test_a_replica_that_lags_takes_no_reads_until_it_has_caught_up(tmp_path: Path, two: Two) -> None:
     first, second = two
     with running(tmp_path, service(first, second)) as run:
-        assert (run.plane.taking("db"), run.plane.taking("db/reads")) == ({first.name}, {second.name})
-        second.ask("SELECT pg_wal_replay_pause()")
-        first.ask("CREATE TABLE big AS SELECT repeat(md5(i::text), 10) FROM generate_series(1, 10000) AS i")
-        assert eventually(lambda: run.plane.taking("db/reads") == {first.name}, 5), "the primary takes the reads"
+        assert (run.plane.taking("db"), run.plane.taking("db/reads")) == ({name(first)}, {name(second)})
+        ask(second, "SELECT pg_wal_replay_pause()")
+        ask(first, "CREATE TABLE big AS SELECT repeat(md5(i::text), 10) FROM generate_series(1, 10000) AS i")
+        assert eventually(lambda: run.plane.taking("db/reads") == {name(first)}, 5), "the primary takes the reads"
         backends = {b.name: b for b in run.brain.do(run.brain.status).services[0].backends}
-        assert (backends[second.name].lag_bytes or 0) > 1_000_000
-        assert "behind" in backends[second.name].why
-        second.ask("SELECT pg_wal_replay_resume()")
-        assert eventually(lambda: run.plane.taking("db/reads") == {second.name}, 5)
-        assert run.plane.taking("db") == {first.name}
+        assert (backends[name(second)].lag_bytes or 0) > 1_000_000
+        assert "behind" in backends[name(second)].why
+        ask(second, "SELECT pg_wal_replay_resume()")
+        assert eventually(lambda: run.plane.taking("db/reads") == {name(second)}, 5)
+        assert run.plane.taking("db") == {name(first)}
 
 
-def _fails_over(run: Running, first: Server, second: Server) -> tuple[float, float]:
+def _fails_over(run: Running, first: EmbeddedPostgres, second: EmbeddedPostgres) -> tuple[float, float]:
     """Seconds until nobody takes writes after a kill -9, and until the promoted one does after its promotion."""
     killed = time.monotonic()
     first.kill()
     assert eventually(lambda: run.plane.taking("db") == set(), 5)
     gone = time.monotonic() - killed
-    assert run.plane.taking("db/reads") == {second.name}
-    second.ask("SELECT pg_promote(true, 30)")
+    assert run.plane.taking("db/reads") == {name(second)}
+    ask(second, "SELECT pg_promote(true, 30)")
     promoted = time.monotonic()
-    assert eventually(lambda: run.plane.taking("db") == {second.name}, 5)
+    assert eventually(lambda: run.plane.taking("db") == {name(second)}, 5)
     return gone, time.monotonic() - promoted
 
 
-def _stands(run: Running, server: Server) -> tuple[str, str | None]:
-    (found,) = [b for b in run.brain.do(run.brain.status).services[0].backends if b.name == server.name]
+def _stands(run: Running, server: EmbeddedPostgres) -> tuple[str, str | None]:
+    (found,) = [b for b in run.brain.do(run.brain.status).services[0].backends if b.name == name(server)]
     return found.state, found.role
 
 
-def test_a_primary_that_dies_is_followed_and_gets_nothing_when_it_is_back(tmp_path: Path, two: tuple[Server, Server]) -> None:
+def test_a_primary_that_dies_is_followed_and_gets_nothing_when_it_is_back(tmp_path: Path, two: Two) -> None:
     first, second = two
     db = service(first, second)
     with running(tmp_path, db) as run:
         gone, resumed = _fails_over(run, first, second)
         assert gone < 0.5, f"no write {gone:.3f} s after kill -9"
         assert resumed < 0.5, f"writes {resumed:.3f} s after the promotion"
-        first.revive()
-        assert first.ask("SELECT pg_is_in_recovery()") is False
+        first.restart()
+        assert ask(first, "SELECT pg_is_in_recovery()") is False
         assert eventually(lambda: _stands(run, first) == ("in", "not the primary"), 5)
-        assert (run.plane.taking("db"), run.plane.taking("db/reads")) == ({second.name}, {second.name})
+        assert (run.plane.taking("db"), run.plane.taking("db/reads")) == ({name(second)}, {name(second)})
         second.kill()
         assert eventually(lambda: run.plane.taking("db") == set(), 5)
         time.sleep(0.6)  # two checks of one in doubt
         assert run.plane.taking("db") == set(), "a write would go to a demoted node"
     assert Kept(tmp_path).remembered()["db"].timeline == 2
     assert all(
-        first.name not in shares or shares[first.name].takes.value != "traffic"
+        name(first) not in shares or shares[name(first)].takes.value != "traffic"
         for _, r in run.plane.published
         for shares in [r.get("db", {})]
     )
     with running(tmp_path, db) as again:
         time.sleep(0.3)
         assert again.plane.taking("db") == set(), "a brain that was restarted has forgotten"
-        second.start()
-        assert eventually(lambda: again.plane.taking("db") == {second.name}, 5)
+        second.restart()
+        assert eventually(lambda: again.plane.taking("db") == {name(second)}, 5)
     with psycopg.connect(second.url()) as conn:
         assert conn.execute("SELECT pg_is_in_recovery()").fetchone() == (False,)
 
 
-def test_a_server_that_refuses_the_role_is_out_and_says_why(tmp_path: Path, two: tuple[Server, Server]) -> None:
+def test_a_server_that_refuses_the_role_is_out_and_says_why(tmp_path: Path, two: Two) -> None:
     _, second = two
-    wrong = replace(service(second), nodes=(node(second.url("watcher", "not it"), 1, 0),))
+    wrong = replace(service(second), nodes=(node(second.url(user="watcher", password="not it"), 1, 0),))
     with running(tmp_path, wrong) as run:
         assert any("password authentication failed" in told for told in run.told("state"))
         assert run.plane.taking("db") == set()

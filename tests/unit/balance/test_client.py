@@ -1,7 +1,6 @@
 """A program's requests over real servers: spread, tried again where they may be, never twice at one host."""
 
 import asyncio
-import socket
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,24 +9,24 @@ import httpx
 import pytest
 
 import tierkeeper
+from backends import Answer, HttpBackend, http_backends
 from tierkeeper.balance.client import NoBackend, pool_of
+from tierkeeper.demo.server import free_port
 from tierkeeper.kernel.errors import UsageError
-from weblings import Answer, Webling, weblings
 
 
 @pytest.fixture
-def three() -> Iterator[list[Webling]]:
-    with weblings(3) as servers:
+def three() -> Iterator[list[HttpBackend]]:
+    with http_backends(3) as servers:
         yield servers
 
 
 @pytest.fixture
 def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return free_port()
 
 
-def client(servers: list[Webling], *more: str, algorithm: str = "round_robin", max_retries: int = 3) -> httpx.Client:
+def client(servers: list[HttpBackend], *more: str, algorithm: str = "round_robin", max_retries: int = 3) -> httpx.Client:
     urls = [*more, *(s.url for s in servers)]
     return httpx.Client(
         transport=tierkeeper.transport(urls, algorithm=algorithm, max_retries=max_retries),  # type: ignore[arg-type]
@@ -40,16 +39,16 @@ def fails(status: int = 503) -> Answer:
 
 
 @pytest.mark.parametrize("algorithm", ["round_robin", "weighted", "least_request", "random_two", "adaptive"])
-def test_requests_are_spread_and_arrive_as_they_were(three: list[Webling], algorithm: str) -> None:
+def test_requests_are_spread_and_arrive_as_they_were(three: list[HttpBackend], algorithm: str) -> None:
     with client(three, algorithm=algorithm) as web:
         for i in range(30):
             answer = web.post(f"/a/{i}?b=c%20d", content=b"body", headers={"x-own": "1"})
             assert answer.status_code == 200
-    found = [asked for s in three for asked in s.asked]
+    found = [asked for s in three for asked in s.requests]
     assert len(found) == 30
-    assert {(a.body, a.headers["x-own"], a.headers["host"]) for a in found} == {(b"body", "1", "shop")}
+    assert {(a.body, a.fields["x-own"], a.fields["host"]) for a in found} == {(b"body", "1", "shop")}
     assert sorted(a.path for a in found) == sorted(f"/a/{i}?b=c%20d" for i in range(30))
-    assert all(s.asked for s in three)
+    assert all(s.requests for s in three)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +56,9 @@ def test_requests_are_spread_and_arrive_as_they_were(three: list[Webling], algor
     [("GET", 1), ("HEAD", 1), ("PUT", 1), ("DELETE", 1), ("OPTIONS", 1), ("POST", 0), ("PATCH", 0)],
 )
 @pytest.mark.parametrize("how", ["503", "hangs up"])
-def test_what_is_idempotent_is_tried_again_and_nothing_else(three: list[Webling], method: str, idempotent: int, how: str) -> None:
+def test_what_is_idempotent_is_tried_again_and_nothing_else(
+    three: list[HttpBackend], method: str, idempotent: int, how: str
+) -> None:
     three[0].answers = lambda _: Answer(hangs_up=True) if how == "hangs up" else fails()
     statuses = []
     with client(three) as web:
@@ -66,61 +67,61 @@ def test_what_is_idempotent_is_tried_again_and_nothing_else(three: list[Webling]
                 statuses.append(web.request(method, "/").status_code)
             except httpx.RemoteProtocolError:
                 statuses.append(0)
-    sent = sum(len(s.asked) for s in three)
+    sent = sum(len(s.requests) for s in three)
     if idempotent:
         assert set(statuses) == {200}
-        assert 9 < sent <= 9 + len(three[0].asked)
+        assert 9 < sent <= 9 + len(three[0].requests)
     else:
         assert sent == 9
-        assert Counter(statuses)[503 if how == "503" else 0] == len(three[0].asked) > 0
+        assert Counter(statuses)[503 if how == "503" else 0] == len(three[0].requests) > 0
 
 
-def test_never_twice_at_one_host_and_the_last_answer_is_told(three: list[Webling]) -> None:
+def test_never_twice_at_one_host_and_the_last_answer_is_told(three: list[HttpBackend]) -> None:
     for server in three:
         server.answers = lambda _: fails(502)
     with client(three, max_retries=10) as web:
         assert web.get("/").status_code == 502
-    assert [len(s.asked) for s in three] == [1, 1, 1]
+    assert [len(s.requests) for s in three] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(("max_retries", "sent"), [(0, 1), (1, 2), (2, 3)])
-def test_no_more_tries_than_were_allowed(three: list[Webling], max_retries: int, sent: int) -> None:
+def test_no_more_tries_than_were_allowed(three: list[HttpBackend], max_retries: int, sent: int) -> None:
     for server in three:
         server.answers = lambda _: fails()
     with client(three, max_retries=max_retries) as web:
         assert web.get("/").status_code == 503
-    assert sum(len(s.asked) for s in three) == sent
+    assert sum(len(s.requests) for s in three) == sent
 
 
-def test_a_stream_is_sent_once(three: list[Webling]) -> None:
+def test_a_stream_is_sent_once(three: list[HttpBackend]) -> None:
     for server in three:
         server.answers = lambda _: fails()
     with client(three) as web:
         assert web.put("/", content=iter([b"a", b"b"])).status_code == 503
-        assert sum(len(s.asked) for s in three) == 1
+        assert sum(len(s.requests) for s in three) == 1
         assert web.put("/", content=b"ab").status_code == 503
-    assert [a.body for s in three for a in s.asked] == [b"ab"] * 4
+    assert [a.body for s in three for a in s.requests] == [b"ab"] * 4
 
 
 @pytest.mark.parametrize("status", [400, 404, 500, 501])
-def test_an_answer_that_another_host_would_give_too_is_not_asked_for_again(three: list[Webling], status: int) -> None:
+def test_an_answer_that_another_host_would_give_too_is_not_asked_for_again(three: list[HttpBackend], status: int) -> None:
     for server in three:
         server.answers = lambda _: fails(status)
     with client(three) as web:
         assert web.get("/").status_code == status
-    assert sum(len(s.asked) for s in three) == 1
+    assert sum(len(s.requests) for s in three) == 1
 
 
-def test_in_a_pool_that_fails_altogether_a_fifth_is_tried_again(three: list[Webling]) -> None:
+def test_in_a_pool_that_fails_altogether_a_fifth_is_tried_again(three: list[HttpBackend]) -> None:
     for server in three:
         server.answers = lambda _: fails()
     with client(three) as web:
         for _ in range(300):
             assert web.get("/").status_code == 503
-    assert 300 * 1.1 < sum(len(s.asked) for s in three) <= 300 * 1.2 + 15
+    assert 300 * 1.1 < sum(len(s.requests) for s in three) <= 300 * 1.2 + 15
 
 
-def test_one_that_refuses_is_left_alone_and_costs_no_request(three: list[Webling], closed_port: int) -> None:
+def test_one_that_refuses_is_left_alone_and_costs_no_request(three: list[HttpBackend], closed_port: int) -> None:
     with client(three, f"http://127.0.0.1:{closed_port}") as web:
         assert {web.get("/").status_code for _ in range(100)} == {200}
         transport = web._transport
@@ -128,11 +129,11 @@ def test_one_that_refuses_is_left_alone_and_costs_no_request(three: list[Webling
         assert [up for _, up in transport.spread.up().items()] == [False, True, True, True]
 
 
-def test_one_that_hangs_is_given_up_at_the_clients_time_out_and_tried_elsewhere(three: list[Webling]) -> None:
+def test_one_that_hangs_is_given_up_at_the_clients_time_out_and_tried_elsewhere(three: list[HttpBackend]) -> None:
     three[0].answers = lambda _: Answer(wait_seconds=1.5)
     with client(three) as web:
         assert {web.get("/", timeout=0.5).text for _ in range(3)} <= {"1", "2"}
-    assert 1 <= len(three[0].asked) <= 2
+    assert 1 <= len(three[0].requests) <= 2
 
 
 def test_where_nobody_is_left_the_error_is_httpxs(closed_port: int) -> None:
@@ -141,15 +142,15 @@ def test_where_nobody_is_left_the_error_is_httpxs(closed_port: int) -> None:
     assert issubclass(NoBackend, httpx.ConnectError)
 
 
-def test_threads_share_a_client(three: list[Webling]) -> None:
+def test_threads_share_a_client(three: list[HttpBackend]) -> None:
     with client(three, algorithm="adaptive") as web, ThreadPoolExecutor(8) as threads:
         assert set(threads.map(lambda _: web.get("/").status_code, range(400))) == {200}
         transport = web._transport
         assert all(h.in_flight == 0 for h in transport.spread._chooser._hosts.values())  # type: ignore[attr-defined]
-    assert sum(len(s.asked) for s in three) == 400
+    assert sum(len(s.requests) for s in three) == 400
 
 
-def test_a_key_in_a_header_stays_at_its_host(three: list[Webling]) -> None:
+def test_a_key_in_a_header_stays_at_its_host(three: list[HttpBackend]) -> None:
     from dataclasses import replace
 
     from tierkeeper.balance.client import SpreadTransport
@@ -161,7 +162,7 @@ def test_a_key_in_a_header_stays_at_its_host(three: list[Webling]) -> None:
     assert len({next(iter(hosts)) for hosts in placed.values()}) > 1
 
 
-def test_the_asynchronous_one_does_the_same(three: list[Webling], closed_port: int) -> None:
+def test_the_asynchronous_one_does_the_same(three: list[HttpBackend], closed_port: int) -> None:
     three[0].answers = lambda _: fails()
 
     async def ask() -> list[int]:

@@ -1,50 +1,26 @@
 """Probes judge a service by one answer."""
 
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from backends import HttpBackend
 from tierkeeper.balance import probes
+from tierkeeper.demo.server import free_port
 from tierkeeper.kernel.errors import NotNow
-
-
-@contextmanager
-def web(status: int) -> Iterator[str]:
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture
 def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return free_port()
 
 
 @pytest.mark.parametrize(("status", "well"), [(200, True), (302, True), (404, True), (500, False), (503, False)])
 def test_http_below_500_is_well(status: int, well: bool) -> None:
-    with web(status) as url:
-        (item,) = probes.run([probes.http("api", url)]).checks
+    with HttpBackend(status=status) as server:
+        (item,) = probes.run([probes.http("api", server.url)]).checks
     assert item.healthy is well
     assert (item.latency_seconds is not None) is well
     assert (str(status) in (item.cause or "")) is not well

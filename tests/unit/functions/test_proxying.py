@@ -3,30 +3,29 @@
 import base64
 import gzip
 import json
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backends import Answer, HttpBackend, Request, http_backends
+from tierkeeper.demo.server import free_port
 from tierkeeper.functions import handlers, proxying
 from tierkeeper.kernel.errors import UsageError
-from weblings import Answer, Asked, Webling, weblings
 
 Configure = Callable[..., None]
 
 
 @pytest.fixture
-def three() -> Iterator[list[Webling]]:
-    with weblings(3) as servers:
+def three() -> Iterator[list[HttpBackend]]:
+    with http_backends(3) as servers:
         yield servers
 
 
 @pytest.fixture
 def closed() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"http://127.0.0.1:{server.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 @pytest.fixture(autouse=True)
@@ -77,15 +76,15 @@ def ask(given: dict[str, Any], context: object = None) -> dict[str, Any]:
     return answer
 
 
-def proper(server: Webling) -> list[Asked]:
-    return [a for a in server.asked if a.path != "/health"]
+def proper(server: HttpBackend) -> list[Request]:
+    return [a for a in server.requests if a.path != "/health"]
 
 
-def seen(servers: list[Webling]) -> list[Asked]:
+def seen(servers: list[HttpBackend]) -> list[Request]:
     return [a for s in servers for a in proper(s)]
 
 
-def test_a_request_arrives_as_it_was_sent(three: list[Webling], configure: Configure) -> None:
+def test_a_request_arrives_as_it_was_sent(three: list[HttpBackend], configure: Configure) -> None:
     configure([s.url for s in three])
     given = event(
         "POST",
@@ -110,7 +109,7 @@ def test_a_request_arrives_as_it_was_sent(three: list[Webling], configure: Confi
     assert ask(given)["statusCode"] == 200
     (asked,) = seen(three)
     assert (asked.method, asked.path, asked.body) == ("POST", "/a%20b/%C3%A4?q=1&q=2&x=%20y", b"\x00\xffbody")
-    assert asked.headers == {
+    assert asked.fields == {
         "host": "shop.example",
         "x-own": "1,2",
         "cookie": "a=1; b=2",
@@ -119,7 +118,7 @@ def test_a_request_arrives_as_it_was_sent(three: list[Webling], configure: Confi
     }
 
 
-def test_an_answer_comes_back_as_it_was_given(three: list[Webling], configure: Configure) -> None:
+def test_an_answer_comes_back_as_it_was_given(three: list[HttpBackend], configure: Configure) -> None:
     configure([three[0].url])
     headers = (
         ("content-type", "application/json; charset=utf-8"),
@@ -148,7 +147,7 @@ def test_an_answer_comes_back_as_it_was_given(three: list[Webling], configure: C
     ],
 )
 def test_what_is_no_text_comes_as_base64(
-    three: list[Webling], configure: Configure, body: bytes, headers: tuple[tuple[str, str], ...]
+    three: list[HttpBackend], configure: Configure, body: bytes, headers: tuple[tuple[str, str], ...]
 ) -> None:
     configure([three[0].url])
     three[0].answers = lambda _: Answer(200, body, headers)
@@ -159,10 +158,10 @@ def test_what_is_no_text_comes_as_base64(
 
 
 @pytest.mark.parametrize(("method", "sent"), [("GET", 2), ("PUT", 2), ("DELETE", 2), ("POST", 1), ("PATCH", 1)])
-def test_only_what_is_idempotent_is_tried_again(three: list[Webling], configure: Configure, method: str, sent: int) -> None:
+def test_only_what_is_idempotent_is_tried_again(three: list[HttpBackend], configure: Configure, method: str, sent: int) -> None:
     first: list[str] = []
 
-    def answers(asked: Asked) -> Answer:
+    def answers(asked: Request) -> Answer:
         if asked.path == "/health":
             return Answer()
         first.append(asked.method)
@@ -177,15 +176,15 @@ def test_only_what_is_idempotent_is_tried_again(three: list[Webling], configure:
     assert all(len(proper(s)) <= 1 for s in three)
 
 
-def test_one_that_is_not_well_gets_no_request(three: list[Webling], closed: str, configure: Configure) -> None:
+def test_one_that_is_not_well_gets_no_request(three: list[HttpBackend], closed: str, configure: Configure) -> None:
     three[0].answers = lambda a: Answer(500 if a.path == "/health" else 200)
     configure([closed, *(s.url for s in three)])
     assert {ask(event("POST"))["statusCode"] for _ in range(12)} == {200}
     assert proper(three[0]) == []
-    assert all(len([a for a in s.asked if a.path == "/health"]) == 1 for s in three)
+    assert all(len([a for a in s.requests if a.path == "/health"]) == 1 for s in three)
 
 
-def test_health_is_judged_by_status_and_body(three: list[Webling], configure: Configure) -> None:
+def test_health_is_judged_by_status_and_body(three: list[HttpBackend], configure: Configure) -> None:
     three[0].answers = lambda _: Answer(204)
     three[1].answers = lambda _: Answer(200, b"starting")
     three[2].answers = lambda _: Answer(200, b"all is ready now")
@@ -203,7 +202,7 @@ def test_without_a_healthy_backend_it_is_a_503(closed: str, configure: Configure
     assert closed.rpartition(":")[2] not in json.dumps(answer)
 
 
-def test_one_that_breaks_off_is_a_502(three: list[Webling], configure: Configure) -> None:
+def test_one_that_breaks_off_is_a_502(three: list[HttpBackend], configure: Configure) -> None:
     for server in three:
         server.answers = lambda a: Answer(hangs_up=a.path != "/health")
     configure([s.url for s in three])
@@ -211,7 +210,7 @@ def test_one_that_breaks_off_is_a_502(three: list[Webling], configure: Configure
     assert len(seen(three)) == 1
 
 
-def test_one_that_hangs_is_a_504_within_the_functions_time(three: list[Webling], configure: Configure) -> None:
+def test_one_that_hangs_is_a_504_within_the_functions_time(three: list[HttpBackend], configure: Configure) -> None:
     class Context:
         def get_remaining_time_in_millis(self) -> int:
             return 600
@@ -221,7 +220,7 @@ def test_one_that_hangs_is_a_504_within_the_functions_time(three: list[Webling],
     assert ask(event("POST"), Context())["statusCode"] == 504
 
 
-def test_a_hanging_one_leaves_time_for_another(three: list[Webling], configure: Configure) -> None:
+def test_a_hanging_one_leaves_time_for_another(three: list[HttpBackend], configure: Configure) -> None:
     three[0].answers = lambda a: Answer(wait_seconds=0 if a.path == "/health" else 2.0)
     configure([three[0].url, three[1].url], service="timeout = 1.4")
     assert {ask(event())["body"] for _ in range(2)} == {"1"}
@@ -236,20 +235,20 @@ def test_a_hanging_one_leaves_time_for_another(three: list[Webling], configure: 
         {"body": "%%%", "isBase64Encoded": True},
     ],
 )
-def test_what_would_smuggle_is_refused(three: list[Webling], configure: Configure, wrong: dict[str, Any]) -> None:
+def test_what_would_smuggle_is_refused(three: list[HttpBackend], configure: Configure, wrong: dict[str, Any]) -> None:
     configure([s.url for s in three])
     assert ask(event("POST", **wrong))["statusCode"] == 400
     assert seen(three) == []
 
 
 @pytest.mark.parametrize("path", ["//127.0.0.2:1/x", "http://127.0.0.2:1/", "/@127.0.0.2:1/", "/../x", "\\\\127.0.0.2"])
-def test_it_is_no_open_proxy(three: list[Webling], configure: Configure, path: str) -> None:
+def test_it_is_no_open_proxy(three: list[HttpBackend], configure: Configure, path: str) -> None:
     configure([three[0].url])
     assert ask(event(path=path))["statusCode"] == 200
     assert len(seen(three)) == 1
 
 
-def test_the_stage_is_no_part_of_the_path(three: list[Webling], configure: Configure) -> None:
+def test_the_stage_is_no_part_of_the_path(three: list[HttpBackend], configure: Configure) -> None:
     configure([three[0].url])
     given = event(path="/prod/x")
     given["requestContext"]["stage"] = "prod"
@@ -258,7 +257,7 @@ def test_the_stage_is_no_part_of_the_path(three: list[Webling], configure: Confi
 
 
 def test_an_answer_that_is_too_large_is_a_502(
-    three: list[Webling], configure: Configure, monkeypatch: pytest.MonkeyPatch
+    three: list[HttpBackend], configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure([three[0].url])
     monkeypatch.setattr(proxying, "ANSWER_BYTES_MAX", 1000)
@@ -267,7 +266,7 @@ def test_an_answer_that_is_too_large_is_a_502(
 
 
 def test_which_service_is_said_where_there_are_several(
-    three: list[Webling], configure: Configure, monkeypatch: pytest.MonkeyPatch
+    three: list[HttpBackend], configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = '[[balance.services]]\nname = "api"\nprotocol = "http"\nlisten = "127.0.0.1:8081"\nbackends = '
     configure([three[0].url], more=other + json.dumps([three[1].url]))
@@ -281,7 +280,7 @@ def test_which_service_is_said_where_there_are_several(
         ask(event())
 
 
-def test_a_schedule_still_asks_for_health(three: list[Webling], configure: Configure) -> None:
+def test_a_schedule_still_asks_for_health(three: list[HttpBackend], configure: Configure) -> None:
     configure([s.url for s in three])
     for given in ({}, {"source": "aws.events"}, {"action": "check"}):
         answer = handlers.intelligent_load_balancer(given)

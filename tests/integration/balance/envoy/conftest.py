@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from backends import HttpBackend, TcpBackend, free_port, until
+from backends import HttpBackend, TcpBackend, until
 from tierkeeper.balance.envoy import process
 from tierkeeper.balance.envoy.documents import Layout
 from tierkeeper.balance.envoy.plane import EnvoyPlane
 from tierkeeper.balance.model import Backend, Pool
+from tierkeeper.demo.server import free_port
 
 _open: list[Any] = []
 

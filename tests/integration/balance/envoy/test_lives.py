@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from backends import HttpBackend, free_port, until
+from backends import HttpBackend, until
 from tierkeeper.balance.envoy import limits, process
 from tierkeeper.balance.envoy.admin import Admin
 from tierkeeper.balance.envoy.documents import Layout
 from tierkeeper.balance.envoy.plane import EnvoyPlane
 from tierkeeper.balance.model import Backend, Certificate, Share, Takes
+from tierkeeper.demo.server import free_port
 from tierkeeper.kernel.errors import Failed, NotNow, UsageError
 
 from .conftest import Client, connect, pool_of

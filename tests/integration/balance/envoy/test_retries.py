@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from backends import HttpBackend, free_port, until
+from backends import HttpBackend, until
 from support import sampled
 from tierkeeper.balance.envoy.budget import Budget
 from tierkeeper.balance.model import Backend, Counters, Share, Takes
+from tierkeeper.demo.server import free_port
 
 from .conftest import Client, connect, pool_of, send
 
