@@ -11,27 +11,30 @@ import socket
 import ssl
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import psycopg
+from psycopg import sql
 
 from tierkeeper.balance.health import Answer
 from tierkeeper.balance.pools import Ask, Node
 from tierkeeper.balance.primary import Claim
+from tierkeeper.balance.roles import claimed
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.postgres.link import Connection, Link, transaction, translate
-from tierkeeper.postgres.statements import load
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 BODY_BYTES: Final = 64 * 1024  # of an answer are looked at: a health page is small, and a backend is not to fill our memory
 _SERVER_ERROR: Final = 500
-_SQL = load("tierkeeper.balance", "role.sql")
+_AT_ONCE: Final = 64  # backends that are asked once beside each other: they wait, and cost a thread each
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,20 @@ def question(ask: Ask, node: Node) -> Question:
     if ask.protocol == "postgres":
         return PostgresQuestion(ask, node)
     return HttpQuestion(ask, node) if ask.protocol == "http" else TcpQuestion(ask, node)
+
+
+def once(ask: Ask, node: Node) -> Heard:
+    """Asks a backend once."""
+    with closing(question(ask, node)) as asked:
+        return asked.ask()
+
+
+def each_once(backends: Sequence[tuple[Ask, Node]]) -> list[Heard]:
+    """Asks each once, beside each other; the answers come in their order."""
+    if not backends:
+        return []
+    with ThreadPoolExecutor(min(_AT_ONCE, len(backends))) as pool:
+        return list(pool.map(lambda one: once(*one), backends))
 
 
 class _Socketed:
@@ -218,8 +235,6 @@ class PostgresQuestion:
             self.close()
             cause = error.cause if isinstance(error, TierkeeperError) else translate(error, "").cause
             return Heard(Answer(False, cause, time.monotonic() - began))
-        if claim.timeline is None and claim.writable:
-            return Heard(Answer(False, "it does not say its timeline", time.monotonic() - began))
         return Heard(Answer(True, _role(claim), time.monotonic() - began), claim)
 
     def watched(self) -> int | None:
@@ -242,18 +257,13 @@ class PostgresQuestion:
         if self._conn is None:
             self._conn = self._link.connect("balance")
             self._may_read_control = True
-        try:
-            row = self._row("role" if self._may_read_control else "role_without_control")
-        except psycopg.errors.InsufficientPrivilege:
-            self._may_read_control = False
-            row = self._row("role_without_control")
-        recovers, lsn, timeline, system = row
-        return Claim(not recovers, int(lsn), timeline, system)
+        claim, self._may_read_control = claimed(self._row, may_read_control=self._may_read_control)
+        return claim
 
-    def _row(self, statement: str) -> tuple[Any, ...]:
+    def _row(self, statement: sql.SQL) -> tuple[Any, ...]:
         assert self._conn is not None  # noqa: S101 - _claim has just made it
         with transaction(self._conn, read_only=True) as cur:
-            (row,) = cur.last(_SQL[statement]).fetchall()
+            (row,) = cur.last(statement).fetchall()
             return tuple(row)
 
 

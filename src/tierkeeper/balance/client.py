@@ -165,8 +165,7 @@ class SpreadTransport(httpx.BaseTransport):
     def __init__(self, pool: Pool, inner: httpx.BaseTransport | None = None) -> None:
         """`inner` carries the requests; by default httpx's own, with its pool of connections and its verification."""
         self.spread = Spread(pool)
-        self.verified_by = _verified_by(pool)
-        self._inner = inner or httpx.HTTPTransport(verify=self.verified_by, http2=False)
+        self._inner = inner or httpx.HTTPTransport(verify=_verified_by(pool), http2=False)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         spread = self.spread

@@ -1,27 +1,26 @@
 """Postgres in a Python program: writes go to the primary, reads to a replica that is not too far behind, and both try again.
 
-Who is primary is asked of the servers themselves at each connect. Of two that say so, the one of the later timeline is it: the
-other was demoted, and has not heard of it.
+Who is primary is asked of the servers themselves at each connect, and decided by the balancer's own rule (`primary`). What was
+seen is remembered as long as the object lives.
 """
 
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import psycopg
 
+from tierkeeper.balance.primary import Claim, Remembered, Ruling, rule
+from tierkeeper.balance.roles import claimed
 from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
 from tierkeeper.postgres.link import Link, translate
-from tierkeeper.postgres.statements import load
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-_SQL = load("tierkeeper.balance", "databases.sql")
 
 MAX_LAG_BYTES: Final = 16_000_000  # of WAL: a segment; what `max_lag` of a service is, too
 WAIT_SECONDS: Final = 10.0  # for a server that can do what is asked: a failover takes some two
@@ -32,36 +31,17 @@ TRIES: Final = 4  # of a function, all in all
 _LOST: Final = ("08", "57P01", "57P02", "57P03", "57P05")  # the connection, or the server behind it, is gone
 
 
-@dataclass(frozen=True)
-class Standing:
-    """What a server says of itself. `position` in bytes of WAL; `timeline` of a replica is 0."""
-
-    replica: bool
-    position: int
-    timeline: int
-
-
-def fitting(answers: Mapping[int, Standing], writes: bool, max_lag_bytes: int, seen_timeline: int = 0) -> list[int]:
-    """The numbers of the servers that may be used, in the order of preference among kinds. Pure.
-
-    A write goes to the primary of the latest timeline, and to none where that is older than one that was seen before. A read
-    goes to replicas that are at most `max_lag_bytes` behind the furthest server that answers, and to the primary without one.
-    """
-    primaries = {n: a for n, a in answers.items() if not a.replica and a.timeline >= seen_timeline}
-    first = sorted(primaries, key=lambda n: (-primaries[n].timeline, -primaries[n].position))[:1]
-    if writes:
-        return first
-    # A demoted primary may be further than the new one, on a branch that nobody goes on with.
-    furthest = max((a.position for n, a in answers.items() if a.replica or n in first), default=0)
-    replicas = [n for n, a in answers.items() if a.replica and furthest - a.position <= max_lag_bytes]
-    return replicas + first
+def fitting(ruling: Ruling, *, writes: bool) -> list[str]:
+    """The servers that may be used alike. A write goes to the primary, a read to a replica, or to the primary where none may."""
+    primary = [] if ruling.primary is None else [ruling.primary]
+    return primary if writes else sorted(ruling.readers) or primary
 
 
 class Databases:
     """The servers of one database, by URL. Threads may share it.
 
-    Invariant: `connect(writes=True)` gives no session at a server that is in recovery, or of an older timeline than one that this
-    object has seen.
+    Invariant: `connect(writes=True)` gives no session at a server that is in recovery, of an older timeline than one that this
+    object has seen, or of another database system.
     """
 
     def __init__(
@@ -70,9 +50,11 @@ class Databases:
         """Raises UsageError for a URL that is none. Links verify their peer as those of tiers do; `insecure` lets them not."""
         if not urls:
             raise UsageError("urls", "there is no server", "Give at least one URL")
-        self._conninfo = [_conninfo(f"urls[{i}]", url, sslrootcert, insecure) for i, url in enumerate(urls)]
+        places = [f"urls[{i}]" for i in range(len(urls))]
+        self._conninfo = {p: _conninfo(p, url, sslrootcert, insecure) for p, url in zip(places, urls, strict=True)}
         self._max_lag_bytes = max_lag_bytes
-        self._timeline = 0
+        self._remembered = Remembered()
+        self._ruling = threading.Lock()
 
     def connect(self, *, writes: bool = True, wait_seconds: float = WAIT_SECONDS, autocommit: bool = False) -> psycopg.Connection:
         """A connection to a server that can do it. Where none can, asks again for `wait_seconds`.
@@ -130,24 +112,24 @@ class Databases:
     def _open(self, writes: bool, autocommit: bool) -> tuple[psycopg.Connection | None, list[TierkeeperError]]:
         """Asks all servers beside each other; keeps the connection to the one that fits best, closes the others."""
         with ThreadPoolExecutor(max_workers=len(self._conninfo)) as pool:
-            opened = list(pool.map(_asked, self._conninfo))
-        connections: dict[int, psycopg.Connection] = {}
-        answers: dict[int, Standing] = {}
+            opened = list(pool.map(_asked, self._conninfo.values()))
+        connections: dict[str, psycopg.Connection] = {}
+        claims: dict[str, Claim] = {}
         faults: list[TierkeeperError] = []
-        for n, one in enumerate(opened):
+        for name, one in zip(self._conninfo, opened, strict=True):
             if isinstance(one, TierkeeperError):
                 faults.append(one)
             else:
-                connections[n], answers[n] = one
+                connections[name], claims[name] = one
         kept: psycopg.Connection | None = None
         try:
-            fit = fitting(answers, writes, self._max_lag_bytes, self._timeline)
-            self._timeline = max([self._timeline, *(a.timeline for a in answers.values())])
-            replicas = [n for n in fit if answers[n].replica]
-            chosen = random.choice(replicas) if replicas else next(iter(fit), None)  # noqa: S311 - who answers is no secret
-            if chosen is not None:
-                kept = connections[chosen]
+            ruling = self._ruled(claims)
+            fit = fitting(ruling, writes=writes)
+            if fit:
+                kept = connections[random.choice(fit)]  # noqa: S311 - who answers is no secret
                 kept.autocommit = autocommit
+            elif claims:
+                faults.insert(0, NotNow("databases", ruling.why, "See which server is to be the primary, and promote it"))
         finally:
             for connection in connections.values():
                 if connection is not kept:
@@ -155,20 +137,28 @@ class Databases:
                         connection.close()
         return kept, faults
 
+    def _ruled(self, claims: Mapping[str, Claim]) -> Ruling:
+        """Who takes what, from now on by what was seen this time too."""
+        furthest = max(
+            (c.lsn for c in claims.values() if not c.writable), default=0
+        )  # what replicas are held to without a primary
+        with self._ruling:
+            ruling = rule(self._remembered, claims, frozenset(self._conninfo), self._max_lag_bytes, furthest)
+            self._remembered = ruling.remembered
+        return ruling
 
-def _asked(info: Mapping[str, str]) -> tuple[psycopg.Connection, Standing] | TierkeeperError:
-    connection: psycopg.Connection | None = None
+
+def _asked(info: Mapping[str, str]) -> tuple[psycopg.Connection, Claim] | TierkeeperError:
     try:
         connection = psycopg.connect(**dict(info), autocommit=True)  # type: ignore[arg-type]
-        row = connection.execute(_SQL["standing"]).fetchone()
     except psycopg.Error as error:
-        if connection is not None:
-            connection.close()
         return translate(error, "databases")
-    if row is None:
-        return NotNow("databases", "a server did not say what it is", "Run again")
-    replica, position, timeline = row
-    return connection, Standing(replica, position, timeline)
+    try:
+        claim, _ = claimed(lambda statement: connection.execute(statement).fetchall()[0])
+    except (psycopg.Error, TierkeeperError) as error:
+        connection.close()
+        return error if isinstance(error, TierkeeperError) else translate(error, "databases")
+    return connection, claim
 
 
 def _conninfo(place: str, url: str, sslrootcert: str | None, insecure: bool) -> Mapping[str, str]:
@@ -184,6 +174,3 @@ def _conninfo(place: str, url: str, sslrootcert: str | None, insecure: bool) -> 
 def _lost(error: psycopg.OperationalError) -> bool:
     """Whether the connection is gone, and not a statement at fault: then a server has said nothing, or good-bye."""
     return error.sqlstate is None or error.sqlstate.startswith(_LOST)
-
-
-__all__ = ["Databases", "Standing", "fitting"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tierkeeper.balance.asking import HttpQuestion, Question, TcpQuestion
+from tierkeeper.balance.asking import once
 from tierkeeper.balance.model import Backend
 from tierkeeper.balance.pools import Ask, Node, node
 from tierkeeper.kernel.errors import NotNow, TierkeeperError
@@ -33,24 +33,23 @@ class Probe:
 
 def http(name: str, url: str) -> Probe:
     """A GET of `url`: any answer below 500 means that the service works. Redirects are not followed."""
-    return of(name, HttpQuestion(Ask("http", timeout_seconds=PROBE_SECONDS), node(url, 1, 0)))
+    return of(name, Ask("http", timeout_seconds=PROBE_SECONDS), node(url, 1, 0))
 
 
 def tcp(name: str, host: str, port: int) -> Probe:
     """A TCP connection that is closed again."""
-    return of(name, TcpQuestion(Ask("tcp", timeout_seconds=PROBE_SECONDS), Node(Backend(name, host, port), "")))
+    return of(name, Ask("tcp", timeout_seconds=PROBE_SECONDS), Node(Backend(name, host, port), ""))
 
 
-def of(name: str, question: Question) -> Probe:
+def of(name: str, ask: Ask, asked: Node) -> Probe:
     """The question that a balancer asks again and again, asked once."""
 
-    def ask() -> None:
-        answer = question.ask().answer
-        question.close()
+    def probe() -> None:
+        answer = once(ask, asked).answer
         if not answer.ok:
             raise NotNow(name, answer.why, REMEDY)
 
-    return Probe(name, ask)
+    return Probe(name, probe)
 
 
 def postgres(name: str, link: Link) -> Probe:

@@ -4,8 +4,6 @@ import hashlib
 import os
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.util import find_spec
@@ -13,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from tierkeeper.balance import probes
-from tierkeeper.balance.asking import Heard, question
+from tierkeeper.balance.asking import each_once
 from tierkeeper.balance.kept import Kept
 from tierkeeper.balance.model import Certificate, Pool
 from tierkeeper.balance.pools import Ask, Node, Service, node, pools
-from tierkeeper.balance.primary import Remembered, rule
+from tierkeeper.balance.primary import Claim, Remembered, Ruling, rule
 from tierkeeper.compose.stores import open_store, store_fault
 from tierkeeper.config import Balance, Settings, load_balance, located, split_address
 from tierkeeper.config.services import Service as Entry
@@ -35,7 +33,6 @@ protocol = "http"
 listen = "127.0.0.1:8080"
 backends = ["http://10.0.0.2:9000", "http://10.0.0.3:9000"]
 """
-_AT_ONCE: Final = 64  # backends that are asked at once by `check`: they wait, and cost a thread each
 _TIERS: Final = {"core": "core", "main": "main", "archive": "archive (catalog)"}
 
 
@@ -202,15 +199,13 @@ def expiries(balance: Balance, now: datetime) -> list[BalanceCheckItem]:
 
 def asked_once(found: Sequence[Service], remembered: Mapping[str, Remembered]) -> list[BalanceCheckItem]:
     """Each backend asked once, all beside each other, in their order; of Postgres who would take writes."""
-    jobs = [(service, n) for service in found for n in service.nodes]
-    if not jobs:
-        return []
-    with ThreadPoolExecutor(min(_AT_ONCE, len(jobs))) as pool:
-        heard = list(pool.map(lambda job: _ask(*job), jobs))
+    heard = iter(each_once([(service.ask, n) for service in found for n in service.nodes]))
     items = []
     for service in found:
-        own = {n.name: h for (s, n), h in zip(jobs, heard, strict=True) if s is service}
-        roles = _roles(service, own, remembered.get(service.name, Remembered())) if service.is_postgres else {}
+        own = {n.name: next(heard) for n in service.nodes}
+        claims = {name: h.claim for name, h in own.items() if h.claim is not None}
+        ruling = rule(remembered.get(service.name, Remembered()), claims, frozenset(own), service.ask.max_lag_bytes)
+        roles = _roles(claims, ruling) if service.is_postgres else {}
         for name, h in own.items():
             items.append(
                 BalanceCheckItem(
@@ -222,27 +217,18 @@ def asked_once(found: Sequence[Service], remembered: Mapping[str, Remembered]) -
                 )
             )
         if service.is_postgres:
-            claims = {name: h.claim for name, h in own.items() if h.claim is not None}
-            ruling = rule(remembered.get(service.name, Remembered()), claims, frozenset(own), service.ask.max_lag_bytes)
             remedy = None if ruling.primary else "See which node is to be the primary, and promote it"
             words = f"{ruling.primary} takes writes: {ruling.why}" if ruling.primary else f"nobody takes writes: {ruling.why}"
             items.append(BalanceCheckItem(name=service.name, ok=ruling.primary is not None, found=words, remedy=remedy))
     return items
 
 
-def _ask(service: Service, asked: Node) -> Heard:
-    with closing(question(service.ask, asked)) as one:
-        return one.ask()
-
-
-def _roles(service: Service, own: Mapping[str, Heard], remembered: Remembered) -> dict[str, str]:
+def _roles(claims: Mapping[str, Claim], ruling: Ruling) -> dict[str, str]:
     """What each node of Postgres is, in words."""
-    claims = {name: h.claim for name, h in own.items() if h.claim is not None}
-    ruling = rule(remembered, claims, frozenset(own), service.ask.max_lag_bytes)
-    words = {}
+    words, primary = {}, claims.get(ruling.primary or "")
     for name, claim in claims.items():
         role = "primary" if name == ruling.primary else "says that it is primary" if claim.writable else "replica"
-        behind = claims[ruling.primary].lsn - claim.lsn if ruling.primary in claims and not claim.writable else None
+        behind = primary.lsn - claim.lsn if primary is not None and not claim.writable else None
         lag = f", {max(0, behind):,} bytes behind" if behind is not None else ""
         against = f": {ruling.against[name]}" if name in ruling.against else ""
         words[name] = f"{role}, timeline {claim.timeline if claim.timeline is not None else 'not known'}{lag}{against}"

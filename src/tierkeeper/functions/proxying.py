@@ -11,17 +11,18 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
+from tierkeeper.balance.asking import each_once
 from tierkeeper.balance.client import NoBackend, SpreadTransport
-from tierkeeper.balance.model import WEIGHT_SCALE, Backend, Pool, Share, Takes
+from tierkeeper.balance.model import WEIGHT_SCALE, Share, Takes
+from tierkeeper.balance.pools import Service
+from tierkeeper.compose.balancing import services
 from tierkeeper.config import Settings
-from tierkeeper.config.services import Health, Service
 from tierkeeper.kernel.errors import UsageError
 
 Document = dict[str, Any]
@@ -29,9 +30,7 @@ Document = dict[str, Any]
 ANSWER_BYTES_MAX: Final = 4_400_000  # a function returns 6 MB at most, and base64 makes four bytes of three
 REMAINING_SECONDS: Final = 0.3  # of the function's time are for its own answer
 PROBE_SECONDS: Final = 1.0  # at most, for one backend: a request waits for it
-_SERVER_ERROR: Final = 500
 _LEAST_SECONDS: Final = 0.05
-_PORTS: Final = {"http": 80, "https": 443}
 
 # RFC 9110, 7.6.1, and what the transport writes itself.
 _HOP: Final = frozenset(
@@ -52,41 +51,17 @@ def is_http(event: object) -> bool:
 
 
 def chosen_service(settings: Settings, name: str | None) -> Service:
-    """The service `name`, else the only one that speaks HTTP. Raises UsageError."""
-    services = [s for s in settings.balance.services if s.protocol == "http"]
-    fit = [s for s in services if name is None or s.name == name]
+    """The service `name`, else the only one that speaks HTTP. Raises UsageError, Faults for wrong backends."""
+    found = [s for s in services(settings.balance) if s.ask.protocol == "http"]
+    fit = [s for s in found if name is None or s.name == name]
     if len(fit) == 1:
         return fit[0]
-    known = ", ".join(s.name for s in services) or "none"
+    known = ", ".join(s.name for s in found) or "none"
     if name is not None:
         raise UsageError("TIERKEEPER_SERVICE", f"no HTTP service is named {name!r}", f"Name one of: {known}")
-    if not services:
+    if not found:
         raise UsageError("balance.services", "no service speaks HTTP", 'Add one with protocol = "http"')
     raise UsageError("balance.services", "several services speak HTTP", f"Set TIERKEEPER_SERVICE to one of: {known}")
-
-
-def pool_for(service: Service, settings: Settings) -> Pool:
-    """The pool of an HTTP service, for use inside this program."""
-    backends = []
-    for entry in service.backends:
-        parts = urlsplit(entry.url.get_secret_value())
-        host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-        backends.append(Backend(f"{host}:{port}", host, port, entry.weight, entry.priority, parts.scheme == "https"))
-    balance = settings.balance
-    return Pool(
-        service.name,
-        "http",
-        "",
-        0,
-        tuple(backends),
-        algorithm=service.algorithm or balance.algorithm,
-        max_retries=balance.max_retries if service.max_retries is None else service.max_retries,
-        backend_ca=service.backend_ca,
-        hash_on=service.hash_on,
-        request_timeout_seconds=service.timeout,
-        slow_start_seconds=service.slow_start,
-        panic_percent=round(100 * balance.panic_threshold),
-    )
 
 
 @dataclass
@@ -95,7 +70,6 @@ class Proxy:
 
     service: Service
     transport: SpreadTransport
-    interval_seconds: float
     checked: float | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -129,39 +103,17 @@ class Proxy:
         """Asks every backend how it is, where that was not asked for an interval. A probe is short: a request waits for it."""
         with self.lock:
             now = time.monotonic()
-            if self.checked is not None and now - self.checked < self.interval_seconds:
+            if self.checked is not None and now - self.checked < self.service.ask.interval_seconds:
                 return
             self.checked = now
-            backends = self.transport.spread.pool.backends
-            with ThreadPoolExecutor(max_workers=min(16, len(backends))) as threads:
-                well = list(threads.map(self._well, range(len(backends))))
-            spread = self.transport.spread
-            takes = [Takes.TRAFFIC if ok else Takes.NOTHING for ok in well]
-            spread.update({b.name: Share(t, WEIGHT_SCALE * b.weight) for b, t in zip(backends, takes, strict=True)})
-
-    def _well(self, number: int) -> bool:
-        health: Health = self.service.health
-        address = self.service.backends[number].url.get_secret_value()
-        path = urlsplit(address).path
-        url = httpx.URL(address) if path not in ("", "/") else httpx.URL(address).join(health.path)
-        verify = self.transport.verified_by
-        try:
-            timeout = min(health.timeout, PROBE_SECONDS)
-            with httpx.Client(verify=verify, timeout=timeout, trust_env=False) as client, client.stream("GET", url) as found:
-                status = found.status_code
-                fits = status in health.status if health.status else status < _SERVER_ERROR
-                return fits and (health.body is None or health.body in _beginning(found))
-        except (httpx.HTTPError, httpx.InvalidURL, OSError):
-            return False
-
-
-def _beginning(response: httpx.Response) -> str:
-    text = b""
-    for piece in response.iter_bytes():
-        text += piece
-        if len(text) >= 65_536:  # noqa: PLR2004 - what `body` is looked for in
-            break
-    return text.decode("utf-8", "replace")
+            ask = replace(self.service.ask, timeout_seconds=min(self.service.ask.timeout_seconds, PROBE_SECONDS))
+            heard = each_once([(ask, node) for node in self.service.nodes])
+            self.transport.spread.update(
+                {
+                    node.name: Share(Takes.TRAFFIC if h.answer.ok else Takes.NOTHING, WEIGHT_SCALE * node.backend.weight)
+                    for node, h in zip(self.service.nodes, heard, strict=True)
+                }
+            )
 
 
 def _request(event: Mapping[str, Any]) -> httpx.Request | str:
@@ -251,19 +203,17 @@ def failure(status: int, cause: str) -> Document:
     }
 
 
-_KEPT: dict[tuple[Pool, str], Proxy] = {}
+_KEPT: dict[Service, Proxy] = {}
 _KEPT_LOCK = threading.Lock()
 
 
 def proxy_for(settings: Settings, name: str | None) -> Proxy:
     """The proxy of this instance for the service: what it has learnt stays while the configuration does. Raises UsageError."""
     service = chosen_service(settings, name)
-    pool = pool_for(service, settings)
     with _KEPT_LOCK:
-        key = (pool, service.health.model_dump_json())
-        if key not in _KEPT:
+        if service not in _KEPT:
             for old in _KEPT.values():
                 old.transport.close()
             _KEPT.clear()
-            _KEPT[key] = Proxy(service, SpreadTransport(pool), settings.balance.health_check_interval)
-        return _KEPT[key]
+            _KEPT[service] = Proxy(service, SpreadTransport(service.pools[0]))
+        return _KEPT[service]
