@@ -139,6 +139,26 @@ class Line:
     weights: Mapping[str, int] | None = None
 
 
+def why(known: Known) -> str | None:
+    """Why a backend has less than its fair share, in words; None where it has it."""
+    if known.phase is Phase.SHED:
+        return f"shed to a trickle: {_SAID[known.cause]}"
+    if known.phase is Phase.RAMP and known.level < 1:
+        return (
+            f"on its way back from a trickle ({_SAID[known.cause]})" if known.cause is not Cause.NONE else "new: its share grows"
+        )
+    return f"it has {known.grade:.0%} of its fair share: it is slower than its peers" if known.grade < 1 else None
+
+
+_SAID: Final = {
+    Cause.NONE: "it was not well",
+    Cause.SLOW: "it is far slower than its peers",
+    Cause.FAILING: "its requests fail more often than its peers'",
+    Cause.PILING: "requests pile up at it",
+    Cause.STALLED: "it does not answer",
+}
+
+
 def inputs_line(inputs: Inputs, **beside: object) -> str:
     """`inputs` as one line of JSON, without the line's end. A hundred backends take some 15 kB.
 

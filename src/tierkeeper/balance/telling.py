@@ -68,7 +68,8 @@ class Telling:
                 self._tell_shed(tended, pool, {n.name: n.backend.weight for n in tended.service.nodes})
             for name, share in shares.items():
                 old = before.get(pool, {}).get(name)
-                why = verdicts[name].why if old is None or old.takes is not share.takes else "by its latency and errors"
+                learned = "; ".join(tended.learned(name)) or "its latency and errors are as its peers'"
+                why = verdicts[name].why if old is None or old.takes is not share.takes else learned
                 line: dict[str, Any] = {"at": now_text(), "event": "share", "pool": pool, "backend": name, "why": why}
                 self._record.add(line | {"from": _shown(old), "to": _shown(share)})
 
@@ -115,8 +116,9 @@ class Telling:
             key, is_shed = (pool, name), weight < most * _SHED
             if is_shed != (key in self._shed):
                 self._shed ^= {key}
-                told = f"{pool}: {weight / most:.1%} of a fair share" if is_shed else f"{pool}: a fair share again"
-                self.event("weight", f"{told}, by its latency and errors", tended.service.name, name)
+                why = "; ".join(tended.learned(name)) or "it is as its peers"
+                told = f"{weight / most:.1%} of a fair share ({why})" if is_shed else "a fair share again"
+                self.event("weight", f"{pool}: {told}", tended.service.name, name)
 
 
 def _shown(share: Share | None) -> Mapping[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import Final
 from tierkeeper.balance import adaptive, health
 from tierkeeper.balance.checks import Report
 from tierkeeper.balance.deciding import Decision, Known, Memory, Verdict, decide
+from tierkeeper.balance.evidence import why
 from tierkeeper.balance.health import EVIDENCE_SECONDS, Answer, Evidence, Standing
 from tierkeeper.balance.model import Counters, Observation, Reading, Share, Takes
 from tierkeeper.balance.pools import Service
@@ -175,7 +176,7 @@ class Tended:
             name=name,
             state=verdict.state,
             role=verdict.role,
-            why=verdict.why,
+            why="; ".join([verdict.why, *self.learned(name)]),
             since=at(self._since.get(name, ("", None, now))[2]),
             again_at=at(again) if again is not None else None,
             priority=node.backend.priority if node is not None else 0,
@@ -192,6 +193,12 @@ class Tended:
             falls=len(known.health.falls),
             changes=self.changes.get(name, 0),
         )
+
+    def learned(self, name: str) -> list[str]:
+        """Why `adaptive` gives a backend that takes traffic less than its fair share, if it does."""
+        known = [state.known[name] for state in self.states.values() if name in state.known]
+        takes = self.decision is None or any(shares[name].takes is Takes.TRAFFIC for shares in self.decision.routing.values())
+        return list(dict.fromkeys(words for k in known if takes and (words := why(k)) is not None))
 
     def _priorities(self) -> dict[str, int]:
         return {n.name: n.backend.priority for n in self.service.nodes}
