@@ -142,7 +142,8 @@ def test_killed_at_every_step(
         assert left == (core.execute("SELECT array_agg(p) FROM c WHERE id = (SELECT c FROM g WHERE id = 77)").fetchone() or ())
 
 
-@pytest.mark.parametrize("point", [Point.COPIED, pytest.param(Point.DELETED, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("point", [Point.COPIED, Point.DELETED])
 def test_a_part_is_detached_between_the_kill_and_the_next_run(tiers: Tiers, point: Point) -> None:
     """A bundle that was copied and not deleted is undone whole, for its rows of that part are nobody's to take; what was deleted
     is at Main. While the part's foreign key is there, what it refers to stays, and the run says so by its name.

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from support import eventually, runs
+from support import eventually, runs, sampled
 from tierkeeper.demo import certificates
 from tierkeeper.demo import runtime as runtimes
 from tierkeeper.demo import server as servers
@@ -188,7 +188,10 @@ def test_a_server_outlives_the_thread_that_started_it(data_dir: Path) -> None:
         assert not eventually(lambda: server.pid is None, seconds=0.5)
 
 
-@pytest.mark.parametrize("identity", ["found", *(("namespace", "nobody") if ROOT else ())])
+SIGNS = (".cluster-*/PG_VERSION", "data/postmaster.pid")  # of initdb, and of a start
+
+
+@pytest.mark.parametrize("identity", sampled(["found", *(("namespace", "nobody") if ROOT else ())], "found"))
 def test_nothing_is_left_when_the_parent_is_killed(folder: Path, identity: str) -> None:
     found = find_runtime()
     if identity not in ("found", found.identity) and not runtimes._runs(Runtime(found.bin_dir, identity)):  # type: ignore[arg-type]
@@ -202,7 +205,7 @@ def test_nothing_is_left_when_the_parent_is_killed(folder: Path, identity: str) 
         _end(parent)
 
 
-@pytest.mark.parametrize("sign", [".cluster-*/PG_VERSION", "data/postmaster.pid"], ids=["initdb", "start"])
+@pytest.mark.parametrize("sign", sampled(SIGNS, SIGNS[0]), ids=["initdb", "start"])
 def test_nothing_is_left_when_the_parent_is_killed_while_it_starts(folder: Path, sign: str) -> None:
     parent = _spawn(folder, "found")
     try:
@@ -245,6 +248,7 @@ def test_an_ordinary_user_runs_it_without_a_home(folder: Path) -> None:
 
 
 @AS_ROOT
+@pytest.mark.long
 def test_programs_that_no_server_user_can_enter_are_copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = folder / "closed"
     shutil.copytree(find_runtime().bin_dir.parent, closed / "install")

@@ -322,7 +322,7 @@ def test_keys_are_used_again_while_movers_run_and_readers_count(hop: House) -> N
 
 
 @pytest.mark.parametrize("kind", sampled(KINDS, "text"))
-@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize("few", sampled([True, False], True))
 def test_a_key_of_the_archive_is_seen_once(hop: House, kind: str, few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """In Core, and when that newer row has moved on to Main."""
     if not few:
