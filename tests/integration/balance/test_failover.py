@@ -64,6 +64,11 @@ class Balancer:
         found = (e for e in self.told if e["event"] == event and holds(e))
         return next((datetime.fromisoformat(e["at"]).timestamp() for e in found), None)
 
+    def says(self, server: EmbeddedPostgres, state: str, since: float) -> bool:
+        """Whether it told after that instant that a server is so."""
+        told = (e for e in self.told if e["event"] == "state" and str(server.port) in e["backend"] and state in e["told"])
+        return any(datetime.fromisoformat(e["at"]).timestamp() > since for e in told)
+
 
 @contextmanager
 def balancing(pair: Pair, folder: Path, max_lag: str = "16MB") -> Iterator[Balancer]:
@@ -186,6 +191,7 @@ def promote(server: EmbeddedPostgres) -> float:
     return time.time()
 
 
+@pytest.mark.long
 def test_a_replica_that_lags_takes_no_reads_until_it_has_caught_up(pair: Pair, tmp_path: Path) -> None:
     with balancing(pair, tmp_path, max_lag="1MB") as balancer:
         reads = balancer.url(pair, reads=True)
@@ -224,15 +230,19 @@ def test_a_dead_primary_that_comes_back_takes_no_write(pair: Pair, tmp_path: Pat
         promoted = promote(pair.new)
         assert eventually(lambda: bool(writer.since(promoted)), 10)
         assert writer.since(promoted)[0][0] - promoted < RESUME_SECONDS
+        returning = time.time()
         pair.old.restart()  # split brain: it says that it is primary
         back = time.time()
-        time.sleep(2.5)
+        assert eventually(lambda: balancer.says(pair.old, "not the primary", returning), 10)
+        time.sleep(0.5)
         assert len(writer.since(back)) > 20
         assert {port for _, _, port in writer.since(promoted)} == {pair.new.port}
         assert reader_of(balancer.url(pair, reads=True)) == pair.new.port
+        dying = time.time()
         pair.new.kill()  # only the demoted one is left: it takes nothing all the same
         gone = time.time()
-        time.sleep(2.5)
+        assert eventually(lambda: balancer.says(pair.new, "out", dying), 5)
+        time.sleep(1.2)  # each node is asked once a second at least
         assert writer.since(gone + 0.1) == []
         pair.new.restart()
         back = time.time()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from backends import HttpBackend, until
+from support import sampled
 from tierkeeper.balance.envoy import limits, process
 from tierkeeper.balance.envoy.admin import Admin
 from tierkeeper.balance.envoy.documents import Layout
@@ -76,7 +77,8 @@ def pid_of(plane: EnvoyPlane) -> int:
     return int(plane.facts()["process"])
 
 
-def test_a_reload_under_load_loses_no_request(plane, http_backends) -> None:
+@pytest.mark.parametrize("fresh", sampled((True, False), 1))
+def test_a_reload_under_load_loses_no_request(plane, http_backends, fresh: bool) -> None:
     backends = http_backends(4)
     steady = pool_of(backends[:2], "steady")
     changing = pool_of(backends[:2], "changing")
@@ -87,16 +89,15 @@ def test_a_reload_under_load_loses_no_request(plane, http_backends) -> None:
         replace(changing, algorithm="consistent_hash", max_retries=0),
         replace(changing, backends=pool_of(backends).backends, algorithm="random_two"),
     ]
-    for fresh in (True, False):
-        with Load().on(steady, changing, clients=2, fresh=fresh) as load:
-            for i, form in enumerate(forms):
-                extra = pool_of(backends, f"extra{i}")
-                plane.reload([steady, form, extra], {})
-                assert Client(extra).ask()[0] == 200
-            plane.reload([steady, changing], {})
-            until(lambda gone=extra: refuses(gone))
-        assert set(load.answers) == {200}
-        assert load.answers[200] > 50
+    with Load().on(steady, changing, clients=2, fresh=fresh) as load:
+        for i, form in enumerate(forms):
+            extra = pool_of(backends, f"extra{i}")
+            plane.reload([steady, form, extra], {})
+            assert Client(extra).ask()[0] == 200
+        plane.reload([steady, changing], {})
+        until(lambda: refuses(extra))
+    assert set(load.answers) == {200}
+    assert load.answers[200] > 50
     assert Client(changing).split(4) == {backends[0].port: 2, backends[1].port: 2}
 
 
