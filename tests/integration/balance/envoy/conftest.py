@@ -8,9 +8,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -21,6 +21,7 @@ from tierkeeper.balance.envoy.plane import EnvoyPlane
 from tierkeeper.balance.model import Backend, Pool
 from tierkeeper.demo.server import free_port
 
+Kind = TypeVar("Kind", HttpBackend, TcpBackend)
 _open: list[Any] = []
 
 
@@ -62,32 +63,31 @@ def plane(planes: Callable[..., EnvoyPlane]) -> EnvoyPlane:
     return planes()
 
 
-@pytest.fixture
-def http_backends() -> Iterator[Callable[..., list[HttpBackend]]]:
-    made: list[HttpBackend] = []
+@contextmanager
+def made_of(kind: type[Kind], usual: int) -> Iterator[Callable[..., list[Kind]]]:
+    """Makes so many backends at a time; all are stopped at the end."""
+    made: list[Kind] = []
 
-    def make(count: int = 3, **options: Any) -> list[HttpBackend]:
-        fresh = [HttpBackend(**options) for _ in range(count)]
+    def make(count: int = usual, **options: Any) -> list[Kind]:
+        fresh = [kind(**options) for _ in range(count)]
         made.extend(fresh)
         return fresh
 
     yield make
     for backend in made:
         backend.stop()
+
+
+@pytest.fixture
+def http_backends() -> Iterator[Callable[..., list[HttpBackend]]]:
+    with made_of(HttpBackend, 3) as make:
+        yield make
 
 
 @pytest.fixture
 def tcp_backends() -> Iterator[Callable[..., list[TcpBackend]]]:
-    made: list[TcpBackend] = []
-
-    def make(count: int = 2) -> list[TcpBackend]:
-        fresh = [TcpBackend() for _ in range(count)]
-        made.extend(fresh)
-        return fresh
-
-    yield make
-    for backend in made:
-        backend.stop()
+    with made_of(TcpBackend, 2) as make:
+        yield make
 
 
 @pytest.fixture
