@@ -3,8 +3,10 @@
 import errno
 import socket
 import ssl
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,7 @@ from tierkeeper.balance.model import Certificate, Pool
 from tierkeeper.kernel.errors import UsageError
 
 _LISTENS: Final = "0A"
+_IPV6: Final = 6
 _INSTANCES: Final = Path("/proc/sys/fs/inotify/max_user_instances")
 _AUTHORITIES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
@@ -28,10 +31,9 @@ def port_is_free(pool: Pool, address: str, ours: int | None = None) -> None:
             probe.bind((address, pool.port))
             probe.listen(1)
         except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            who = holder(pool.port) if taken else None
-            if who is None or who[0] != ours:
-                raise _port_error(place, who, error) from None
+            taken = _listening(address, pool.port) if error.errno == errno.EADDRINUSE else set()
+            if ours is None or not _has_any(Path(f"/proc/{ours}"), taken):
+                raise _port_error(place, _holder(taken), error) from None
 
 
 def _port_error(place: str, who: tuple[int, str] | None, error: OSError) -> UsageError:
@@ -48,22 +50,47 @@ def _port_error(place: str, who: tuple[int, str] | None, error: OSError) -> Usag
             return UsageError(place, f"the port cannot be taken ({error.strerror})", "Name another address")
 
 
-def holder(port: int) -> tuple[int, str] | None:
-    """Which process listens on the port (its number and name), as far as this user may see it."""
-    inodes = set()
+def _listening(address: str, port: int) -> set[str]:
+    """The sockets that listen on the port where `address` is among what they take. Others on it are in nobody's way."""
+    wanted, found = ip_address(address), set()
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
             for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
                 fields = line.split()
-                if fields[3] == _LISTENS and int(fields[1].rpartition(":")[2], 16) == port:
-                    inodes.add(f"socket:[{fields[9]}]")
-    for entry in Path("/proc").iterdir() if inodes else ():
-        if not entry.name.isdigit():
-            continue
+                where, _, number = fields[1].rpartition(":")
+                if fields[3] == _LISTENS and int(number, 16) == port and meet(wanted, _local(where)):
+                    found.add(f"socket:[{fields[9]}]")
+    return found
+
+
+def meet(one: IPv4Address | IPv6Address, other: IPv4Address | IPv6Address) -> bool:
+    """Whether sockets at both could not listen on one port. Pure."""
+    if one.is_unspecified or other.is_unspecified:
+        return one.version == other.version or any(a.is_unspecified and a.version == _IPV6 for a in (one, other))
+    return one == other
+
+
+def _local(text: str) -> IPv4Address | IPv6Address:
+    """An address as the kernel's tables have it: words of 32 bits, each in the order of this machine."""
+    words = [int(text[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(text), 8)]
+    address = ip_address(b"".join(words))
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+
+
+def _holder(sockets: set[str]) -> tuple[int, str] | None:
+    """Which process has one of them (its number and name), as far as this user may see it."""
+    for entry in Path("/proc").iterdir() if sockets else ():
         with suppress(OSError):
-            if any(_points_to(f, inodes) for f in (entry / "fd").iterdir()):
+            if entry.name.isdigit() and _has_any(entry, sockets):
                 return int(entry.name), (entry / "comm").read_text().strip()
     return None
+
+
+def _has_any(process: Path, sockets: set[str]) -> bool:
+    try:
+        return any(_points_to(descriptor, sockets) for descriptor in (process / "fd").iterdir())
+    except OSError:
+        return False
 
 
 def _points_to(descriptor: Path, inodes: set[str]) -> bool:
@@ -144,6 +171,16 @@ def watches_fit(pools: tuple[Pool, ...]) -> None:
     if needed > allowed:
         remedy = f"Raise it (sysctl fs.inotify.max_user_instances={2 * needed}), or name fewer services"
         raise UsageError("balance.services", f"so many need {needed} watches of files, and a user has {allowed}", remedy)
+
+
+def ports_differ(pools: Iterable[Pool], addresses: Mapping[str, str]) -> None:
+    """Raises UsageError for two names of one port."""
+    seen: dict[tuple[str, int], Pool] = {}
+    for pool in pools:
+        other = seen.setdefault((addresses[pool.host], pool.port), pool)
+        if other is not pool:
+            place, cause = f"{pool.name} ({pool.host}:{pool.port})", f"{other.name} listens there, at {other.host}:{other.port}"
+            raise UsageError(place, cause, "Name another port")
 
 
 def same_place(pool: Pool, addresses: Mapping[str, str]) -> tuple[str, str] | None:

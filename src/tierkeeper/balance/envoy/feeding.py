@@ -38,6 +38,11 @@ class Feed:
             if text is not None:
                 self._write(name, text)
 
+    def again(self, name: str) -> None:
+        """Writes the file as it is, so that Envoy reads it once more."""
+        if (text := self._now(name)) is not None:
+            self._write(name, text)
+
     def version(self, name: str) -> str:
         text = self._now(name)
         return str(json.loads(text)["version_info"]) if text is not None else ""

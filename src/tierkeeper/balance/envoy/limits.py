@@ -59,5 +59,6 @@ PARENT_SECONDS: Final = 12  # and an Envoy whose successor runs
 STOP_SECONDS: Final = 10.0  # for what is under way when all of it stops
 KILL_SECONDS: Final = 3.0  # after being asked to end
 LOG_BYTES: Final = 4 * 2**20  # of its log, which begins anew then
+OFFER_SECONDS: Final = 1.0  # before Envoy is offered again what it refused: a port that was taken may be free
 RESOLVE_SECONDS: Final = 5.0  # between two looks at where the names of backends point
 INOTIFY_SPARE: Final = 16  # instances that others of this user may need

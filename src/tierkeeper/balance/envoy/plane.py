@@ -66,6 +66,8 @@ class EnvoyPlane:
         self._budgets: dict[str, Budget] = {}
         self._observed = 0.0
         self._rejected: dict[str, int] = {}
+        self._fault: str | None = None
+        self._offered_at = 0.0
 
     def start(self, pools: Sequence[Pool], routing: Routing) -> None:
         with self._turn, self._translated():
@@ -106,14 +108,15 @@ class EnvoyPlane:
         with self._turn, self._translated():
             if self._owned is None:
                 return None
-            said = [self._revive(), self._moved(), *self._renewed(), self._refused()]
+            said = [self._revive(), self._moved(), *self._renewed(), self._refused(), self._offered()]
             self._sweep()
             process.bound_log(self._layout)
             return "; ".join(text for text in said if text) or None
 
     def facts(self) -> Mapping[str, str | int]:
         with self._turn:
-            return {"kind": "Envoy", "version": process.version().split("/")[1], **self._fleet.facts()}
+            fault = {} if self._fault is None else {"fault": self._fault}
+            return {"kind": "Envoy", "version": process.version().split("/")[1], **self._fleet.facts(), **fault}
 
     def stop(self) -> None:
         with self._turn:
@@ -204,6 +207,7 @@ class EnvoyPlane:
                     remedy = "Check the name, and that this machine can look names up"
                     raise UsageError(pool.name, f"the host name {host!r} cannot be resolved", remedy)
         known = self._names.known()
+        checks.ports_differ(pools, known)
         for pool in pools:
             checks.backends_differ(pool, known)
         return pools, known
@@ -217,6 +221,7 @@ class EnvoyPlane:
         made = self._documents(pools, shares, addresses, retired)
         listeners = made.pop("lds")
         before = self._settling.rejections()
+        self._settling.offer()
         undo = self._feed.put(made)
         try:
             self._settling.until_taken("cds", before)
@@ -315,7 +320,22 @@ class EnvoyPlane:
             return None
         grown = sorted(name for name, count in now.items() if count > self._rejected.get(name, 0))
         self._rejected = now
-        return f"Envoy refused what it was fed ({', '.join(grown)}): {self._settling.why()}" if grown else None
+        why = self._settling.why() if grown else None
+        if why is None or why == self._fault:
+            return None
+        return f"Envoy refused what it was fed ({', '.join(grown)}): {why}"
+
+    def _offered(self) -> str | None:
+        """Offers again what Envoy refused of what holds, such as a port that somebody had taken while Envoy was away."""
+        now = self._clock.monotonic()
+        if not self._rejected or now - self._offered_at < limits.OFFER_SECONDS:
+            return None
+        self._offered_at = now
+        with suppress(NotNow):
+            before, self._fault = self._fault, self._settling.why() if self._settling.offer() else None
+            if before is not None and self._fault is None:
+                return "Envoy has taken what it refused before"
+        return None
 
     def _sweep(self) -> None:
         """Takes away what retired pools needed, once their time is over."""

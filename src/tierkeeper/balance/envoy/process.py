@@ -69,9 +69,11 @@ def remembered(layout: Layout) -> Running | None:
 
 
 def remember(layout: Layout, running: Running) -> None:
+    """Where the disk is full it is found by `find` alone: one that nobody knew would be started over and over."""
     beside = Path(f"{layout.process}.new")
-    beside.write_text(json.dumps(asdict(running)))
-    beside.rename(layout.process)
+    with suppress(OSError):
+        beside.write_text(json.dumps(asdict(running)))
+        beside.rename(layout.process)
 
 
 def alive(running: Running) -> bool:
@@ -144,11 +146,17 @@ def end(running: Running) -> None:
             for sign in (signal.SIGTERM, signal.SIGKILL):
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(descriptor, sign)
-                if select.select([descriptor], [], [], limits.KILL_SECONDS)[0]:
+                if _ended(descriptor, limits.KILL_SECONDS):
                     break
     finally:
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _ended(descriptor: int, seconds: float) -> bool:
+    poll = select.poll()  # which takes any number of a descriptor: with many backends it is above what `select` knows
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
 
 
 def forget(layout: Layout) -> None:

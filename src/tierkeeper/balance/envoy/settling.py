@@ -31,6 +31,17 @@ class Settling:
         """How often Envoy refused each kind of file. Raises NotNow."""
         return {name: value for name, value in self._admin.stats("update_rejected$").items() if isinstance(value, int) and value}
 
+    def offer(self) -> bool:
+        """Feeds again what Envoy does not hold, and whether there was such: a port that it could not take may be free by now.
+
+        Raises NotNow.
+        """
+        stats = self._admin.stats(_PATTERN)
+        owed = [kind for kind, version in _VERSIONS.items() if stats.get(version) != self._feed.version(kind)]
+        for kind in owed:
+            self._feed.again(kind)
+        return bool(owed)
+
     def until_taken(self, kind: str, before: Mapping[str, int]) -> None:
         """Returns when the file `kind` ("lds", "cds") holds in Envoy, and nothing warms up any more.
 

@@ -1,7 +1,9 @@
 """What becomes of traffic when the brain dies, when Envoy dies, when the configuration changes, and when all of it stops."""
 
+import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -192,6 +194,69 @@ def test_envoy_is_killed_and_stands_up_with_the_routing_it_had(plane, http_backe
     after = plane.observe().readings["web"]
     assert sum(r.counters.requests for r in after.values()) == sum(r.counters.requests for r in before.values()) + 10
     assert all(after[b].counters.requests >= before[b].counters.requests for b in after)
+
+
+def test_a_port_that_was_taken_while_envoy_was_away_is_had_again(planes, http_backends, folder, monkeypatch) -> None:
+    monkeypatch.setattr(limits, "OFFER_SECONDS", 0.1)
+    plane = planes()
+    plane.start([pool := pool_of(http_backends(1))], {})
+    (folder / "envoy.pid.new").mkdir()  # the file with its number cannot be written: it must not be started over and over
+    os.kill(pid_of(plane), signal.SIGKILL)
+    until(lambda: refuses(pool))
+    with socket.create_server(("127.0.0.1", pool.port)):
+        told: list[str] = []
+        until(lambda: told.extend(filter(None, [plane.tend()])) or plane.facts().get("fault"))
+        time.sleep(0.3)
+        assert plane.tend() is None, "it is told once"
+        assert "Address already in use" in plane.facts()["fault"]
+        assert "Address already in use" in told[0]
+        assert envoys(folder) == [pid_of(plane)]
+    until(lambda: not refuses(pool) or plane.tend())
+    assert Client(pool).ask()[0] == 200
+    until(lambda: plane.tend() == "Envoy has taken what it refused before")
+    assert "fault" not in plane.facts()
+    os.kill(pid_of(plane), signal.SIGKILL)
+    until(lambda: refuses(pool))
+    with socket.create_server(("127.0.0.1", pool.port)):
+        until(plane.tend)
+    plane.leave()
+    planes().start([pool], {})  # the brain after it offers it too
+    assert Client(pool).ask()[0] == 200
+
+
+def test_another_program_on_the_port_at_another_address_is_in_nobodys_way(plane, http_backends, spawned) -> None:
+    pool = pool_of(http_backends(1))
+    listens = "import socket, sys, time; s = socket.create_server((sys.argv[1], {})); print('ready', flush=True); time.sleep(60)"
+    spawned(listens.format(pool.port), "127.0.0.2")
+    plane.start([pool], {})
+    spawned(listens.format(pool.port), "127.0.0.3")
+    plane.reload([pool], {})
+    with pytest.raises(UsageError, match="taken by process"):
+        plane.reload([replace(pool, host="127.0.0.2")], {})
+    with pytest.raises(UsageError, match="web listens there"):
+        plane.reload([pool, replace(pool, name="twin", host="localhost")], {})
+
+
+def test_envoy_is_ended_by_a_process_with_many_files(plane, http_backends, monkeypatch) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = os.pidfd_open
+    high = 1100  # above what `select` takes
+
+    def pidfd_open(pid: int) -> int:
+        descriptor = opened(pid)
+        try:
+            return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, high)
+        finally:
+            os.close(descriptor)
+
+    plane.start([pool := pool_of(http_backends(1))], {})
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, high + 100), hard))
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+    try:
+        plane.stop()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert refuses(pool)
 
 
 BRAIN = """
