@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -136,9 +136,14 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, *services: Service, plane: MemoryPlane | None = None) -> Iterator[Running]:
+def running(
+    folder: Path,
+    *services: Service,
+    plane: MemoryPlane | None = None,
+    tell: Callable[[BalanceEvent], None] | None = None,
+) -> Iterator[Running]:
     plane, events, given = plane or MemoryPlane(), list[BalanceEvent](), list(services)
-    brain = Brain(plane, Kept(folder), lambda: list(given), events.append, SystemClock())
+    brain = Brain(plane, Kept(folder), lambda: list(given), tell or events.append, SystemClock())
     stop = threading.Event()
     run = Running(brain, plane, events, given)
 

@@ -31,6 +31,7 @@ REST_SECONDS: Final = 0.01  # between two turns at least, however much is heard
 START_SECONDS: Final = 5.0  # the first start waits so long for the first checks; whoever has not answered then waits outside
 STATUS_SECONDS: Final = 1.0  # between two files for whoever asks when the brain is gone
 ANSWER_SECONDS: Final = 10.0  # another thread waits so long for the brain: ten turns of the longest that a data plane takes
+BLIND_SECONDS: Final = 5.0  # without a word of the data plane, which starts again in one: then it stands still, and that is told
 BACK_OFF_MOST_SECONDS: Final = 2.0  # between turns that fail: health is still looked at, and the log is not filled
 
 
@@ -54,21 +55,25 @@ class Brain:
         self._drained: frozenset[Key] = frozenset()
         self._looked_at = self._wrote_at = float("-inf")
         self._failures = 0
+        self._blind_since: float | None = None
         self._forgetful = False
 
     def run(self, stop: Stop) -> None:
         """Until `stop` says why it ends. Raises what keeps it from beginning: a port, a certificate, a damaged state file."""
-        begun = False
+        begun = failed = False
         try:
             self.begin(self.load(), stop)
             begun = True
             while stop() is None:
                 self._turn_safely()
                 self.checks.wait(self._rest())
+        except Exception:
+            failed = True
+            raise
         finally:
             self.checks.close()
             if begun:
-                self._end(stop())
+                self._end(stop() or (ABANDONED if failed else None))
             self._refuse_all()
             self._telling.close()
             self._steps.close()
@@ -233,10 +238,18 @@ class Brain:
         said = self.plane.tend()
         if said is not None:
             self._telling.event("plane", said)
+        observation: Observation | None = None  # while it restarts; its counts begin anew then
         try:
-            observation: Observation | None = self.plane.observe()
-        except NotNow:
-            observation = None  # it restarts; its counts begin anew then
+            observation = self.plane.observe()
+        except NotNow as error:
+            if self._blind_since is None:
+                self._blind_since = self.clock.monotonic()
+            elif self.clock.monotonic() - self._blind_since > BLIND_SECONDS:
+                self._telling.trouble(error, "traffic may stand still, and what becomes of it is not seen")
+        else:
+            if self._blind_since is not None and not self._failures:
+                self._telling.over()
+            self._blind_since = None
         for tended in self._tended.values():
             if observation is not None:
                 tended.see(observation)

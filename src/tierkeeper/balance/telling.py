@@ -4,7 +4,7 @@ A fault that lasts is told when it begins, less and less often while it lasts, a
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from tierkeeper.balance.deciding import Decision
@@ -35,7 +35,8 @@ class Telling:
     ) -> None:
         """Tells it and records it."""
         self._record.add({"at": now_text(), "event": event, "service": service, "backend": backend, "told": told})
-        self._tell(BalanceEvent(at=self._clock.now(), event=event, told=told, service=service, backend=backend, error=error))
+        with suppress(OSError, ValueError):  # whoever read them has gone, or the disk that takes them is full
+            self._tell(BalanceEvent(at=self._clock.now(), event=event, told=told, service=service, backend=backend, error=error))
 
     def decided(self, tended: Tended, before: Decision | None, after: Decision) -> None:
         """What has changed between two decisions about a service."""

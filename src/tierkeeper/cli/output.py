@@ -44,12 +44,19 @@ def show(result: Result | Sequence[Result], *, as_json: bool) -> None:
 
 
 def line(result: Result, *, as_json: bool) -> None:
-    """Prints one result of a stream, from any thread."""
-    if as_json:
-        write(result.model_dump_json() + "\n")
-    else:
-        show(result, as_json=False)
-        sys.stdout.flush()
+    """Prints one result of a stream, from any thread. Whoever reads it may go, and what tells it goes on."""
+    try:
+        if as_json:
+            write(result.model_dump_json() + "\n")
+        else:
+            show(result, as_json=False)
+            sys.stdout.flush()
+    except (SystemExit, BrokenPipeError):  # rich takes a reader who has gone for the end of the program
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except OSError:
+        pass  # the disk that takes them is full
 
 
 def write(text: str) -> None:

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -43,7 +43,8 @@ class StopFlag:
         if self.reason is not None:
             interrupt(signum, frame)
         self.reason = STOPPED
-        os.write(2, _TOLD)  # a signal handler may interrupt a print: only a bare write is safe here
+        with suppress(OSError):  # nobody may read it any more
+            os.write(2, _TOLD)  # a signal handler may interrupt a print: only a bare write is safe here
 
 
 def interrupt(signum: int, frame: FrameType | None) -> NoReturn:

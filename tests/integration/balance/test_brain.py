@@ -20,6 +20,7 @@ from tierkeeper.balance.pools import Service
 from tierkeeper.demo.server import free_port
 from tierkeeper.kernel.errors import Failed, NotNow, UsageError
 from tierkeeper.kernel.ports import ABANDONED
+from tierkeeper.kernel.results import BalanceEvent
 
 
 @pytest.fixture
@@ -151,6 +152,44 @@ def test_a_plane_that_restarts_is_no_fault(tmp_path: Path, two: tuple[HttpBacken
         run.plane.says.append("it had died and was started again")
         assert eventually(lambda: bool(run.told("plane")), 2)
         assert run.told("fault") == []
+
+
+def test_a_plane_that_stands_still_is_told(
+    tmp_path: Path, two: tuple[HttpBackend, HttpBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tierkeeper.balance.brain.BLIND_SECONDS", 0.3)
+    with running(tmp_path, service("api", [two[0].url])) as run:
+        run.plane.fails["observe"] = NotNow("the plane", "it does not answer", "Wait")
+        assert eventually(lambda: bool(run.told("fault")), 2)
+        assert run.brain.do(run.brain.status).notes == ["the plane: it does not answer"]
+        run.plane.fails.clear()
+        assert eventually(lambda: bool(run.told("well")), 2)
+        assert run.brain.do(run.brain.status).notes == []
+
+
+def test_nobody_who_reads_is_no_reason_to_end(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
+    one, other = two
+
+    def tell(event: object) -> None:
+        raise BrokenPipeError(event)
+
+    with running(tmp_path, service("api", [one.url, other.url], replace(ASK, interval_seconds=0.1)), tell=tell) as run:
+        other.status = 500
+        assert eventually(lambda: run.plane.taking("api") == {one.name}, 3)
+        assert run.brain.do(run.brain.status).notes == []
+
+
+def test_a_brain_that_fails_leaves_traffic_as_it_was(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
+    one, other = two
+
+    def tell(event: BalanceEvent) -> None:
+        if event.event in ("state", "fault"):
+            raise RuntimeError
+
+    with running(tmp_path, service("api", [one.url, other.url], replace(ASK, interval_seconds=0.1)), tell=tell) as run:
+        other.status = 500
+        assert eventually(lambda: bool(run.error), 3)
+    assert not run.plane.stopped
 
 
 def test_only_what_changes_is_published(tmp_path: Path, two: tuple[HttpBackend, HttpBackend]) -> None:
