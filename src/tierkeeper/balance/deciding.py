@@ -54,7 +54,9 @@ def decide(service: Service, known: Mapping[str, Known], memory: Memory) -> Deci
     if service.is_postgres:
         return _postgres(service, known, memory)
     (pool,) = service.pools
-    routing = {b.name: Share(_takes(known[b.name], fit=True), WEIGHT_SCALE * b.weight) for b in pool.backends}
+    begun = any(k.health.standing is not Standing.UNKNOWN for k in known.values())
+    takes = {name: Takes.NOTHING_NEW if begun and _waits(k) else _takes(k, fit=True) for name, k in known.items()}
+    routing = {b.name: Share(takes[b.name], WEIGHT_SCALE * b.weight) for b in pool.backends}
     return Decision({pool.name: routing}, {name: _verdict(k) for name, k in known.items()})
 
 
@@ -77,6 +79,11 @@ def _postgres(service: Service, known: Mapping[str, Known], memory: Memory) -> D
 
 def _shares(pool: Pool, known: Mapping[str, Known], taking: frozenset[str]) -> dict[str, Share]:
     return {b.name: Share(_takes(known[b.name], fit=b.name in taking), WEIGHT_SCALE * b.weight) for b in pool.backends}
+
+
+def _waits(known: Known) -> bool:
+    """Whether it has yet to be asked: as nobody has found it at fault, it counts for no panic, which would send it traffic."""
+    return known.health.standing is Standing.UNKNOWN
 
 
 def _takes(known: Known, *, fit: bool) -> Takes:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tierkeeper.balance.deciding import Decision, Known, Memory, decide
+from tierkeeper.balance.envoy.endpoints import obeyed
 from tierkeeper.balance.health import Health, Standing
 from tierkeeper.balance.model import Pool, Share, Takes
 from tierkeeper.balance.pools import Ask, Service, node, pools
@@ -35,11 +36,19 @@ def test_weights_are_the_configured_ones_times_a_hundred() -> None:
 
 def test_what_is_out_takes_nothing_and_what_is_drained_nothing_new() -> None:
     decision = decided({"a:1": Known(OUT), "b:1": Known(IN, drained=True), "c:1": Known()})
-    assert taking(decision) == {"a:1": Takes.NOTHING, "b:1": Takes.NOTHING_NEW, "c:1": Takes.NOTHING}
+    assert taking(decision) == {"a:1": Takes.NOTHING, "b:1": Takes.NOTHING_NEW, "c:1": Takes.NOTHING_NEW}
     assert [decision.verdicts[n].state for n in ("a:1", "b:1", "c:1")] == ["out", "drained", "unknown"]
     both = decided({"a:1": Known(OUT, drained=True), "b:1": Known(IN), "c:1": Known(IN)})
     assert taking(both)["a:1"] is Takes.NOTHING
     assert "status 500" in both.verdicts["a:1"].why
+
+
+def test_who_was_not_asked_yet_waits_and_makes_no_panic() -> None:
+    (pool,) = service("http").pools
+    grown = decided({"a:1": Known(IN), "b:1": Known(), "c:1": Known()}).routing["db"]
+    assert [name for name, takes in obeyed(pool, grown).items() if takes is Takes.TRAFFIC] == ["a:1"]
+    fresh = decided({"a:1": Known(), "b:1": Known(), "c:1": Known()}).routing["db"]
+    assert set(obeyed(pool, fresh).values()) == {Takes.TRAFFIC}, "where nobody was asked, all that there are take it"
 
 
 def claim(writable: bool, lsn: int = 100, timeline: int = 1) -> Claim:
