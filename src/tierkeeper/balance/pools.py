@@ -64,8 +64,8 @@ def node(address: str, weight: int, priority: int) -> Node:
     Raises ValueError for one that names no host, or several.
     """
     parts = urlsplit(address if "://" in address else f"tcp://{address}")
-    host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme)
-    if not host or port is None or "," in parts.netloc.rpartition("@")[2]:
+    host, port = parts.hostname, _PORTS.get(parts.scheme) if parts.port is None else parts.port
+    if not host or not port or "," in parts.netloc.rpartition("@")[2]:
         raise ValueError(address)
     shown = f"[{host}]" if ":" in host else host
     backend = Backend(f"{shown}:{port}", host, port, weight, priority, tls=parts.scheme == "https")

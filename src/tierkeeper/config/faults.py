@@ -50,8 +50,11 @@ def dotted(loc: Loc) -> str:
 
 def translate(error: ValidationError, place: Callable[[Loc], str]) -> Iterator[tuple[Loc, UsageError]]:
     """Every fault of `error` with where it lies; `place` names a location for the user."""
-    for detail in error.errors(include_url=False, include_input=False):
+    details = error.errors(include_url=False, include_input=False)
+    for detail in details:
         loc: Loc = detail["loc"]
+        if detail["type"] == "too_short" and any(other["loc"][: len(loc)] == loc != other["loc"] for other in details):
+            continue  # what stands in the list is wrong, and told
         kind, context = detail["type"], detail.get("ctx", {})
         if kind == "tierkeeper":
             for key, cause, remedy in context["findings"]:
@@ -75,6 +78,8 @@ def _told(detail: ErrorDetails, loc: Loc, context: Mapping[str, Any]) -> tuple[s
     for name, sense in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):
         if name in context:
             return "this number is out of bounds", f"Write a number of {sense} {context[name]:g}"
+    if kind == "too_long":
+        return "this list is too long", f"Name at most {context['max_length']}"
     return _PLAIN.get(kind, (detail["msg"][:1].lower() + detail["msg"][1:], "Correct it"))
 
 

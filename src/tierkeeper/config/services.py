@@ -167,6 +167,12 @@ class Balance(Section):
         only_once([a for s in services for a in (s.listen, s.listen_reads) if a is not None], "listen")
         return services
 
+    @model_validator(mode="after")
+    def _has_ports_of_their_own(self) -> Self:
+        if self.metrics is not None and self.metrics in {a for s in self.services for a in (s.listen, s.listen_reads)}:
+            raise refuse(Finding("metrics", "a service listens there", "Name another port"))
+        return self
+
     @field_validator("metrics")
     @classmethod
     def _is_an_address(cls, address: str | None) -> str | None:

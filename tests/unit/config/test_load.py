@@ -147,6 +147,9 @@ backends = ["10.0.0.1:80"]
     assert "Session pooler" in found["tierkeeper.toml: tiers.core.url"][1]
 
 
+SERVICE = "[[balance.services]]\nname = 'x'\nprotocol = 'http'\nlisten = '127.0.0.1:80'\n"
+
+
 @pytest.mark.parametrize(
     ("toml", "place"),
     [
@@ -159,6 +162,13 @@ backends = ["10.0.0.1:80"]
             '[[balance.services]]\nname = "x"\nprotocol = "tcp"\nlisten = "[::1]:80"\nbackends = []\n',
             "tierkeeper.toml: balance.services[0].backends",
         ),
+        (
+            f"{SERVICE}backends = [{{ url = 'http://a:1', weight = 0 }}]\n",
+            "tierkeeper.toml: balance.services[0].backends[0].weight",
+        ),
+        (f"{SERVICE}backends = {[f'http://a:{n}' for n in range(1, 502)]}\n", "tierkeeper.toml: balance.services[0].backends"),
+        (f"[balance]\nmetrics = '127.0.0.1:80'\n{SERVICE}backends = ['http://a:1']\n", "tierkeeper.toml: balance.metrics"),
+        ("[balance]\nmax_retries = true\n", "tierkeeper.toml: balance.max_retries"),
         ("tables = 5\n", "tierkeeper.toml: tables"),
         ('[query]\ntimeout = "env:T"\n', "tierkeeper.toml: query.timeout"),
     ],
