@@ -22,6 +22,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tierkeeper.balance import dashboard, gauges
 from tierkeeper.balance.sockets import near
@@ -240,13 +241,44 @@ def _tcp(address: tuple[str, int]) -> socket.socket:
     return listening
 
 
+class _Link(H11Protocol):
+    """One connection: it has a time to ask something in, and where there are many, the oldest that asks nothing makes place.
+
+    What a peer holds here is taken from the descriptors that checks and state files need.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._made_at = self.loop.time()
+        self._due = self.loop.call_later(BODY_READ_SECONDS, self._is_over)
+        if len(self.connections) >= _CONNECTIONS:
+            idle = [link for link in self.connections if isinstance(link, _Link) and not link._is_busy()]
+            oldest = min(idle, key=lambda link: link._made_at)
+            self.connections.discard(oldest)  # uvicorn counts it until its end is handled, and would refuse others for it
+            oldest.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._due.cancel()
+        super().connection_lost(exc)
+
+    def _is_busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _is_over(self) -> None:
+        if self._is_busy():
+            self._due = self.loop.call_later(BODY_READ_SECONDS, self._is_over)
+        else:
+            self.transport.abort()
+
+
 def _server(app: FastAPI) -> "_Server":
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     return _Server(
         uvicorn.Config(
             app,
             loop="asyncio",
-            http="h11",
+            http=_Link,
+            backlog=_CONNECTIONS,
             ws="none",
             lifespan="off",
             log_config=None,

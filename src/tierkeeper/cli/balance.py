@@ -115,7 +115,10 @@ def _status(where: "Source") -> BalanceStatusResult:
         if not where.read()[0].services:
             raise nothing()
         return BalanceStatusResult(running=False, notes=["nothing serves: start it with `tierkeeper balance serve`"])
-    last = BalanceStatusResult.model_validate(left)
+    try:
+        last = BalanceStatusResult.model_validate(left)
+    except ValueError:
+        return BalanceStatusResult(running=False, notes=[f"nothing serves, and {kept.folder / 'status.json'} cannot be read"])
     goes_on = last.running and _runs(last.plane.get("process"))
     note = "the brain is not running; traffic goes on as it was" if goes_on else "nothing serves; this is how all stood last"
     return last.model_copy(update={"running": False, "notes": [note, *last.notes]})
@@ -147,8 +150,12 @@ def _asked(kept: "Kept", method: str, path: str, body: Any = None) -> dict[str, 
 
     from tierkeeper.balance.sockets import near
 
-    if not kept.socket.exists():
-        return None
+    try:
+        if not kept.socket.exists():
+            return None
+    except PermissionError:
+        remedy = "Run it as the user whose balancer that is"
+        raise UsageError(f"the state folder {kept.folder}", "it belongs to another user", remedy) from None
     try:
         with near(kept.socket) as name, httpx.Client(transport=httpx.HTTPTransport(uds=name), timeout=_SECONDS) as client:
             answer = client.request(method, f"http://balance{path}", json=body)

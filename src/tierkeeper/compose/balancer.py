@@ -1,10 +1,12 @@
 """A balancer put together: brain, data plane, control interface, audit. What is read of the configuration is in `balancing`."""
 
 import dataclasses
+import resource
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from threading import Event, Thread
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, Final
 
 from tierkeeper.balance.brain import Brain
@@ -53,6 +55,7 @@ def serve(
         raise missing
     from tierkeeper.balance.control import Control, serving
 
+    _allow_files()
     kept = source.kept()
     kept.make()
     metrics = None if balance.metrics is None else split_address(balance.metrics)
@@ -71,14 +74,28 @@ def serve(
             brain.run(stop)
 
 
+def _allow_files() -> None:
+    """As many open files as this process may have: each backend takes two, and a shell gives 1,024."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 @contextmanager
 def _reloading(reload: Callable[[], object], tell: Callable[[BalanceEvent], None], clock: Clock) -> Iterator[Callable[[], None]]:
-    """Gives what a signal's handler may call: a thread then reloads, which may wait for an audit, and tells what went wrong."""
-    asked, ending = Event(), Event()
+    """Gives what a signal's handler may call: a thread then reloads, which may wait for an audit, and tells what went wrong.
+
+    Asked again before it began, it reloads once. An event would not do: a signal that comes amid the handler of the one before
+    would wait for ever for the lock that this one holds.
+    """
+    asked: SimpleQueue[bool] = SimpleQueue()
 
     def work() -> None:
-        while asked.wait() and not ending.is_set():
-            asked.clear()
+        while asked.get():
+            with suppress(Empty):
+                while asked.get_nowait():
+                    pass
+                return
             try:
                 reload()
             except TierkeeperError as error:
@@ -89,10 +106,9 @@ def _reloading(reload: Callable[[], object], tell: Callable[[BalanceEvent], None
     thread = Thread(target=work, name="reload", daemon=True)
     thread.start()
     try:
-        yield asked.set
+        yield lambda: asked.put(True)
     finally:
-        ending.set()
-        asked.set()
+        asked.put(False)
         thread.join()
 
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import resource
 import signal
+import socket
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -67,6 +69,7 @@ def _serve(environment: Mapping[str, str], log: str, plane_process: int, argumen
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(environment["HOME"])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     from tierkeeper.cli import main
     from tierkeeper.compose import balancer
 
@@ -129,6 +132,8 @@ def test_serving_from_its_start_to_its_end(place: Place, two: tuple[HttpBackend,
         status = place.ask("status")
         assert (status["running"], backend(status, one.name)["state"]) == (True, "in")
         assert stat.S_IMODE(place.state.stat().st_mode) == 0o700
+        files = Path(f"/proc/{run.process.pid}/limits").read_text().partition("Max open files")[2].split()
+        assert files[0] == files[1], "each backend takes two"
         assert {stat.S_IMODE(p.stat().st_mode) for p in place.state.iterdir() if not p.is_dir()} == {0o600}
         assert place.ask("drain", "api", other.name)["changed"] is True
         drained = backend(place.ask("status"), other.name)
@@ -155,7 +160,8 @@ def test_a_hangup_reads_the_configuration_anew_or_changes_nothing(place: Place, 
     place.write(one.url)
     with serving(place) as run:
         place.write(one.url, other.url)
-        run.signal(signal.SIGHUP)
+        for _ in range(300):
+            run.signal(signal.SIGHUP)  # one comes amid the handler of the one before
         assert run.says("reloaded")
         assert eventually(lambda: backend(place.ask("status"), other.name)["state"] == "in")
         place.write(one.url, more="algorithm = 'roundrobin'\n")
@@ -175,6 +181,8 @@ def test_a_killed_brain_leaves_word_and_another_takes_over(place: Place, two: tu
         run.process.join()
         status = place.ask("status")
         assert (status["running"], "traffic goes on as it was" in status["notes"][0]) == (False, True)
+        (place.state / "status.json").write_text('{"services": 1}')
+        assert "cannot be read" in place.ask("status")["notes"][0]
         assert "not running" in place.ask("drain", "api", two[0].name, code=75)["error"]["cause"]
         assert place.ask("drain", "api", "x:1", code=2)["error"]["place"] == "BACKEND"
     with serving(place):
@@ -186,7 +194,9 @@ def test_what_prometheus_and_a_browser_are_told(place: Place, two: tuple[HttpBac
     other.status = 500
     port = free_port()
     place.write(one.url, other.url, extra=f"metrics = '127.0.0.1:{port}'")
-    with serving(place), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with serving(place), ExitStack() as held, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        for _ in range(200):
+            held.enter_context(socket.create_connection(("127.0.0.1", port)))  # who asks nothing keeps nobody from asking
         text = client.get("/metrics").text
         assert f'tierkeeper_balance_up{{backend="{one.name}",service="api"}} 1.0' in text
         assert f'tierkeeper_balance_up{{backend="{other.name}",service="api"}} 0.0' in text
