@@ -27,7 +27,7 @@ from tierkeeper.balance.pools import Ask, Node
 from tierkeeper.balance.primary import Claim
 from tierkeeper.balance.roles import claimed
 from tierkeeper.kernel.errors import TierkeeperError
-from tierkeeper.postgres.link import Connection, Link, transaction, translate
+from tierkeeper.postgres.link import Connection, Full, Link, transaction, translate
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -39,10 +39,11 @@ _AT_ONCE: Final = 64  # backends that are asked once beside each other: they wai
 
 @dataclass(frozen=True)
 class Heard:
-    """What came of one asking; `claim` is what a Postgres node said of itself."""
+    """What came of one asking; `claim` is what a Postgres node said of itself. `is_full`: it lives, and had no room for us."""
 
     answer: Answer
     claim: Claim | None = None
+    is_full: bool = False
 
 
 class Question(Protocol):
@@ -234,7 +235,7 @@ class PostgresQuestion:
         except (psycopg.Error, TierkeeperError) as error:
             self.close()
             cause = error.cause if isinstance(error, TierkeeperError) else translate(error, "").cause
-            return Heard(Answer(False, cause, time.monotonic() - began))
+            return Heard(Answer(False, cause, time.monotonic() - began), is_full=isinstance(error, Full))
         return Heard(Answer(True, _role(claim), time.monotonic() - began), claim)
 
     def watched(self) -> int | None:

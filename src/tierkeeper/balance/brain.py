@@ -14,10 +14,12 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
 from tierkeeper.balance.checks import Checks, Key
+from tierkeeper.balance.deciding import DRAINED_PRIMARY
 from tierkeeper.balance.kept import Kept, Record, Steps
 from tierkeeper.balance.model import Observation, Pool, Share
 from tierkeeper.balance.plane import Plane
 from tierkeeper.balance.pools import Service, names
+from tierkeeper.balance.primary import Remembered
 from tierkeeper.balance.telling import Telling
 from tierkeeper.balance.tended import Tended
 from tierkeeper.kernel.clock import Clock
@@ -53,6 +55,7 @@ class Brain:
         self._telling = Telling(self.tell, self.clock, Record(self.kept.folder / "changes.jsonl"))
         self._steps = Steps(Record(self.kept.folder / "steps.jsonl"))
         self._drained: frozenset[Key] = frozenset()
+        self._remembered: dict[str, Remembered] = {}  # of services too that are configured no more: they may be again
         self._looked_at = self._wrote_at = float("-inf")
         self._failures = 0
         self._blind_since: float | None = None
@@ -90,12 +93,10 @@ class Brain:
 
     def begin(self, services: Sequence[Service], stop: Stop) -> None:
         """Asks every backend, then has the data plane serve by what was heard."""
-        remembered = self.kept.remembered()
+        self._remembered = self.kept.remembered()
         self._drained = self.kept.drained()
         for service in services:
             self._tend(service)
-            if service.name in remembered:
-                self._tended[service.name].remembered = remembered[service.name]
         self.checks.follow(services)
         until = self.clock.monotonic() + START_SECONDS
         while stop() is None and self.clock.monotonic() < until and not all(t.all_asked() for t in self._tended.values()):
@@ -166,6 +167,9 @@ class Brain:
             self._tended[service].drain(backend, drained=drained)
             self._telling.event("drained" if drained else "undrained", "by hand", service, backend)
         notes = []
+        decision = self._tended[service].decision
+        if drained and decision is not None and decision.ruling is not None and decision.ruling.primary == backend:
+            notes.append(f"it takes the writes of the service: {DRAINED_PRIMARY}")
         if drained and all((service, other) in self._drained for other in known[service]):
             notes.append("all backends of the service are drained: nothing takes its new traffic")
         return DrainResult(service=service, backend=backend, drained=drained, changed=before != drained, notes=notes)
@@ -191,7 +195,8 @@ class Brain:
 
     def _tend(self, service: Service, before: Tended | None = None) -> None:
         drained = frozenset(backend for name, backend in self._drained if name == service.name)
-        tended = Tended(service) if before is None else copy.copy(before)
+        known = self._remembered.get(service.name, Remembered())
+        tended = Tended(service, known) if before is None else copy.copy(before)
         tended.follow(service, drained)
         self._tended[service.name] = tended
 
@@ -255,17 +260,17 @@ class Brain:
                 tended.see(observation)
 
     def _decide(self, now: float) -> None:
-        new: dict[str, Any] = {}
+        learned = False
         for name, tended in self._tended.items():
             before = tended.decision
-            decision = tended.decide(now)
+            decision = tended.decide(now, tuple(self._remembered.values()))
             self._telling.decided(tended, before, decision)
             if decision.ruling is not None and decision.ruling.remembered != tended.remembered:
-                new[name] = decision.ruling.remembered
-                tended.remembered = decision.ruling.remembered
-        if new or self._forgetful:
+                self._remembered[name] = tended.remembered = decision.ruling.remembered
+                learned = True
+        if learned or self._forgetful:
             try:
-                self.kept.remember({name: t.remembered for name, t in self._tended.items() if t.service.is_postgres})
+                self.kept.remember(self._remembered)
                 self._forgetful = False
             except OSError as error:
                 self._forgetful = True  # who is primary is known here, and tried to be kept at each turn

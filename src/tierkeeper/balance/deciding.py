@@ -1,21 +1,25 @@
 """What each backend of a service takes, from its health, what it says of itself and what a person wants. Pure."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from tierkeeper.balance.health import Health, Standing
 from tierkeeper.balance.model import WEIGHT_SCALE, Pool, Routing, Share, Takes
 from tierkeeper.balance.pools import Service
 from tierkeeper.balance.primary import Claim, Remembered, Ruling, rule
 
+DRAINED_PRIMARY: Final = "a person has drained it, so that no new session can write until it is undrained or another is promoted"
+
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of one backend."""
+    """What is known of one backend. `is_full`: `claim` is what it said before, since it has no room for the check now."""
 
     health: Health = field(default_factory=Health)
     claim: Claim | None = None
     drained: bool = False
+    is_full: bool = False
 
     @property
     def is_in(self) -> bool:
@@ -43,10 +47,11 @@ class Decision:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a Postgres service has been, and how far its log was seen to reach."""
+    """What a Postgres service has been, how far its log was seen to reach, and what other services have been."""
 
     remembered: Remembered = field(default_factory=Remembered)
     reach: int = 0
+    elsewhere: Sequence[Remembered] = ()
 
 
 def decide(service: Service, known: Mapping[str, Known], memory: Memory) -> Decision:
@@ -62,7 +67,10 @@ def decide(service: Service, known: Mapping[str, Known], memory: Memory) -> Deci
 
 def _postgres(service: Service, known: Mapping[str, Known], memory: Memory) -> Decision:
     claims = {name: k.claim for name, k in known.items() if k.is_in and k.claim is not None}
-    ruling = rule(memory.remembered, claims, frozenset(known), service.ask.max_lag_bytes, memory.reach)
+    limit = service.ask.max_lag_bytes
+    ruling = rule(memory.remembered, claims, frozenset(known), limit, memory.reach, elsewhere=memory.elsewhere)
+    if ruling.primary is not None and known[ruling.primary].drained:
+        ruling = replace(ruling, why=f"{ruling.why}; {DRAINED_PRIMARY}")
     writers = frozenset(() if ruling.primary is None else (ruling.primary,))
     # Reads of the primary are right, only dearer than a replica's: so it has them where nobody else may.
     fit = frozenset(name for name in ruling.readers if not known[name].drained)
@@ -73,6 +81,8 @@ def _postgres(service: Service, known: Mapping[str, Known], memory: Memory) -> D
     for name, k in known.items():
         role = _role(name, k, ruling)
         why = ruling.why if name == ruling.primary else ruling.against.get(name) if k.is_in else None
+        if k.is_full and k.is_in:
+            why = f"{why or role}; {k.health.why}, so that what it said before holds"
         verdicts[name] = _verdict(k, role, why)
     return Decision(routing, verdicts, ruling, urgent=ruling.primary is None)
 

@@ -4,18 +4,22 @@ Invariant: nobody takes writes whose timeline is below one that was ever seen of
 first. A promotion begins a timeline; what an old primary takes after it is lost when it follows the new one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a node last said of itself. `lsn` counts bytes of log; `timeline` and `system` are None where it may not say them."""
+    """What a node last said of itself. `lsn` counts bytes of log; `timeline` and `system` are None where it may not say them.
+
+    `follows` is the timeline of the log that a replica receives; None where it receives none, or may not say it.
+    """
 
     writable: bool
     lsn: int = 0
     timeline: int | None = None
     system: str | None = None
+    follows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,21 @@ class Ruling:
 
 
 def rule(
-    remembered: Remembered, claims: Mapping[str, Claim], nodes: frozenset[str], max_lag_bytes: int, seen_lsn: int = 0
+    remembered: Remembered,
+    claims: Mapping[str, Claim],
+    nodes: frozenset[str],
+    max_lag_bytes: int,
+    seen_lsn: int = 0,
+    *,
+    elsewhere: Sequence[Remembered] = (),
 ) -> Ruling:
     """From the claims of the nodes that answer, `nodes` being all that are configured.
 
     `seen_lsn` is how far the last primary's log was seen to reach: replicas are measured by it while there is none.
+    `elsewhere` is what is remembered of other services, those too that are configured no more: a service that is renamed, or one
+    of the same nodes, is to trust no node that another does not.
     """
-    known = _with_system(remembered, claims)
+    known = _inherited(_with_system(remembered, claims), elsewhere)
     systems = sorted({str(c.system) for c in claims.values() if c.system is not None})
     if known.system is None and len(systems) > 1:  # a stranger's timeline must not be taken for the service's
         mixed = f"the nodes belong to different database systems ({', '.join(systems)}), and which is the service's is not known"
@@ -62,7 +74,7 @@ def rule(
     against = {
         name: words
         for name, c in claims.items()
-        if name != primary and (words := _against(c, reach - c.lsn, max_lag_bytes, is_ours=name in ours))
+        if name != primary and (words := _against(c, reach - c.lsn, max_lag_bytes, known.timeline, is_ours=name in ours))
     }
     readers = frozenset(name for name in claims if name not in against and name != primary)
     return Ruling(known, primary, why, readers, against)
@@ -75,6 +87,15 @@ def _with_system(remembered: Remembered, claims: Mapping[str, Claim]) -> Remembe
     told = [(c.system, c.writable) for c in claims.values() if c.system is not None]
     found = {str(system) for system, writable in told if writable} or {str(system) for system, _ in told}
     return replace(remembered, system=min(found)) if len(found) == 1 else remembered
+
+
+def _inherited(known: Remembered, elsewhere: Sequence[Remembered]) -> Remembered:
+    """With what another service of the same database system has seen of it."""
+    for other in elsewhere:
+        later, same = other.timeline > known.timeline, other.timeline == known.timeline
+        if known.system is not None and other.system == known.system and (later or (same and known.holder is None)):
+            known = replace(known, timeline=other.timeline, holder=other.holder)
+    return known
 
 
 def _primary(
@@ -107,12 +128,14 @@ def _nobody(known: Remembered, ours: Mapping[str, Claim], claims: Mapping[str, C
     return "no node says that it is primary"
 
 
-def _against(claim: Claim, lag_bytes: int, max_lag_bytes: int, *, is_ours: bool) -> str | None:
+def _against(claim: Claim, lag_bytes: int, max_lag_bytes: int, timeline: int, *, is_ours: bool) -> str | None:
     """Why a node that is not the primary takes no reads; None where it may."""
     if not is_ours:
         return f"it is another database system ({claim.system})"
     if claim.writable:
         return "it says that it is primary, and is not: what it has may be lost"
+    if claim.follows is not None and claim.follows < timeline:
+        return f"it follows a log of timeline {claim.follows}, and {timeline} was seen: what it has may be lost"
     if lag_bytes > max_lag_bytes:
         return f"it is {lag_bytes:,} bytes of log behind, and {max_lag_bytes:,} are the limit"
     return None

@@ -27,7 +27,7 @@ def claimed(run: Callable[[sql.SQL], Sequence[Any]], *, may_read_control: bool =
 
 
 def _claim(row: Sequence[Any]) -> Claim:
-    recovers, lsn, timeline, system = row
+    recovers, lsn, timeline, system, follows = row
     if timeline is None and not recovers:
         raise NotNow("postgres", "it does not say its timeline", "Try again")
-    return Claim(not recovers, int(lsn), timeline, system)
+    return Claim(not recovers, int(lsn), timeline, system, follows)

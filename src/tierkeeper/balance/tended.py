@@ -4,7 +4,7 @@ It holds state and reads no clock; what follows from the state is decided in `de
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -16,7 +16,7 @@ from tierkeeper.balance.evidence import why
 from tierkeeper.balance.health import EVIDENCE_SECONDS, Answer, Evidence, Standing
 from tierkeeper.balance.model import Counters, Observation, Reading, Share, Takes
 from tierkeeper.balance.pools import Service
-from tierkeeper.balance.primary import Remembered
+from tierkeeper.balance.primary import Claim, Remembered
 from tierkeeper.kernel.results import BalanceBackend, BalanceService, BalanceShare
 
 ROLE_SECONDS: Final = 1.0  # a Postgres node is asked so often at least: its role and its lag change without any failure
@@ -61,17 +61,29 @@ class Tended:
         self.known[backend] = replace(self.known[backend], drained=drained)
 
     def hear(self, report: Report, now: float) -> None:
-        """The outcome of one check. A session that ended and a server that then fails its check are two failures."""
+        """The outcome of one check. A session that ended and a server that then fails its check are two failures.
+
+        A server that lives and has no room for the check is as it was: who takes its traffic fills it, and to cut that would be
+        the outage that the check looks for.
+        """
         name = report.key[1]
         known = self.known.get(name)
         if known is None:
             return
-        stands = known.health
-        if report.lost and not report.heard.answer.ok:
+        stands, answer = known.health, report.heard.answer
+        before = known.claim or (self._held(name) if report.heard.is_full else None)
+        if report.heard.is_full and before is not None and not stands.is_out:
+            answer = replace(answer, ok=True)
+        if report.lost and not answer.ok:
             stands = health.after_answer(stands, _ENDED, now, self.service.ask)
-        stands = health.after_answer(stands, report.heard.answer, now, self.service.ask)
-        claim = report.heard.claim or (None if stands.is_out else known.claim)
-        self.known[name] = replace(known, health=stands, claim=claim)
+        stands = health.after_answer(stands, answer, now, self.service.ask)
+        claim = report.heard.claim or (None if stands.is_out else before)
+        self.known[name] = replace(known, health=stands, claim=claim, is_full=report.heard.is_full)
+
+    def _held(self, name: str) -> Claim | None:
+        """What the last primary is taken to say where it cannot be asked at the start; None of any other node."""
+        was = self.remembered
+        return Claim(True, self._reach, was.timeline, was.system) if was.holder == name else None
 
     def see(self, observation: Observation) -> None:
         """What traffic met, and what follows from it for health."""
@@ -96,9 +108,9 @@ class Tended:
             known, others = self.known[name], [e for other, e in peers.items() if other != name]
             self.known[name] = replace(known, health=health.after_evidence(known.health, evidence[name], others, now))
 
-    def decide(self, now: float) -> Decision:
-        """What holds from now on; who was primary is to be remembered before it does."""
-        decision = decide(self.service, self.known, Memory(self.remembered, self._reach))
+    def decide(self, now: float, elsewhere: Sequence[Remembered] = ()) -> Decision:
+        """What holds from now on; who was primary is to be remembered before it does. `elsewhere`: of other services."""
+        decision = decide(self.service, self.known, Memory(self.remembered, self._reach, elsewhere))
         ruling = decision.ruling
         if ruling is not None and ruling.primary is not None:
             claim = self.known[ruling.primary].claim

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from tierkeeper.balance import probes
-from tierkeeper.balance.asking import each_once
+from tierkeeper.balance.asking import Heard, each_once
 from tierkeeper.balance.kept import Kept
 from tierkeeper.balance.model import Certificate, Pool
 from tierkeeper.balance.pools import Ask, Node, Service, node, pools
-from tierkeeper.balance.primary import Claim, Remembered, Ruling, rule
+from tierkeeper.balance.primary import Remembered, Ruling, rule
 from tierkeeper.compose.stores import open_store, store_fault
 from tierkeeper.config import Balance, Settings, load_balance, located, split_address
 from tierkeeper.config.services import Service as Entry
@@ -203,9 +203,8 @@ def asked_once(found: Sequence[Service], remembered: Mapping[str, Remembered]) -
     items = []
     for service in found:
         own = {n.name: next(heard) for n in service.nodes}
-        claims = {name: h.claim for name, h in own.items() if h.claim is not None}
-        ruling = rule(remembered.get(service.name, Remembered()), claims, frozenset(own), service.ask.max_lag_bytes)
-        roles = _roles(claims, ruling) if service.is_postgres else {}
+        ruling = _ruling(service, own, remembered) if service.is_postgres else None
+        roles = _roles(own, ruling) if ruling is not None else {}
         for name, h in own.items():
             items.append(
                 BalanceCheckItem(
@@ -216,15 +215,23 @@ def asked_once(found: Sequence[Service], remembered: Mapping[str, Remembered]) -
                     remedy=None if h.answer.ok else probes.REMEDY,
                 )
             )
-        if service.is_postgres:
+        if ruling is not None:
             remedy = None if ruling.primary else "See which node is to be the primary, and promote it"
             words = f"{ruling.primary} takes writes: {ruling.why}" if ruling.primary else f"nobody takes writes: {ruling.why}"
             items.append(BalanceCheckItem(name=service.name, ok=ruling.primary is not None, found=words, remedy=remedy))
     return items
 
 
-def _roles(claims: Mapping[str, Claim], ruling: Ruling) -> dict[str, str]:
+def _ruling(service: Service, own: Mapping[str, Heard], remembered: Mapping[str, Remembered]) -> Ruling:
+    """Who would take writes: by what the balancer remembers of this service and of all others."""
+    claims = {name: h.claim for name, h in own.items() if h.claim is not None}
+    known, elsewhere = remembered.get(service.name, Remembered()), tuple(remembered.values())
+    return rule(known, claims, frozenset(own), service.ask.max_lag_bytes, elsewhere=elsewhere)
+
+
+def _roles(own: Mapping[str, Heard], ruling: Ruling) -> dict[str, str]:
     """What each node of Postgres is, in words."""
+    claims = {name: h.claim for name, h in own.items() if h.claim is not None}
     words, primary = {}, claims.get(ruling.primary or "")
     for name, claim in claims.items():
         role = "primary" if name == ruling.primary else "says that it is primary" if claim.writable else "replica"

@@ -312,6 +312,10 @@ _FULL: Final = re.compile(r"too many (?:connections|clients)|remaining connectio
 _ATTEMPT: Final = re.compile(r'^(?:- )?.*?connection to server at "[^"]*"(?: \([^)]*\))?, port \d+ failed: (?:FATAL: +)?')
 
 
+class Full(NotNow):
+    """The server lives, and has no connection left to give."""
+
+
 def _not_connected(text: str, place: str) -> TierkeeperError:
     """No connection: libpq says a line for each attempt (with and without TLS, each address of a host), hints indented."""
     lines = [_ATTEMPT.sub("", line).strip() for line in text.splitlines() if not line.startswith((" ", "\t"))]
@@ -321,7 +325,7 @@ def _not_connected(text: str, place: str) -> TierkeeperError:
                 return UsageError(place, line, remedy)
     if any(_FULL.search(line) for line in lines):
         cause = f"it gives no further connection ({next(line for line in lines if _FULL.search(line))})"
-        return NotNow(place, cause, "Close some there or raise the limit, then run again")
+        return Full(place, cause, "Close some there or raise the limit, then run again")
     remedy = "Check that it runs and that host and port are right, then run again"
     if ".supabase.co:" in place:
         remedy += "; the direct host needs IPv6: in Supabase open Connect and copy the URL of the 'Session pooler'"

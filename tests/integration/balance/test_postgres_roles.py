@@ -34,10 +34,11 @@ def name(server: EmbeddedPostgres) -> str:
     return f"127.0.0.1:{server.port}"
 
 
-def service(*servers: EmbeddedPostgres, how: Ask = ASK) -> Service:
-    nodes = tuple(node(s.url(), 1, 0) for s in servers)
-    base = Pool("db", "tcp", "127.0.0.1", 1, tuple(n.backend for n in nodes))
-    return Service("db", how, nodes, pools(base, "postgres", ("127.0.0.1", 2)))
+def service(*servers: EmbeddedPostgres, how: Ask = ASK, called: str = "db", user: str = OWNER) -> Service:
+    password = None if user == OWNER else "looks"
+    nodes = tuple(node(s.url(user=user, password=password), 1, 0) for s in servers)
+    base = Pool(called, "tcp", "127.0.0.1", 1, tuple(n.backend for n in nodes))
+    return Service(called, how, nodes, pools(base, "postgres", ("127.0.0.1", 2)))
 
 
 def question(server: EmbeddedPostgres, user: str = OWNER, password: str | None = None) -> PostgresQuestion:
@@ -72,6 +73,39 @@ def test_a_role_that_may_not_read_the_control_file_still_says_its_role(two: Two)
             assert "may not say which" in heard.answer.why
     finally:
         ask(first, f"GRANT EXECUTE ON FUNCTION {functions} TO PUBLIC")
+
+
+def test_whom_a_replica_follows_is_known_to_a_role_that_sees_statistics(two: Two) -> None:
+    first, second = two
+    ask(first, "GRANT pg_read_all_stats TO watcher")
+    lsn = ask(first, "SELECT pg_current_wal_lsn()")
+    assert eventually(lambda: bool(ask(second, f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'")), 5)
+    found = []
+    for server in two:
+        with closing(question(server, "watcher", "looks")) as asked:
+            claim = asked.ask().claim
+            found.append(claim.follows if claim is not None else claim)
+    ask(first, "REVOKE pg_read_all_stats FROM watcher")
+    assert found == [None, 1]
+
+
+def test_a_server_without_room_for_the_check_keeps_its_traffic(tmp_path: Path, two: Two) -> None:
+    first, second = two
+    watched = service(first, second, user="watcher")
+    with running(tmp_path, watched) as run:
+        assert run.plane.taking("db") == {name(first)}
+        ask(first, "ALTER ROLE watcher CONNECTION LIMIT 0")
+        try:
+            ask(first, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'watcher'")
+            time.sleep(1.0)  # two checks of one in doubt would be through
+            assert (run.plane.taking("db"), run.plane.taking("db/reads")) == ({name(first)}, {name(second)})
+            assert eventually(lambda: "no further connection" in _why(run, first), 5)
+        finally:
+            ask(first, "ALTER ROLE watcher CONNECTION LIMIT -1")
+
+
+def _why(run: Running, server: EmbeddedPostgres) -> str:
+    return next(b.why for b in run.brain.do(run.brain.status).services[0].backends if b.name == name(server))
 
 
 def test_an_ended_session_is_no_ended_server(two: Two) -> None:
@@ -139,6 +173,11 @@ def test_a_primary_that_dies_is_followed_and_gets_nothing_when_it_is_back(tmp_pa
     with running(tmp_path, db) as again:
         time.sleep(0.3)
         assert again.plane.taking("db") == set(), "a brain that was restarted has forgotten"
+        for called in ("renamed", "db"):
+            again.services[:] = [service(first, second, called=called)]
+            again.brain.do(again.brain.reload)
+            assert eventually(lambda: _stands(again, first) == ("in", "not the primary"), 5), f"as {called} it is trusted"
+            assert again.plane.taking(called) == set()
         second.restart()
         assert eventually(lambda: again.plane.taking("db") == {name(second)}, 5)
     with psycopg.connect(second.url()) as conn:

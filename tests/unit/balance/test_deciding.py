@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tierkeeper.balance.deciding import Decision, Known, Memory, decide
+from tierkeeper.balance.deciding import DRAINED_PRIMARY, Decision, Known, Memory, decide
 from tierkeeper.balance.envoy.endpoints import obeyed
 from tierkeeper.balance.health import Health, Standing
 from tierkeeper.balance.model import Pool, Share, Takes
@@ -62,6 +62,14 @@ def test_postgres_writes_go_to_the_primary_alone_and_reads_to_replicas() -> None
     assert taking(decision, "db/reads") == {"a:1": Takes.NOTHING, "b:1": Takes.TRAFFIC, "c:1": Takes.NOTHING}
     assert [decision.verdicts[n].role for n in ("a:1", "b:1", "c:1")] == ["primary", "replica", None]
     assert not decision.urgent
+
+
+def test_a_drained_primary_is_replaced_by_nobody_and_that_is_said() -> None:
+    known = {"a:1": Known(IN, claim(True), drained=True), "b:1": Known(IN, claim(False)), "c:1": Known(OUT)}
+    decision = decided(known, "postgres")
+    assert taking(decision) == {"a:1": Takes.NOTHING_NEW, "b:1": Takes.NOTHING, "c:1": Takes.NOTHING}
+    assert decision.ruling is not None
+    assert DRAINED_PRIMARY in decision.ruling.why
 
 
 def test_where_no_replica_may_the_primary_takes_the_reads() -> None:

@@ -74,6 +74,32 @@ def test_another_system_takes_nothing_and_teaches_nothing() -> None:
     assert (unknown.primary, unknown.readers, unknown.remembered) == (None, frozenset(), Remembered())
 
 
+def test_a_service_trusts_no_node_that_another_of_its_system_has_seen_demoted() -> None:
+    was = Remembered(SYSTEM, 2, "b")
+
+    def renamed(claims: Mapping[str, Claim], *elsewhere: Remembered, known: Remembered | None = None) -> Ruling:
+        return rule(known or Remembered(), claims, frozenset(NODES), 1000, elsewhere=elsewhere)
+
+    assert renamed({"a": primary(1)}, was).primary is None, "the resurrected one, under another name of the service"
+    assert renamed({"a": primary(1)}, Remembered(SYSTEM, 2, None)).primary is None, "a timeline that only a replica showed"
+    assert renamed({"a": primary(2), "b": primary(2)}, was).primary == "b", "of twins the one that had it first"
+    assert renamed({"a": primary(2), "b": primary(2)}, was, known=Remembered(SYSTEM, 2, "a")).primary == "a"
+    assert renamed({"a": primary(3)}, was).remembered == Remembered(SYSTEM, 3, "a")
+    assert renamed({"a": primary(1)}, replace(was, system="other")).primary == "a", "another system's timelines say nothing"
+    assert renamed({"a": primary(1, system=None)}, Remembered(None, 2, "b")).primary == "a", "nor do those of nobody knows which"
+
+
+def test_a_replica_of_a_demoted_node_takes_no_reads() -> None:
+    follows_old, follows_new = replace(replica(1, 100), follows=1), replace(replica(2, 100), follows=2)
+    ruling = ruled(Remembered(SYSTEM, 1, "a"), {"b": primary(2, 100), "a": follows_old, "c": follows_new})
+    assert ruling.readers == {"c"}
+    assert "follows a log of timeline 1" in ruling.against["a"]
+    assert ruled(Remembered(SYSTEM, 2, "b"), {"a": follows_old}).readers == frozenset(), "nor while the new primary is away"
+    assert ruled(Remembered(SYSTEM, 1, "a"), {"b": primary(2, 100), "a": replica(1, 100)}).readers == {"a"}, (
+        "the control file learns of a timeline late: it is no proof against a replica"
+    )
+
+
 def test_what_a_node_may_not_say_is_no_reason_against_it() -> None:
     bare = ruled(Remembered(), {"a": Claim(True, 10), "b": Claim(False, 10)})
     assert (bare.primary, bare.readers) == ("a", {"b"})

@@ -9,7 +9,7 @@ from tierkeeper.balance.deciding import Known
 from tierkeeper.balance.health import DOUBT_SECONDS, Answer, Standing
 from tierkeeper.balance.model import Counters, Observation, Pool, Reading
 from tierkeeper.balance.pools import Ask, Service, node, pools
-from tierkeeper.balance.primary import Claim
+from tierkeeper.balance.primary import Claim, Remembered
 from tierkeeper.balance.tended import ROLE_SECONDS, Tended
 
 
@@ -55,6 +55,39 @@ def test_one_failure_leaves_what_it_said_standing() -> None:
     assert db.decision.ruling.primary == "a:1"
     db.hear(ill("a:1"), 1.25)
     assert (db.decide(1.25).ruling or db.decision.ruling).primary is None
+
+
+def full(name: str, *, lost: bool = False) -> Report:
+    return Report(("s", name), Heard(Answer(False, "it gives no further connection"), is_full=True), lost)
+
+
+def test_a_server_without_room_for_the_check_is_as_it_was() -> None:
+    db = tended(service("postgres"))
+    db.hear(well("a:1", Claim(True, 5, 1, "x")), 0.0)
+    for second in range(1, 5):
+        db.hear(full("a:1", lost=True), float(second))
+    decision = db.decide(5.0)
+    assert decision.ruling is not None
+    assert (decision.ruling.primary, db.known["a:1"].health.standing) == ("a:1", Standing.IN)
+    db.hear(well("b:1", Claim(True, 5, 2, "x")), 5.0)
+    assert (db.decide(6.0).ruling or decision.ruling).primary == "b:1", "a promotion elsewhere demotes it all the same"
+    db.hear(ill("a:1"), 6.0)
+    db.hear(ill("a:1"), 6.25)
+    db.hear(full("a:1"), 6.5)
+    assert db.known["a:1"].health.is_out, "one that was dead says who it is before it takes anything"
+
+
+def test_at_the_start_only_the_last_primary_is_believed_without_a_word() -> None:
+    db = tended(service("postgres"))
+    db.remembered = Remembered("x", 3, "a:1")
+    db.hear(full("a:1"), 0.0)
+    db.hear(full("b:1"), 0.0)
+    ruling = db.decide(0.0).ruling
+    assert ruling is not None
+    assert (ruling.primary, db.known["b:1"].health.standing) == ("a:1", Standing.OUT)
+    unknown = tended(service("postgres"))
+    unknown.hear(full("a:1"), 0.0)
+    assert unknown.known["a:1"].health.is_out
 
 
 def test_postgres_is_asked_each_second_and_often_while_nobody_takes_writes() -> None:
