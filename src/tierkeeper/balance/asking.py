@@ -26,7 +26,7 @@ from tierkeeper.balance.health import Answer
 from tierkeeper.balance.pools import Ask, Node
 from tierkeeper.balance.primary import Claim
 from tierkeeper.balance.roles import claimed
-from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.errors import TierkeeperError, UsageError
 from tierkeeper.postgres.link import Connection, Full, Link, transaction, translate
 
 if TYPE_CHECKING:
@@ -39,11 +39,15 @@ _AT_ONCE: Final = 64  # backends that are asked once beside each other: they wai
 
 @dataclass(frozen=True)
 class Heard:
-    """What came of one asking; `claim` is what a Postgres node said of itself. `is_full`: it lives, and had no room for us."""
+    """What came of one asking; `claim` is what a Postgres node said of itself.
+
+    `is_full`: it lives, and had no room for us. `refused`: the fault lies in the address, the role or a certificate.
+    """
 
     answer: Answer
     claim: Claim | None = None
     is_full: bool = False
+    refused: bool = False
 
 
 class Question(Protocol):
@@ -242,11 +246,7 @@ class PostgresQuestion:
         return None if self._conn is None or self._conn.closed else self._conn.fileno()
 
     def abort(self) -> None:
-        conn = self._conn
-        with suppress(OSError, psycopg.Error, ValueError):
-            if conn is not None:
-                with socket.socket(fileno=socket.dup(conn.fileno())) as same:
-                    same.shutdown(socket.SHUT_RDWR)
+        _shut(self._conn)
 
     def close(self) -> None:
         conn, self._conn = self._conn, None
@@ -266,6 +266,52 @@ class PostgresQuestion:
         with transaction(self._conn, read_only=True) as cur:
             (row,) = cur.last(statement).fetchall()
             return tuple(row)
+
+
+class LinkQuestion:
+    """Whether a Postgres answers, over a session that stays open."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._conn: Connection | None = None
+
+    def ask(self) -> Heard:
+        began = time.monotonic()
+        for was_open in (self._conn is not None, False):
+            try:
+                if self._conn is None:
+                    self._conn = self._link.connect("balance")
+                with transaction(self._conn, read_only=True) as cur:
+                    cur.last("SELECT 1").fetchall()
+            except (psycopg.Error, TierkeeperError) as error:
+                self.close()
+                if was_open:
+                    continue  # the session may have ended alone, and the server be well
+                ours = error if isinstance(error, TierkeeperError) else translate(error, "")
+                answer = Answer(False, ours.cause, time.monotonic() - began)
+                return Heard(answer, is_full=isinstance(ours, Full), refused=isinstance(ours, UsageError))
+            break
+        return Heard(Answer(True, "it answers", time.monotonic() - began))
+
+    def watched(self) -> int | None:
+        return None if self._conn is None or self._conn.closed else self._conn.fileno()
+
+    def abort(self) -> None:
+        _shut(self._conn)
+
+    def close(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            with suppress(psycopg.Error):
+                conn.pgconn.finish()
+
+
+def _shut(conn: Connection | None) -> None:
+    """Ends what another thread waits for on it."""
+    with suppress(OSError, psycopg.Error, ValueError):
+        if conn is not None:
+            with socket.socket(fileno=socket.dup(conn.fileno())) as same:
+                same.shutdown(socket.SHUT_RDWR)
 
 
 def _role(claim: Claim) -> str:

@@ -22,6 +22,7 @@ from tierkeeper.balance.pools import Service, names
 from tierkeeper.balance.primary import Remembered
 from tierkeeper.balance.telling import Telling
 from tierkeeper.balance.tended import Tended
+from tierkeeper.balance.tierwatch import TierWatch
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import NotNow, UsageError
 from tierkeeper.kernel.ports import ABANDONED, Stop
@@ -39,7 +40,7 @@ BACK_OFF_MOST_SECONDS: Final = 2.0  # between turns that fail: health is still l
 
 @dataclass
 class Brain:
-    """See the module. `load` reads the configuration anew; `tell` may be called from any thread."""
+    """See the module. `load` reads the configuration anew; `tell` may be called from any thread; `tiers` are watched beside."""
 
     plane: Plane
     kept: Kept
@@ -47,6 +48,7 @@ class Brain:
     tell: Callable[[BalanceEvent], None]
     clock: Clock
     checks: Checks = field(default_factory=Checks)
+    tiers: TierWatch | None = None
 
     def __post_init__(self) -> None:
         self._tended: dict[str, Tended] = {}
@@ -75,6 +77,8 @@ class Brain:
             raise
         finally:
             self.checks.close()
+            if self.tiers is not None:
+                self.tiers.close()
             if begun:
                 self._end(stop() or (ABANDONED if failed else None))
             self._refuse_all()
@@ -98,6 +102,8 @@ class Brain:
         for service in services:
             self._tend(service)
         self.checks.follow(services)
+        if self.tiers is not None:
+            self.tiers.follow()
         until = self.clock.monotonic() + START_SECONDS
         while stop() is None and self.clock.monotonic() < until and not all(t.all_asked() for t in self._tended.values()):
             self._hear(self.clock.monotonic())
@@ -123,6 +129,8 @@ class Brain:
         if looks:
             self._weigh(now)
         self._publish()
+        if self.tiers is not None:
+            self.tiers.turn()
         self.checks.pace({(t.service.name, name): t.pace(name, now) for t in self._tended.values() for name in t.known})
         if now - self._wrote_at >= STATUS_SECONDS:
             self._wrote_at = now
@@ -152,7 +160,12 @@ class Brain:
             for name, t in self._tended.items()
         ]
         return BalanceStatusResult(
-            running=running, at=wall, plane=dict(self.plane.facts()), services=services, notes=self._telling.troubles()
+            running=running,
+            at=wall,
+            plane=dict(self.plane.facts()),
+            services=services,
+            tiers=self.tiers.shown() if self.tiers is not None else [],
+            notes=self._telling.troubles(),
         )
 
     def drain(self, service: str, backend: str, *, drained: bool) -> DrainResult:
@@ -189,6 +202,8 @@ class Brain:
             self._tended = before
             raise
         self.checks.follow(services)
+        if self.tiers is not None:
+            self.tiers.follow()
         self._published = {pool: dict(shares) for pool, shares in routing.items()}
         self._telling.event("reloaded", f"balances {', '.join(s.name for s in services) or 'nothing'}")
         return ReloadResult(services=[s.name for s in services])

@@ -29,6 +29,7 @@ def page(status: BalanceStatusResult) -> str:
     at = f"{status.at:%Y-%m-%d %H:%M:%S} UTC" if status.at is not None else ""
     plane = ", ".join(f"{escape(str(k))} {escape(str(v))}" for k, v in status.plane.items())
     body = "".join(_service(s) for s in status.services) or "<p>No service is balanced.</p>"
+    body += _tiers(status)
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in status.notes)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="{REFRESH_SECONDS}">'
@@ -51,16 +52,25 @@ def _service(service: BalanceService) -> str:
     return f"<h2>{escape(service.name)}</h2><p>{escape(about)}</p><table><tr>{head}</tr>{rows}</table>"
 
 
+def _tiers(status: BalanceStatusResult) -> str:
+    head = "".join(f"<th>{name}</th>" for name in ("Tier", "State", "Since", "Why"))
+    rows = "".join(
+        f'<tr><td>{escape(t.name)}</td><td class="{_known(t.state)}">{escape(t.state)}</td>'
+        f"<td>{t.since:%Y-%m-%d %H:%M:%S}</td><td>{escape(t.why)}</td></tr>"
+        for t in status.tiers
+    )
+    return f"<h2>Tiers</h2><table><tr>{head}</tr>{rows}</table>" if rows else ""
+
+
 def _row(service: BalanceService, backend: BalanceBackend) -> str:
     state = backend.state if backend.role is None else f"{backend.state}, {backend.role}"
     why = backend.why
     if backend.again_at is not None:
         why += f" (tried again at {backend.again_at:%H:%M:%S})"
     latency = "" if backend.latency_seconds is None else f"{backend.latency_seconds * 1000:.1f} ms"
-    known = backend.state if backend.state in ("in", "out", "drained") else "unknown"
     cells = [
         f"<td>{escape(backend.name)}</td>",
-        f'<td class="{known}">{escape(state)}</td>',
+        f'<td class="{_known(backend.state)}">{escape(state)}</td>',
         f"<td>{'<br>'.join(_ports(service, backend))}</td>",
         f'<td class="n">{"<br>".join(f"{p.weight:,}" for p in backend.ports.values())}</td>',
         f'<td class="n">{latency}</td>',
@@ -70,6 +80,11 @@ def _row(service: BalanceService, backend: BalanceBackend) -> str:
         f"<td>{escape(why)}</td>",
     ]
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _known(state: str) -> str:
+    """The class of a state, whatever it says."""
+    return state if state in ("in", "out", "drained") else "unknown"
 
 
 def _ports(service: BalanceService, backend: BalanceBackend) -> Iterator[str]:

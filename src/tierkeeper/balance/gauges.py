@@ -51,6 +51,9 @@ def text(status: BalanceStatusResult) -> bytes:
             for port, one in b.ports.items():
                 weight.labels(*labels, port).set(one.weight)
                 share.labels(*labels, port).set(one.share)
+    tier = gauge("tier_up", "1 if a tier of the configuration answers", ("tier",))
+    for one_tier in status.tiers:
+        tier.labels(one_tier.name).set(one_tier.state == "in")
     for name, fact in status.plane.items():
         if isinstance(fact, int):
             words = f"The data plane's {name.replace('_', ' ')}"

@@ -1,6 +1,6 @@
 """What a person wants to see of balanced services."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -32,6 +32,9 @@ def _status(result: r.BalanceStatusResult) -> Iterator[RenderableType]:
             yield Text.assemble("writes  ", (visible(service.primary or "nobody"), "bold"), f": {visible(service.why)}")
         yield _backends(service)
         yield Text()
+    if result.tiers:
+        yield _tiers(result.tiers)
+        yield Text()
     plane = ", ".join(f"{name} {value}" for name, value in result.plane.items())
     if plane:
         yield Text(visible(plane), "dim")
@@ -54,6 +57,13 @@ def _backends(service: r.BalanceService) -> RenderableType:
         why = b.why if b.again_at is None else f"{b.why} (tried again at {b.again_at:%H:%M:%S})"
         numbers = (cell(shares), cell(weights), cell(latency), count(b.requests), count(b.errors))
         table.add_row(cell(b.name, "bold"), cell(state, _COLOURS.get(b.state, "yellow")), *numbers, instant(b.since), cell(why))
+    return table
+
+
+def _tiers(tiers: Sequence[r.BalanceTier]) -> RenderableType:
+    table = grid("Tier", "State", "Since", "Why")
+    for t in tiers:
+        table.add_row(cell(t.name, "bold"), cell(t.state, _COLOURS.get(t.state, "yellow")), instant(t.since), cell(t.why))
     return table
 
 

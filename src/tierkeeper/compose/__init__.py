@@ -73,9 +73,10 @@ class Keeper(WatchingKeeper):
 
     def check(self) -> CheckResult:
         """Looks at everything. Raises Faults, all at once, each with its remedy."""
-        report = checks.check(
-            cast("dict[str, TierFacts]", self._tiers), self._policies, self._probe_store, self.archive.rows_by_table
-        )
+        with self._hints.asking_anew():
+            report = checks.check(
+                cast("dict[str, TierFacts]", self._tiers), self._policies, self._probe_store, self.archive.rows_by_table
+            )
         from tierkeeper.compose.balancing import faults
 
         wrong, worth = self._alerting.faults()
@@ -95,17 +96,18 @@ class Keeper(WatchingKeeper):
     def _asked_status(self) -> StatusResult:
         """Without what is to come and what it costs."""
         today = self._clock.now().date()
-        return status.status(
-            cast("dict[str, TierFacts]", self._tiers),
-            self._policies,
-            store_bytes=self._store_bytes,
-            store_fault=lambda: store_fault(self._store),
-            archive_rows=self.archive.rows_by_table,
-            archive_reading=self.archive.reading,
-            start_at=self._settings.quotas.start_at,
-            egress=lambda mains, tier: self.history.own_egress(mains, tier, today),
-            month=today.replace(day=1),
-        )
+        with self._hints.asking_anew():
+            return status.status(
+                cast("dict[str, TierFacts]", self._tiers),
+                self._policies,
+                store_bytes=self._store_bytes,
+                store_fault=lambda: store_fault(self._store),
+                archive_rows=self.archive.rows_by_table,
+                archive_reading=self.archive.reading,
+                start_at=self._settings.quotas.start_at,
+                egress=lambda mains, tier: self.history.own_egress(mains, tier, today),
+                month=today.replace(day=1),
+            )
 
     def health(self) -> list[HealthItem]:
         """The tiers and the store, asked once."""

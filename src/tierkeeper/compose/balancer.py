@@ -2,26 +2,30 @@
 
 import dataclasses
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Final
 
+from tierkeeper.balance import probes
 from tierkeeper.balance.brain import Brain
 from tierkeeper.balance.kept import Record, now_text
 from tierkeeper.balance.plane import Plane
+from tierkeeper.balance.tierwatch import TierWatch, Watched, database, probed, reached
 from tierkeeper.compose.balancing import Source, missing_extra, nothing
 from tierkeeper.config import Settings, split_address
 from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.ports import Audit, Stop
 from tierkeeper.kernel.results import BalanceEvent, told
+from tierkeeper.monitoring import seen, state
+from tierkeeper.monitoring.seen import Seen
 from tierkeeper.postgres.link import Link
 from tierkeeper.security.audit import PostgresAudit, actor
 
-AUDIT_SECONDS: Final = 2  # Main is waited for before a drain or a start; libpq knows no shorter time, and traffic is not to wait
+QUICK_SECONDS: Final = 2  # a tier is waited for in a check, Main before a drain or a start; libpq knows no shorter time
 PlaneFactory = Callable[[Path, Clock], Plane]
 OnReload = Callable[[Callable[[], None]], AbstractContextManager[None]]
 """Has a function called while the block runs when a person asks for a reload (SIGHUP)."""
@@ -62,7 +66,9 @@ def serve(
     trail = Trail(settings, Record(kept.folder / "audit.jsonl"), tell, time)
     with kept.alone():
         plane = make_plane(kept.folder / "plane", time)
-        brain = Brain(plane, kept, source.services, tell, time)
+        tiers = Tiers(source)
+        watch = TierWatch(tiers.load, tiers.tell, time)
+        brain = Brain(plane, kept, source.services, tell, time, tiers=watch)
         control = Control(brain, trail.action)
         names = ", ".join(s.name for s in balance.services)
         with (
@@ -127,7 +133,7 @@ class Trail:
         audit: Audit | None = None,
     ) -> None:
         main = None if settings is None else settings.links()["main"]
-        self._audit = audit or (None if main is None else PostgresAudit(_quick(main)))
+        self._audit = audit or (None if main is None else PostgresAudit(quick(main)))
         self._record, self._tell, self._clock = record, tell, clock
 
     @contextmanager
@@ -167,8 +173,37 @@ class Trail:
         self._tell(BalanceEvent(at=self._clock.now(), event="audit", told=words))
 
 
-def _quick(main: Link) -> Link:
-    """Main, given up sooner than a mover would: what is audited here is not to wait."""
-    if "connect_timeout=" in main.url:
-        return main
-    return dataclasses.replace(main, url=f"{main.url}{'&' if '?' in main.url else '?'}connect_timeout={AUDIT_SECONDS}")
+def quick(tier: Link) -> Link:
+    """A tier, given up sooner than a mover would: nobody here is to wait."""
+    if "connect_timeout=" in tier.url:
+        return tier
+    return dataclasses.replace(tier, url=f"{tier.url}{'&' if '?' in tier.url else '?'}connect_timeout={QUICK_SECONDS}")
+
+
+class Tiers:
+    """The configured tiers for the brain to watch, and the file in which other processes find what it saw."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._folder: Path | None = None
+
+    def load(self) -> tuple[list[Watched], float]:
+        """What the configuration says now; nothing where it has no tiers."""
+        balance, settings = self._source.read()
+        if settings is None:
+            self._folder = None
+            return [], balance.health_check_interval
+        links = settings.links()
+        self._folder = state.folder(self._source.environment, links["core"])
+        watched = [database(name, quick(link)) for name, link in links.items()]
+        path, address = settings.store_path, settings.tiers.archive.store
+        if path is not None:
+            watched.append(probed("store", str(path), probes.directory("store", path)))
+        elif not address.startswith("s3://"):  # each question to a bucket is paid for
+            watched.append(reached("store", address))
+        return watched, balance.health_check_interval
+
+    def tell(self, tiers: Mapping[str, Seen]) -> None:
+        """Writes it down. Raises OSError."""
+        if self._folder is not None:
+            seen.write(self._folder, tiers)

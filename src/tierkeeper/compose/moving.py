@@ -34,7 +34,8 @@ class MovingKeeper(Wiring):
 
     def setup(self, apply: bool) -> SetupResult:
         """What is missing, made if `apply`. Raises what keeps it from being made."""
-        return self._set_up(self._policies, frozenset(("core", "main", "archive")), apply=apply, jobs=True)
+        with self._hints.asking_anew():
+            return self._set_up(self._policies, frozenset(("core", "main", "archive")), apply=apply, jobs=True)
 
     def set_up_jobs(self) -> SetupResult:
         """Main's queue of jobs, made or brought up to date. Raises UsageError where it is too new for this machine."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from tierkeeper.config import Settings
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Failed, TierkeeperError, UsageError
+from tierkeeper.kernel.ports import Gate
 from tierkeeper.kernel.results import StoreReport
 from tierkeeper.objectstore.directory import DirectoryStore
 from tierkeeper.objectstore.enrolment import Lifetime
@@ -12,7 +13,7 @@ from tierkeeper.objectstore.port import KINDS, Store
 from tierkeeper.tiers import usage
 
 
-def open_store(settings: Settings, environment: Mapping[str, str], clock: Clock) -> Store:
+def open_store(settings: Settings, environment: Mapping[str, str], clock: Clock, gate: Gate | None = None) -> Store:
     """The configured store; nothing is asked of it. Raises UsageError where its address is none."""
     path, archive = settings.store_path, settings.tiers.archive
     if path is not None:
@@ -24,7 +25,7 @@ def open_store(settings: Settings, environment: Mapping[str, str], clock: Clock)
     from tierkeeper.objectstore.home import HomeStore
 
     token = None if archive.token is None else archive.token.get_secret_value()
-    return HomeStore(archive.store, token, insecure=archive.insecure, clock=clock)
+    return HomeStore(archive.store, token, insecure=archive.insecure, clock=clock, gate=gate)
 
 
 def store_bytes(settings: Settings, store: Store) -> int:

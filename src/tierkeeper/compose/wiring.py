@@ -5,14 +5,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from tierkeeper.compose.hints import Hints
 from tierkeeper.compose.stores import open_store, store_bytes
 from tierkeeper.config import Settings
 from tierkeeper.config.price import in_one_currency
 from tierkeeper.crypto.keys import KeyRing
-from tierkeeper.kernel.clock import Clock
+from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Progress, Sharing, Stop
-from tierkeeper.monitoring import state
+from tierkeeper.monitoring import seen, state
+from tierkeeper.monitoring.seen import Seen
 from tierkeeper.mover.request import Bounds
 from tierkeeper.objectstore.port import Store
 from tierkeeper.postgres.link import Link
@@ -46,7 +48,8 @@ class Wiring:
         self._bounds = bounds
         self._sharing = sharing
         self._policies = settings.policies()
-        self.links = cast("dict[Tier, Link]", settings.links())
+        self._hints = Hints(self._seen, SystemClock())
+        self.links = cast("dict[Tier, Link]", {name: self._hints.link(name, link) for name, link in settings.links().items()})
         self._audit = PostgresAudit(self.links["main"])
 
     @cached_property
@@ -69,6 +72,11 @@ class Wiring:
         """Where this machine remembers by itself; None where its disk does not last."""
         return state.folder(self._environment, self.links["core"]) if self._disk_lasts else None
 
+    def _seen(self) -> dict[str, Seen]:
+        """What this machine's balancer has seen of the tiers; nothing where none runs."""
+        folder = self._state_dir
+        return {} if folder is None else seen.read(folder)
+
     @property
     def _disk_lasts(self) -> bool:
         return "AWS_LAMBDA_FUNCTION_NAME" not in self._environment
@@ -79,7 +87,7 @@ class Wiring:
 
     @cached_property
     def _store(self) -> Store:
-        return open_store(self._settings, self._environment, self._clock)
+        return open_store(self._settings, self._environment, self._clock, self._hints.gate("store"))
 
     def _store_bytes(self) -> int:
         return store_bytes(self._settings, self._store)

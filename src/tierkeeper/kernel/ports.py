@@ -19,6 +19,8 @@ from tierkeeper.kernel.tables import TableName, TableShape
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Gate = Callable[[str], AbstractContextManager[None]]
+"""`gate(place)`, around an attempt to reach a server: raises NotNow where it is known to be away, without an attempt."""
 Block = bytearray | memoryview
 """Whole rows as COPY carries them."""
 LedgerState = Literal["open", "copied", "done", "undone", "forgotten"]

@@ -9,7 +9,7 @@ import re
 import ssl
 import weakref
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,6 +24,7 @@ from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import CONNECT_SECONDS, STORE_PART_BYTES, STORE_READ_SECONDS, STORE_TRIES
+from tierkeeper.kernel.ports import Gate
 from tierkeeper.kernel.results import ErrorDocument, ErrorResult, ObjectPage, StoreReport, TokenLife
 from tierkeeper.objectstore.enrolment import Enrolment, Lifetime
 from tierkeeper.objectstore.port import (
@@ -61,7 +62,15 @@ class HomeStore:
     Every request may be repeated without harm: objects are named by their bytes, and the server says where an upload stands.
     """
 
-    def __init__(self, address: str, token: str | None, *, insecure: bool = False, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        token: str | None,
+        *,
+        insecure: bool = False,
+        clock: Clock | None = None,
+        gate: Gate | None = None,
+    ) -> None:
         self._enrolment = Enrolment.parse(address, insecure=insecure)
         self._token = (token or "").strip()
         if not self._token:
@@ -69,6 +78,7 @@ class HomeStore:
         if not re.fullmatch(r"[!-~]+", self._token):
             raise UsageError("HOME_SERVER_TOKEN", "this is no token", _ENROL)
         self._clock = clock or SystemClock()
+        self._gate = gate
 
     @property
     def name(self) -> str:
@@ -255,7 +265,8 @@ class HomeStore:
 
     def _once(self, method: str, path: str, **rest: Any) -> httpx.Response:
         try:
-            answer = self._client.request(method, path, **rest)
+            with nullcontext() if self._gate is None else self._gate(self.name):
+                answer = self._client.request(method, path, **rest)
         except httpx.HTTPError as error:
             if (wrong := _untrusted(error)) is not None:
                 remedy = "Look at [homeserver] names on the server, and at HOME_SERVER_URL here"

@@ -6,7 +6,7 @@ and never leaks to another client of one.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from ipaddress import ip_address
@@ -20,6 +20,7 @@ from psycopg import conninfo, sql
 
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.limits import CONNECT_SECONDS, LOCK_SECONDS, LOOK_LOCK_SECONDS
+from tierkeeper.kernel.ports import Gate
 from tierkeeper.postgres.keeping import dial
 from tierkeeper.postgres.received import Received
 from tierkeeper.postgres.session import Cursor, Session
@@ -82,6 +83,7 @@ class Link:
     sslrootcert: str | None = None
     insecure: bool = False
     received: Received = field(default_factory=Received, repr=False, compare=False)
+    gate: Gate | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def parameters(self) -> dict[str, str]:
@@ -150,7 +152,8 @@ class Link:
 
     def connect(self, purpose: str) -> Connection:
         """An autocommit connection. Raises NotNow where the server is away, UsageError where it refuses us."""
-        with translated(f"{self.place} ({self.shown})"):
+        place = f"{self.place} ({self.shown})"
+        with nullcontext() if self.gate is None else self.gate(place), translated(place):
             conn = dial(_conninfo(self, purpose))
         conn.received = self.received
         return conn

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from prometheus_client.parser import text_string_to_metric_families
 
 from tierkeeper.balance import dashboard, gauges
-from tierkeeper.kernel.results import BalanceBackend, BalanceService, BalanceShare, BalanceStatusResult
+from tierkeeper.kernel.results import BalanceBackend, BalanceService, BalanceShare, BalanceStatusResult, BalanceTier
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 EVIL = "<script>alert(1)</script>\"' onload=x &amp;"
@@ -21,7 +21,9 @@ def status(text: str) -> BalanceStatusResult:
     service = BalanceService(
         name=text, protocol="postgres", algorithm=text, listen=text, listen_reads=text, primary=text, why=text, backends=[backend]
     )
-    return BalanceStatusResult(running=True, at=NOW, plane={"version": text, "restarts": 3}, services=[service], notes=[text])
+    tier = BalanceTier(name=text, state=text, why=text, since=NOW, asked_at=NOW, away=True)
+    facts = {"version": text, "restarts": 3}
+    return BalanceStatusResult(running=True, at=NOW, plane=facts, services=[service], tiers=[tier], notes=[text])
 
 
 class Seen(HTMLParser):
@@ -45,7 +47,7 @@ def test_nothing_that_a_name_says_becomes_markup() -> None:
     seen.feed(dashboard.page(status(EVIL)))
     assert "script" not in seen.tags
     assert seen.attributes <= {"lang", "charset", "http-equiv", "content", "name", "class", "style"}
-    assert seen.text.count(EVIL) >= 10
+    assert seen.text.count(EVIL) >= 13
     assert seen.tags.isdisjoint({"link", "img", "iframe", "form", "a"}), "it needs nothing from anywhere and changes nothing"
 
 
@@ -62,4 +64,6 @@ def test_labels_and_numbers_reach_prometheus_whole() -> None:
     assert families["tierkeeper_balance_primary"].samples[0].value == 1.0
     assert families["tierkeeper_balance_plane_restarts"].samples[0].value == 3.0
     assert {s.labels["port"] for s in families["tierkeeper_balance_share"].samples} == {"db", EVIL}
+    (tier,) = families["tierkeeper_balance_tier_up"].samples
+    assert (tier.labels, tier.value) == ({"tier": EVIL}, 0.0)
     assert families["tierkeeper_balance_faulty"].samples[0].value == 1.0

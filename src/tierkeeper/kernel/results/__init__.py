@@ -35,6 +35,7 @@ from tierkeeper.kernel.results.balance import (
     BalanceService,
     BalanceShare,
     BalanceStatusResult,
+    BalanceTier,
     DrainResult,
     ReloadResult,
 )
@@ -107,6 +108,7 @@ __all__ = [
     "BalanceService",
     "BalanceShare",
     "BalanceStatusResult",
+    "BalanceTier",
     "CheckItem",
     "CheckResult",
     "CheckedResult",

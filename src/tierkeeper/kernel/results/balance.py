@@ -66,6 +66,17 @@ class BalanceService(Result):
     backends: list[BalanceBackend]
 
 
+class BalanceTier(Result):
+    """One tier of the configuration, which the brain watches and sends no traffic to."""
+
+    name: str = Field(description="core, main, archive (its catalog), store")
+    state: str = Field(description="in, out, unknown (not asked yet)")
+    why: str = Field(description="the reason for its state, in words")
+    since: datetime
+    asked_at: datetime = Field(description="when it last answered or failed to")
+    away: bool = Field(description="it does not answer: commands that need it end at once, with exit code 75")
+
+
 class BalanceStatusResult(Result):
     """`balance status`."""
 
@@ -73,6 +84,7 @@ class BalanceStatusResult(Result):
     at: datetime | None = Field(default=None, description="the instant of all that follows")
     plane: dict[str, str | int] = Field(default_factory=dict, description="what carries the traffic")
     services: list[BalanceService] = Field(default_factory=list)
+    tiers: list[BalanceTier] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
 
 
