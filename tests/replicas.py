@@ -3,14 +3,15 @@
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 
-from tierkeeper.demo.server import EmbeddedPostgres
+from tierkeeper.demo.server import EmbeddedPostgres, _children
 
 COPY_SECONDS = 60
 _numbers = itertools.count(1)
@@ -50,6 +51,21 @@ def pair(folder: Path) -> Iterator[tuple[EmbeddedPostgres, EmbeddedPostgres]]:
     finally:
         for place in places:
             shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def standing_still(server: EmbeddedPostgres) -> Iterator[None]:
+    """Meanwhile the system goes on taking its connections, and nobody answers them."""
+    assert server.pid is not None
+    processes = [server.pid, *_children(server.pid)]
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def ask(server: EmbeddedPostgres, sql: str) -> object:

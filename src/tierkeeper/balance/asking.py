@@ -27,7 +27,7 @@ from tierkeeper.balance.pools import Ask, Node
 from tierkeeper.balance.primary import Claim
 from tierkeeper.balance.roles import claimed
 from tierkeeper.kernel.errors import TierkeeperError, UsageError
-from tierkeeper.postgres.link import Connection, Full, Link, transaction, translate
+from tierkeeper.postgres.link import Connection, Full, Link, UnwelcomeError, transaction, translate
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -41,12 +41,13 @@ _AT_ONCE: Final = 64  # backends that are asked once beside each other: they wai
 class Heard:
     """What came of one asking; `claim` is what a Postgres node said of itself.
 
-    `is_full`: it lives, and had no room for us. `refused`: the fault lies in the address, the role or a certificate.
+    `lives`: it has answered, and gave us no session: it is full, or knows our password no more. `refused`: the fault lies in the
+    address, the role or a certificate.
     """
 
     answer: Answer
     claim: Claim | None = None
-    is_full: bool = False
+    lives: bool = False
     refused: bool = False
 
 
@@ -224,28 +225,30 @@ class PostgresQuestion:
         self._link = Link(f"-{node.name}", address, ask.backend_ca)
         self._conn: Connection | None = None
         self._may_read_control = True
+        self._given_up = False
 
     def ask(self) -> Heard:
         began = time.monotonic()
-        was_open = self._conn is not None
+        was_open, self._given_up = self._conn is not None, False
         try:
             try:
                 claim = self._claim()
             except psycopg.Error:
-                if not was_open:
+                if not was_open or self._given_up:
                     raise
                 self.close()  # the session may have ended alone, and the server be well
                 claim = self._claim()
         except (psycopg.Error, TierkeeperError) as error:
             self.close()
             cause = error.cause if isinstance(error, TierkeeperError) else translate(error, "").cause
-            return Heard(Answer(False, cause, time.monotonic() - began), is_full=isinstance(error, Full))
+            return Heard(Answer(False, cause, time.monotonic() - began), lives=isinstance(error, Full | UnwelcomeError))
         return Heard(Answer(True, _role(claim), time.monotonic() - began), claim)
 
     def watched(self) -> int | None:
         return None if self._conn is None or self._conn.closed else self._conn.fileno()
 
     def abort(self) -> None:
+        self._given_up = True
         _shut(self._conn)
 
     def close(self) -> None:
@@ -274,9 +277,10 @@ class LinkQuestion:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._conn: Connection | None = None
+        self._given_up = False
 
     def ask(self) -> Heard:
-        began = time.monotonic()
+        began, self._given_up = time.monotonic(), False
         for was_open in (self._conn is not None, False):
             try:
                 if self._conn is None:
@@ -285,11 +289,11 @@ class LinkQuestion:
                     cur.last("SELECT 1").fetchall()
             except (psycopg.Error, TierkeeperError) as error:
                 self.close()
-                if was_open:
+                if was_open and not self._given_up:
                     continue  # the session may have ended alone, and the server be well
                 ours = error if isinstance(error, TierkeeperError) else translate(error, "")
                 answer = Answer(False, ours.cause, time.monotonic() - began)
-                return Heard(answer, is_full=isinstance(ours, Full), refused=isinstance(ours, UsageError))
+                return Heard(answer, lives=isinstance(ours, Full), refused=isinstance(ours, UsageError))
             break
         return Heard(Answer(True, "it answers", time.monotonic() - began))
 
@@ -297,6 +301,7 @@ class LinkQuestion:
         return None if self._conn is None or self._conn.closed else self._conn.fileno()
 
     def abort(self) -> None:
+        self._given_up = True
         _shut(self._conn)
 
     def close(self) -> None:

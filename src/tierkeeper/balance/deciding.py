@@ -14,12 +14,12 @@ DRAINED_PRIMARY: Final = "a person has drained it, so that no new session can wr
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of one backend. `is_full`: `claim` is what it said before, since it has no room for the check now."""
+    """What is known of one backend. `unasked`: `claim` is what it said before: it lives, and lets the check not in."""
 
     health: Health = field(default_factory=Health)
     claim: Claim | None = None
     drained: bool = False
-    is_full: bool = False
+    unasked: bool = False
 
     @property
     def is_in(self) -> bool:
@@ -81,7 +81,7 @@ def _postgres(service: Service, known: Mapping[str, Known], memory: Memory) -> D
     for name, k in known.items():
         role = _role(name, k, ruling)
         why = ruling.why if name == ruling.primary else ruling.against.get(name) if k.is_in else None
-        if k.is_full and k.is_in:
+        if k.unasked and k.is_in:
             why = f"{why or role}; {k.health.why}, so that what it said before holds"
         verdicts[name] = _verdict(k, role, why)
     return Decision(routing, verdicts, ruling, urgent=ruling.primary is None)

@@ -63,22 +63,22 @@ class Tended:
     def hear(self, report: Report, now: float) -> None:
         """The outcome of one check. A session that ended and a server that then fails its check are two failures.
 
-        A server that lives and has no room for the check is as it was: who takes its traffic fills it, and to cut that would be
-        the outage that the check looks for.
+        A server that lives and lets the check not in is as it was: its traffic fills it, or its password was changed, and to
+        cut what it serves would be the outage that the check looks for.
         """
         name = report.key[1]
         known = self.known.get(name)
         if known is None:
             return
         stands, answer = known.health, report.heard.answer
-        before = known.claim or (self._held(name) if report.heard.is_full else None)
-        if report.heard.is_full and before is not None and not stands.is_out:
+        before = known.claim or (self._held(name) if report.heard.lives else None)
+        if report.heard.lives and before is not None and not stands.is_out:
             answer = replace(answer, ok=True)
         if report.lost and not answer.ok:
             stands = health.after_answer(stands, _ENDED, now, self.service.ask)
         stands = health.after_answer(stands, answer, now, self.service.ask)
         claim = report.heard.claim or (None if stands.is_out else before)
-        self.known[name] = replace(known, health=stands, claim=claim, is_full=report.heard.is_full)
+        self.known[name] = replace(known, health=stands, claim=claim, unasked=report.heard.lives)
 
     def _held(self, name: str) -> Claim | None:
         """What the last primary is taken to say where it cannot be asked at the start; None of any other node."""

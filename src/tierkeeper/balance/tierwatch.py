@@ -143,7 +143,7 @@ class TierWatch:
 
     def _hear(self, name: str, heard: Heard, now: float) -> bool:
         before = self._known[name]
-        answer = replace(heard.answer, ok=True) if heard.is_full else heard.answer
+        answer = replace(heard.answer, ok=True) if heard.lives else heard.answer
         after = _Known(health.after_answer(before.health, answer, now, self._ask), now, heard.refused)
         self._known[name] = after
         return (before.away, before.health.standing) != (after.away, after.health.standing)

@@ -319,13 +319,17 @@ class Full(NotNow):
     """The server lives, and has no connection left to give."""
 
 
+class UnwelcomeError(UsageError):
+    """The server lives, and does not know the user or its password."""
+
+
 def _not_connected(text: str, place: str) -> TierkeeperError:
     """No connection: libpq says a line for each attempt (with and without TLS, each address of a host), hints indented."""
     lines = [_ATTEMPT.sub("", line).strip() for line in text.splitlines() if not line.startswith((" ", "\t"))]
     for pattern, remedy in _REFUSED:
         for line in lines:
             if re.search(pattern, line):
-                return UsageError(place, line, remedy)
+                return (UnwelcomeError if remedy is _CREDENTIALS else UsageError)(place, line, remedy)
     if any(_FULL.search(line) for line in lines):
         cause = f"it gives no further connection ({next(line for line in lines if _FULL.search(line))})"
         return Full(place, cause, "Close some there or raise the limit, then run again")

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from brains import Running, running
-from replicas import ask, pair
+from replicas import ask, pair, standing_still
 from support import eventually
 from tierkeeper.balance.asking import PostgresQuestion
 from tierkeeper.balance.kept import Kept
@@ -89,7 +89,7 @@ def test_whom_a_replica_follows_is_known_to_a_role_that_sees_statistics(two: Two
     assert found == [None, 1]
 
 
-def test_a_server_without_room_for_the_check_keeps_its_traffic(tmp_path: Path, two: Two) -> None:
+def test_a_server_that_lets_the_check_not_in_keeps_its_traffic(tmp_path: Path, two: Two) -> None:
     first, second = two
     watched = service(first, second, user="watcher")
     with running(tmp_path, watched) as run:
@@ -100,8 +100,23 @@ def test_a_server_without_room_for_the_check_keeps_its_traffic(tmp_path: Path, t
             time.sleep(1.0)  # two checks of one in doubt would be through
             assert (run.plane.taking("db"), run.plane.taking("db/reads")) == ({name(first)}, {name(second)})
             assert eventually(lambda: "no further connection" in _why(run, first), 5)
+            ask(first, "ALTER ROLE watcher CONNECTION LIMIT -1 PASSWORD 'another'")
+            assert eventually(lambda: "password authentication failed" in _why(run, first), 5)
+            assert (run.plane.taking("db"), run.plane.taking("db/reads")) == ({name(first)}, {name(second)})
         finally:
-            ask(first, "ALTER ROLE watcher CONNECTION LIMIT -1")
+            ask(first, "ALTER ROLE watcher CONNECTION LIMIT -1 PASSWORD 'looks'")
+
+
+def test_a_primary_that_hangs_is_found_by_two_checks(tmp_path: Path, two: Two) -> None:
+    first, second = two
+    quick = replace(ASK, timeout_seconds=0.5)
+    with running(tmp_path, service(first, second, how=quick)) as run:
+        assert run.plane.taking("db") == {name(first)}
+        began = time.monotonic()
+        with standing_still(first):
+            assert eventually(lambda: run.plane.taking("db") == set(), 10)
+            assert time.monotonic() - began < 3.5, "a pause, and two checks with one between them"
+        assert eventually(lambda: run.plane.taking("db") == {name(first)}, 10)
 
 
 def _why(run: Running, server: EmbeddedPostgres) -> str:

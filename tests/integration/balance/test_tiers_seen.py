@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import tempfile
 import threading
 import time
@@ -13,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory_plane import MemoryPlane
 
 from backends import HttpBackend, hanging
+from brains import MemoryPlane
+from replicas import standing_still
 from support import Command, Tiers, TiersFactory, eventually, tierkeeper_toml
 from tierkeeper.compose.balancer import serve
 from tierkeeper.compose.balancing import Source
-from tierkeeper.demo.server import EmbeddedPostgres, _children, free_port
+from tierkeeper.demo.server import EmbeddedPostgres, free_port
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.limits import CONNECT_SECONDS
@@ -99,13 +99,6 @@ def balancing() -> Iterator[list[BalanceEvent]]:
         assert not thread.is_alive()
 
 
-def stand_still(server: EmbeddedPostgres, *, still: bool) -> None:
-    """The system goes on taking its connections, and nobody answers them."""
-    assert server.pid is not None
-    for pid in (server.pid, *_children(server.pid)):
-        os.kill(pid, signal.SIGSTOP if still else signal.SIGCONT)
-
-
 def timed(ask: Command, *argv: str, code: int) -> tuple[float, Any]:
     began = time.monotonic()
     document = ask(*argv, code=code)
@@ -120,8 +113,7 @@ def test_nobody_waits_for_a_main_that_hangs(installed: Installation, main_server
         (whole,) = ask("query", count, "--format", "json")
         with balancing():
             assert eventually(lambda: not installed.away("main"), 5)
-            stand_still(main_server, still=True)
-            try:
+            with standing_still(main_server):
                 assert eventually(lambda: installed.away("main"), 15)
                 for argv in (
                     ["query", count],
@@ -135,8 +127,6 @@ def test_nobody_waits_for_a_main_that_hangs(installed: Installation, main_server
                     assert took < AT_ONCE_SECONDS, argv
                 status = {t["name"]: t for t in ask("balance", "status")["tiers"]}
                 assert {n: t["state"] for n, t in status.items()} == {"core": "in", "main": "out", "archive": "in", "store": "in"}
-            finally:
-                stand_still(main_server, still=False)
             back = time.monotonic()
             assert eventually(lambda: not installed.away("main"), BACK_SECONDS)
             assert ask("query", count, "--format", "json") == [whole]

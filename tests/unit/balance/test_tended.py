@@ -58,10 +58,10 @@ def test_one_failure_leaves_what_it_said_standing() -> None:
 
 
 def full(name: str, *, lost: bool = False) -> Report:
-    return Report(("s", name), Heard(Answer(False, "it gives no further connection"), is_full=True), lost)
+    return Report(("s", name), Heard(Answer(False, "it gives no further connection"), lives=True), lost)
 
 
-def test_a_server_without_room_for_the_check_is_as_it_was() -> None:
+def test_a_server_that_lets_the_check_not_in_is_as_it_was() -> None:
     db = tended(service("postgres"))
     db.hear(well("a:1", Claim(True, 5, 1, "x")), 0.0)
     for second in range(1, 5):
