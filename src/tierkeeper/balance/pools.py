@@ -1,11 +1,11 @@
 """What the brain is told to balance, in plain values, and the pools that the data plane makes of it. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from tierkeeper.balance.model import Backend, Pool
+from tierkeeper.balance.model import Backend, Pool, Share, Takes
 
 Protocol = Literal["http", "tcp", "postgres"]
 READS: Final = "/reads"  # no service can be named so: a name has no slash
@@ -85,6 +85,24 @@ def pools(base: Pool, protocol: Protocol, reads: tuple[str, int] | None) -> tupl
         return (writes,)
     host, port = reads
     return writes, replace(base, name=base.name + READS, wire="tcp", panic_percent=0, cuts_sessions=True, host=host, port=port)
+
+
+def obeyed(pool: Pool, shares: Mapping[str, Share]) -> dict[str, Takes]:
+    """What each backend takes in the end.
+
+    Where in no priority the configured share of backends is left, all that are not drained take traffic: a judgement that
+    finds nearly all at fault is more likely wrong than they are. Where sessions are cut (Postgres) the word stands: a
+    write to the wrong node is worse than none.
+    """
+    told = {name: share.takes for name, share in shares.items()}
+    if pool.cuts_sessions:
+        return told
+    for priority in {b.priority for b in pool.backends}:
+        able = [b.name for b in pool.backends if b.priority == priority and told[b.name] is not Takes.NOTHING_NEW]
+        up = sum(told[name] is Takes.TRAFFIC for name in able)
+        if up and 100 * up >= pool.panic_percent * len(able):
+            return told
+    return {name: Takes.TRAFFIC if takes is Takes.NOTHING else takes for name, takes in told.items()}
 
 
 def names(services: Sequence[Service]) -> dict[str, list[str]]:

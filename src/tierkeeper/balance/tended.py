@@ -15,12 +15,13 @@ from tierkeeper.balance.deciding import Decision, Known, Memory, Verdict, decide
 from tierkeeper.balance.evidence import why
 from tierkeeper.balance.health import EVIDENCE_SECONDS, Answer, Evidence, Standing
 from tierkeeper.balance.model import Counters, Observation, Reading, Share, Takes
-from tierkeeper.balance.pools import Service
+from tierkeeper.balance.pools import Service, obeyed
 from tierkeeper.balance.primary import Claim, Remembered
 from tierkeeper.kernel.results import BalanceBackend, BalanceService, BalanceShare
 
 ROLE_SECONDS: Final = 1.0  # a Postgres node is asked so often at least: its role and its lag change without any failure
 _EWMA: Final = 0.1  # weight of the newest request in a backend's shown latency
+_PANIC: Final = "it takes traffic all the same, as too few others are well"
 _ENDED: Final = Answer(False, "its open session ended")
 
 
@@ -167,6 +168,7 @@ class Tended:
         pools, ask = self.service.pools, self.service.ask
         ruling = self.decision.ruling if self.decision is not None else None
         listens = [f"{p.host}:{p.port}" for p in pools]
+        served = self._served()
         return BalanceService(
             name=self.service.name,
             protocol=ask.protocol,
@@ -175,24 +177,41 @@ class Tended:
             listen_reads=listens[1] if len(listens) > 1 else None,
             primary=ruling.primary if ruling is not None else None,
             why=ruling.why if ruling is not None else None,
-            backends=[self._backend(name, at, now, due(name)) for name in self.known],
+            backends=[self._backend(name, at, now, due(name), served) for name in self.known],
         )
 
-    def _backend(self, name: str, at: Callable[[float], datetime], now: float, due: float | None) -> BalanceBackend:
+    def _served(self) -> dict[str, dict[str, Share]]:
+        """What each backend gets of each pool, panic included."""
+        routing = self.routing()
+        return {
+            p.name: {name: replace(routing[p.name][name], takes=takes) for name, takes in obeyed(p, routing[p.name]).items()}
+            for p in self.service.pools
+            if p.name in routing
+        }
+
+    def _backend(
+        self,
+        name: str,
+        at: Callable[[float], datetime],
+        now: float,
+        due: float | None,
+        served: Mapping[str, Mapping[str, Share]],
+    ) -> BalanceBackend:
         known, node = self.known[name], self.service.node(name)
         verdict = self.decision.verdicts[name] if self.decision is not None else Verdict("unknown", known.health.why)
         again = max(due or now, known.health.held_until) if known.health.is_out else None
         counters = [self._seen[p.name, name].reading.counters for p in self.service.pools if (p.name, name) in self._seen]
+        panics = known.health.is_out and any(shares[name].takes is Takes.TRAFFIC for shares in served.values())
         lag = None if known.claim is None or known.claim.writable else max(0, self._reach - known.claim.lsn)
         return BalanceBackend(
             name=name,
             state=verdict.state,
             role=verdict.role,
-            why="; ".join([verdict.why, *self.learned(name)]),
+            why="; ".join([verdict.why, *([_PANIC] if panics else []), *self.learned(name)]),
             since=at(self._since.get(name, ("", None, now))[2]),
             again_at=at(again) if again is not None else None,
             priority=node.backend.priority if node is not None else 0,
-            ports={pool: shared(shares, name, self._priorities()) for pool, shares in self.routing().items()},
+            ports={pool: shared(shares, name, self._priorities()) for pool, shares in served.items()},
             check_seconds=_rounded(known.health.seconds),
             latency_seconds=_rounded(self.latency.get(name)),
             lag_bytes=lag,

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 
 from tierkeeper.balance.deciding import DRAINED_PRIMARY, Decision, Known, Memory, decide
-from tierkeeper.balance.envoy.endpoints import obeyed
 from tierkeeper.balance.health import Health, Standing
 from tierkeeper.balance.model import Pool, Share, Takes
-from tierkeeper.balance.pools import Ask, Service, node, pools
+from tierkeeper.balance.pools import Ask, Service, node, obeyed, pools
 from tierkeeper.balance.primary import Claim, Remembered
 from tierkeeper.balance.tended import shared
 

@@ -1,6 +1,7 @@
 """One service as the brain knows it."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from tierkeeper.balance.adaptive import State
 from tierkeeper.balance.asking import Heard
@@ -134,3 +135,23 @@ def test_evidence_is_of_the_last_second_and_of_all_ports() -> None:
     assert db.known["a:1"].is_in, "three refusals in three seconds"
     see(3.2, 103)
     assert db.known["a:1"].health.is_out
+
+
+def test_who_takes_traffic_in_a_panic_is_shown_with_it() -> None:
+    api = tended(service("http", "a:1", "b:1", "c:1"))
+    for name in ("a:1", "b:1", "c:1"):
+        api.hear(ill(name) if name != "c:1" else well(name), 0.0)
+    api.decide(0.0)
+
+    def shown() -> dict[str, tuple[float, bool]]:
+        told = api.shown(lambda _: datetime(2014, 1, 1, tzinfo=UTC), 0.0, lambda _: None)
+        return {b.name: (b.ports["s"].share, "all the same" in b.why) for b in told.backends}
+
+    assert shown() == {"a:1": (0.3333, True), "b:1": (0.3333, True), "c:1": (0.3333, False)}
+    api.drain("c:1", drained=True)
+    api.decide(0.0)
+    assert shown() == {"a:1": (0.5, True), "b:1": (0.5, True), "c:1": (0.0, False)}
+    for _ in range(2):
+        api.hear(well("b:1"), 0.0)
+    api.decide(0.0)
+    assert shown() == {"a:1": (0.0, False), "b:1": (1.0, False), "c:1": (0.0, False)}

@@ -23,7 +23,7 @@ PLAIN = f'{HERE}FATAL:  no pg_hba.conf entry for host "h", user "u", database "x
 )  # fmt: skip
 def test_a_wrong_address_is_the_users_to_correct(said: str, cause: str, remedy: str) -> None:
     found = translate(psycopg.OperationalError(said), "tiers.core (h:5432/x)")
-    assert (type(found), found.cause) == (UsageError, cause)
+    assert (isinstance(found, UsageError), found.cause) == (True, cause)
     assert remedy in found.remedy
 
 

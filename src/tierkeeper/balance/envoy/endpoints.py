@@ -17,6 +17,7 @@ from tierkeeper.balance.envoy.documents import (
 )
 from tierkeeper.balance.envoy.limits import HEADERS_SECONDS
 from tierkeeper.balance.model import WEIGHT_SCALE, Backend, Pool, Routing, Share, Takes
+from tierkeeper.balance.pools import obeyed
 
 Shares = Mapping[str, Mapping[str, Share]]
 """Complete: every pool, and in it every backend."""
@@ -35,24 +36,6 @@ def complete(pools: tuple[Pool, ...], routing: Routing, before: Shares) -> dict[
         return Share(weight=backend.weight * WEIGHT_SCALE)
 
     return {pool.name: {b.name: share(pool, b) for b in pool.backends} for pool in pools}
-
-
-def obeyed(pool: Pool, shares: Mapping[str, Share]) -> dict[str, Takes]:
-    """What each backend takes in the end.
-
-    Where in no priority the configured share of backends is left, all that are not drained take traffic: a judgement that
-    finds nearly all at fault is more likely wrong than they are. Where sessions are cut (Postgres) the word stands: a
-    write to the wrong node is worse than none.
-    """
-    told = {name: share.takes for name, share in shares.items()}
-    if pool.cuts_sessions:
-        return told
-    for priority in {b.priority for b in pool.backends}:
-        able = [b.name for b in pool.backends if b.priority == priority and told[b.name] is not Takes.NOTHING_NEW]
-        up = sum(told[name] is Takes.TRAFFIC for name in able)
-        if up and 100 * up >= pool.panic_percent * len(able):
-            return told
-    return {name: Takes.TRAFFIC if takes is Takes.NOTHING else takes for name, takes in told.items()}
 
 
 def takers(pool: Pool, shares: Mapping[str, Share]) -> int:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from tierkeeper.balance.envoy import limits
 from tierkeeper.balance.envoy.clusters import cluster, cluster_name
 from tierkeeper.balance.envoy.documents import Layout, discovery, listener_name, pool_key
-from tierkeeper.balance.envoy.endpoints import complete, endpoints, obeyed, takers, verdict_routes
+from tierkeeper.balance.envoy.endpoints import complete, endpoints, takers, verdict_routes
 from tierkeeper.balance.envoy.listeners import listener, rates, routes, secret
 from tierkeeper.balance.envoy.render import bootstrap, documents, watches
 from tierkeeper.balance.model import Backend, Certificate, Pool, Share, Takes
+from tierkeeper.balance.pools import obeyed
 
 LAYOUT = Layout("/state")
 TRAFFIC, OUT, DRAINED = Share(), Share(Takes.NOTHING), Share(Takes.NOTHING_NEW)
