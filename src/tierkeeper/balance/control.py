@@ -72,6 +72,8 @@ class Control:
 
     brain: Balancing
     audited: Audited
+    asides: Callable[[], list[str]] = list
+    """What of the configuration a reload leaves as it was."""
 
     def status(self) -> BalanceStatusResult:
         return self.brain.do(self.brain.status)
@@ -84,7 +86,7 @@ class Control:
     def reload(self) -> ReloadResult:
         with self.audited("balance reload", "configuration") as notes:
             result = self.brain.do(self.brain.reload)
-        return result.model_copy(update={"notes": [*result.notes, *notes]})
+        return result.model_copy(update={"notes": [*result.notes, *notes, *self.asides()]})
 
 
 def control_app(control: Control) -> FastAPI:

@@ -118,7 +118,9 @@ def _status(where: "Source") -> BalanceStatusResult:
     try:
         last = BalanceStatusResult.model_validate(left)
     except ValueError:
-        return BalanceStatusResult(running=False, notes=[f"nothing serves, and {kept.folder / 'status.json'} cannot be read"])
+        return BalanceStatusResult(
+            running=False, notes=[f"the brain is not running, and {kept.folder / 'status.json'} cannot be read"]
+        )
     goes_on = last.running and _runs(last.plane.get("process"))
     note = "the brain is not running; traffic goes on as it was" if goes_on else "nothing serves; this is how all stood last"
     return last.model_copy(update={"running": False, "notes": [note, *last.notes]})

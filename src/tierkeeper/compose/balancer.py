@@ -19,7 +19,7 @@ from tierkeeper.config import Settings, split_address
 from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.ports import Audit, Stop
-from tierkeeper.kernel.results import BalanceEvent, told
+from tierkeeper.kernel.results import BalanceEvent, ReloadResult, told
 from tierkeeper.monitoring import seen, state
 from tierkeeper.monitoring.seen import Seen
 from tierkeeper.postgres.link import Link
@@ -69,7 +69,7 @@ def serve(
         tiers = Tiers(source)
         watch = TierWatch(tiers.load, tiers.tell, time)
         brain = Brain(plane, kept, source.services, tell, time, tiers=watch)
-        control = Control(brain, trail.action)
+        control = Control(brain, trail.action, lambda: _asides(source, balance.metrics))
         names = ", ".join(s.name for s in balance.services)
         with (
             trail.action("balance serve", names),
@@ -80,6 +80,14 @@ def serve(
             brain.run(stop)
 
 
+def _asides(source: Source, metrics: str | None) -> list[str]:
+    """What has changed in the configuration and waits for another start."""
+    with suppress(TierkeeperError):
+        if source.read()[0].metrics != metrics:
+            return [f"balance.metrics stays {metrics or 'off'} until the balancer is started again"]
+    return []
+
+
 def _allow_files() -> None:
     """As many open files as this process may have: each backend takes two, and a shell gives 1,024."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -88,7 +96,9 @@ def _allow_files() -> None:
 
 
 @contextmanager
-def _reloading(reload: Callable[[], object], tell: Callable[[BalanceEvent], None], clock: Clock) -> Iterator[Callable[[], None]]:
+def _reloading(
+    reload: Callable[[], ReloadResult], tell: Callable[[BalanceEvent], None], clock: Clock
+) -> Iterator[Callable[[], None]]:
     """Gives what a signal's handler may call: a thread then reloads, which may wait for an audit, and tells what went wrong.
 
     Asked again before it began, it reloads once. An event would not do: a signal that comes amid the handler of the one before
@@ -103,7 +113,8 @@ def _reloading(reload: Callable[[], object], tell: Callable[[BalanceEvent], None
                     pass
                 return
             try:
-                reload()
+                for note in reload().notes:
+                    tell(BalanceEvent(at=clock.now(), event="reloaded", told=note))
             except TierkeeperError as error:
                 for one in told([error]):
                     words = f"{one.place}: {one.cause}; the configuration was not read anew, and all goes on as before"

@@ -170,6 +170,9 @@ def test_a_hangup_reads_the_configuration_anew_or_changes_nothing(place: Place, 
         place.write(one.url, more="certificate = 'none.pem'\nkey = 'none.key'\n")
         run.signal(signal.SIGHUP)
         assert run.says("fault", "certificate")
+        place.write(one.url, other.url, extra=f"metrics = '127.0.0.1:{free_port()}'")
+        run.signal(signal.SIGHUP)
+        assert run.says("reloaded", "balance.metrics stays off")
         assert len(place.ask("status")["services"][0]["backends"]) == 2
 
 
