@@ -84,6 +84,7 @@ class EnvoyPlane:
         with self._turn, self._translated():
             self._started()
             self._change(tuple(pools), routing)
+            self._names.watch()  # there may have been no name before
 
     def publish(self, routing: Routing) -> None:
         with self._turn, self._translated():

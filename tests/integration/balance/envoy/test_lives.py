@@ -411,9 +411,11 @@ def test_a_name_may_come_to_point_elsewhere(planes, http_backends) -> None:
         return where[host]
 
     plane = planes(resolve=resolve, resolve_seconds=0.05)
-    pool = replace(pool_of(http_backends(1)), backends=(Backend(f"app.internal:{port}", "app.internal", port),))
+    numbers = pool_of(http_backends(1))
+    pool = replace(numbers, backends=(Backend(f"app.internal:{port}", "app.internal", port),))
     try:
-        plane.start([pool], {})
+        plane.start([numbers], {})
+        plane.reload([pool], {})
         client = Client(pool)
         client.ask()
         plane.observe()
