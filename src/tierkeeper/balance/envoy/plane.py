@@ -236,7 +236,8 @@ class EnvoyPlane:
             raise
         self._pools, self._shares, self._addresses, self._retired = pools, shares, addresses, retired
         self._rejected = self._settling.rejections()
-        self._save()
+        with suppress(OSError):  # Envoy has taken it, so that it holds; for a later brain the next change is written with it
+            self._save()
 
     def _retiring(self, pools: tuple[Pool, ...]) -> list[tuple[float, Pool]]:
         """What of the pools as they are must stay until its ports have ended what they began."""

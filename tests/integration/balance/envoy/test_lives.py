@@ -220,8 +220,15 @@ def test_a_port_that_was_taken_while_envoy_was_away_is_had_again(planes, http_ba
     with socket.create_server(("127.0.0.1", pool.port)):
         until(plane.tend)
     plane.leave()
-    planes().start([pool], {})  # the brain after it offers it too
+    (
+        folder / "routing.json.new"
+    ).mkdir()  # nor keeps a word for a later brain that cannot be written it from beginning, or a change from holding
+    after = planes()
+    after.start([pool], {})  # the brain after it offers it too
     assert Client(pool).ask()[0] == 200
+    after.reload([moved := replace(pool, port=free_port())], {})
+    assert Client(moved).ask()[0] == 200
+    assert refuses(pool)
 
 
 def test_another_program_on_the_port_at_another_address_is_in_nobodys_way(plane, http_backends, spawned) -> None:
