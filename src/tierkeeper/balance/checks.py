@@ -123,9 +123,9 @@ class _Watcher:
         with self._lock:
             if self.began is None or self._told_late or now - self.began < self._timeout + _GRACE_SECONDS:
                 return None
-            self._told_late = True
-        self._question.abort()
-        return Report(self.key, Heard(Answer(False, f"it gave no answer within {self._timeout:g} s", now - self.began)))
+            self._told_late, began = True, self.began
+        self._question.abort()  # the asking may end with it, and have begun no other
+        return Report(self.key, Heard(Answer(False, f"it gave no answer within {self._timeout:g} s", now - began)))
 
     def end(self) -> None:
         self._ending = True

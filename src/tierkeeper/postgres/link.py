@@ -326,13 +326,13 @@ class UnwelcomeError(UsageError):
 def _not_connected(text: str, place: str) -> TierkeeperError:
     """No connection: libpq says a line for each attempt (with and without TLS, each address of a host), hints indented."""
     lines = [_ATTEMPT.sub("", line).strip() for line in text.splitlines() if not line.startswith((" ", "\t"))]
+    # Before all else: the attempt without TLS that libpq makes after it may be refused for having none.
+    if (full := next((line for line in lines if _FULL.search(line)), None)) is not None:
+        return Full(place, f"it gives no further connection ({full})", "Close some there or raise the limit, then run again")
     for pattern, remedy in _REFUSED:
         for line in lines:
             if re.search(pattern, line):
                 return (UnwelcomeError if remedy is _CREDENTIALS else UsageError)(place, line, remedy)
-    if any(_FULL.search(line) for line in lines):
-        cause = f"it gives no further connection ({next(line for line in lines if _FULL.search(line))})"
-        return Full(place, cause, "Close some there or raise the limit, then run again")
     remedy = "Check that it runs and that host and port are right, then run again"
     if ".supabase.co:" in place:
         remedy += "; the direct host needs IPv6: in Supabase open Connect and copy the URL of the 'Session pooler'"

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from tierkeeper.kernel.errors import NotNow, UsageError
-from tierkeeper.postgres.link import Link, translate
+from tierkeeper.postgres.link import Full, Link, translate
 
 HERE = 'connection to server at "127.0.0.1", port 5432 failed: '
 WRONG = f'connection failed: {HERE}FATAL:  password authentication failed for user "u"'
@@ -25,6 +25,14 @@ def test_a_wrong_address_is_the_users_to_correct(said: str, cause: str, remedy: 
     found = translate(psycopg.OperationalError(said), "tiers.core (h:5432/x)")
     assert (isinstance(found, UsageError), found.cause) == (True, cause)
     assert remedy in found.remedy
+
+
+def test_a_full_server_is_not_taken_for_one_without_tls() -> None:
+    """Without TLS libpq tries once more, and a server may have a place again that it gives to nobody without."""
+    found = translate(
+        psycopg.OperationalError(f"{HERE}FATAL:  sorry, too many clients already\n{PLAIN}"), "tiers.core (h:5432/x)"
+    )
+    assert type(found) is Full
 
 
 def test_a_server_that_is_away_may_come_back() -> None:
