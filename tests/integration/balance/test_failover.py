@@ -5,6 +5,7 @@ No row is written at a node that has been demoted, and none that was acknowledge
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import pytest
 
 import replicas
 from replicas import ask
-from support import eventually
+from support import eventually, sampled
 from tierkeeper.demo.server import EmbeddedPostgres, free_port
 
 CUT_SECONDS = 0.5  # from the brain's decision until the last session at the dead primary has ended
@@ -52,9 +53,35 @@ class Balancer:
 
     writes: int
     reads: int
-    process: "subprocess.Popen[str]"
+    command: list[str]
+    environment: dict[str, str]
+    log: Path
     told: list[dict[str, Any]] = field(default_factory=list)
     said: str = ""
+
+    def start(self) -> None:
+        """Again too: then by what the one before has kept."""
+        self.told.clear()
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                self.command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        self.reader = threading.Thread(target=_read, args=(self, self.process), daemon=True)
+        self.reader.start()
+
+    def kill(self) -> None:
+        """The brain alone: what carries the traffic goes on."""
+        self.process.kill()
+        self.end(0)
+
+    def end(self, seconds: float) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        self.process.kill()
+        self.process.wait()
+        self.reader.join(5)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
     def url(self, pair: Pair, *, reads: bool = False) -> str:
         return pair.old.url().replace(f":{pair.old.port}/", f":{self.reads if reads else self.writes}/")
@@ -94,30 +121,19 @@ health = {{ max_lag = "{max_lag}" }}
         str(folder / "tierkeeper.toml"),
     ]
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-    balancer = Balancer(writes, reads, process)
-    reader = threading.Thread(target=_read, args=(balancer,), daemon=True)
-    reader.start()
+    balancer = Balancer(writes, reads, command, environment, folder / "log")
+    balancer.start()
     try:
         assert eventually(lambda: balancer.when("serves") is not None, 20), balancer.said + (folder / "log").read_text()
         yield balancer
     finally:
-        process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.kill()
-        process.wait()
-        reader.join(5)
-        assert process.stdout is not None
-        process.stdout.close()
+        balancer.process.send_signal(signal.SIGTERM)
+        balancer.end(20)
 
 
-def _read(balancer: Balancer) -> None:
-    assert balancer.process.stdout is not None
-    for line in balancer.process.stdout:
+def _read(balancer: Balancer, process: "subprocess.Popen[str]") -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
         balancer.said += line
         with suppress(json.JSONDecodeError):
             balancer.told.append(json.loads(line))
@@ -249,5 +265,36 @@ def test_a_dead_primary_that_comes_back_takes_no_write(pair: Pair, tmp_path: Pat
         assert eventually(lambda: bool(writer.since(back)), 15)
         writer.end()
         acknowledged = {which for when, which, _ in writer.acknowledged if when > promoted}
+        assert acknowledged <= ids(pair.new)
+        assert not ids(pair.old) & acknowledged
+
+
+@pytest.mark.parametrize("moment", sampled(range(24), 3))
+def test_a_brain_that_is_killed_in_a_failover_goes_on_with_the_new_primary(pair: Pair, tmp_path: Path, moment: int) -> None:
+    chance = random.Random(moment)  # noqa: S311 - a moment, not a secret
+    killed_after, back_after = chance.choice((0.4, 2.5)) * chance.random(), chance.uniform(0.3, 1.5)
+    with balancing(pair, tmp_path) as balancer, writing(balancer.url(pair)) as writer:
+        assert eventually(lambda: len(writer.acknowledged) > 20)
+
+        def strike() -> None:
+            time.sleep(killed_after)
+            balancer.kill()
+            balancer.start()
+
+        striking = threading.Thread(target=strike)
+        striking.start()
+        began = time.monotonic()
+        pair.old.kill()
+        promoted = promote(pair.new)
+        time.sleep(max(0.0, began + back_after - time.monotonic()))
+        pair.old.restart()
+        striking.join()
+        assert eventually(lambda: balancer.when("serves") is not None, 20), balancer.said
+        serves = time.time()
+        assert eventually(lambda: bool(writer.since(serves + 0.5)), 15), balancer.said
+        time.sleep(0.5)
+        writer.end()
+        assert {port for _, _, port in writer.since(serves + 0.2)} == {pair.new.port}
+        acknowledged = {which for when, which, port in writer.acknowledged if when > promoted and port == pair.new.port}
         assert acknowledged <= ids(pair.new)
         assert not ids(pair.old) & acknowledged
