@@ -34,7 +34,7 @@ def installed(tmp_path: Path) -> Path:
 
 def test_every_unit_is_valid(installed: Path) -> None:
     units = sorted(map(str, installed.iterdir()))
-    assert len(units) == 5
+    assert len(units) == 6
     verified = analyze("verify", "--man=no", *units)
     assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
     broken = installed / "tierkeeper.service"
@@ -52,7 +52,7 @@ def test_every_service_is_confined(installed: Path) -> None:
 def test_the_services_run_commands_that_there_are() -> None:
     from tierkeeper.cli.app import app
 
-    known = {command.name for command in app.registered_commands}
+    known = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     commands = [line.split()[1] for unit in UNITS.glob("*.service") for line in unit.read_text().splitlines() if PROGRAM in line]
-    assert sorted(commands) == ["homeserver", "run", "run", "worker"]
+    assert sorted(commands) == ["balance", "homeserver", "run", "run", "worker"]
     assert set(commands) <= known

@@ -41,6 +41,7 @@ def register(app: typer.Typer) -> None:
         changes nothing. If this process dies, traffic goes on as it was, and the next start takes it over. `tierkeeper run` does
         the same beside its schedule. Needs the extra: pip install 'tierkeeper[balance]'.
         """
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read anew: its default is to end us
         from tierkeeper.compose.balancer import serve as balance
 
         with session.stop.listening():
