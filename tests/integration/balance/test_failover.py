@@ -39,9 +39,8 @@ class Pair:
     new: EmbeddedPostgres
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def pair(server_folder: Path) -> Iterator[Pair]:
-    """The test that ends it comes last."""
     with replicas.pair(server_folder) as (old, new):
         ask(old, "CREATE TABLE written (id bigint PRIMARY KEY, at_port int NOT NULL DEFAULT inet_server_port())")
         yield Pair(old, new)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from answering import hanging
 
+from backends import hanging
 from tierkeeper.kernel.errors import NotNow
 from tierkeeper.objectstore.home import HomeStore
 
