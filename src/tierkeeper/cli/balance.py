@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -14,10 +14,12 @@ import typer
 from tierkeeper.cli.session import Session, command
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.errors import Failed, Faults, NotNow, TierkeeperError, UsageError
-from tierkeeper.kernel.results import BalanceStatusResult, DrainResult
+from tierkeeper.kernel.results import BalanceStatusResult, DrainResult, ReloadResult
 
 if TYPE_CHECKING:
+    from tierkeeper.balance.brain import Brain
     from tierkeeper.balance.kept import Kept
+    from tierkeeper.compose.balancer import Audited
     from tierkeeper.compose.balancing import Source
 
 _ServiceName = Annotated[str, typer.Argument(metavar="SERVICE", help="As [[balance.services]] names it.")]
@@ -45,7 +47,7 @@ def register(app: typer.Typer) -> None:
         from tierkeeper.compose.balancer import serve as balance
 
         with session.stop.listening():
-            balance(source(session), stop=session.stop, tell=session.line, on_reload=on_hangup)
+            balance(source(session), stop=session.stop, tell=session.line, interface=interface, on_reload=on_hangup)
 
     @command(group, "status")
     def status(session: Session) -> None:
@@ -84,6 +86,15 @@ def source(session: Session) -> "Source":
     from tierkeeper.compose.balancing import Source
 
     return Source(session.config, os.environ, Path.cwd())
+
+
+def interface(
+    brain: "Brain", audited: "Audited", asides: Callable[[], list[str]], path: Path, metrics: tuple[str, int] | None
+) -> AbstractContextManager[Callable[[], ReloadResult]]:
+    """What a running balancer may be asked through. Its libraries are an extra: they load when it begins, not before."""
+    from tierkeeper.web import control
+
+    return control.interface(brain, audited, asides, path, metrics)
 
 
 @contextmanager

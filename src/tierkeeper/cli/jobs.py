@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tierkeeper.cli.balance import on_hangup, source
+from tierkeeper.cli.balance import interface, on_hangup, source
 from tierkeeper.cli.session import Session, command
 from tierkeeper.config import Settings
 from tierkeeper.kernel.ports import Stop
@@ -78,7 +78,7 @@ def balancing(session: Session, settings: Settings, role: "Role") -> Iterator[di
             reloads.remove(ask)
 
     def balance(stop: Stop) -> None:
-        serve(source(session), stop=stop, tell=tell, on_reload=on_reload)
+        serve(source(session), stop=stop, tell=tell, interface=interface, on_reload=on_reload)
 
     def reload() -> None:
         for ask in reloads:

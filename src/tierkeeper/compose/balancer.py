@@ -27,6 +27,11 @@ from tierkeeper.security.audit import PostgresAudit, actor
 
 QUICK_SECONDS: Final = 2  # a tier is waited for in a check, Main before a drain or a start; libpq knows no shorter time
 PlaneFactory = Callable[[Path, Clock], Plane]
+Audited = Callable[[str, str], AbstractContextManager[list[str]]]
+Interface = Callable[
+    [Brain, Audited, Callable[[], list[str]], Path, tuple[str, int] | None], AbstractContextManager[Callable[[], ReloadResult]]
+]
+"""Serves what may be asked of a brain while the block runs, and gives its audited reload: `web.control.interface`."""
 OnReload = Callable[[Callable[[], None]], AbstractContextManager[None]]
 """Has a function called while the block runs when a person asks for a reload (SIGHUP)."""
 
@@ -46,6 +51,7 @@ def serve(
     stop: Stop,
     tell: Callable[[BalanceEvent], None],
     clock: Clock | None = None,
+    interface: Interface,
     make_plane: PlaneFactory = envoy_plane,
     on_reload: OnReload | None = None,
 ) -> None:
@@ -57,8 +63,6 @@ def serve(
     source.services()
     if make_plane is envoy_plane and (missing := missing_extra()) is not None:
         raise missing
-    from tierkeeper.balance.control import Control, serving
-
     _allow_files()
     kept = source.kept()
     kept.make()
@@ -69,12 +73,11 @@ def serve(
         tiers = Tiers(source)
         watch = TierWatch(tiers.load, tiers.tell, time)
         brain = Brain(plane, kept, source.services, tell, time, tiers=watch)
-        control = Control(brain, trail.action, lambda: _asides(source, balance.metrics))
         names = ", ".join(s.name for s in balance.services)
         with (
             trail.action("balance serve", names),
-            serving(control, kept.socket, metrics),
-            _reloading(control.reload, tell, time) as ask,
+            interface(brain, trail.action, lambda: _asides(source, balance.metrics), kept.socket, metrics) as reload,
+            _reloading(reload, tell, time) as ask,
             on_reload(ask) if on_reload is not None else nullcontext(),
         ):
             brain.run(stop)

@@ -26,6 +26,7 @@ from tierkeeper.kernel.limits import CONNECT_SECONDS
 from tierkeeper.kernel.results import BalanceEvent
 from tierkeeper.monitoring import seen, state
 from tierkeeper.postgres.link import Link
+from tierkeeper.web import control
 
 POLICY = {"name": "public.events", "age": "at", "core": "30 days", "main": "31 days"}
 AT_ONCE_SECONDS = 1.0
@@ -83,7 +84,13 @@ def balancing() -> Iterator[list[BalanceEvent]]:
 
     def work() -> None:
         try:
-            serve(source, stop=lambda: "stopped" if stop.is_set() else None, tell=events.append, make_plane=MemoryPlane().factory)
+            serve(
+                source,
+                stop=lambda: "stopped" if stop.is_set() else None,
+                tell=events.append,
+                interface=control.interface,
+                make_plane=MemoryPlane().factory,
+            )
         except TierkeeperError as error:
             errors.append(error)
 

