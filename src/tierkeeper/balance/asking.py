@@ -212,7 +212,29 @@ class _Deadlined(io.RawIOBase):
         return self._used.recv_into(buffer)
 
 
-class PostgresQuestion:
+class _Session:
+    """A session that stays open between two askings, and can be given up from another thread."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._conn: Connection | None = None
+        self._given_up = False
+
+    def watched(self) -> int | None:
+        return None if self._conn is None or self._conn.closed else self._conn.fileno()
+
+    def abort(self) -> None:
+        self._given_up = True
+        _shut(self._conn)
+
+    def close(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            with suppress(psycopg.Error):
+                conn.pgconn.finish()  # without a word to a server that may hang
+
+
+class PostgresQuestion(_Session):
     """What a node says of itself, over a session that stays open: its end is the first sign of the server's end."""
 
     def __init__(self, ask: Ask, node: Node) -> None:
@@ -222,10 +244,8 @@ class PostgresQuestion:
             address += (
                 f"{'&' if '?' in address else '?'}connect_timeout={max(2, math.ceil(ask.timeout_seconds))}"  # libpq's least is 2
             )
-        self._link = Link(f"-{node.name}", address, ask.backend_ca)
-        self._conn: Connection | None = None
+        super().__init__(Link(f"-{node.name}", address, ask.backend_ca))
         self._may_read_control = True
-        self._given_up = False
 
     def ask(self) -> Heard:
         began = time.monotonic()
@@ -244,19 +264,6 @@ class PostgresQuestion:
             return Heard(Answer(False, cause, time.monotonic() - began), lives=isinstance(error, Full | UnwelcomeError))
         return Heard(Answer(True, _role(claim), time.monotonic() - began), claim)
 
-    def watched(self) -> int | None:
-        return None if self._conn is None or self._conn.closed else self._conn.fileno()
-
-    def abort(self) -> None:
-        self._given_up = True
-        _shut(self._conn)
-
-    def close(self) -> None:
-        conn, self._conn = self._conn, None
-        if conn is not None:
-            with suppress(psycopg.Error):
-                conn.pgconn.finish()  # without a word to a server that may hang
-
     def _claim(self) -> Claim:
         if self._conn is None:
             self._conn = self._link.connect("balance")
@@ -271,13 +278,8 @@ class PostgresQuestion:
             return tuple(row)
 
 
-class LinkQuestion:
+class LinkQuestion(_Session):
     """Whether a Postgres answers, over a session that stays open."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._conn: Connection | None = None
-        self._given_up = False
 
     def ask(self) -> Heard:
         began, self._given_up = time.monotonic(), False
@@ -296,19 +298,6 @@ class LinkQuestion:
                 return Heard(answer, lives=isinstance(ours, Full), refused=isinstance(ours, UsageError))
             break
         return Heard(Answer(True, "it answers", time.monotonic() - began))
-
-    def watched(self) -> int | None:
-        return None if self._conn is None or self._conn.closed else self._conn.fileno()
-
-    def abort(self) -> None:
-        self._given_up = True
-        _shut(self._conn)
-
-    def close(self) -> None:
-        conn, self._conn = self._conn, None
-        if conn is not None:
-            with suppress(psycopg.Error):
-                conn.pgconn.finish()
 
 
 def _shut(conn: Connection | None) -> None:
