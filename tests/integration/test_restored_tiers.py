@@ -7,7 +7,7 @@ import pytest
 
 from hop import Hop, killed, open_filled
 from support import Tiers
-from tierkeeper.kernel.errors import Failed, Faults
+from tierkeeper.kernel.errors import Failed, Faults, UsageError
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.mover.destination import PostgresDestination
@@ -43,6 +43,19 @@ def test_a_main_that_was_put_back(hop: Hop) -> None:
     assert hop.keeper.check().ok
     hop.main.execute("DELETE FROM tierkeeper.ledger; DELETE FROM public.t")
     check_told(hop, "main", "put back from an older backup")
+
+
+def test_a_main_that_was_made_again(hop: Hop) -> None:
+    """Such as from a dump of the schema public alone, taken before the move: nothing is left there that remembers."""
+    hop.move()
+    hop.main.execute("DROP SCHEMA tierkeeper CASCADE; DROP TABLE public.t")
+    with pytest.raises(UsageError, match="the tierkeeper schema is missing"):
+        hop.keeper.query(COUNT)
+    match = "put back from an older backup"
+    with pytest.raises(Faults) as found:
+        hop.keeper.check()
+    assert match in "; ".join(e.cause for e in found.value.errors if e.place == "tiers.main")
+    assert match in (hop.keeper.status().tiers["main"].cause or "")
 
 
 def test_a_main_that_was_put_back_amid_a_batch(hop: Hop) -> None:

@@ -28,9 +28,9 @@ def faults(links: Mapping[str, Link], policies: Collection[TablePolicy]) -> list
     sources, _ = ask_all(links, remembered, "check")
 
     def wrong(tier: str, conn: Connection) -> list[TierkeeperError]:
-        found: list[TierkeeperError] = []
         if "ledger" not in observe.own_schema(conn).relations:
-            return found
+            return _forgotten(tier, sources)
+        found: list[TierkeeperError] = []
         with catalog(conn) as cur:
             for source, destination in _HOPS:
                 if destination != tier or source not in sources:
@@ -46,6 +46,12 @@ def faults(links: Mapping[str, Link], policies: Collection[TablePolicy]) -> list
 
     answers, _ = ask_all({t: link for t, link in links.items() if len(sources) > 1}, wrong, "check")
     return [error for errors in answers.values() for error in errors]
+
+
+def _forgotten(tier: str, sources: Mapping[str, tuple[UUID | None, Mapping[UUID, str]]]) -> list[TierkeeperError]:
+    """What to say of a tier that remembers nothing at all, though rows were handed to it. Pure."""
+    handed = {source: [b for b, to in moved.items() if to == tier] for source, (_, moved) in sources.items() if source != tier}
+    return [memory.restored(source, tier, batches[0]) for source, batches in handed.items() if batches]
 
 
 def hidden_at(
