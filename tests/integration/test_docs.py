@@ -1,18 +1,24 @@
 """The documents are true: every command in a block marked `sh` is run, in order, as a reader would run it.
 
 Each page gets three tiers of its own with real flights in Core, the configuration that the README shows, and the user's
-variables in the environment. A page that does not set them up itself finds them set up.
+variables in the environment. A page that does not set them up itself finds them set up. The tutorial begins with a server that
+has nothing on it but a superuser.
 """
 
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from support import LONGEST_READER, Tiers, TiersFactory, sampled
+from support import LONGEST_READER, DatabaseFactory, Tiers, TiersFactory, sampled
+from tierkeeper.demo.runtime import find_runtime
+from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.postgres.link import Link
 
 ROOT = Path(__file__).parents[2]
@@ -21,11 +27,15 @@ RARE = (
     "erase-a-person",
     "put-the-recovery-kit-away",
     "rebuild-the-catalog",
+    "rotate-the-keys",
     "spend-the-least",
+    "survive-read-only",
     "thaw-a-month",
 )
 """Pages whose commands the tests of their own subjects type as well."""
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("howto/*.md")), *sorted((ROOT / "docs").glob("tutorial/*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("howto/*.md"))]
+TUTORIAL = ROOT / "docs" / "tutorial" / "twenty-minutes.md"
+MOVING = ROOT / "docs" / "howto" / "move-to-a-new-server.md"
 DAILY = [p for p in PAGES if p.stem not in RARE]
 NEEDS_ARCHIVE = "tested with rows in the archive"
 
@@ -57,15 +67,17 @@ def archive(tiers: Tiers) -> None:
     run("tierkeeper quota", tiers)
 
 
-def run(script: str, tiers: Tiers) -> None:
-    environment = {
-        **tiers.environment,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "CORE_SUPABASE_URL": url(tiers.core),
-        "MAIN_SUPABASE_URL": url(tiers.main),
-        "ARCHIVE_SUPABASE_URL": url(tiers.catalog),
-        "ARCHIVE_PATH": str(tiers.store),
-    }
+def run(script: str, tiers: Tiers, variables: Mapping[str, str] | None = None) -> None:
+    """With the user's four variables, or `variables` in their place; psql and its like are the servers' own."""
+    if variables is None:
+        variables = {
+            "CORE_SUPABASE_URL": url(tiers.core),
+            "MAIN_SUPABASE_URL": url(tiers.main),
+            "ARCHIVE_SUPABASE_URL": url(tiers.catalog),
+            "ARCHIVE_PATH": str(tiers.store),
+        }
+    programs = (str(Path(sys.executable).parent), str(find_runtime().bin_dir), os.environ["PATH"])
+    environment = {**tiers.environment, "PATH": os.pathsep.join(programs), **variables}
     ran = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=tiers.home,
@@ -79,7 +91,7 @@ def run(script: str, tiers: Tiers) -> None:
     assert ran.returncode == 0, f"{script}\n{ran.stdout}\n{ran.stderr}"
 
 
-@pytest.mark.parametrize("page", sampled(PAGES, *DAILY), ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", sampled([p for p in PAGES if p != MOVING], *DAILY), ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page_run_as_printed(page: Path, make_tiers: TiersFactory) -> None:
     scripts = [script for script in blocks(page, "sh") if script.strip()]
     if not scripts:
@@ -91,6 +103,52 @@ def test_the_commands_of_a_page_run_as_printed(page: Path, make_tiers: TiersFact
     project = make_tiers(core="sample", furnish=furnish)
     for script in scripts:
         run(script, project)
+
+
+def with_rows_at_main(tiers: Tiers) -> None:
+    set_up(tiers)
+    run("tierkeeper move public.flights --from core --to main --before 2013-06-01", tiers)
+
+
+def test_main_moves_to_another_server(make_tiers: TiersFactory, database_factory: DatabaseFactory) -> None:
+    """I1, and every row once: the page compares the answers of before and after; Main's own rows are counted here."""
+    tiers = make_tiers(core="sample", furnish=with_rows_at_main)
+    new = Link("main", database_factory("new_main"), tiers.main.sslrootcert)
+    at_rest, copy, *afterwards = blocks(MOVING, "sh")
+    run(f"{at_rest}\nexport NEW_MAIN_URL='{url(new)}'\n{copy}", tiers)
+    assert count(new) == count(tiers.main) > 0
+    with closing(tiers.main.connect("test")) as conn:
+        conn.execute("DROP TABLE public.flights")  # from here on a row that is read there would be missed
+    run("\n".join(afterwards), replace(tiers, main=new))
+
+
+def count(link: Link, table: str = "public.flights") -> int:
+    with closing(link.connect("test")) as conn:
+        (rows,) = conn.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() or (0,)
+        return int(str(rows))
+
+
+@pytest.fixture
+def box(server_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """The server at home."""
+    with EmbeddedPostgres.start(server_folder / "box") as server:
+        yield server
+
+
+def test_the_tutorial_can_be_followed(make_tiers: TiersFactory, box: EmbeddedPostgres) -> None:
+    tiers = make_tiers()
+    home = f"postgresql://tierkeeper:choose-a-long-one@localhost:{box.port}"
+    (tiers.home / ".env").write_text(
+        f"CORE_SUPABASE_URL='{url(tiers.core)}'\nMAIN_SUPABASE_URL='{home}/main'\n"
+        f"ARCHIVE_SUPABASE_URL='{home}/catalog'\nARCHIVE_PATH='archive'\n"
+    )
+    admin = box.link("admin").parameters
+    superuser = {f"PG{name.upper()}": admin[name] for name in ("host", "port", "user", "password")}
+    script = "\n".join(blocks(TUTORIAL, "sh")).replace("20 seconds", LONGEST_READER).replace("sleep 20", "sleep 2")
+    run(f"{script}\ntierkeeper query 'SELECT count(*) FROM public.readings' --format csv > counted.csv", tiers, superuser)
+    assert (tiers.home / "counted.csv").read_text().split() == ['"count"', "210000"]
+    assert 8_000 < count(tiers.core, "public.readings") < 9_000
+    assert 96_000 < count(Link("main", f"{home}/main"), "public.readings") < 97_000
 
 
 def test_the_pages_have_commands() -> None:
