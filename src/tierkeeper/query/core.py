@@ -1,4 +1,4 @@
-"""What Core's snapshot says about a statement, and the statement that Core answers alone.
+"""What Core's snapshot says about a statement, and the statement that one tier answers alone.
 
 It runs inside a transaction that the runner has begun, and it never begins one.
 """
@@ -34,6 +34,10 @@ _OIDS: Final[Mapping[str, tuple[int, ...]]] = {
 _TYPMOD_OFFSET: Final = 4  # numeric's modifier is (precision << 16 | scale) plus the header's four bytes
 
 
+class UnknownRelationError(UsageError):
+    """The statement names a relation that this tier does not have."""
+
+
 def describe(conn: Connection, statement: str) -> list[tuple[str, int]]:
     """The names and type OIDs of the result's columns. Raises UsageError in Postgres's own words if it refuses the statement."""
     for result in (conn.pgconn.prepare(b"", statement.encode()), conn.pgconn.describe_prepared(b"")):
@@ -50,7 +54,8 @@ def _unfit(error: psycopg.Error) -> psycopg.Error | UsageError:
         return error
     cause = error.diag.message_primary or str(error)
     hint = error.diag.message_hint
-    return UsageError(PLACE, cause, hint.rstrip(".") if hint else "Correct the statement; nothing was run")
+    kind = UnknownRelationError if isinstance(error, psycopg.errors.UndefinedTable) else UsageError
+    return kind(PLACE, cause, hint.rstrip(".") if hint else "Correct the statement; nothing was run")
 
 
 def _refuses(error: psycopg.Error) -> bool:
@@ -174,7 +179,7 @@ def _explained(cur: psycopg.Cursor, statement: str) -> list[str]:
 
 
 def answer(cur: psycopg.Cursor, statement: str, described: Sequence[tuple[str, int]]) -> "pa.Table":
-    """The statement's result, run by Core as it stands. A type without an equal in Arrow comes as Postgres's text."""
+    """The statement's result, run by `cur`'s tier as it stands. A type without an equal in Arrow comes as Postgres's text."""
     import pyarrow as pa
 
     cur.execute(b"DECLARE tierkeeper_query NO SCROLL CURSOR FOR " + statement.strip().rstrip("; \n\t").encode())
@@ -183,7 +188,7 @@ def answer(cur: psycopg.Cursor, statement: str, described: Sequence[tuple[str, i
         cur.execute(sql.SQL("FETCH FORWARD {} FROM tierkeeper_query").format(sql.Literal(_FETCH_ROWS)))
         result = cur.pgresult
         if result is None:
-            raise Failed(PLACE, "Core gave no result", "Run it again")
+            raise Failed(PLACE, "the server gave no result", "Run it again")
         for i, column in enumerate(columns):
             values = (result.get_value(row, i) for row in range(result.ntuples))
             column.extend(None if v is None else v.decode() for v in values)

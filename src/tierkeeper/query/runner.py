@@ -24,10 +24,10 @@ from tierkeeper.postgres.link import Connection, Link, transaction
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 from tierkeeper.query import core as at_core
-from tierkeeper.query import departed
+from tierkeeper.query.alone import Alone
 from tierkeeper.query.archived import Segments
 from tierkeeper.query.history import check_in_step
-from tierkeeper.query.model import PLACE, Facts, Plan, Scan, refuse
+from tierkeeper.query.model import PLACE, Facts, Plan, Scan
 from tierkeeper.query.plan import managed_tables, plan
 from tierkeeper.query.reused import Places, Reused, Tier
 from tierkeeper.query.scans import scan_error, scan_sql
@@ -97,6 +97,7 @@ class FastDoor:
         self._timeout_seconds = timeout_seconds
         self._archive = archive
         self._asked = asked
+        self._alone = Alone(self._policies, main, catalog, archive, self._reading)
 
     def query(self, statement: str) -> "pa.Table":
         """The result, with Postgres's column names in their order.
@@ -108,17 +109,25 @@ class FastDoor:
         managed = managed_tables(parsed, self._policies)
         if managed:
             _load_libraries()
+        try:
+            return self._answered(parsed, all_tiers=bool(managed))
+        except at_core.UnknownRelationError as unknown:
+            if managed or self._main is None:
+                raise
+            return self._answered_by_main(parsed, unknown)
+
+    def _answered(self, parsed: Statement, *, all_tiers: bool) -> "pa.Table":
         with ExitStack() as stack:
-            core, main, catalog = self._connect(stack, all_tiers=bool(managed))
+            core, main, catalog = self._connect(stack, all_tiers=all_tiers)
             answered: list[Scan] = []
             stack.callback(self._remember, main, answered)  # when the snapshots have ended, over the connection that is there
             cur = stack.enter_context(self._reading(core, self._core))
-            described = at_core.describe(core, statement)
-            reached = self._refuse_views(cur, parsed)
-            if not managed:
-                self._refuse_hidden(cur, parsed, reached)
-                return at_core.answer(cur, statement, described)
-            self._refuse_departed(cur, reached)
+            described = at_core.describe(core, parsed.sql)
+            reached = self._alone.refuse_views(cur, parsed)
+            if not all_tiers:
+                self._alone.refuse_hidden(cur, cur, parsed, reached)
+                return at_core.answer(cur, parsed.sql, described)
+            self._alone.refuse_departed(cur, reached)
             made = self._plan(cur, parsed, described)
             snapshots = self._snapshots(stack, cur, main, catalog, made)
             if snapshots.reused is not None:
@@ -126,6 +135,17 @@ class FastDoor:
             answer = self._run(made, snapshots, described)
             answered += made.scans
             return answer
+
+    def _answered_by_main(self, parsed: Statement, unknown: TierkeeperError) -> "pa.Table":
+        """What Core does not know may be a table of Main's own, such as one that was restored there."""
+        with ExitStack() as stack:
+            core, main, _ = self._connect(stack, all_tiers=True)
+            if main is None or self._main is None:
+                raise unknown
+            before = stack.enter_context(self._reading(core, self._core))
+            cur = stack.enter_context(self._reading(main, self._main))
+            described = self._alone.of_main((before, main, cur), parsed, unknown)
+            return at_core.answer(cur, parsed.sql, described)
 
     def _remember(self, main: Connection | None, answered: Sequence[Scan]) -> None:
         if self._asked is not None and main is not None:
@@ -136,13 +156,12 @@ class FastDoor:
         parsed = parse(statement)
         managed = managed_tables(parsed, self._policies)
         if not managed:
-            return ["Core answers it alone, as it is"]
+            return ["Core answers it alone, as it is; Main, where Core has no such table"]
         with ExitStack() as stack:
             core, main, catalog = self._connect(stack, all_tiers=True)
             cur = stack.enter_context(self._reading(core, self._core))
             described = at_core.describe(core, statement)
-            reached = self._refuse_views(cur, parsed)
-            self._refuse_departed(cur, reached)
+            self._alone.refuse_departed(cur, self._alone.refuse_views(cur, parsed))
             made = self._plan(cur, parsed, described)
             snapshots = self._snapshots(stack, cur, main, catalog, made)
             lines = snapshots.reused.explained(made.scans) if snapshots.reused is not None else []
@@ -184,48 +203,6 @@ class FastDoor:
             if conn.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
                 cur.execute("SELECT set_config('transaction_timeout', %s, true)", [milliseconds])
             yield cur
-
-    def _refuse_views(self, cur: Cursor, parsed: Statement) -> frozenset[TableName]:
-        """A view over a managed table in Core, or one of its partitions, would answer from Core's rows alone.
-
-        Returns all that the statement's tables have to do with.
-        """
-        spread = {n for n, p in self._policies.items() if p.mode == "move"}
-        reached = at_core.views_over(cur, parsed.tables)
-        for table, (reads, is_part_of) in reached.items():
-            hidden = spread & (reads if table in spread else reads | is_part_of)
-            if hidden:
-                inner = ", ".join(str(t) for t in sorted(hidden))
-                raise refuse(str(table), f"it reads {inner}, whose rows are in several tiers", f"Ask {inner} itself")
-        return frozenset(parsed.tables).union(*(reads | is_part_of for reads, is_part_of in reached.values()))
-
-    def _refuse_hidden(self, cur: Cursor, parsed: Statement, reached: Collection[TableName]) -> None:
-        """What Core is to answer alone must not read a table whose rows are elsewhere too, in whatever words it says so."""
-        spread = {n for n, p in self._policies.items() if p.mode == "move"}
-        read = at_core.relations(cur, parsed.sql)
-        hidden = sorted(str(t) for t in spread & read)
-        if hidden:
-            raise refuse(
-                ", ".join(hidden), "the statement reads it in a way that the fast door does not see", "Write SELECT … FROM"
-            )
-        suspected = self._refuse_departed(cur, read.union(reached))
-        for function in at_core.functions_that_read(cur, parsed.functions) if spread or suspected else ():
-            cause = "it may read tables whose rows are in several tiers, and would see Core's alone"
-            raise refuse(function, cause, "Declare it IMMUTABLE if it reads none, or ask the tables themselves")
-
-    def _refuse_departed(self, core: Cursor, tables: Collection[TableName]) -> bool:
-        """Raises UsageError for one of `tables` that is not spread, by its entry, but has rows below Core.
-
-        The tiers below are asked only where Core says that they may have some; returns whether it does, of any table.
-        """
-        suspected = departed.suspects(core, self._policies)
-        asked = suspected.intersection(tables)
-        links = (self._main, self._catalog if self._archive is not None else None)
-        for link in links if asked else ():
-            if link is not None:
-                with closing(link.connect("query")) as conn, self._reading(conn, link) as cur:
-                    departed.refuse(cur, asked, self._policies, None if link is self._main else self._archive)
-        return bool(suspected)
 
     def _plan(self, cur: Cursor, parsed: Statement, described: Sequence[tuple[str, int]]) -> Plan:
         facts: Facts = at_core.read_facts(cur, parsed)

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from psycopg import Cursor, sql
 
+from hop import open_filled
 from integration.query.world import build, set_up
 from support import Tiers, TiersFactory, tierkeeper_toml
 from tierkeeper.compose import open_keeper
@@ -255,7 +256,7 @@ def test_what_core_can_answer_alone_goes_there_as_it_is(items: Tiers) -> None:
             "t": True,
         }
     ]
-    assert door(away).explain("select 1") == ["Core answers it alone, as it is"]
+    assert door(away).explain("select 1") == ["Core answers it alone, as it is; Main, where Core has no such table"]
 
 
 def test_core_runs_nothing_that_writes(items: Tiers) -> None:
@@ -355,3 +356,49 @@ def test_a_function_that_may_read_a_moved_table_is_refused(items: Tiers) -> None
         with pytest.raises(UsageError, match="may read tables"):
             door(items).query(statement)
     assert door(items).query("select twice(2) as x, upper('a') as y").to_pylist() == [{"x": 4, "y": "A"}]
+
+
+def test_what_only_main_has_is_answered_there(items: Tiers) -> None:
+    """Such as a month that was restored beside the table."""
+    with closing(items.main.connect("test")) as main:
+        main.execute("CREATE TABLE restored AS SELECT i AS id, 'february' AS month FROM generate_series(1, 28) AS i")
+    asked = "SELECT month, count(*) AS days, max(id) FROM restored GROUP BY month"
+    assert door(items).query(asked).to_pylist() == [{"month": "february", "days": 28, "max": 28}]
+    with pytest.raises(UsageError, match='relation "nowhere" does not exist'):
+        door(items).query("SELECT * FROM nowhere")
+    with pytest.raises(UsageError, match='column "nothing" does not exist'):
+        door(items).query("SELECT nothing FROM restored")
+    with pytest.raises(UsageError, match='relation "restored" does not exist'):
+        door(items).query("SELECT count(*) FROM restored JOIN items USING (id)")
+    nobody = replace(items, main=NOWHERE)
+    with pytest.raises(NotNow):
+        door(nobody).query("SELECT * FROM restored")
+
+
+@pytest.mark.parametrize(
+    ("made", "asked"),
+    [
+        ("CREATE VIEW seen AS SELECT id FROM items", "SELECT count(*) FROM seen"),
+        ("CREATE TABLE part (CHECK (id > 0)) INHERITS (items)", "SELECT count(*) FROM part"),
+        (
+            "CREATE FUNCTION old() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM items'; CREATE TABLE own (id int)",
+            "SELECT old(), count(*) FROM own",
+        ),
+    ],
+    ids=["view", "child", "function"],
+)
+def test_main_alone_never_answers_from_its_part_of_a_table(items: Tiers, made: str, asked: str) -> None:
+    with closing(items.main.connect("test")) as main:
+        main.execute(made.encode())
+    with pytest.raises(UsageError, match="in several tiers"):
+        door(items).query(asked)
+
+
+def test_main_alone_never_answers_for_a_table_whose_entry_is_gone(tiers: Tiers) -> None:
+    """Core has dropped it; by what Core remembers, rows of it went down to Main, and maybe on from there."""
+    with open_filled(tiers) as hop:
+        hop.move()
+        hop.core.execute("DROP TABLE public.t")
+    unmanaged = FastDoor(tiers.core, tiers.main, tiers.catalog, [], timeout_seconds=30, archive=None)
+    with pytest.raises(UsageError, match=r"public\.t"):
+        unmanaged.query("SELECT count(*) FROM t")
