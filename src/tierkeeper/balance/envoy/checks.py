@@ -100,22 +100,24 @@ def _points_to(descriptor: Path, inodes: set[str]) -> bool:
         return False
 
 
-def certificate_works(name: str, certificate: Certificate) -> None:
-    """Raises UsageError for files that cannot be read, are no PEM, or do not belong together."""
+def certificate_pair(name: str, certificate: Certificate) -> tuple[bytes, bytes]:
+    """The chain and its key. Raises UsageError for files that cannot be read, are no PEM, or do not belong together."""
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
     place = f"{name} ({certificate.chain})"
     try:
-        chain = x509.load_pem_x509_certificates(_bytes(name, certificate.chain, "certificate"))
+        chain_pem = _bytes(name, certificate.chain, "certificate")
+        chain = x509.load_pem_x509_certificates(chain_pem)
     except ValueError:
         raise UsageError(
             place, "this is no certificate in PEM form", "Name the file that begins with BEGIN CERTIFICATE"
         ) from None
     key_place = f"{name} ({certificate.key})"
     try:
-        key = load_pem_private_key(_bytes(name, certificate.key, "key"), None)
+        key_pem = _bytes(name, certificate.key, "key")
+        key = load_pem_private_key(key_pem, None)
     except TypeError:
         raise UsageError(
             key_place, "the key is locked by a passphrase", "Name a key without one, readable by this user alone"
@@ -127,6 +129,7 @@ def certificate_works(name: str, certificate: Certificate) -> None:
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if key.public_key().public_bytes(*form) != chain[0].public_key().public_bytes(*form):
         raise UsageError(key_place, "the key is not that of the certificate", "Name the two files that were made together")
+    return chain_pem, key_pem
 
 
 def authority_works(pool: Pool) -> None:

@@ -58,6 +58,10 @@ class Layout:
         return f"{self.folder}/lock"
 
     @property
+    def certificates(self) -> str:
+        return f"{self.folder}/certificates"
+
+    @property
     def fed(self) -> str:
         return f"{self.folder}/xds"
 

@@ -1,7 +1,6 @@
 """A pool's port as an Envoy listener: what it takes from clients, and what it never does. Pure."""
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Final
 
 from tierkeeper.balance.envoy import limits
@@ -67,20 +66,12 @@ def _tls(pool: Pool, layout: Layout) -> Document:
     }
 
 
-def secret(pool: Pool, certificate: Certificate, turn: int) -> Document:
-    """Where Envoy finds the certificate. It sees files that are renamed into their folder by itself.
-
-    `turn` is counted up for files that were written in place: another spelling of the same path makes it read them again.
-    """
-    chain, key = PurePosixPath(certificate.chain), PurePosixPath(certificate.key)
-    again = "/." * (turn % 2)
+def secret(pool: Pool, copy: Certificate) -> Document:
+    """Where Envoy finds the certificate: another pair has another name, so that it is read."""
     return typed(
         "envoy.extensions.transport_sockets.tls.v3.Secret",
         name=pool_key(pool.name),
-        tls_certificate={
-            "certificate_chain": {"filename": f"{chain.parent}{again}/{chain.name}"},
-            "private_key": {"filename": f"{key.parent}{again}/{key.name}"},
-        },
+        tls_certificate={"certificate_chain": {"filename": copy.chain}, "private_key": {"filename": copy.key}},
     )
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from tierkeeper.balance.envoy import checks, feeding, limits, names, process
 from tierkeeper.balance.envoy.admin import Admin
 from tierkeeper.balance.envoy.budget import Budget
-from tierkeeper.balance.envoy.certificates import Watched
+from tierkeeper.balance.envoy.certificates import Copies
 from tierkeeper.balance.envoy.clusters import cluster_name
 from tierkeeper.balance.envoy.counting import Tally, adapted
 from tierkeeper.balance.envoy.documents import Document, Layout, pool_key
@@ -54,7 +54,7 @@ class EnvoyPlane:
         self._fleet = Fleet(self._layout, self._admin, self._clock, concurrency or len(os.sched_getaffinity(0)))
         self._names = names.Names(resolve, resolve_seconds)
         self._receiver = Receiver(self._layout)
-        self._certificates = Watched()
+        self._certificates = Copies(self._layout)
         self._tally = Tally()
         self._turn = threading.RLock()
         self._owned: int | None = None
@@ -179,6 +179,7 @@ class EnvoyPlane:
         made = self._documents(pools, shares, addresses)
         self._feed.put(made)
         self._feed.sweep(made)
+        self._certificates.sweep(pools)
         self._pools, self._shares, self._addresses = pools, shares, addresses
         self._save()  # before: whoever comes after a brain that is killed here finds what Envoy serves
         try:
@@ -199,7 +200,7 @@ class EnvoyPlane:
         checks.system_authorities(pools)
         for pool in pools:
             if pool.certificate is not None:
-                checks.certificate_works(pool.name, pool.certificate)
+                checks.certificate_pair(pool.name, pool.certificate)
             checks.authority_works(pool)
         lost = self._names.learn([host for p in pools for host in (p.host, *(b.host for b in p.backends))], before)
         for pool in pools:
@@ -259,7 +260,7 @@ class EnvoyPlane:
             addresses,
             system_ca=checks.system_authorities(pools),
             percents=self._percents,
-            turns=self._certificates.look(pools),
+            copies=self._certificates.of(pools),
             broke=self._broke(),
         )
         current = {cluster["name"] for cluster in made["cds"]}
@@ -271,7 +272,7 @@ class EnvoyPlane:
             {**self._addresses, **addresses},
             system_ca=checks.system_authorities(old),
             percents={},
-            turns={},
+            copies={},
         )
         made["cds"] += [cluster for cluster in kept["cds"] if cluster["name"] not in current]
         hosts = {host["name"] for host in made["verdict"][0]["virtual_hosts"]}
@@ -309,10 +310,11 @@ class EnvoyPlane:
         return "; ".join(f"{host} is at {addresses[host]} now" for host in sorted(moved))
 
     def _renewed(self) -> list[str]:
-        said, changed = self._certificates.changed(self._pools)
+        said, changed = self._certificates.renewed(self._pools)
         if changed:
             made = self._documents(self._pools, self._shares, self._addresses, self._retired)
             self._feed.put({name: made[name] for name in made if name.startswith("sds-")})
+            self._certificates.sweep(self._pools)
         return said
 
     def _refused(self) -> str | None:
@@ -347,6 +349,7 @@ class EnvoyPlane:
             made = self._documents(self._pools, self._shares, self._addresses)
             self._feed.put({"cds": made["cds"], "verdict": made["verdict"]})
             self._feed.sweep(made)
+            self._certificates.sweep(self._pools)
 
     def _adapt(self, seconds: float) -> None:
         percents = adapted(self._percents, self._tally.fresh(), seconds)

@@ -8,7 +8,7 @@ from tierkeeper.balance.envoy.clusters import cluster
 from tierkeeper.balance.envoy.documents import ADMIN, SAMPLES, Document, Layout, pool_key, seconds, source, typed
 from tierkeeper.balance.envoy.endpoints import Shares, endpoints, takers, verdict_listener, verdict_routes
 from tierkeeper.balance.envoy.listeners import listener, rates, routes, secret
-from tierkeeper.balance.model import Pool
+from tierkeeper.balance.model import Certificate, Pool
 
 _FILES_PER_CONNECTION: Final = 3  # one to the client, one to the backend, and some to spare
 
@@ -78,17 +78,17 @@ def documents(
     *,
     system_ca: str,
     percents: Mapping[str, float],
-    turns: Mapping[str, int],
+    copies: Mapping[str, Certificate],
     broke: Collection[str] = (),
 ) -> dict[str, list[Document]]:
-    """All files. `addresses` has the IP address of every host, `percents` the share of samples and `turns` how often a
-    certificate was written in place, by pool name; `broke` are the pools that have repeated too much."""
+    """All files. `addresses` has the IP address of every host, `percents` the share of samples and `copies` the certificate that
+    Envoy reads, by pool name; `broke` are the pools that have repeated too much."""
     return {
         **traffic(pools, shares, addresses, broke),
         **{
-            f"sds-{pool_key(pool.name)}": [secret(pool, pool.certificate, turns.get(pool.name, 0))]
+            f"sds-{pool_key(pool.name)}": [secret(pool, copies[pool.name])]
             for pool in pools
-            if pool.certificate is not None
+            if pool.certificate is not None and pool.name in copies
         },
         "rtds": [sampling(pools, percents)],
         "cds": [typed("envoy.config.cluster.v3.Cluster", **cluster(pool, layout, system_ca)) for pool in pools],

@@ -31,7 +31,15 @@ def addresses(*pools: Pool) -> dict[str, str]:
 
 def rendered(*pools: Pool, shares=None):
     made = shares or complete(pools, {}, {})
-    return documents(LAYOUT, pools, made, addresses(*pools), system_ca="/ca.pem", percents={}, turns={})
+    return documents(
+        LAYOUT,
+        pools,
+        made,
+        addresses(*pools),
+        system_ca="/ca.pem",
+        percents={},
+        copies={p.name: p.certificate for p in pools if p.certificate is not None},
+    )
 
 
 words = st.sampled_from([TRAFFIC, OUT, DRAINED])
@@ -192,10 +200,10 @@ def test_a_version_is_that_of_the_content() -> None:
     assert discovery(one)["version_info"] == discovery(same)["version_info"] != discovery(other)["version_info"]
 
 
-def test_a_certificate_that_was_written_in_place_is_named_otherwise_and_found_at_the_same_place() -> None:
-    given = Certificate("/c/chain.pem", "/k/key.pem")
-    names = [secret(pool(), given, turn)["tls_certificate"]["private_key"]["filename"] for turn in range(3)]
-    assert names == ["/k/key.pem", "/k/./key.pem", "/k/key.pem"]
+def test_envoy_reads_the_copy_of_a_certificate_and_none_that_has_no_copy() -> None:
+    copy = Certificate("/s/certificates/k/1.pem", "/s/certificates/k/1.key")
+    told = secret(pool(), copy)["tls_certificate"]
+    assert (told["certificate_chain"]["filename"], told["private_key"]["filename"]) == (copy.chain, copy.key)
 
 
 def test_rates_are_whole_percents_and_never_nothing() -> None:
