@@ -38,7 +38,7 @@ class Watched:
 
 def database(name: str, link: Link) -> Watched:
     """A tier that is a Postgres. `link` has to give up a connection in time."""
-    return Watched(name, f"{link.url} {link.sslrootcert} {link.insecure}", lambda: LinkQuestion(link))
+    return Watched(name, f"{link.url} {link.sslrootcert} {link.insecure} {link.pin}", lambda: LinkQuestion(link))
 
 
 def reached(name: str, address: str) -> Watched:

@@ -11,10 +11,12 @@ from tierkeeper.cli.stop import STOPPED
 from tierkeeper.cli.values import visible
 from tierkeeper.config import redact
 from tierkeeper.kernel.errors import Exit, Faults, TierkeeperError
-from tierkeeper.kernel.results import ErrorDocument, ErrorResult, Result
+from tierkeeper.kernel.results import CertificateResult, ErrorDocument, ErrorResult, Result, UntrustedResult
 
 if TYPE_CHECKING:
     from rich.console import Console  # what draws tables is loaded for those alone who want to see some
+
+    from tierkeeper.postgres.certificates import Shown
 
 _PIPE_COLUMNS: Final = 200  # a pipe has no width: wide enough that no cell is cut
 
@@ -90,6 +92,11 @@ def show_error(error: TierkeeperError, *, as_json: bool, debug: bool) -> None:
         err.print(Text.assemble(("error   ", "bold red"), (visible(one.place), "bold")), soft_wrap=True)
         err.print(Text.assemble(("cause   ", "dim"), visible(one.cause)), soft_wrap=True)
         err.print(Text.assemble(("remedy  ", "dim"), (visible(one.remedy), "green")), soft_wrap=True)
+        if isinstance(one, UntrustedResult):
+            from tierkeeper.cli.trusting import shown
+
+            for text in shown(one.chain):
+                err.print(text, soft_wrap=True)
 
 
 def show_trace(error: BaseException) -> None:
@@ -107,6 +114,11 @@ def unexpected(error: Exception) -> TierkeeperError:
     )
 
 
+def certificate(one: "Shown") -> CertificateResult:
+    """As `--json` prints it."""
+    return CertificateResult(subject=one.subject, issuer=one.issuer, valid_until=one.until, sha256=one.sha256)
+
+
 def exit_code(result: Result) -> Exit:
     """What a result means for the shell: found wrong is a failure; asked to stop, or only not possible now, means try again."""
     fields = result.__dict__
@@ -119,5 +131,19 @@ def exit_code(result: Result) -> Exit:
     return Exit.FAILED if wrong or unlike else Exit.NOT_NOW if faults else Exit.DONE
 
 
-def _result(error: TierkeeperError) -> ErrorResult:
-    return ErrorResult(place=error.place, cause=redact(error.cause, os.environ), remedy=error.remedy)
+def _result(error: TierkeeperError) -> ErrorResult | UntrustedResult:
+    from tierkeeper.postgres.trust import Untrusted
+
+    cause = redact(error.cause, os.environ)
+    if not isinstance(error, Untrusted):
+        return ErrorResult(place=error.place, cause=cause, remedy=error.remedy)
+    return UntrustedResult(
+        place=error.place,
+        cause=cause,
+        remedy=error.remedy,
+        tier=error.link.tier,
+        host=error.link.host,
+        chain=[certificate(c) for c in error.chain],
+        authority=None if error.authority is None else error.authority.sha256,
+        pinned=None if error.pinned is None else error.pinned.sha256,
+    )

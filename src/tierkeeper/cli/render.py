@@ -19,6 +19,7 @@ from tierkeeper.kernel.units import format_bytes
 _BAR_CELLS: Final = 10
 _HIGH: Final = 0.7
 _FULL: Final = 0.85
+_SHORT: Final = 16  # digits of a fingerprint that was just compared
 _SOON_DAYS: Final = 7  # a tier that may be full within a week wants a look
 _GIVEN_BACK: Final = "Space given back"
 _OWN: Final = "tierkeeper"
@@ -121,6 +122,9 @@ def _check(result: r.CheckResult) -> Iterator[RenderableType]:
 
 @render.register(r.SetupResult)
 def _setup(result: r.SetupResult) -> Iterator[RenderableType]:
+    for one in result.trusted:
+        told = f"believe the authority SHA-256 {one.sha256[:_SHORT]}… at {one.host} ({one.file})"
+        yield Text.assemble((f"{one.tier:<9}", "bold"), visible(told))
     shown = [s for s in result.steps if not _is_own(s)]
     for tier in dict.fromkeys(s.tier for s in result.steps if _is_own(s)):
         own = sum(s.tier == tier and _is_own(s) for s in result.steps)

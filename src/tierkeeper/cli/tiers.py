@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from tierkeeper.cli import arguments, homeserver
+from tierkeeper.cli import arguments, homeserver, trusting
 from tierkeeper.cli.session import MaxTimeOption, Session, command
+from tierkeeper.kernel.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -29,14 +30,32 @@ def _register_looks(app: typer.Typer) -> None:
     def setup(
         session: Session,
         apply: Annotated[bool, typer.Option("--apply", help="Do it; without it the plan is only shown.")] = False,
+        trust: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--trust",
+                metavar="TIER=SHA256",
+                help="Confirm the authority of a tier's server by its fingerprint, where nobody can be asked.",
+            ),
+        ] = None,
     ) -> None:
         """Show what the tiers lack, or make it with --apply.
 
         Schemas, tables, types and keys below Core, the audit, the archive's key, and the home server's certificates where
-        [homeserver] path names its folder. A second run finds nothing to do.
+        [homeserver] path names its folder. A second run finds nothing to do. A server whose authority is not known here is shown;
+        --apply asks to confirm that authority before anything else, and pins it.
         """
-        with session.keeper() as keeper:
-            result = keeper.setup(apply)
+        given = trusting.given(trust or [])
+        if given and not apply:
+            raise UsageError("--trust", "an authority is pinned by --apply alone", "Add --apply, or leave --trust out")
+        if apply:
+            from tierkeeper.compose.trusting import set_up
+
+            ask = trusting.confirmed if trusting.is_there(as_json=session.as_json) else None
+            result = set_up(session.keeper, given, ask)
+        else:
+            with session.keeper() as keeper:
+                result = keeper.setup(False)
         steps = homeserver.certificates(session, apply=apply)
         session.show(result.model_copy(update={"steps": [*result.steps, *steps]}))
 

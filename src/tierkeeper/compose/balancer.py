@@ -15,7 +15,7 @@ from tierkeeper.balance.kept import Record, now_text
 from tierkeeper.balance.plane import Plane
 from tierkeeper.balance.tierwatch import TierWatch, Watched, database, probed, reached
 from tierkeeper.compose.balancing import Source, missing_extra, nothing
-from tierkeeper.config import Settings, split_address
+from tierkeeper.config import folder, split_address
 from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.ports import Audit, Stop
@@ -67,7 +67,8 @@ def serve(
     kept = source.kept()
     kept.make()
     metrics = None if balance.metrics is None else split_address(balance.metrics)
-    trail = Trail(settings, Record(kept.folder / "audit.jsonl"), tell, time)
+    main = None if settings is None else settings.links(folder.pins(source.environment))["main"]
+    trail = Trail(main, Record(kept.folder / "audit.jsonl"), tell, time)
     with kept.alone():
         plane = make_plane(kept.folder / "plane", time)
         tiers = Tiers(source)
@@ -140,13 +141,12 @@ class Trail:
 
     def __init__(
         self,
-        settings: Settings | None,
+        main: Link | None,
         record: Record,
         tell: Callable[[BalanceEvent], None],
         clock: Clock,
         audit: Audit | None = None,
     ) -> None:
-        main = None if settings is None else settings.links()["main"]
         self._audit = audit or (None if main is None else PostgresAudit(quick(main)))
         self._record, self._tell, self._clock = record, tell, clock
 
@@ -207,7 +207,7 @@ class Tiers:
         if settings is None:
             self._folder = None
             return [], balance.health_check_interval
-        links = settings.links()
+        links = settings.links(folder.pins(self._source.environment))
         self._folder = state.folder(self._source.environment, links["core"])
         watched = [database(name, quick(link)) for name, link in links.items()]
         path, address = settings.store_path, settings.tiers.archive.store

@@ -17,7 +17,7 @@ from tierkeeper.balance.model import Certificate, Pool
 from tierkeeper.balance.pools import Ask, Node, Service, node, pools
 from tierkeeper.balance.primary import Remembered, Ruling, rule
 from tierkeeper.compose.stores import open_store, store_fault
-from tierkeeper.config import Balance, Settings, load_balance, located, split_address
+from tierkeeper.config import Balance, Settings, folder, load_balance, located, split_address
 from tierkeeper.config.services import Service as Entry
 from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError
@@ -289,7 +289,7 @@ def health(settings: Settings) -> HealthResult:
 
 def planned(settings: Settings) -> list[probes.Probe]:
     """The questions to the tiers and the store. Raises UsageError where the store is none that can be asked."""
-    tiers = [probes.postgres(_TIERS[name], link) for name, link in settings.links().items()]
+    tiers = [probes.postgres(_TIERS[name], link) for name, link in settings.links(folder.pins(os.environ)).items()]
     path = settings.store_path
     if path is not None:
         return [*tiers, probes.directory("archive (store)", path)]

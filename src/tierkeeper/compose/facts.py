@@ -21,6 +21,8 @@ from tierkeeper.monitoring.measure import slots
 from tierkeeper.monitoring.model import Slot
 from tierkeeper.monitoring.shown import Shown
 from tierkeeper.objectstore.enrolment import Lifetime
+from tierkeeper.postgres import pins
+from tierkeeper.postgres.certificates import from_pem
 from tierkeeper.postgres.link import Link, translated
 from tierkeeper.security.runs import LastRun, last_runs
 from tierkeeper.tiers.ask import ask_all
@@ -205,19 +207,21 @@ def _served(sources: Sources) -> Iterator[Expiry]:
 
 
 def _pinned(tiers: Mapping[str, Tier]) -> Iterator[Expiry]:
-    """The CA files that the user has named for tiers: of several in one file the one that lives longest counts."""
-    from cryptography import x509
-
+    """The CA files that the user has named or confirmed for tiers: of several in one file the one that lives longest counts."""
     for name, tier in tiers.items():
-        file = tier.link.sslrootcert
+        pin = pins.in_force(tier.link)
+        file = pin or tier.link.sslrootcert
         if file is None or not Path(file).is_file():
             continue
         try:
-            until = max(c.not_valid_after_utc for c in x509.load_pem_x509_certificates(Path(file).read_bytes()))
+            until = max(c.not_valid_after_utc for c in from_pem(Path(file).read_bytes()))
         except (OSError, ValueError):
             continue  # the link itself says what is wrong with it
-        remedy = f"Get the server's new CA, and name its file in sslrootcert under [tiers.{name}]"
-        yield Expiry(f"the CA of {name} (sslrootcert)", until, remedy, limits.AUTHORITY_EXPIRY_DAYS * DAY)
+        if pin is not None:
+            what, remedy = "pinned", "When its server shows the next one: `tierkeeper setup --apply` asks to confirm it"
+        else:
+            what, remedy = "sslrootcert", f"Get the server's new CA, and name its file in sslrootcert under [tiers.{name}]"
+        yield Expiry(f"the CA of {name} ({what})", until, remedy, limits.AUTHORITY_EXPIRY_DAYS * DAY)
 
 
 def _servers(sources: Sources, live: Mapping[str, Link]) -> Iterator[Expiry]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tierkeeper.compose.wiring import Wiring
+from tierkeeper.compose.trusting import TrustingKeeper
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Faults, TierkeeperError, UsageError, each
 from tierkeeper.kernel.policy import TablePolicy, Tier
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tierkeeper.archive.service import Archive
 
 
-class MovingKeeper(Wiring):
+class MovingKeeper(TrustingKeeper):
     """Sets tiers up and moves rows between them."""
 
     def setup(self, apply: bool) -> SetupResult:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from tierkeeper.compose.hints import Hints
 from tierkeeper.compose.stores import open_store, store_bytes
-from tierkeeper.config import Settings
+from tierkeeper.config import Settings, folder
 from tierkeeper.config.price import in_one_currency
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock, SystemClock
@@ -49,7 +49,10 @@ class Wiring:
         self._sharing = sharing
         self._policies = settings.policies()
         self._hints = Hints(self._seen, SystemClock())
-        self.links = cast("dict[Tier, Link]", {name: self._hints.link(name, link) for name, link in settings.links().items()})
+        self.links = cast(
+            "dict[Tier, Link]",
+            {name: self._hints.link(name, link) for name, link in settings.links(folder.pins(environment)).items()},
+        )
         self._audit = PostgresAudit(self.links["main"])
 
     @cached_property
@@ -63,9 +66,8 @@ class Wiring:
 
     @property
     def _config_dir(self) -> Path:
-        """The user's configuration folder (XDG), where the archive's key lies."""
-        home = self._environment.get("XDG_CONFIG_HOME") or Path(self._environment.get("HOME") or Path.home()) / ".config"
-        return Path(home) / "tierkeeper"
+        """Where the archive's key lies."""
+        return folder.of_user(self._environment)
 
     @property
     def _state_dir(self) -> Path | None:
@@ -74,12 +76,12 @@ class Wiring:
 
     def _seen(self) -> dict[str, Seen]:
         """What this machine's balancer has seen of the tiers; nothing where none runs."""
-        folder = self._state_dir
-        return {} if folder is None else seen.read(folder)
+        here = self._state_dir
+        return {} if here is None else seen.read(here)
 
     @property
     def _disk_lasts(self) -> bool:
-        return "AWS_LAMBDA_FUNCTION_NAME" not in self._environment
+        return folder.disk_lasts(self._environment)
 
     @property
     def _key_present(self) -> bool:

@@ -3,6 +3,7 @@
 Pure: no environment, no file, no connection. Each field's description is what the user reads about it.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -230,14 +231,15 @@ class Settings(Section):
         only_once([str(t.name) for t in tables], "name")
         return tables
 
-    def links(self) -> dict[str, Link]:
-        """How `core`, `main` and `archive` (its catalog) are reached."""
+    def links(self, pinned: Callable[[Link], Link]) -> dict[str, Link]:
+        """How `core`, `main` and `archive` (its catalog) are reached. `pinned`: `folder.pins`, and raises what that does."""
         core, main, archive = self.tiers.core, self.tiers.main, self.tiers.archive
-        return {
-            "core": Link("core", core.url.get_secret_value(), core.sslrootcert, core.insecure),
-            "main": Link("main", main.url.get_secret_value(), main.sslrootcert, main.insecure),
-            "archive": Link("archive", archive.catalog.get_secret_value(), archive.sslrootcert, archive.insecure),
-        }
+        links = (
+            Link("core", core.url.get_secret_value(), core.sslrootcert, core.insecure),
+            Link("main", main.url.get_secret_value(), main.sslrootcert, main.insecure),
+            Link("archive", archive.catalog.get_secret_value(), archive.sslrootcert, archive.insecure),
+        )
+        return {link.tier: pinned(link) for link in links}
 
     def quotas_bytes(self) -> dict[str, int]:
         """Each tier's quota."""

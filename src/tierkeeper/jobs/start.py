@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from tierkeeper.compose import Keeper, open_keeper
-from tierkeeper.config import Settings
+from tierkeeper.config import Settings, folder
 from tierkeeper.jobs.lead import Leadership
 from tierkeeper.jobs.memory import Memory
 from tierkeeper.jobs.model import Job, Timing
@@ -45,7 +45,7 @@ def start(
     given = os.environ if environment is None else environment
 
     async def serve() -> Exit:
-        main, loop = settings.links()["main"], asyncio.get_running_loop()
+        main, loop = settings.links(folder.pins(given))["main"], asyncio.get_running_loop()
 
         def keeper() -> Keeper:
             return open_keeper(settings, clock=time, stop=stop, environment=given, sharing=Shared(queue, loop), **more)

@@ -31,6 +31,7 @@ class Point(StrEnum):
     DROP_RECORDED = "drop-recorded"  # the intent to drop a partition is recorded, nothing is locked
     DROP_BEFORE_COMMIT = "drop-before-commit"  # an empty partition is dropped, not committed
     DROPPED = "dropped"
+    AUTHORITY_PINNED = "authority-pinned"  # an authority is confirmed and written, and nothing went over its link yet
     TABLE_ALTERED = "table-altered"  # Main follows a table of Core's, not committed
     TABLE_SET_UP = "table-set-up"  # a table's steps are durable
     MIRRORED = "mirrored"  # a block of a mirror table was upserted, not committed

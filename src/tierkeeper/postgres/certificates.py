@@ -1,27 +1,25 @@
-"""Until when a server's certificates are valid, as its TLS link shows them.
+"""Certificates as values: what one says, what a chain rests on, what a PEM file holds, and until when a server's are valid."""
 
-libpq verifies a chain and hands none of it out. So the server is asked for TLS as libpq asks it, and left when it has shown its
-certificates: no user, no password and no statement goes over that link, which nobody vouches for.
-"""
-
-import socket
-import ssl
-import struct
-from collections.abc import Collection, Iterator, Sequence
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from tierkeeper.kernel.errors import NotNow
-from tierkeeper.kernel.limits import CONNECT_SECONDS
-from tierkeeper.postgres.link import Link
+from tierkeeper.postgres import handshake
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate, Name
 
-_SSL_REQUEST: Final = struct.pack("!II", 8, 80877103)
-_PORT: Final = "5432"
+    from tierkeeper.postgres.link import Link
+
+_PEM: Final = re.compile(rb"-----BEGIN (TRUSTED )?CERTIFICATE-----\s(.*?)-----END (?:TRUSTED )?CERTIFICATE-----", re.DOTALL)
+_LONG: Final = 0x80  # from this byte on a DER length says how many bytes it takes itself
 
 
 @dataclass(frozen=True)
@@ -33,17 +31,33 @@ class Ending:
     is_servers: bool
 
 
-def is_verified(link: Link) -> bool:
+@dataclass(frozen=True)
+class Shown:
+    """A certificate that somebody showed, which proves nothing: its words are the peer's. `signs_itself`: it is a root."""
+
+    subject: str
+    issuer: str
+    until: datetime
+    signs_itself: bool
+    der: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """Its fingerprint, as 64 hexadecimal digits."""
+        return hashlib.sha256(self.der).hexdigest()
+
+
+def is_verified(link: "Link") -> bool:
     """Whether libpq verifies the server over `link`: else the end of a certificate keeps nobody from it."""
     given = link.parameters
     return given.get("sslmode", "").startswith("verify-") or (given.get("sslmode") == "require" and "sslrootcert" in given)
 
 
-def endings(link: Link) -> list[Ending]:
+def endings(link: "Link") -> list[Ending]:
     """What the link rests on, the server's own certificate first; nothing where it speaks no TLS. Raises NotNow."""
     from cryptography import x509
 
-    chain = [x509.load_der_x509_certificate(one) for one in _shown(link)]
+    chain = [x509.load_der_x509_certificate(one) for one in handshake.shown(link.parameters, link.place)]
     found = needed(chain, _anchors(link.parameters.get("sslrootcert")))
     return [Ending(one.subject.rfc4514_string(), one.not_valid_after_utc, one is chain[0]) for one in found]
 
@@ -62,60 +76,62 @@ def needed(chain: "Sequence[Certificate]", anchors: "Collection[Name]") -> "list
     return found
 
 
-def _anchors(file: str | None) -> "set[Name]":
+def read(ders: Sequence[bytes]) -> list[Shown]:
+    """A shown chain from the server's own certificate up as far as it goes. Raises ValueError for what is no certificate."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return [
+        Shown(
+            one.subject.rfc4514_string(),
+            one.issuer.rfc4514_string(),
+            one.not_valid_after_utc,
+            _signs_itself(one),
+            one.public_bytes(Encoding.DER),
+        )
+        for one in needed([x509.load_der_x509_certificate(der) for der in ders], ())
+    ]
+
+
+def from_pem(data: bytes) -> "list[Certificate]":
+    """The certificates in a PEM file, also those that OpenSSL's trust settings follow. Raises ValueError for one that is none."""
     from cryptography import x509
 
+    def one(body: bytes) -> "Certificate":
+        try:
+            der = base64.b64decode(body)
+        except binascii.Error as error:
+            raise ValueError(str(error)) from error
+        return x509.load_der_x509_certificate(der[: _length(der)])
+
+    return [one(found[2]) for found in _PEM.finditer(data)]
+
+
+def _signs_itself(certificate: "Certificate") -> bool:
+    """By its signature: an authority's new key may be signed by its old one under the same name."""
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _length(der: bytes) -> int:
+    """Of the first value in `der`, its head included. Raises ValueError where there is none."""
+    if len(der) < 2:  # noqa: PLR2004 - a tag and a length
+        raise ValueError("no certificate")
+    if der[1] < _LONG:
+        return 2 + der[1]
+    head = 2 + (der[1] & ~_LONG)
+    return head + int.from_bytes(der[2:head], "big")
+
+
+def _anchors(file: str | None) -> "set[Name]":
     if file is None or not Path(file).is_file():
         return set()
     try:
-        return {one.subject for one in x509.load_pem_x509_certificates(Path(file).read_bytes())}
+        return {one.subject for one in from_pem(Path(file).read_bytes())}
     except (OSError, ValueError):
         return set()
-
-
-def _shown(link: Link) -> list[bytes]:
-    """The chain (DER) of the first of its hosts that answers."""
-    refused = "it has no address"
-    for host, address, port in _places(link):
-        try:
-            with socket.create_connection((address, port), CONNECT_SECONDS) as plain:
-                return _asked(plain, host, direct=link.parameters.get("sslnegotiation") == "direct")
-        except OSError as error:
-            refused = type(error).__name__
-    raise NotNow(link.place, f"the server shows no certificate ({refused})", "Look whether it runs: `tierkeeper check`")
-
-
-def _places(link: Link) -> Iterator[tuple[str, str, int]]:
-    """Name, address and port of each host; a socket's folder is none that has a certificate."""
-    given = link.parameters
-    hosts, addresses = given.get("host", "").split(","), given.get("hostaddr", "").split(",")
-    ports = given.get("port", _PORT).split(",")
-    for at in range(max(len(hosts), len(addresses))):
-        host = hosts[min(at, len(hosts) - 1)].strip("[]")
-        address = addresses[at] if at < len(addresses) and addresses[at] else host
-        if address and not address.startswith(("/", "@")):
-            yield host or address, address, int(ports[min(at, len(ports) - 1)] or _PORT)
-
-
-def _asked(plain: socket.socket, host: str, *, direct: bool) -> list[bytes]:
-    if not direct:
-        plain.sendall(_SSL_REQUEST)
-        if plain.recv(1) != b"S":
-            return []
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols(["postgresql"])
-    with context.wrap_socket(plain, server_hostname=host) as tls:
-        return _chain(tls)
-
-
-def _chain(tls: ssl.SSLSocket) -> list[bytes]:
-    """All that was shown; Python says so openly since 3.13, before that the object within does."""
-    openly = getattr(tls, "get_unverified_chain", None)
-    if openly is not None:
-        return list(openly())
-    within: Any = getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", None)
-    if within is not None:
-        return [ssl.PEM_cert_to_DER_cert(one.public_bytes()) for one in within()]
-    own = tls.getpeercert(binary_form=True)
-    return [] if own is None else [own]

@@ -74,14 +74,15 @@ _SYSTEM_CAS = "/etc/ssl/certs/ca-certificates.crt"
 class Link:
     """A tier's address, or one that an option gave, whose name `tier` is then (`--on`).
 
-    I6: the peer is verified, unless it is loopback or `insecure` says otherwise. `received` counts what came over its
-    connections.
+    I6: the peer is verified, unless it is loopback or `insecure` says otherwise. `pin` is the file with the one authority that
+    its user confirmed (`pins`), which only `sslrootcert` beats. `received` counts what came over its connections.
     """
 
     tier: str
     url: str = field(repr=False)
     sslrootcert: str | None = None
     insecure: bool = False
+    pin: str | None = None
     received: Received = field(default_factory=Received, repr=False, compare=False)
     gate: Gate | None = field(default=None, repr=False, compare=False)
 
@@ -110,9 +111,10 @@ class Link:
                 "Write postgresql://user:password@host:5432/database, with %-escapes in the password",
             ) from None
         given.setdefault("connect_timeout", str(CONNECT_SECONDS))
-        mode = given.get("sslmode")
-        if is_loopback(given.get("host", given.get("hostaddr", ""))) or self.insecure:
-            ca = self.sslrootcert or given.get("sslrootcert")
+        mode, ca = given.get("sslmode"), self.sslrootcert or given.get("sslrootcert")
+        if self.pin is not None and not ca:
+            given["sslrootcert"], given["sslmode"] = self.pin, "verify-full"
+        elif is_loopback(given.get("host", given.get("hostaddr", ""))) or self.insecure:
             if ca:
                 given["sslrootcert"], given["sslmode"] = ca, mode or "verify-full"
         elif mode in ("disable", "allow", "prefer"):
@@ -123,10 +125,18 @@ class Link:
             )
         else:
             given["sslmode"] = "verify-full"
-            given["sslrootcert"] = (
-                self.sslrootcert or given.get("sslrootcert") or (_SYSTEM_CAS if Path(_SYSTEM_CAS).exists() else "system")
-            )
+            given["sslrootcert"] = ca or (_SYSTEM_CAS if Path(_SYSTEM_CAS).exists() else "system")
         return given
+
+    @property
+    def names_authority(self) -> bool:
+        """Whether the user has said whom to believe: a file, or libpq's word for the system's."""
+        return bool(self.sslrootcert or conninfo.conninfo_to_dict(self.url).get("sslrootcert"))
+
+    @property
+    def host(self) -> str:
+        """The host's name, or several with commas; an address where there is none."""
+        return (self.parameters.get("host") or self.parameters.get("hostaddr", "")).lower()
 
     @property
     def place(self) -> str:
@@ -151,10 +161,18 @@ class Link:
         return f"{p.get('host', 'localhost')}:{p.get('port', '5432')}/{p.get('dbname', '')}"
 
     def connect(self, purpose: str) -> Connection:
-        """An autocommit connection. Raises NotNow where the server is away, UsageError where it refuses us."""
+        """An autocommit connection. Raises NotNow where the server is away, UsageError where it refuses us.
+
+        Where nobody vouches for the server that is a `trust.Untrusted`, which says what it showed.
+        """
         place = f"{self.place} ({self.shown})"
-        with nullcontext() if self.gate is None else self.gate(place), translated(place):
-            conn = dial(_conninfo(self, purpose))
+        try:
+            with nullcontext() if self.gate is None else self.gate(place), translated(place):
+                conn = dial(_conninfo(self, purpose))
+        except UnverifiedError as error:
+            from tierkeeper.postgres.trust import explained
+
+            raise explained(self, error) from error
         conn.received = self.received
         return conn
 
@@ -300,12 +318,13 @@ _BY_STATE: Final[Mapping[str, tuple[type[TierkeeperError], str]]] = MappingProxy
 
 
 _CREDENTIALS: Final = "Correct the user or the password in the URL"
+_AUTHORITY: Final = "Name the server's CA in sslrootcert"
 _REFUSED: Final[Sequence[tuple[str, str]]] = (
     (r"[Tt]enant or user not found", "In the URL of Supabase's pooler the user is postgres.REF; copy it whole from Connect"),
     (r"password authentication failed|no password supplied|role .* does not exist", _CREDENTIALS),
     (r"database .* does not exist", "Correct the database's name in the URL"),
     # A peer that went away, or that is about to, is told by its TLS library too: that is no fault of the address.
-    (r"certificate|no encryption|SSL error(?!: unexpected eof)|protocol version", "Name the server's CA in sslrootcert"),
+    (r"certificate|no encryption|SSL error(?!: unexpected eof)|protocol version", _AUTHORITY),
     (r"does not support SSL|response to SSL negotiation", "Check host and port, or have the server speak TLS"),
 )
 """What a server or the link to it says when the address is wrong: the gravest first, for one attempt may hide another."""
@@ -323,6 +342,13 @@ class UnwelcomeError(UsageError):
     """The server lives, and does not know the user or its password."""
 
 
+class UnverifiedError(UsageError):
+    """Something answers, and TLS comes to no link that is verified: nothing was sent over it."""
+
+
+_KINDS: Final[Mapping[str, type[UsageError]]] = MappingProxyType({_CREDENTIALS: UnwelcomeError, _AUTHORITY: UnverifiedError})
+
+
 def _not_connected(text: str, place: str) -> TierkeeperError:
     """No connection: libpq says a line for each attempt (with and without TLS, each address of a host), hints indented."""
     lines = [_ATTEMPT.sub("", line).strip() for line in text.splitlines() if not line.startswith((" ", "\t"))]
@@ -332,7 +358,7 @@ def _not_connected(text: str, place: str) -> TierkeeperError:
     for pattern, remedy in _REFUSED:
         for line in lines:
             if re.search(pattern, line):
-                return (UnwelcomeError if remedy is _CREDENTIALS else UsageError)(place, line, remedy)
+                return _KINDS.get(remedy, UsageError)(place, line, remedy)
     remedy = "Check that it runs and that host and port are right, then run again"
     if ".supabase.co:" in place:
         remedy += "; the direct host needs IPv6: in Supabase open Connect and copy the URL of the 'Session pooler'"

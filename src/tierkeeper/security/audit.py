@@ -32,6 +32,10 @@ def actor() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
+class NoTrailYet(UsageError):  # noqa: N818 - as NotNow
+    """Main has no audit, which a setup makes."""
+
+
 class LoggedAudit:
     """Implements `kernel.ports.Audit` where Main is gone for good and holds no trail: the program's log has it."""
 
@@ -66,6 +70,13 @@ class PostgresAudit:
                 raise
             _note(dialled, action, "outcome", outcome)
 
+    def intended(self, verb: str, subject: str, detail: Mapping[str, Any]) -> bool:
+        """Whether there is an intent of such an action, with `detail` among its own."""
+        with translated("audit (main)"), closing(self._main.connect("audit")) as conn, transaction(conn, read_only=True) as cur:
+            given = {"verb": verb, "subject": subject, "detail": json.dumps(detail)}
+            ((found,),) = cur.execute(_SQL["intended"], given).fetchall()
+            return bool(found)
+
 
 def _note(dialled: "_Dialled", action: tuple[UUID, str, str], kind: str, detail: Mapping[str, Any]) -> None:
     action_id, verb, subject = action
@@ -77,7 +88,7 @@ def _note(dialled: "_Dialled", action: tuple[UUID, str, str], kind: str, detail:
             })  # fmt: skip
         except psycopg.errors.UndefinedTable:
             cause = "Main is not set up yet, so that nothing can be recorded"
-            raise UsageError("tiers.main", cause, "Run 'tierkeeper setup --apply' first") from None
+            raise NoTrailYet("tiers.main", cause, "Run 'tierkeeper setup --apply' first") from None
 
 
 class _Dialled:

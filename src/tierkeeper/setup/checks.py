@@ -12,7 +12,7 @@ from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.results import CheckItem
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import format_bytes
-from tierkeeper.postgres import references, replication, shapes
+from tierkeeper.postgres import pins, references, replication, shapes
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection, Link
@@ -157,7 +157,8 @@ def _judge_tier(report: Report, tier: Tier, seen: _Seen) -> None:
         report.errors.append(refused)
     else:
         link = "over TLS" if usage.tls else "over a plain link to this machine" if not tier.link.insecure else "over a plain link"
-        report.checks.append(CheckItem(place=place, finding=f"{version} answers {link} at {tier.link.shown}"))
+        pinned = f", by the authority in {pin}" if (pin := pins.in_force(tier.link)) is not None else ""
+        report.checks.append(CheckItem(place=place, finding=f"{version} answers {link} at {tier.link.shown}{pinned}"))
     if usage.read_only and tier.name == "core":
         report.notes.append(f"{place} is read-only, as a full hosted database is; moving rows out works all the same")
     if not usage.tls and tier.link.insecure:

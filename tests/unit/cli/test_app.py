@@ -107,7 +107,7 @@ def test_a_move_hands_its_arguments_over(cli: Cli, keeper: Any) -> None:
     [
         (["check"], ("check", ())),
         (["setup"], ("setup", (False,))),
-        (["setup", "--apply"], ("setup", (True,))),
+        (["setup", "--apply"], ("trust", ({}, None))),
         (["status"], ("status", ())),
         (["quota", "--dry-run"], ("quota", (True,))),
         (["archive", "list", "t"], ("archive_list", (TableName("public", "t"),))),

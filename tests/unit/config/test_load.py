@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tierkeeper.config import Settings, load
+from tierkeeper.config import Settings, folder, load
 from tierkeeper.kernel.errors import Exit, Faults, TierkeeperError, UsageError
 from tierkeeper.kernel.tables import TableName
 
@@ -202,7 +202,7 @@ def test_policies_and_profiles(tmp_path: Path) -> None:
     assert (moved.core, moved.main) == (settings.tables[0].core, settings.tables[0].main)
     assert (mirrored.name, mirrored.mode, mirrored.age, mirrored.core) == (TableName("s", "m"), "mirror", None, None)
     assert (settings.tiers.core.profile, settings.tiers.main.profile) == ("supabase-free", None)
-    assert settings.links()["core"].parameters["sslmode"] == "verify-full"
+    assert settings.links(folder.pins({"HOME": str(tmp_path)}))["core"].parameters["sslmode"] == "verify-full"
 
 
 def test_relative_paths_begin_where_the_file_lies(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_relative_paths_begin_where_the_file_lies(tmp_path: Path) -> None:
     (tmp_path / "etc" / "t.toml").write_text(TIERS.replace("[tiers.main]", 'sslrootcert = "ca.pem"\n[tiers.main]'))
     settings = load(Path("etc/t.toml"), {}, tmp_path)
     assert settings.store_path == tmp_path / "etc" / "store"
-    assert settings.links()["core"].sslrootcert == str(tmp_path / "etc" / "ca.pem")
+    assert settings.links(folder.pins({"HOME": str(tmp_path)}))["core"].sslrootcert == str(tmp_path / "etc" / "ca.pem")
 
 
 def test_a_broken_dotenv_names_its_line(tmp_path: Path) -> None:

@@ -39,7 +39,15 @@ from tierkeeper.kernel.results.balance import (
     DrainResult,
     ReloadResult,
 )
-from tierkeeper.kernel.results.base import ErrorDocument, ErrorResult, FaultResult, Result, told
+from tierkeeper.kernel.results.base import (
+    CertificateResult,
+    ErrorDocument,
+    ErrorResult,
+    FaultResult,
+    Result,
+    UntrustedResult,
+    told,
+)
 from tierkeeper.kernel.results.demo import DemoResult, DemoTier
 from tierkeeper.kernel.results.homeserver import (
     AuditNote,
@@ -79,6 +87,7 @@ from tierkeeper.kernel.results.tiers import (
     StatusResult,
     TableStatus,
     TierStatus,
+    TrustedResult,
 )
 from tierkeeper.kernel.results.usage import (
     RecordResult,
@@ -109,6 +118,7 @@ __all__ = [
     "BalanceShare",
     "BalanceStatusResult",
     "BalanceTier",
+    "CertificateResult",
     "CheckItem",
     "CheckResult",
     "CheckedResult",
@@ -168,7 +178,9 @@ __all__ = [
     "TierUsage",
     "TokenLife",
     "TokenResult",
+    "TrustedResult",
     "Unmet",
+    "UntrustedResult",
     "UsageDay",
     "UsageResult",
     "UsageSample",

@@ -32,12 +32,23 @@ class SetupStep(Result):
     table: str = Field(default="", description="the table that it is for; the steps of one table are made together, or not")
 
 
+class TrustedResult(Result):
+    """An authority that was pinned: from now on it alone vouches for the tier's server at this host."""
+
+    tier: str
+    host: str
+    sha256: str = Field(description="the fingerprint of its certificate, 64 hexadecimal digits")
+    file: str = Field(description="where it lies; delete the file to believe it no longer")
+    replaced: str | None = Field(default=None, description="the fingerprint of the one that was pinned before")
+
+
 class SetupResult(Result):
     """`setup`: the plan, and whether it was applied. An empty plan means nothing is missing."""
 
     applied: bool
     steps: list[SetupStep]
     notes: list[str] = Field(default=[])
+    trusted: list[TrustedResult] = Field(default=[], description="authorities that were confirmed and pinned before all else")
     waiting: list[str] = Field(default=[], description="tables for which nothing was done; the others went on")
     errors: list[FaultResult] = Field(default=[], description="why they wait")
 

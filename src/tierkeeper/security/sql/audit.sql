@@ -22,6 +22,12 @@ SELECT w.verb, w.subject, w.destination, ok.at,
 FROM went AS w LEFT JOIN ok USING (verb, subject, destination)
 GROUP BY w.verb, w.subject, w.destination, ok.at, ok.id
 
+-- name: intended
+SELECT EXISTS (
+  SELECT FROM tierkeeper.audit
+  WHERE kind = 'intent' AND verb = %(verb)s AND subject = %(subject)s AND detail @> %(detail)s::jsonb
+)
+
 -- name: last_outcome
 SELECT detail
 FROM (SELECT * FROM tierkeeper.audit ORDER BY id DESC LIMIT %(limit)s) AS newest
