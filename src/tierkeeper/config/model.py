@@ -33,7 +33,9 @@ class PostgresTier(Section):
         description="facts of the provider (`supabase-free`, `self-hosted`); left out, Core at Supabase is `supabase-free`",
     )
     sslrootcert: str | None = Field(
-        default=None, description="file with the CA that signed the server's certificate; the system's CAs if left out"
+        default=None,
+        description="file with the CA that signed the server's certificate; left out: the one that `setup` has pinned, "
+        "else the system's CAs",
     )
     insecure: bool = Field(default=False, description="allow a link that is not encrypted or whose peer is not verified")
     price: TierPrice = TierPrice()
@@ -69,7 +71,11 @@ class ArchiveTier(Section):
     )
     token: SecretStr | None = Field(default=None, description="the home server's token")
     quota_bytes: Size = Field(default=100 * 10**9, alias="quota", description='how much may lie in the store, such as "100GB"')
-    sslrootcert: str | None = Field(default=None, description="file with the CA that signed the catalog server's certificate")
+    sslrootcert: str | None = Field(
+        default=None,
+        description="file with the CA that signed the catalog server's certificate; left out: the one that `setup` has pinned, "
+        "else the system's CAs",
+    )
     insecure: bool = Field(default=False, description="allow a link that is not encrypted or whose peer is not verified")
     price: TierPrice = TierPrice()
 

@@ -13,11 +13,12 @@ from tierkeeper.postgres.handshake import Refusal
 from tierkeeper.postgres.link import Link, UnverifiedError
 
 _SUBJECT_MAX: Final = 200  # characters of a name that the peer chose, within a sentence of ours
-_EXACTLY: Final = "openssl x509 -noout -sha256 -fingerprint -in FILE"
+_EXACTLY: Final = "`openssl x509 -noout -sha256 -fingerprint -in FILE`"
 _SUPABASE: Final = (
-    f"in Supabase's dashboard, Database Settings, SSL Configuration, download the certificate; `{_EXACTLY}` shows its fingerprint"
+    "that of the certificate which Supabase's dashboard lets you download (Database Settings, SSL Configuration; "
+    f"{_EXACTLY} shows it)"
 )
-_ELSEWHERE: Final = "your provider's dashboard or documents, or whoever runs the server"
+_ELSEWHERE: Final = "what your provider's dashboard or documents say, or whoever runs the server"
 _NAMED: Final = "name its file in sslrootcert"
 _CORRECT: Final = "Correct the host in the URL; else have the server's certificate renewed, or made for that host"
 
@@ -88,8 +89,8 @@ def judged(link: Link, place: str, chain: Sequence[Shown], refused: Refusal | No
         cause, remedy = f"{cause}; and it would not do: {refused.words}", _CORRECT
     else:
         remedy = (
-            f"Compare the fingerprint ({whence(link)}); only if it is the same: `tierkeeper setup --apply` asks to confirm it, "
-            f"or add --trust {link.tier}={top.sha256}. Or {_NAMED}"
+            f"Compare the fingerprint with {whence(link)}. Only if it is the same: `tierkeeper setup --apply` asks to confirm "
+            f"it, or add --trust {link.tier}={top.sha256}. Or {_NAMED}"
         )
     if pinned is not None:
         remedy = f"Somebody may be in between. {remedy}. To believe the system's authorities again, delete {link.pin}"
@@ -98,7 +99,7 @@ def judged(link: Link, place: str, chain: Sequence[Shown], refused: Refusal | No
 
 
 def whence(link: Link) -> str:
-    """Where a person finds the fingerprint by another way than the link itself."""
+    """What a person compares the fingerprint with, which came by another way than the link itself."""
     hosts = link.host.split(",")
     return _SUPABASE if any(h.endswith((".supabase.co", ".supabase.com")) for h in hosts) else _ELSEWHERE
 

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -215,6 +216,12 @@ def test_nobody_is_told_anything_before_they_are_believed(
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "f")
         told = ask("setup", "--apply", *[f"--trust={tier}={ROOT.sha256}" for tier in TIERS], code=2)["error"]
         assert "no lasting disk" in told["cause"]
+        monkeypatch.delenv("AWS_LAMBDA_FUNCTION_NAME")
+        toml = (own.tiers.home / "tierkeeper.toml").read_text()
+        away = re.sub(r'(\[tiers\.main\]\nurl = )"[^"]*"', r'\1"postgresql://u:p@127.0.0.1:1/x"', toml)
+        (own.tiers.home / "tierkeeper.toml").write_text(away)
+        told = ask("setup", "--apply", *[f"--trust={tier}={ROOT.sha256}" for tier in ("core", "archive")], code=2)["error"]
+        assert "does not answer" in told[-1]["cause"], "nothing is pinned where nothing could be set up"
     assert impostor.greeted > 0
     assert impostor.heard == []
     assert own.pinned == []
