@@ -16,6 +16,7 @@ import pytest
 from chains import Signed, sign
 from impostor import Impostor
 from support import Command, Tiers, tierkeeper_toml
+from tierkeeper.compose import open_keeper
 from tierkeeper.config import folder, load
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.errors import UsageError
@@ -232,6 +233,9 @@ def test_an_authority_that_changes_is_refused_until_it_is_confirmed_anew(fresh: 
     fresh.pin(ROOT)
     ask("setup", "--apply")
     assert fresh.trail() == {(tier, ROOT.sha256) for tier in TIERS}, "files that somebody put there are in the audit, too"
+    keeper = open_keeper(load(None, {}, fresh.tiers.home), environment=fresh.tiers.environment)
+    ends = {e.what for e in keeper._alerting.facts(keeper._given())[0].expiries or ()}
+    assert {f"the CA of {tier} (pinned)" for tier in TIERS} | {"the certificate of core's server"} <= ends
     fresh.shows(leaf(SECOND), SECOND, root=SECOND)
     for argv in (["check"], ["setup", "--apply"]):
         told = ask(*argv, code=2)["error"]
