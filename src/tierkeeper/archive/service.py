@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Unpack, get_args
 from uuid import UUID
 
 import psycopg
@@ -29,7 +29,7 @@ from tierkeeper.archive.retention import Retention
 from tierkeeper.archive.rotation import Rotation
 from tierkeeper.archive.segment import OpenSegment
 from tierkeeper.archive.thaw import SegmentVault
-from tierkeeper.archive.verify import Sample
+from tierkeeper.archive.verify import Bounds, Sample
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
@@ -167,10 +167,11 @@ class Archive:
             created_at=manifest.created_at,
         )
 
-    def verify(self, segment: str | None = None, sample: str | None = None) -> VerifyResult:
+    def verify(self, segment: str | None = None, sample: str | None = None, **bounds: Unpack[Bounds]) -> VerifyResult:
         """Reads every segment, one, or a share `n/t` of them, back from the store whole; see `verify.verify`."""
         chosen = Sample.parse(sample) if sample is not None else None
-        return verifying.verify(self._store, self._catalog, self._keys, self.watch, segment_id=_id(segment), sample=chosen)
+        parts = self._store, self._catalog, self._keys, self.watch
+        return verifying.verify(*parts, segment_id=_id(segment), sample=chosen, **bounds)
 
     def rebuild(self, markers: Markers) -> RebuildResult:
         """Makes the catalog again from the store; see `rebuild.Rebuilder`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
 from math import ceil
+from typing import TypedDict
 from uuid import UUID
 
 from tierkeeper.archive import summary
@@ -18,10 +19,15 @@ from tierkeeper.archive.model import Commit, Replacement, Segment, parse_documen
 from tierkeeper.archive.reading import SegmentReader, check_content
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
-from tierkeeper.kernel.results import VerifyResult
+from tierkeeper.kernel.ports import Stop
+from tierkeeper.kernel.results import Left, VerifyResult
 from tierkeeper.objectstore.port import KINDS, Kind, ObjectMissing, Store, split_key
 
 _REMEDY = "Restore the store from its copy"
+
+
+def _turn(segment: Segment) -> tuple[datetime, int]:
+    return segment.verified_at or datetime.min.replace(tzinfo=UTC), segment.position
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,15 @@ class Sample:
 
     def of(self, segments: Sequence[Segment]) -> set[UUID]:
         """Ids of the segments whose turn it is; of any at least one."""
-        never = datetime.min.replace(tzinfo=UTC)
-        turns = sorted(segments, key=lambda s: (s.verified_at or never, s.position))
+        turns = sorted(segments, key=_turn)
         return {s.id for s in turns[: ceil(len(turns) * self.share)]}
+
+
+class Bounds(TypedDict, total=False):
+    """What of a reading: segments that were not read since `read_before`, until `stop` says that it must end."""
+
+    read_before: datetime | None
+    stop: Stop
 
 
 def verify(
@@ -54,8 +66,13 @@ def verify(
     *,
     segment_id: UUID | None = None,
     sample: Sample | None = None,
+    read_before: datetime | None = None,
+    stop: Stop = lambda: None,
 ) -> VerifyResult:
     """Checks every segment, one, or a sample, and notes in the catalog which were found good.
+
+    Those that were read longest ago come first, and `stop` is asked before each: a reading that had to end is gone on with by the
+    next one. With `read_before` those that were read since then are only looked for.
 
     Unless one is named, it also looks for the others' objects, and at the chain, at what this machine remembers of it, and at
     what lies in the store besides. Raises NotNow where the store or the catalog is away, UsageError for an unknown segment or a
@@ -69,6 +86,8 @@ def verify(
     if segment_id is not None and not chosen:
         raise UsageError(f"segment {segment_id}", "the archive has no such segment", "See `tierkeeper archive list`")
     whole = sample.of(chosen) if sample is not None else {s.id for s in chosen}
+    if read_before is not None and segment_id is None:
+        whole -= {s.id for s in chosen if s.verified_at is not None and s.verified_at >= read_before}
     found = _Found()
     if segment_id is None:
         found.damaged += _broken_chain(chain, end)
@@ -78,31 +97,18 @@ def verify(
         _strangers(store, keys(), others, chain, found)
         removed = [key for s in chain if s.state == "removed" for key in _remains(s) if key not in others[split_key(key)[0]]]
         found.missing += [f"{key}: it says what became of a segment that was removed" for key in removed]
-    for segment in chosen:
-        try:
-            if segment.id in whole:
-                check(store, keys, segment)
-            else:
-                _present(store, segment, listed)
-        except (NotNow, UsageError):
-            raise
-        except ObjectMissing as error:
-            if not _undone(catalog, segment):  # else a run took the copy back meanwhile: its rows are in the tier above
-                found.missing.append(f"{segment.id}: {error.cause}")
-        except TierkeeperError as error:
-            found.damaged.append(f"{segment.id}: {error.place}: {error.cause}")
-        else:
-            found.good += [segment.id] if segment.id in whole else []
-    catalog.verified(found.good)
+    missed, ended = _look_at(store, catalog, keys, chosen, whole=whole, listed=listed, found=found, stop=stop)
     ok = not found.damaged and not found.missing
     unread = sum(s.verified_at is None and s.id not in found.good for s in counted)
     return VerifyResult(
         segments=len(counted),
-        checked=len(whole),
+        checked=len(whole - missed),
         damaged=found.damaged,
         missing=found.missing,
         strays=found.strays,
         unread=unread,
+        left=[Left(segments=len(missed))] if missed else [],
+        stopped_because=ended,
         ok=ok,
     )
 
@@ -113,6 +119,42 @@ class _Found:
     damaged: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     strays: list[str] = field(default_factory=list)
+
+
+def _look_at(
+    store: Store,
+    catalog: Catalog,
+    keys: Callable[[], KeyRing],
+    chosen: Sequence[Segment],
+    *,
+    whole: set[UUID],
+    listed: Mapping[Kind, Mapping[str, int]],
+    found: "_Found",
+    stop: Stop,
+) -> tuple[set[UUID], str | None]:
+    """Reads those of `chosen` that are in `whole`, and looks for the others. Returns what `stop` left of them, and its reason."""
+    turns = sorted(chosen, key=lambda s: (s.id in whole, _turn(s)))  # to look for one takes no time
+    try:
+        for number, segment in enumerate(turns):
+            if (ended := stop()) is not None:
+                return {s.id for s in turns[number:]} & whole, ended
+            try:
+                if segment.id in whole:
+                    check(store, keys, segment)
+                else:
+                    _present(store, segment, listed)
+            except (NotNow, UsageError):
+                raise
+            except ObjectMissing as error:
+                if not _undone(catalog, segment):  # else a run took the copy back meanwhile: its rows are in the tier above
+                    found.missing.append(f"{segment.id}: {error.cause}")
+            except TierkeeperError as error:
+                found.damaged.append(f"{segment.id}: {error.place}: {error.cause}")
+            else:
+                found.good += [segment.id] if segment.id in whole else []
+    finally:  # what was read stays read, however this ends
+        catalog.verified(found.good)
+    return set(), None
 
 
 def _listed(store: Store, kind: Kind) -> dict[str, int]:

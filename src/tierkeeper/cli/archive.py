@@ -200,9 +200,9 @@ def _reading(group: typer.Typer) -> None:
         """Read segments back, decrypt and compare them.
 
         Each is read whole from the store and compared with its signed manifest; exit 1 if one is damaged or missing.
-        With --sample the others are looked for, and read when it is their turn.
+        With --sample the others are looked for, and read when it is their turn. Ctrl-C ends it after the one at hand.
         """
         if segment is not None and sample is not None:
             raise UsageError("--segment, --sample", "one segment has no share", "Give one of them")
-        with session.keeper() as keeper:
+        with session.keeper(stoppable=True) as keeper:
             session.show(keeper.archive_verify(segment, sample))

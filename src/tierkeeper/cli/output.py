@@ -7,10 +7,9 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from tierkeeper.cli.stop import STOPPED
 from tierkeeper.cli.values import visible
 from tierkeeper.config import redact
-from tierkeeper.kernel.errors import Exit, Faults, TierkeeperError
+from tierkeeper.kernel.errors import Faults, TierkeeperError
 from tierkeeper.kernel.results import CertificateResult, ErrorDocument, ErrorResult, Result, UntrustedResult
 
 if TYPE_CHECKING:
@@ -117,18 +116,6 @@ def unexpected(error: Exception) -> TierkeeperError:
 def certificate(one: "Shown") -> CertificateResult:
     """As `--json` prints it."""
     return CertificateResult(subject=one.subject, issuer=one.issuer, valid_until=one.until, sha256=one.sha256)
-
-
-def exit_code(result: Result) -> Exit:
-    """What a result means for the shell: found wrong is a failure; asked to stop, or only not possible now, means try again."""
-    fields = result.__dict__
-    moves = [result, *fields.get("runs", ()), *fields.get("moves", ())]
-    if any(getattr(move, "stopped_because", None) == STOPPED for move in moves):
-        return Exit.NOT_NOW
-    faults = fields.get("errors") or ()
-    wrong = fields.get("ok") is False or not all(e.not_now for e in faults) or fields.get("lost") or fields.get("doubled")
-    unlike = any(fields.get(key) is False for key in ("verified", "restore_matches", "query_matches"))
-    return Exit.FAILED if wrong or unlike else Exit.NOT_NOW if faults else Exit.DONE
 
 
 def _result(error: TierkeeperError) -> ErrorResult | UntrustedResult:

@@ -190,14 +190,18 @@ def _verify(result: r.VerifyResult) -> Iterator[RenderableType]:
         yield bad(f"missing  {line}")
     yield from notes([f"stray  {line}" for line in result.strays])
     checked, others = plural(result.checked, "segment"), result.segments - result.checked
-    if result.ok and not result.checked:
+    if result.ok and not result.segments:
         yield Text("The archive holds no segment yet.", "dim")
     elif result.ok:
         yield good(f"{checked} read back, decrypted and compared: all intact")
     else:
         wrong = len(result.damaged) + len(result.missing)
         yield bad(f"{plural(wrong, 'finding')}, {checked} read: restore the store from a copy, then verify again")
-    if result.checked < result.segments and result.checked > 1:
+    if result.stopped_because is not None:
+        yield Text(
+            f"Ended early ({result.stopped_because}): {sum(one.segments or 0 for one in result.left)} left to read.", "dim"
+        )
+    elif result.checked < result.segments and result.checked > 1:
         yield Text(f"{plural(others, 'other')} looked for; {result.unread} of all never read back whole so far", "dim")
 
 

@@ -17,6 +17,7 @@ from tierkeeper.cli.stop import StopFlag
 from tierkeeper.config import Settings, load
 from tierkeeper.kernel.errors import Exit, NotNow
 from tierkeeper.kernel.results import Result
+from tierkeeper.kernel.results.meaning import exit_code
 
 if TYPE_CHECKING:
     from tierkeeper.compose import Keeper
@@ -79,7 +80,7 @@ class Session:
         self.progress.clear()
         output.show(result, as_json=self.as_json)
         if isinstance(result, Result):
-            self.code = output.exit_code(result)
+            self.code = exit_code(result)
 
 
 def command(app: typer.Typer, name: str) -> Callable[[Callable[Concatenate[Session, P], None]], Callable[..., None]]:

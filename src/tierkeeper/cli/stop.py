@@ -1,37 +1,20 @@
-"""Ctrl-C and SIGTERM: the first asks for an end at the next safe point, the second ends at once.
-
-A limit on the run's time asks as the first does.
-"""
+"""Ctrl-C and SIGTERM: the first asks for an end at the next safe point, the second ends at once."""
 
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final, NoReturn
 
-STOPPED: Final = "stopped"
-TIME_LIMIT: Final = "time limit"
+from tierkeeper.kernel.stop import STOPPED, TimedStop
+
 _TOLD: Final = b"\nStopping at the next safe point. Ctrl-C once more ends at once; the next run settles what is in flight.\n"
 
 
-class StopFlag:
-    """A `kernel.ports.Stop`. Work that asks it between batches never ends with a batch half done by our own hand."""
-
-    def __init__(self) -> None:
-        self.reason: str | None = None
-        self._until: float | None = None
-
-    def __call__(self) -> str | None:
-        if self.reason is None and self._until is not None and time.monotonic() >= self._until:
-            return TIME_LIMIT
-        return self.reason
-
-    def end_after(self, seconds: float) -> None:
-        """From then on it says that the time is over."""
-        self._until = time.monotonic() + seconds
+class StopFlag(TimedStop):
+    """A flag that signals raise, too. A limit on the run's time asks as the first signal does."""
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from tierkeeper.kernel.results import (
     ArchiveRunResult,
     CheckpointResult,
     EraseResult,
+    Left,
     MovePlan,
     MoveResult,
     RebuildResult,
@@ -23,6 +24,7 @@ from tierkeeper.kernel.results import (
     VerifyResult,
     told,
 )
+from tierkeeper.kernel.results.meaning import left_over
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
 from tierkeeper.mover import markers
@@ -39,17 +41,24 @@ class ArchiveKeeper(RestoringKeeper):
         """Main -> Archive, by policy or up to `before`; every table of the policy unless one is named.
 
         By policy, it then removes the segments whose time is over. A table that must wait does not keep the others; raises its
-        error where no other went on.
+        error where no other went on. Asked to end it looks at no further table, and names those.
         """
         runs: list[MoveResult] = []
         waiting: list[TierkeeperError] = []
+        missed: list[Left] = []
         for name in self._archived(table, before):
+            if self._stop() is not None:
+                missed.append(Left(table=str(name), from_="main", to="archive"))
+                continue
             try:
                 runs.append(self.move(name, "main", "archive", before=before))
             except TierkeeperError as error:
                 waiting.append(error)
         removed, notes = list[str](), list[str]()
         for policy in self._retired(table) if before is None else ():
+            if self._stop() is not None:
+                notes.append(f"{policy.name}: segments whose time is over were not looked for")
+                continue
             try:
                 gone, held = self._retire(policy)
                 removed += gone
@@ -60,7 +69,15 @@ class ArchiveKeeper(RestoringKeeper):
             raise waiting[0] if len(waiting) == 1 else Faults(each(waiting))
         batches = [b for run in runs for b in run.batch_ids]
         segments = self.archive.segments_of(batches) if batches else []
-        return ArchiveRunResult(runs=runs, segments=segments, removed=removed, notes=notes, errors=told(waiting))
+        return ArchiveRunResult(
+            runs=runs,
+            segments=segments,
+            removed=removed,
+            notes=notes,
+            errors=told(waiting),
+            left=left_over(runs, missed),
+            stopped_because=self._stop(),
+        )
 
     def plan_archive(self, table: TableName | None = None, before: datetime | None = None) -> list[MovePlan]:
         """What `archive_run` would do. Changes nothing."""
@@ -108,9 +125,14 @@ class ArchiveKeeper(RestoringKeeper):
         """One segment with what its signed manifest says."""
         return self.archive.show(segment)
 
-    def archive_verify(self, segment: str | None = None, sample: str | None = None) -> VerifyResult:
-        """Reads every segment, one, or a share `n/t`, whole from the store and compares it with its signed manifest."""
-        return self.archive.verify(segment, sample)
+    def archive_verify(
+        self, segment: str | None = None, sample: str | None = None, *, read_before: datetime | None = None
+    ) -> VerifyResult:
+        """Reads every segment, one, or a share `n/t`, whole from the store and compares it with its signed manifest.
+
+        With `read_before` only those of them that were not read since then. Asked to end it says how many are left.
+        """
+        return self.archive.verify(segment, sample, read_before=read_before, stop=self._stop)
 
     def archive_checkpoint(self) -> CheckpointResult:
         """Compares the archive's chain with what this machine remembers of it, and remembers its end.

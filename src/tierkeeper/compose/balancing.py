@@ -213,12 +213,15 @@ def asked_once(found: Sequence[Service], remembered: Mapping[str, Remembered]) -
                     found=roles.get(name, h.answer.why),
                     latency_seconds=round(h.answer.seconds, 4) if h.answer.ok else None,
                     remedy=None if h.answer.ok else probes.REMEDY,
+                    service=service.name,
+                    backend=name,
                 )
             )
         if ruling is not None:
             remedy = None if ruling.primary else "See which node is to be the primary, and promote it"
             words = f"{ruling.primary} takes writes: {ruling.why}" if ruling.primary else f"nobody takes writes: {ruling.why}"
-            items.append(BalanceCheckItem(name=service.name, ok=ruling.primary is not None, found=words, remedy=remedy))
+            known = ruling.primary is not None
+            items.append(BalanceCheckItem(name=service.name, ok=known, found=words, remedy=remedy, service=service.name))
     return items
 
 
@@ -282,6 +285,8 @@ def health(settings: Settings) -> HealthResult:
             latency_seconds=i.latency_seconds,
             cause=None if i.ok else i.found,
             remedy=i.remedy,
+            service=i.service,
+            backend=i.backend,
         )
         for i in items
     ])  # fmt: skip

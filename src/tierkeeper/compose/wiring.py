@@ -11,6 +11,7 @@ from tierkeeper.config import Settings, folder
 from tierkeeper.config.price import in_one_currency
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock, SystemClock
+from tierkeeper.kernel.host import has_lasting_disk
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Progress, Sharing, Stop
 from tierkeeper.monitoring import seen, state
@@ -81,7 +82,7 @@ class Wiring:
 
     @property
     def _disk_lasts(self) -> bool:
-        return folder.disk_lasts(self._environment)
+        return has_lasting_disk(self._environment)
 
     @property
     def _key_present(self) -> bool:

@@ -19,6 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from tierkeeper.kernel.errors import Failed, UsageError
+from tierkeeper.kernel.host import has_lasting_disk
 
 KEY_FILE: Final = "archive.key"
 RECOVERY_FILE: Final = "archive-recovery.key"
@@ -97,7 +98,7 @@ class KeyRing:
 
         Raises UsageError on a host that keeps no disk, and where either file is there already.
         """
-        if "AWS_LAMBDA_FUNCTION_NAME" in environment:
+        if not has_lasting_disk(environment):
             remedy = (
                 f"Make it on a machine of yours with `tierkeeper setup --apply` and put the text of {KEY_FILE} into {VARIABLE}"
             )

@@ -1,6 +1,5 @@
 """Watches the health of services, or of the tiers and the store where no service is configured."""
 
-from tierkeeper.compose import balancing
 from tierkeeper.functions.base import Function, report
 from tierkeeper.kernel.results import HealthResult
 
@@ -10,7 +9,10 @@ class IntelligentLoadBalancer(Function):
 
     def health(self) -> HealthResult:
         """The health of each backend of each service; without services, of the tiers and the store. Raises Faults."""
-        return balancing.health(self._settings())
+        settings = self._settings()
+        from tierkeeper.compose import balancing
+
+        return balancing.health(settings)
 
     def test_health_checks(self) -> None:
         """Prints a readable report of `health`. Raises SystemExit(1) unless all is well, 2 for a wrong configuration."""

@@ -42,14 +42,6 @@ _TEXT: Final = re.compile(r"(text/.*|application/(.*\+)?(json|xml|javascript)|ap
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-def is_http(event: object) -> bool:
-    """Whether `event` is an HTTP request in payload 2.0."""
-    if not isinstance(event, Mapping):
-        return False
-    context = event.get("requestContext")
-    return isinstance(context, Mapping) and isinstance(context.get("http"), Mapping) and "rawPath" in event
-
-
 def chosen_service(settings: Settings, name: str | None) -> Service:
     """The service `name`, else the only one that speaks HTTP. Raises UsageError, Faults for wrong backends."""
     found = [s for s in services(settings.balance) if s.ask.protocol == "http"]

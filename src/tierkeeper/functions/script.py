@@ -1,10 +1,10 @@
 """A root module run as a program: its handler with an empty event, and its answer as one JSON document."""
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from tierkeeper.cli import output
 from tierkeeper.kernel.errors import Exit, TierkeeperError
 
 
@@ -13,7 +13,12 @@ def as_script(handler: Callable[[object, object], dict[str, Any]]) -> NoReturn:
     try:
         answer = handler({}, None)
     except TierkeeperError as error:
+        from tierkeeper.cli import output
+
         output.show_error(error, as_json=False, debug=False)
+        if done := getattr(error, "done", None):
+            sys.stderr.write(f"\nDone all the same: {done}\n")
         raise SystemExit(error.exit_code) from None
-    output.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
     raise SystemExit(Exit.DONE)

@@ -71,6 +71,10 @@ class Faults(TierkeeperError):  # noqa: N818 - as NotNow
         codes = {e.exit_code for e in errors}
         self.exit_code = next(c for c in (Exit.USAGE, Exit.FAILED, Exit.NOT_NOW) if c in codes)
 
+    def __str__(self) -> str:
+        """All of them, each in a line of its own."""
+        return "\n".join(str(error) for error in self.errors)
+
 
 def each(errors: Iterable[TierkeeperError]) -> list[TierkeeperError]:
     """`errors` with those that were found together one by one, each once."""

@@ -37,6 +37,7 @@ DROP_LOCK_SECONDS: Final = 0.2  # a partition's drop locks its whole table: the 
 LOCK_SECONDS: Final = 10  # waiting longer for a lock means queueing the application behind us
 LOOK_LOCK_SECONDS: Final = 2  # a plan or a report gives way sooner: what it would wait for it can only name
 AUDIT_KEPT_SECONDS: Final = 2  # a short action writes its intent and its outcome over one connection; a long one holds none
+CANCEL_SECONDS: Final = 1  # a run that must end at once waits no longer for each server to hear that a statement is cancelled
 LEASE_SECONDS: Final = 120  # a mover on another machine that says nothing for so long may be replaced; markers fence it
 WAIT_EXTRA_SECONDS: Final = 5  # waiting for old readers: their time-out, and this for the server to notice
 CONFLICTS_PER_TABLE: Final = 1_000  # more keys in two tiers at once is no accident: the table is refused

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tierkeeper.kernel.host import home
 from tierkeeper.postgres.link import Link
 
 
 def base(environment: Mapping[str, str]) -> Path:
     """The folder of all that tierkeeper remembers for this user (XDG); nothing is made."""
     given = Path(environment.get("XDG_STATE_HOME") or "")
-    home = Path(environment.get("HOME") or Path.home())
-    return (given if given.is_absolute() else home / ".local" / "state") / "tierkeeper"
+    return (given if given.is_absolute() else home(environment) / ".local" / "state") / "tierkeeper"
 
 
 def folder(environment: Mapping[str, str], core: Link) -> Path:

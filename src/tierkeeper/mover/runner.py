@@ -5,6 +5,7 @@ It decides nothing by itself: sizes and verdicts come from `plan`, rows from `so
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
 
@@ -12,7 +13,7 @@ import psycopg
 
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import TierkeeperError, UsageError
-from tierkeeper.kernel.limits import BATCH_BYTES, BATCH_ROWS_MIN, LEASE_RENEW_SECONDS, PASSES
+from tierkeeper.kernel.limits import BATCH_BYTES, BATCH_ROWS_MIN, CANCEL_SECONDS, LEASE_RENEW_SECONDS, PASSES
 from tierkeeper.kernel.log import Log
 from tierkeeper.kernel.ports import Destination, LedgerRow, Progress, Stop, Throttle
 from tierkeeper.kernel.tables import TableName, TableShape
@@ -29,6 +30,7 @@ from tierkeeper.mover.references import Explorer
 from tierkeeper.mover.sharing import Joined, Part, Share
 from tierkeeper.mover.source import Markers, Source
 from tierkeeper.mover.worker import Pace, Run, Worker
+from tierkeeper.postgres.link import Connection
 
 _log = Log()
 
@@ -98,7 +100,7 @@ class Mover:
                     run.end(resting)
             clear(self._source, self._destination, self._pace.longest_reader_seconds)
             if run.ended:
-                run.outcome.rows_left = self._source.holdings.count(selection)
+                run.outcome.rows_left = self._rows_left(run, selection)
         finally:
             self._give_back()
         own = selection.shape.name
@@ -106,6 +108,12 @@ class Mover:
             ("" if table == own else f"{table}: ") + ", ".join(c) for table, keys in run.all_conflicts.items() for c in keys
         ]
         return run.outcome
+
+    def _rows_left(self, run: Run, selection: Selection) -> int:
+        """Counted where there is time; a run whose time is over goes by what it had counted itself."""
+        if self._total is None or self._stop() is None:
+            return self._source.holdings.count(selection)
+        return max(self._total - run.outcome.rows, 0)
 
     def run_part(self, selection: Selection, ranges: Sequence[Piece], origin: UUID | None) -> Outcome:
         """Moves `ranges` of a run that somebody else leads and settles; the lease is that run's.
@@ -247,7 +255,12 @@ class Mover:
             own.work()
             return
         with ThreadPoolExecutor(1 + len(further), "mover") as pool:
-            self._watch(run, [pool.submit(own.work), *(pool.submit(self._join, run, *one) for one in enumerate(further, 1))])
+            working = [pool.submit(own.work), *(pool.submit(self._join, run, *one) for one in enumerate(further, 1))]
+            try:
+                self._watch(run, working)
+            except KeyboardInterrupt:
+                self._cut_short(further)
+                raise
 
     def _parts(self, run: Run, ranges: Iterator[Range], size: int) -> tuple[list[Part], Iterator[Range]]:
         """What of a pass other processes may take, nothing where they may not; and its ranges."""
@@ -287,6 +300,14 @@ class Mover:
             run.end(f"failed: {refused}")
         self._worker(run, *dialled.result(), _nothing, place).work()
 
+    def _cut_short(self, further: Sequence[Future[Pair]]) -> None:
+        """What the workers wait for comes to nothing, so that they settle what they have begun, and end (I5)."""
+        dialled = [one.result() for one in further if one.done() and not one.cancelled() and one.exception() is None]
+        ends = [end for pair in [(self._source, self._destination), *dialled] for end in pair]
+        conns = [end.conn for end in ends if isinstance(end, (Source, PostgresDestination))]
+        with ThreadPoolExecutor(len(conns), "cancel") as pool:
+            pool.map(_cancel, conns)
+
     def _watch(self, run: Run, working: list[Future[None]]) -> None:
         """Waits until every worker has come to its safe end, then raises the first error that one of them met.
 
@@ -310,6 +331,11 @@ class Mover:
             self._progress(name, run.copied_rows, self._total)
 
         return Worker(run, source, destination, clock=self._clock, report=report, beat=beat, place=place)
+
+
+def _cancel(conn: Connection) -> None:
+    with suppress(psycopg.Error):
+        conn.cancel_safe(timeout=CANCEL_SECONDS)
 
 
 def _nothing() -> None:

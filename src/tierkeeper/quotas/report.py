@@ -1,13 +1,13 @@
 """What a run of the quota manager has to tell, gathered as it goes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.policy import Tier as TierName
-from tierkeeper.kernel.results import FaultResult, MovePlan, MoveResult, QuotaChoice, Reclaim, told
+from tierkeeper.kernel.results import FaultResult, Left, MovePlan, MoveResult, QuotaChoice, Reclaim, told
 from tierkeeper.kernel.tables import TableName
 
 
@@ -21,6 +21,11 @@ class Report:
     reclaimed: list[Reclaim] = field(default_factory=list)
     errors: list[FaultResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
+
+    def missed(self, source: TierName, destination: TierName, policies: Iterable[TablePolicy]) -> None:
+        """Tables that a run which had to end did not come to."""
+        self.left += [Left(table=str(p.name), from_=source, to=destination) for p in policies if not p.follows]
 
     def was_not_now(self, table: TableName) -> bool:
         """Whether something could not be had of `table` in this run: who asks again waits again."""

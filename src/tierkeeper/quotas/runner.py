@@ -13,6 +13,7 @@ from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.policy import Tier as TierName
 from tierkeeper.kernel.ports import Audit, Stop
 from tierkeeper.kernel.results import MovePlan, MoveResult, QuotaResult, QuotaTier
+from tierkeeper.kernel.results.meaning import left_over
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import format_bytes
 from tierkeeper.postgres.keeping import looking
@@ -33,6 +34,7 @@ from tierkeeper.tiers.usage import measure, table_size
 
 GROWN_SHARE: Final = 0.02  # of the quota: a tier that no run could bring down has its next one early once it grew by so much
 REST_SECONDS = 10  # a longer rest between two hops is left for the next run
+LOOK_SECONDS: Final = 0.5  # between two looks during that rest whether the run is asked to end
 COUNTED: Final = {"server": "all databases of the server", "database": "this database"}
 HOPS: Final[tuple[tuple[TierName, TierName], ...]] = (("main", "archive"), ("core", "main"))
 """What has rested goes first: new arrivals make a table rest again."""
@@ -130,7 +132,8 @@ class QuotaManager:
         for name, used in after.items():
             if not dry_run and used is not None and used >= self._thresholds.start_at * self._tiers[name].quota_bytes:
                 report.notes.append(self._stays_full(name, used))
-        return QuotaResult(dry_run=dry_run, tiers=tiers, **vars(report))
+        report.left = left_over(report.moves, report.left)
+        return QuotaResult(dry_run=dry_run, tiers=tiers, stopped_because=None if dry_run else self._stop(), **vars(report))
 
     def pressed(self, in_vain: Mapping[str, int]) -> str | None:
         """Why a run should not wait for its time: Core or Main is too full, or will be before the next one.
@@ -223,14 +226,29 @@ class QuotaManager:
             self._hop(report, source, destination)
             self._make_room(report, source)
         arrived = any(m.to == "main" and m.rows for m in report.moves) and any(p.main is not None for p in self._policies)
-        if arrived and self._thresholds.rest_seconds <= REST_SECONDS and self._stop() is None:
-            self._clock.sleep(self._thresholds.rest_seconds + 0.1)
+        if arrived and self._thresholds.rest_seconds <= REST_SECONDS and self._rested():
             self._hop(report, "main", "archive")
 
+    def _rested(self) -> bool:
+        """Waits until what has arrived may go on; False where the run is asked to end before."""
+        until = self._clock.monotonic() + self._thresholds.rest_seconds + 0.1
+        while (left := until - self._clock.monotonic()) > 0:
+            if self._stop() is not None:
+                return False
+            self._clock.sleep(min(left, LOOK_SECONDS))
+        return self._stop() is None
+
     def _hop(self, report: Report, source: TierName, destination: TierName) -> None:
+        """Table by table. Those that a run which must end does not come to are named, and not looked at."""
+        if self._stop() is not None:
+            report.missed(source, destination, [p for p in self._policies if getattr(p, source) is not None])
+            return
         with telling(report):
             row_bytes = self._row_bytes(source, leaving := self._leaving(source))
-            for policy in leaving:
+            for number, policy in enumerate(leaving):
+                if self._stop() is not None:
+                    report.missed(source, destination, leaving[number:])
+                    return
                 with telling(report):
                     self._refuse_full(destination, self._used_by(destination))
                     result = self._moves.move(policy.name, source, destination)
@@ -251,6 +269,8 @@ class QuotaManager:
 
     def _make_room(self, report: Report, source: TierName) -> None:
         """Returns the space of rows that left `source` (Main keeps it for new rows until it is short), then moves early ones."""
+        if self._stop() is not None:
+            return
         with telling(report):
             self._drop_partitions(report, source)
             if source == "core" or self._pressure(source) is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from backends import Answer, HttpBackend, Request, http_backends
+from invocations import RULE
 from tierkeeper.demo.server import free_port
 from tierkeeper.functions import handlers, proxying
 from tierkeeper.kernel.errors import UsageError
@@ -282,7 +283,7 @@ def test_which_service_is_said_where_there_are_several(
 
 def test_a_schedule_still_asks_for_health(three: list[HttpBackend], configure: Configure) -> None:
     configure([s.url for s in three])
-    for given in ({}, {"source": "aws.events"}, {"action": "check"}):
+    for given in ({}, RULE, {"action": "check"}):
         answer = handlers.intelligent_load_balancer(given)
         assert answer["ok"] is True
         assert len(answer["checks"]) == 3

@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import Field
 
 from tierkeeper.kernel.results.base import FaultResult, Result
-from tierkeeper.kernel.results.moving import MoveResult
+from tierkeeper.kernel.results.moving import Left, MoveResult
 
 
 class ArchiveRunResult(Result):
@@ -16,6 +16,8 @@ class ArchiveRunResult(Result):
     removed: list[str] = Field(default=[], description="ids of the segments whose time was over: `archive` in their policy")
     notes: list[str] = Field(default=[])
     errors: list[FaultResult] = Field(default=[], description="tables that had to wait; the others went on")
+    left: list[Left] = Field(default=[], description="of tables that the run did not come to, or left before they were through")
+    stopped_because: str | None = Field(default=None, description="why it ended before it was through; null: it was")
 
 
 class SegmentResult(Result):
@@ -52,6 +54,8 @@ class VerifyResult(Result):
     missing: list[str]
     strays: list[str] = Field(default=[], description="objects that no segment needs, such as an interrupted run leaves")
     unread: int = Field(default=0, description="segments that were never read back whole since they were written")
+    left: list[Left] = Field(default=[], description="how many were to be read and were not, where it had to end early")
+    stopped_because: str | None = Field(default=None, description="why it ended before it was through; null: it was")
     ok: bool
 
 

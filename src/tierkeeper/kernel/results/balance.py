@@ -113,6 +113,8 @@ class BalanceCheckItem(Result):
     found: str = Field(description="what it says of itself, or what is wrong")
     latency_seconds: float | None = None
     remedy: str | None = None
+    service: str | None = Field(default=None, description="that it is of; null: a tier, the store, or a file")
+    backend: str | None = Field(default=None, description="host:port")
 
 
 class BalanceCheckResult(Result):

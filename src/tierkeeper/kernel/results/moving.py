@@ -30,6 +30,16 @@ class MoveResult(Result):
     batch_ids: list[str] = Field(default=[], description="as the destination's ledger and the audit name them")
 
 
+class Left(Result):
+    """What a run that had to end early did not come to; the next one goes on there."""
+
+    table: str | None = None
+    from_: str | None = Field(default=None, alias="from")
+    to: str | None = None
+    rows: int | None = Field(default=None, description="that were to move; null where the run did not come to look at them")
+    segments: int | None = Field(default=None, description="that were to be read")
+
+
 class Stays(Result):
     """Rows that a move leaves where they are."""
 
@@ -111,3 +121,5 @@ class QuotaResult(Result):
     reclaimed: list[Reclaim] = Field(default=[], description="relation by relation, before and after")
     errors: list[FaultResult] = Field(default=[], description="tables that had to wait; the others went on")
     notes: list[str] = Field(default=[])
+    left: list[Left] = Field(default=[], description="of tables that the run did not come to, or left before they were through")
+    stopped_because: str | None = Field(default=None, description="why it ended before it was through; null: it was")

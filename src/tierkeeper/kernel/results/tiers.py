@@ -124,6 +124,8 @@ class HealthItem(Result):
     latency_seconds: float | None = None
     cause: str | None = None
     remedy: str | None = None
+    service: str | None = Field(default=None, description="as [[balance.services]] names it; null: a tier, or the store")
+    backend: str | None = Field(default=None, description="host:port; null where it speaks of the service as a whole")
 
 
 class HealthResult(Result):
