@@ -23,6 +23,7 @@ How = Literal["rst", "fin"]
 _BLOCK_BYTES = 65_536
 _HELD_BYTES = 4 * 2**20  # beyond this a sender is no longer read from: it feels a network that stands still
 _IDLE_SECONDS = 1.0
+_QUEUE_SECONDS = 0.05  # of a narrow link are held of one flow: more, and everything else would wait behind a bulk of rows
 
 
 @dataclass(eq=False)
@@ -60,6 +61,8 @@ class FaultProxy:
         self._cut: _Cut | None = None
         self._held: set[Direction] = set()
         self._delay_seconds = 0.0
+        self._bytes_per_second = 0.0
+        self._free_at = 0.0
         self._closed = False
         self._refuses = False
         self._bell, self._ear = socket.socketpair()
@@ -109,10 +112,16 @@ class FaultProxy:
         with self._lock:
             self._delay_seconds = seconds
 
+    def narrow(self, bytes_per_second: float) -> None:
+        """All connections together get no more than that in both directions, until `heal`."""
+        with self._lock:
+            self._bytes_per_second = bytes_per_second
+
     def heal(self) -> None:
-        """Nothing is armed, held or delayed any more; what was held goes on its way."""
+        """Nothing is armed, held, delayed or narrowed any more; what was held goes on its way."""
         with self._lock:
             self._cut, self._delay_seconds, self._refuses = None, 0.0, False
+            self._bytes_per_second, self._free_at = 0.0, 0.0
             self._held.clear()
             self._wake()
 
@@ -154,8 +163,9 @@ class FaultProxy:
         """What there is to wait for, and how long at most."""
         events: dict[socket.socket, int] = {self._listener: selectors.EVENT_READ, self._ear: selectors.EVENT_READ}
         timeout, now = _IDLE_SECONDS, time.monotonic()
+        held_bytes = min(_HELD_BYTES, self._bytes_per_second * _QUEUE_SECONDS or _HELD_BYTES)
         for flow in (f for pair in self._flows for f in pair):
-            if not flow.ended and flow.waiting_bytes < _HELD_BYTES:
+            if not flow.ended and flow.waiting_bytes < held_bytes:
                 events[flow.source] = events.get(flow.source, 0) | selectors.EVENT_READ
             if flow.waiting and flow.direction not in self._held:
                 due = flow.waiting[0][0] - now
@@ -210,7 +220,10 @@ class FaultProxy:
         data = flow.source.recv(_BLOCK_BYTES)
         flow.ended = not data
         if data:
-            flow.waiting.append((time.monotonic() + self._delay_seconds, data))
+            due = time.monotonic()
+            if self._bytes_per_second:
+                due = self._free_at = max(due, self._free_at) + len(data) / self._bytes_per_second
+            flow.waiting.append((due + self._delay_seconds, data))
             flow.waiting_bytes += len(data)
 
     def _send(self, flow: _Flow, pair: tuple[_Flow, _Flow]) -> bool:

@@ -1,5 +1,7 @@
 """Events as AWS sends them, and invocations: a handler in a process of its own that is killed at its limit, as at AWS Lambda."""
 
+import faulthandler
+import importlib
 import json
 import os
 import signal
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+LAST_SECONDS = 0.2
 
 RULE = {
     "version": "0",
@@ -43,27 +46,20 @@ REQUEST = {
 }
 """A function URL."""
 
-_CHILD = """
-import importlib, json, sys, time
+
 class Context:
-    def __init__(self, began, seconds):
-        self.until = began + seconds
-    def get_remaining_time_in_millis(self):
-        return max(int((self.until - time.monotonic()) * 1000), 0)
-module, event, began, seconds, out = sys.argv[1:]
-handler = importlib.import_module(module).handler
-context = Context(float(began), float(seconds))
-try:
-    answer = handler(json.loads(event), context)
-except Exception as error:
-    answer = {"raised": type(error).__name__, "text": str(error)}
-json.dump(answer, open(out, "w"))
-"""
+    """AWS Lambda's, of an invocation that began at `began` (monotonic) and has `seconds`."""
+
+    def __init__(self, began: float, seconds: float) -> None:
+        self._until = began + seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(int((self._until - time.monotonic()) * 1000), 0)
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """What came of one: its answer, or what it raised; `killed` where the limit came first."""
+    """What came of one: its answer, or the text of what it raised; `killed` where the limit came first."""
 
     answer: Mapping[str, Any]
     seconds: float
@@ -76,26 +72,68 @@ class Invocation:
         return self.answer.get("text") if "raised" in self.answer else None
 
 
-def invoke(module: str, event: object, environment: Mapping[str, str], folder: Path, seconds: float) -> Invocation:
-    """Invokes a root module's handler in a new process, a cold start; after `seconds` of its life it is killed."""
-    out = folder / f"answer-{time.monotonic_ns()}.json"
+def invoke(
+    module: str, event: object, environment: Mapping[str, str], folder: Path, seconds: float, *, cold: bool = True
+) -> Invocation:
+    """Invokes a root module's handler in a new process, which is killed when it has lived for `seconds`.
+
+    With `cold` it has its imports still before it, which count.
+    """
+    out, log = folder / "answer.json", folder / "log.txt"
+    out.unlink(missing_ok=True)
+    log.write_bytes(b"")
     began = time.monotonic()
-    command = [sys.executable, "-c", _CHILD, module, json.dumps(event), str(began), str(seconds), str(out)]
-    given = {**environment, "PYTHONPATH": str(ROOT)}
-    with (folder / "log").open("w+b") as log:
+    asked = (module, json.dumps(event), began, seconds, str(out))
+    if cold:
+        killed = _cold(asked, {**environment, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}, folder, log)
+    else:
+        import processes
+
+        process = processes.forks().Process(target=_warm, args=(asked, dict(environment), str(folder), str(log)))
+        process.start()
+        process.join(max(began + seconds - time.monotonic(), 0.01))
+        killed = process.exitcode is None
+        process.kill()
+        process.join()
+        assert killed or process.exitcode == 0, log.read_text()
+    took = time.monotonic() - began
+    answer = json.loads(out.read_text()) if not killed else {}
+    return Invocation(answer, took, killed, log.read_text(errors="replace"))
+
+
+def _cold(asked: tuple[str, str, float, float, str], environment: Mapping[str, str], folder: Path, log: Path) -> bool:
+    command = [sys.executable, "-c", "import invocations, sys; invocations.run(*sys.argv[1:])", *map(str, asked)]
+    with log.open("ab") as said:
         process = subprocess.Popen(
-            command, env=given, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
         )
         try:
-            process.wait(max(seconds - (time.monotonic() - began), 0.01))
-            killed = False
+            process.wait(max(asked[2] + asked[3] - time.monotonic(), 0.01))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            killed = True
-        took = time.monotonic() - began
-        log.seek(0)
-        said = log.read().decode(errors="replace")
-    answer = json.loads(out.read_text()) if out.exists() and not killed else {}
-    assert killed or process.returncode == 0, said
-    return Invocation(answer, took, killed, said)
+            return True
+    assert process.returncode == 0, log.read_text()
+    return False
+
+
+def _warm(asked: tuple[str, str, float, float, str], environment: dict[str, str], folder: str, log: str) -> None:
+    for number in (1, 2):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.path[:0] = [str(ROOT)]
+    run(*asked)
+
+
+def run(module: str, event: str, began: float | str, seconds: float | str, out: str) -> None:
+    """In the process of the function: what its runtime does. What is at work shortly before it is killed is logged."""
+    context = Context(float(began), float(seconds))
+    faulthandler.dump_traceback_later(max(float(began) + float(seconds) - time.monotonic() - LAST_SECONDS, 0.01))
+    try:
+        answer = importlib.import_module(module).handler(json.loads(event), context)
+    except Exception as error:  # noqa: BLE001 - as the runtime tells it
+        answer = {"raised": type(error).__name__, "text": str(error)}
+    Path(out).write_text(json.dumps(answer))
+    os._exit(0)  # a function's process does not end with its answer: whatever it has left at work does not hold that up

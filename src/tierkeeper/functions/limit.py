@@ -6,6 +6,7 @@ is taken back, or settled by the next run.
 """
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ IN_FLIGHT_SHARE: Final = 0.2  # of the time is for batches that had begun when t
 IN_FLIGHT_SECONDS: Final = 60.0  # … and no more than this: the longest between two safe points is one batch, which is cut to fit
 END_SHARE: Final = 0.15  # of the time is for taking back what is interrupted, the lease, the audit's outcome and the answer …
 END_SECONDS: Final = 8.0  # … a few round trips to each tier, whose connections may have to be dialled anew
-ROWS_PER_SECOND: Final = 5_000  # that a slow link moves: a home's uplink of 5 Mbit/s, over which a segment is read back
-RINGS: Final = 3  # of the alarm at most: the later ones interrupt an end that does not come
+ROWS_PER_SECOND: Final = 2_500  # that a slow link moves with all that a batch needs besides: 1.5 Mbit/s for the rows alone
+RINGS: Final = 3  # of the alarm in the time for the end: the first takes statements back, the second cuts what does not end
 
 
 class TimeOver(KeyboardInterrupt):
@@ -71,7 +72,7 @@ class Bounds:
             return cls()
         bounds = cls(TimeLimit.of(left() / 1000))
         assert bounds.limit is not None  # noqa: S101 - it was just given
-        bounds.stop.end_after(bounds.limit.ask_after_seconds)
+        bounds.stop.end_after(bounds.limit.ask_after_seconds, bounds.limit.end_after_seconds)
         return bounds
 
     def progress(self, what: str, done: int, total: int | None) -> None:
@@ -105,10 +106,14 @@ class Bounds:
 
 
 class _Alarm:
-    """SIGALRM as `TimeOver`, a bounded number of times. Outside of a program's main thread it does not ring."""
+    """SIGALRM as `TimeOver`, again and again until it is disarmed. Outside of a program's main thread it does not ring.
+
+    From the second time on it cuts the connections to Postgres, as a network would: what waits for one comes to its end, in every
+    thread, and what was begun there is settled by the next run (I5).
+    """
 
     def __init__(self) -> None:
-        self._left = RINGS
+        self._armed, self._rings = True, 0
 
     @contextmanager
     def ringing(self, first_seconds: float, then_seconds: float) -> Iterator[None]:
@@ -124,12 +129,15 @@ class _Alarm:
             signal.signal(signal.SIGALRM, before)
 
     def disarm(self) -> None:
-        self._left = 0
+        self._armed = False
         if threading.current_thread() is threading.main_thread():
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _ring(self, signum: int, frame: FrameType | None) -> None:
         del signum, frame
-        if self._left > 0:
-            self._left -= 1
-            raise TimeOver
+        if not self._armed:
+            return
+        self._rings += 1
+        if self._rings > 1 and (session := sys.modules.get("tierkeeper.postgres.session")) is not None:
+            session.cut_all()
+        raise TimeOver

@@ -4,12 +4,15 @@ What opens a transaction goes along with its first statement, a COPY with the qu
 end of a transaction that only reads.
 """
 
+import os
 import select
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from weakref import WeakSet
 
 import psycopg
 from psycopg import errors, generators, sql
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from psycopg.abc import Buffer, Params, PQGen, Query, QueryNoTemplate
 
 T = TypeVar("T")
+
+_LIVE: "Final[WeakSet[Session]]" = WeakSet()
 
 
 class _Instant(Loader):
@@ -125,6 +130,7 @@ class Session(psycopg.Connection[Any]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        _LIVE.add(self)
         self.cursor_factory = Cursor
         self._opening: list[sql.Composable] = []
         self._ending = False
@@ -211,6 +217,18 @@ class Session(psycopg.Connection[Any]):
     def wait(self, gen: "PQGen[T]", *args: Any, **kwargs: Any) -> T:
         self.settle()
         return super().wait(gen, *args, **kwargs)
+
+
+def cut_all() -> None:
+    """Cuts every connection of this process, as a network would: whoever waits for one, in whatever thread, hears that it is gone.
+
+    For a process that has no time left to end them.
+    """
+    for session in list(_LIVE):
+        with suppress(psycopg.Error, OSError):
+            duplicate = os.dup(session.pgconn.socket)
+            with socket.socket(fileno=duplicate) as end:
+                end.shutdown(socket.SHUT_RDWR)
 
 
 def take_row(pgconn: "pq.abc.PGconn") -> tuple[int, memoryview]:
