@@ -220,7 +220,7 @@ class Session(psycopg.Connection[Any]):
 
 
 def cut_all() -> None:
-    """Cuts every connection of this process, as a network would: whoever waits for one, in whatever thread, hears that it is gone.
+    """Cuts every connection of this process, as a network would: whoever waits for one, in any thread, hears that it is gone.
 
     For a process that has no time left to end them.
     """

@@ -1,6 +1,8 @@
 """`archive verify` finds what is wrong, wherever it lies, and says where."""
 
+import itertools
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from tierkeeper.archive.verify import check
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.errors import Failed, UsageError
+from tierkeeper.kernel.ports import Stop
+from tierkeeper.kernel.stop import TIME_LIMIT
 from tierkeeper.kernel.tables import TableName
 
 
@@ -179,3 +183,41 @@ def test_a_copy_that_is_taken_back_meanwhile_is_no_damage(small: Bench, monkeypa
     monkeypatch.setattr(small.store, "get", undo_then_get)
     result = small.archive.verify()
     assert (result.ok, result.missing) == (True, [])
+
+
+def test_a_reading_that_had_to_end_is_gone_on_with(small: Bench) -> None:
+    for n in (1, 2, 3, 4):
+        small.move("events", "at", f"id = {n}")
+    began = datetime.now(UTC)
+
+    def after(segments: int) -> Stop:
+        asked = itertools.count()
+        return lambda: TIME_LIMIT if next(asked) >= segments else None
+
+    first = small.archive.verify(stop=after(1))
+    assert (first.segments, first.checked, first.ok, first.stopped_because) == (4, 1, True, TIME_LIMIT)
+    assert [one.segments for one in first.left] == [3]
+    second = small.archive.verify(read_before=began, stop=after(1 + 2))  # the one that was read is only looked for
+    assert (second.checked, [one.segments for one in second.left]) == (2, [1])
+    last = small.archive.verify(read_before=began)
+    assert (last.checked, last.left, last.stopped_because, last.unread) == (1, [], None, 0)
+    # Where all are wanted, those that were read longest ago come first.
+    turns = sorted(Catalog(small.tiers.catalog).segments(), key=lambda s: s.verified_at or began)
+    small.archive.verify(stop=after(1))
+    again = max(Catalog(small.tiers.catalog).segments(), key=lambda s: s.verified_at or began)
+    assert again.id == turns[0].id
+
+
+def test_what_was_read_before_an_interruption_stays_read(small: Bench) -> None:
+    for n in (1, 2):
+        small.move("events", "at", f"id = {n}")
+    asked = itertools.count()
+
+    def interrupted() -> str | None:
+        if next(asked) == 1:
+            raise KeyboardInterrupt
+        return None
+
+    with pytest.raises(KeyboardInterrupt):
+        small.archive.verify(stop=interrupted)
+    assert sorted(s.verified_at is not None for s in Catalog(small.tiers.catalog).segments()) == [False, True]

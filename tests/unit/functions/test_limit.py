@@ -43,7 +43,7 @@ def test_a_limit_that_is_too_short_is_told_and_nothing_is_begun() -> None:
 
 def test_a_keeper_is_opened_with_what_the_limit_allows() -> None:
     given = Bounds.of(Context(900)).for_keeper
-    assert (given["batch_rows"], given["segment_rows"]) == (BATCH_ROWS, 300_000)
+    assert (given["batch_rows"], given["segment_rows"]) == (BATCH_ROWS, 150_000)
     assert Bounds.of(Context(20)).for_keeper["segment_rows"] <= 20_000
     assert "segment_rows" not in Bounds.of(None).for_keeper
     assert Bounds.of(object()).limit is None
