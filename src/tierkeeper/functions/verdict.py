@@ -30,12 +30,12 @@ _LONGER: Final = "Give the function a longer timeout, a minute or more; what is 
 class RunFaults(Faults):
     """The faults that a run's result tells of, and what was `done` all the same."""
 
-    def __init__(self, errors: Sequence[TierkeeperError], done: str | None = None) -> None:
+    def __init__(self, errors: Sequence[TierkeeperError], done: str) -> None:
         super().__init__(errors)
         self.done = done
 
     def __str__(self) -> str:
-        return super().__str__() + (f"\nDone all the same: {self.done}" if self.done else "")
+        return f"{super().__str__()}\nDone all the same: {self.done}"
 
 
 def fault(result: Result) -> TierkeeperError | None:
@@ -43,7 +43,13 @@ def fault(result: Result) -> TierkeeperError | None:
     found = list(_faults(result))
     if not found and exit_code(result) is not Exit.DONE:
         found = [Failed("result", "it says that something is wrong", "Run the command itself and look at what it shows")]
-    return RunFaults(found, "; ".join(done(result)) or None) if found else None
+    return _together(found, "; ".join(done(result))) if found else None
+
+
+def _together(errors: Sequence[TierkeeperError], done: str | None) -> TierkeeperError:
+    if done:
+        return RunFaults(errors, done)
+    return errors[0] if len(errors) == 1 else Faults(errors)
 
 
 def _faults(result: Result) -> Iterator[TierkeeperError]:
@@ -114,7 +120,7 @@ def told(error: TierkeeperError, environment: Mapping[str, str]) -> TierkeeperEr
     """
     if isinstance(error, Faults):
         errors = [told(one, environment) for one in error.errors]
-        return RunFaults(errors, redact(error.done, environment) if isinstance(error, RunFaults) and error.done else None)
+        return _together(errors, redact(error.done, environment) if isinstance(error, RunFaults) else None)
     kind = next(k for k in type(error).__mro__ if k in _PLAIN)
     place = _OPTION.sub(lambda match: f"event: {match[1].replace('-', '_')}", error.place)
     plain = kind(redact(place, environment), redact(error.cause, environment), redact(error.remedy, environment))

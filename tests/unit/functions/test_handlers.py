@@ -196,21 +196,21 @@ def test_a_schedule_at_lambda_publishes_health_also_where_it_is_bad(
         ok=False, checks=[HealthItem(name="api b:1", service="api", backend="b:1", healthy=False, cause="refused")]
     )
     monkeypatch.setattr(IntelligentLoadBalancer, "health", lambda _: bad)
-    with pytest.raises(Faults, match="refused"):
+    with pytest.raises(Failed, match="api b:1: refused"):
         handlers.intelligent_load_balancer(RULE, None)
     assert published(capsys) == []  # not at Lambda: stdout is the answer's
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "f")
-    with pytest.raises(Faults, match="refused"):
+    with pytest.raises(Failed, match="api b:1: refused"):
         handlers.intelligent_load_balancer(RULE, None)
     assert [(d["Service"], d.get("Healthy"), d.get("HealthyBackends")) for d in published(capsys)] == [
         ("api", 0, None),
         ("api", None, 0),
     ]
-    with pytest.raises(Faults):
+    with pytest.raises(Failed):
         handlers.intelligent_load_balancer({}, None)
     assert published(capsys) == []  # asked directly, it answers whoever asks
     monkeypatch.setenv("IS_LOCAL", "true")
-    with pytest.raises(Faults):
+    with pytest.raises(Failed):
         handlers.intelligent_load_balancer(RULE, None)
     assert published(capsys) == []
 
