@@ -13,7 +13,6 @@ import pytest
 
 from support import Tiers, tierkeeper_toml
 from tierkeeper import config
-from tierkeeper.cli.output import exit_code
 from tierkeeper.cli.stop import StopFlag
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.kernel import faults
@@ -21,6 +20,7 @@ from tierkeeper.kernel.errors import Exit, NotNow
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Stop
+from tierkeeper.kernel.results.meaning import exit_code
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.mover.request import Bounds
 from tierkeeper.query.runner import FastDoor

@@ -7,7 +7,11 @@ from dataclasses import replace
 import pytest
 
 from support import Command, Tiers, TiersFactory, tierkeeper_toml
+from tierkeeper.compose import Keeper, open_keeper
+from tierkeeper.config import load
 from tierkeeper.kernel.limits import LOCK_SECONDS
+from tierkeeper.kernel.ports import Stop
+from tierkeeper.kernel.stop import TIME_LIMIT
 from tierkeeper.postgres import link
 from tierkeeper.postgres.link import Link
 
@@ -60,3 +64,31 @@ def test_an_archive_that_is_away_keeps_core_from_nothing(
     assert [(move["to"], move["rows"]) for move in done["moves"]] == [("main", 2000)]
     for document in (planned, done):
         assert [(e["place"], e["not_now"]) for e in document["errors"]] == [("tiers.archive (127.0.0.1:1/x)", True)]
+
+
+def test_a_run_that_must_end_names_the_tables_that_it_did_not_come_to(make_tiers: TiersFactory) -> None:
+    """After the first table the time is over: no other one is looked at, however many there are."""
+    tiers = make_tiers(core="events")
+    with closing(tiers.core.connect("application")) as application:
+        application.execute("CREATE TABLE later (id int PRIMARY KEY, at timestamptz NOT NULL)")
+        application.execute("INSERT INTO later VALUES (1, '2024-01-01')")
+    path = tierkeeper_toml(tiers, [ARCHIVED, {**ARCHIVED, "name": "public.later"}])
+    moved: list[str] = []
+
+    def note(what: str, done: int, total: int | None) -> None:
+        moved.append(what)
+
+    def keeper(stop: Stop) -> Keeper:
+        return open_keeper(load(path, {}, tiers.home), environment=tiers.environment, stop=stop, progress=note)
+
+    keeper(lambda: None).setup(apply=True)
+    ended = keeper(lambda: TIME_LIMIT if moved else None).quota()
+    assert [(m.table, m.rows, m.stopped_because) for m in ended.moves] == [("public.events", 2000, TIME_LIMIT)]
+    assert [(one.table, one.from_, one.to, one.rows) for one in ended.left] == [("public.later", "core", "main", None)]
+    assert ended.stopped_because == TIME_LIMIT
+    time.sleep(1.2)  # what came to Main rests there as long as a reader may last
+    moved.clear()
+    archived = keeper(lambda: TIME_LIMIT if moved else None).archive_run()
+    assert [(run.table, run.rows) for run in archived.runs] == [("public.events", 2000)]
+    assert [(one.table, one.rows) for one in archived.left] == [("public.later", None)]
+    assert keeper(lambda: None).quota().left == []
