@@ -17,7 +17,7 @@ from tierkeeper.compose.facts import Given
 from tierkeeper.config import load
 from tierkeeper.kernel.clock import FixedDay
 from tierkeeper.kernel.errors import TierkeeperError
-from tierkeeper.kernel.results import FaultResult, QuotaResult
+from tierkeeper.kernel.results import AlertStatusResult, FaultResult, QuotaResult
 from tierkeeper.monitoring.alerts.facts import Facts, Forecast
 from tierkeeper.monitoring.awake import read_row
 from tierkeeper.security.audit import PostgresAudit
@@ -76,7 +76,7 @@ def test_a_slot_that_nobody_reads_is_found_and_rings_once_it_has_held(ready: Tie
     assert f"core/{slot}" in [a.subject for a in _status_after(ready, now + timedelta(minutes=20)).alerts if a.state == "firing"]
 
 
-def _status_after(tiers: Tiers, now: datetime) -> compose.AlertStatusResult:
+def _status_after(tiers: Tiers, now: datetime) -> AlertStatusResult:
     found = keeper(tiers, now=now)
     found.alerts()
     return found.alert_status()
