@@ -10,6 +10,8 @@ from tierkeeper.kernel.errors import Exit, TierkeeperError
 
 def as_script(handler: Callable[[object, object], dict[str, Any]]) -> NoReturn:
     """Runs `handler({}, None)`. Raises SystemExit with 0, or with the exit code of its error, which is printed to stderr."""
+    from tierkeeper.cli import output
+
     try:
         answer = handler({}, None)
     except TierkeeperError as error:
