@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 PY := .venv/bin/python
 
-.PHONY: setup demo test check reference test-long bench lock clean
+.PHONY: setup demo test check reference artifacts test-long bench lock clean
 
 PIP := $(PY) -m pip install -qq --disable-pip-version-check --no-deps
 
@@ -28,11 +28,16 @@ check: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	MYPYPATH=deploy/lambda:src .venv/bin/mypy deploy/lambda
 	.venv/bin/lint-imports --no-cache
 	$(PY) -m tierkeeper.cli.reference --check docs/reference
 
 reference: setup
 	$(PY) -m tierkeeper.cli.reference docs/reference
+
+# What AWS Lambda runs; a second call finds them as they are.
+artifacts: setup
+	$(PY) deploy/lambda/artifacts.py
 
 test-long: setup
 	$(PY) -m pytest -m long --numprocesses 2 --dist worksteal --timeout 7200
@@ -47,4 +52,4 @@ lock:
 	rm -r .venv-lock
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist

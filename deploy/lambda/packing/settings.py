@@ -1,0 +1,65 @@
+"""The user's `tierkeeper.toml` in an artifact: what it names goes with it, and what is secret stays out."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from tierkeeper.config.faults import dotted
+from tierkeeper.kernel.errors import Faults, UsageError
+
+FILE: Final = "tierkeeper.toml"
+ADDRESSES: Final = ("url", "catalog", "store")  # secret only where a password or the like stands in them
+SECRETS: Final = ("token", "notify")  # secret as a whole
+_AUTHORITIES: Final = ("sslrootcert", "backend_ca")
+_INSIDE: Final = re.compile(
+    r"://[^/\s@]*:[^/\s@]+@"  # a password in an address
+    r"|(?:^|[?&;\s])(?:\w*password|\w*token|\w*secret\w*|\w*signature|sig|api_?key)\s*=\s*[^&\s]",
+    re.I,
+)
+_SYSTEM: Final = "system"
+
+Loc = tuple[str | int, ...]
+
+
+def files(config: Path) -> dict[str, bytes]:
+    """The configuration and the certificates that it names, by their names in the artifact; nothing where there is none.
+
+    Raises Faults for each secret that stands in it, and for a file that cannot come along.
+    """
+    if not config.exists():
+        return {}
+    try:
+        written = tomllib.loads(config.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(config.name, f"it cannot be read ({error})", "Correct it; `tierkeeper check` says more") from None
+    faults, found = [], {FILE: config.read_bytes()}
+    for loc, text in _texts(written, ()):
+        place = f"{config.name}: {dotted(loc)}"
+        if text.startswith("env:"):
+            continue
+        if any(part in SECRETS for part in loc) or _INSIDE.search(text):
+            cause = "a secret stands here in plain text, and whoever may read the function's code could read it"
+            faults.append(UsageError(place, cause, "Write env:NAME here, and set NAME as docs/howto/run-on-lambda.md says"))
+        elif loc[-1] in _AUTHORITIES and text not in ("", _SYSTEM):
+            file = config.parent / text
+            if Path(text).is_absolute() or ".." in Path(text).parts or not file.is_file():
+                cause = "the function would have no such file"
+                faults.append(UsageError(place, cause, f"Lay it beside {config.name}, or below, and name it from there"))
+            else:
+                found[Path(text).as_posix()] = file.read_bytes()
+    if faults:
+        raise Faults(faults)
+    return found
+
+
+def _texts(value: object, loc: Loc) -> Iterator[tuple[Loc, str]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, (*loc, key))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _texts(inner, (*loc, number))
+    elif isinstance(value, str):
+        yield loc, value
