@@ -1,4 +1,4 @@
-"""A program, run with -I -S by any Python: calls a handler as Lambda does, from an artifact and the standard library alone."""
+"""A program, run with -I -S by any Python: calls a handler, as Lambda does, from an artifact and the standard library alone."""
 
 import importlib
 import json
@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    artifact, function, event = sys.argv[1:]
+    artifact, function, *events = sys.argv[1:]
     standard = [place for place in sys.path if place]
     sys.path[:] = [artifact, *standard]
-    answer = importlib.import_module(function).handler(json.loads(event), None)
+    handler = importlib.import_module(function).handler
+    answers = [handler(json.loads(event), None) for event in events]
     files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
     strays = {n: f for n, f in files.items() if f and n != "__main__" and not Path(f).is_relative_to(artifact)
               and not any(Path(f).is_relative_to(place) for place in standard)}  # fmt: skip
-    sys.stdout.write(json.dumps({"answer": answer, "strays": strays, "loaded": sorted({n.partition(".")[0] for n in files})}))
+    sys.stdout.write(json.dumps({"answers": answers, "strays": strays, "loaded": sorted({n.partition(".")[0] for n in files})}))

@@ -77,10 +77,27 @@ def imported(python: str, artifact: Path, outside: Iterable[str], *, cwd: Path) 
     return list(json.loads(_run(python, "-c", code, artifact, *outside, cwd=cwd)))
 
 
-def call(python: str, artifact: Path, event: object, environment: Mapping[str, str], *, cwd: Path) -> dict[str, Any]:
-    """What the handler answers, with what it loaded; the environment is `environment` alone."""
+def asks_aws(python: str, artifact: Path, *, cwd: Path) -> None:
+    """Makes a client of Parameter Store from what the artifact has of botocore's descriptions, and asks it in vain."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import botocore.session as s, botocore.exceptions as e\n"
+        "from botocore.config import Config\n"
+        "c = s.get_session().create_client('ssm', 'eu-central-1', endpoint_url='http://127.0.0.1:9', aws_access_key_id='a',"
+        " aws_secret_access_key='b', config=Config(retries={'mode': 'standard', 'total_max_attempts': 1}))\n"
+        "try: c.get_parameters_by_path(Path='/tierkeeper/')\n"
+        "except e.EndpointConnectionError: pass\n"
+        "s.get_session().create_client('ssm', 'eu-central-1')"
+    )
+    _run(python, "-c", code, artifact, cwd=cwd)
+
+
+def call(python: str, artifact: Path, events: Iterable[object], environment: Mapping[str, str], *, cwd: Path) -> dict[str, Any]:
+    """What one instance of the function answers, one event after the other, and what it loaded.
+
+    Its environment is `environment` alone.
+    """
     name = artifact.parent.name.replace("-", "_")
-    ran = _run(python, RUNNER, artifact, name, json.dumps(event), cwd=cwd, environment=environment)
+    ran = _run(python, RUNNER, artifact, name, *map(json.dumps, events), cwd=cwd, environment=environment)
     found = json.loads(ran)
     assert found["strays"] == {}
     return dict(found)

@@ -77,7 +77,7 @@ def inputs(function: str, project: graph.Graph, libraries: wheels.Libraries, con
     for module in reached.modules:
         file = project.files[module]
         own |= {str(f.relative_to(ROOT / "src")): f.read_bytes() for f in (file, *_data(file))}
-    return Inputs(function, own, libraries.behind(reached.outside, alone=parts.KEPT), libraries.target)
+    return Inputs(function, own, libraries.behind(reached.outside, alone=parts.ALONE), libraries.target)
 
 
 def _data(file: Path) -> Iterable[Path]:

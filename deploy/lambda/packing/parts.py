@@ -34,9 +34,18 @@ DROPPED: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "obstore": ("obstore/auth/*", "obstore/fsspec.py"),
 }
-KEPT: Final[Mapping[str, tuple[str, ...]]] = {
-    "procrastinate": ("procrastinate/__init__.py", "procrastinate/sql/*", "*.dist-info/*"),  # `setup` reads its statements
+ONLY: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    # Of all that lies below a folder only this; botocore describes every service of AWS there.
+    "botocore": (
+        "botocore/data/",
+        (
+            *("botocore/data/ssm/*", "botocore/data/sts/*", "botocore/data/_retry.json", "botocore/data/endpoints.json"),
+            *("botocore/data/partitions.json", "botocore/data/sdk-default-configuration.json"),
+        ),
+    ),
+    "procrastinate": ("procrastinate/", ("procrastinate/__init__.py", "procrastinate/sql/*")),
 }
+ALONE: Final = ("procrastinate",)  # `setup` reads its statements and loads none of its modules: no need of what those import
 _SCHEMES: Final = ("purelib", "platlib")
 _ELF64: Final = b"\x7fELF\x02\x01"  # of 64 bits, little-endian
 _ELF_HEADER: Final = 64  # bytes; in it, where: its program headers, their size and count, and the same of sections
@@ -48,8 +57,8 @@ _SECTION_SIZES_AT: Final = 58
 
 def part(name: str, wheel: Path, folder: Path) -> list[zips.Entry]:
     """The entries of the distribution `name`, kept in `folder` under what they were made of."""
-    rules = repr((DROPPED.get(name), KEPT.get(name), _SOURCES, _NOTES, zips.DEFLATE_LEVEL, zlib.ZLIB_RUNTIME_VERSION))
-    key = hashlib.sha256(wheel.read_bytes() + rules.encode() + Path(__file__).read_bytes()).hexdigest()
+    rules = Path(__file__).read_bytes() + f"{zips.DEFLATE_LEVEL} {zlib.ZLIB_RUNTIME_VERSION}".encode()
+    key = hashlib.sha256(wheel.read_bytes() + rules).hexdigest()
     kept = folder / f"{name}-{key[:16]}.zip"
     try:
         return zips.entries(kept)
@@ -85,7 +94,8 @@ def wanted(name: str, path: str) -> bool:
     """Whether `path` of the distribution `name` stays."""
     if fnmatchcase(path, "*.dist-info/licenses/*"):
         return True
-    if name in KEPT and not any(fnmatchcase(path, pattern) for pattern in KEPT[name]):
+    folder, only = ONLY.get(name, ("", ("*",)))
+    if path.startswith(folder) and not any(fnmatchcase(path, pattern) for pattern in only):
         return False
     return not any(fnmatchcase(path, pattern) for pattern in (*_SOURCES, *_NOTES, *DROPPED.get(name, ())))
 
