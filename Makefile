@@ -45,10 +45,15 @@ test-long: setup
 bench: setup
 	for name in move archive-write archive-size restore one-day; do $(PY) -m bench $$name --json || exit 1; done
 
-# The lock names versions and hashes, never a registry.
+# A lock names versions and hashes, never a registry. The container's are parts of the whole one: what runs there, and what builds it.
+LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
+IN_CONTAINER := deploy/container
+
 lock:
 	python3 -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv
-	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --extra demo --extra homeserver --extra balance --group dev pyproject.toml --output-file requirements.lock
+	.venv-lock/bin/uv pip compile $(LOCK) --extra demo --extra homeserver --extra balance --group dev pyproject.toml --output-file requirements.lock
+	.venv-lock/bin/uv pip compile $(LOCK) --constraints requirements.lock --extra homeserver --extra balance pyproject.toml --output-file $(IN_CONTAINER)/requirements.lock
+	echo hatchling | .venv-lock/bin/uv pip compile $(LOCK) --constraints requirements.lock - --output-file $(IN_CONTAINER)/build.lock
 	rm -r .venv-lock
 
 clean:

@@ -1,0 +1,2 @@
+-- The archive's catalog lies beside Main, in a database of its own.
+CREATE DATABASE archive;
