@@ -1,5 +1,6 @@
 """What lies in an artifact, that it is the same wherever it is built, and what is refused before one is written."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -133,13 +134,15 @@ def test_the_same_inputs_give_the_same_bytes_and_others_other_bytes(built: Path,
     assert first == (built / f"{function}.zip").read_bytes()
     assert "unchanged" in rebuilt(copied, function).stdout
     assert file.stat().st_mtime_ns == when
-    file.write_bytes(first[:-1000])
     with (copied / "src/tierkeeper/compose/balancing.py").open("a") as stream:
         stream.write("# more\n")
     assert "built in" in rebuilt(copied, function).stdout
+    second = file.read_bytes()
     with zipfile.ZipFile(file) as artifact:
-        assert artifact.testzip() is None
         assert artifact.read("tierkeeper/compose/balancing.py").endswith(b"# more\n")
+    file.write_bytes(second[:-1000])
+    assert "built in" in rebuilt(copied, function).stdout
+    assert file.read_bytes() == second
 
 
 Run = Callable[..., tuple[int, str]]
@@ -247,18 +250,15 @@ def test_a_wheel_that_is_not_what_was_locked_is_refused(run: Run, tmp_path: Path
     assert wheel.name in said
 
 
-def test_a_library_loads_without_what_only_a_debugger_reads() -> None:
-    import ctypes
-    import importlib.util
-
+def test_a_library_loads_without_what_only_a_debugger_reads(tmp_path: Path) -> None:
     spec = importlib.util.find_spec("_cffi_backend")
     assert spec is not None and spec.origin is not None
     whole = Path(spec.origin).read_bytes()
     bare = parts.bare(whole)
     assert len(bare) < len(whole)
-    descriptor = os.memfd_create("bare")
-    os.write(descriptor, bare)
-    assert ctypes.CDLL(f"/proc/self/fd/{descriptor}").PyInit__cffi_backend
+    (tmp_path / "bare.so").write_bytes(bare)
+    code = f"import ctypes; ctypes.CDLL({str(tmp_path / 'bare.so')!r}).PyInit__cffi_backend"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert parts.bare(b"#!/bin/sh\n") == b"#!/bin/sh\n"
 
 
