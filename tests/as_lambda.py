@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import traceback
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -10,7 +11,13 @@ if __name__ == "__main__":
     standard = [place for place in sys.path if place]
     sys.path[:] = [artifact, *standard]
     handler = importlib.import_module(function).handler
-    answers = [handler(json.loads(event), None) for event in events]
+    answers: list[object] = []
+    for event in events:
+        try:
+            answers.append(handler(json.loads(event), None))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test is told
+            traceback.print_exc()
+            answers.append({"raised": type(error).__name__, "cause": str(error)})
     files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
     strays = {n: f for n, f in files.items() if f and n != "__main__" and not Path(f).is_relative_to(artifact)
               and not any(Path(f).is_relative_to(place) for place in standard)}  # fmt: skip

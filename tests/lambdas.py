@@ -94,7 +94,7 @@ def asks_aws(python: str, artifact: Path, *, cwd: Path) -> None:
 def call(python: str, artifact: Path, events: Iterable[object], environment: Mapping[str, str], *, cwd: Path) -> dict[str, Any]:
     """What one instance of the function answers, one event after the other, and what it loaded.
 
-    Its environment is `environment` alone.
+    Its environment is `environment` alone. An error is {"raised": its type, "cause": its text}.
     """
     name = artifact.parent.name.replace("-", "_")
     ran = _run(python, RUNNER, artifact, name, *map(json.dumps, events), cwd=cwd, environment=environment)

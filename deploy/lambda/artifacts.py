@@ -30,7 +30,10 @@ ZIPPED_BYTES_MAX: Final = 50_000_000  # what Lambda takes in one request, in the
 UNZIPPED_BYTES_MAX: Final = 250_000_000  # what it unpacks, with its layers
 
 # What a function's code could import and never does. Loading one at once is refused here; that no event needs one is tested.
-_TERMINAL: Final = {"tierkeeper.cli": "prints for a person at a terminal; a function returns its answer"}
+_TERMINAL: Final = {
+    "tierkeeper.cli.render_rows": "draws tables for a person; a function returns a document",
+    "rich": "draws them",
+}
 _ALERTS: Final = {"tierkeeper.monitoring.alerts.child": "`tierkeeper run` sends alerts, and remembers whom it told"}
 _TIERS: Final = {
     "tierkeeper.query": "no event asks a question in SQL",

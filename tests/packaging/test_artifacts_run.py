@@ -62,13 +62,16 @@ def test_the_functions_keep_a_house_of_three_tiers(python: str, at: Unpacked, ma
     def call(function: str, environment: dict[str, str], *events: object) -> dict[str, Any]:
         return lambdas.call(python, places[function], events, environment, cwd=folder)
 
+    wrong = {"no_such_key": True}
+
     # The first set-up is for a machine with a lasting disk, where the archive's key can stay.
     (made,) = call("multi-tier-setup", {**config, "HOME": str(tiers.home)}, {"action": "apply"})["answers"]
     assert made["applied"]
     key = (tiers.home / ".config" / "tierkeeper" / "archive.key").read_text()
     at_lambda = {**config, "TIERKEEPER_KEY": key, "AWS_LAMBDA_FUNCTION_NAME": "it", "XDG_STATE_HOME": str(folder / "tmp")}
 
-    (run,) = call("multi-tier-quota-manager", at_lambda, {})["answers"]
+    run, refused = call("multi-tier-quota-manager", at_lambda, {}, wrong)["answers"]
+    assert (refused["raised"], "no_such_key" in refused["cause"]) == ("UsageError", True)
     moved = [(m["from"], m["to"], m["rows"], m["rows_left"]) for m in run["moves"]]
     assert moved == [("core", "main", 2000, 0), ("main", "archive", 2000, 0)]
     with psycopg.connect(tiers.main.uri, autocommit=True) as conn:
@@ -81,7 +84,8 @@ def test_the_functions_keep_a_house_of_three_tiers(python: str, at: Unpacked, ma
     with psycopg.connect(tiers.main.uri) as conn:
         assert conn.execute("SELECT count(*), count(DISTINCT id) FROM public.again").fetchone() == (2100, 2100)
 
-    healthy = call("intelligent-load-balancer", at_lambda, {})
+    healthy = call("intelligent-load-balancer", at_lambda, {}, wrong)
+    assert healthy["answers"][1]["raised"] == "UsageError"
     assert (healthy["answers"][0]["ok"], len(healthy["answers"][0]["checks"])) == (True, 4)
     assert not {"pyarrow", "cryptography"} & set(healthy["loaded"])
 
