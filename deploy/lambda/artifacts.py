@@ -18,9 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from packing import graph, parts, settings, wheels, zips
-from tierkeeper.cli import output
-from tierkeeper.kernel.errors import Exit, Failed, TierkeeperError, UsageError
+try:
+    from packing import graph, parts, settings, wheels, zips
+    from tierkeeper.cli import output
+    from tierkeeper.kernel.errors import Exit, Failed, TierkeeperError, UsageError
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing}. Run: make setup, then .venv/bin/python deploy/lambda/artifacts.py")
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FUNCTIONS: Final = ("home-server-archiver", "intelligent-load-balancer", "multi-tier-quota-manager", "multi-tier-setup")
