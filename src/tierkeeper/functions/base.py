@@ -1,10 +1,10 @@
 """What the four classes share: the configuration, the keeper, and a report whose end is an exit code."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tierkeeper.functions import parameters
 from tierkeeper.functions.limit import Bounds
 from tierkeeper.kernel.errors import Exit, TierkeeperError
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def environment() -> Mapping[str, str]:
-    """The variables that a function goes by."""
-    return os.environ
+    """The variables that a function goes by: its own, and below them its secrets where it runs at AWS. Raises TierkeeperError."""
+    return parameters.environment()
 
 
 class Function:

@@ -1,0 +1,144 @@
+// What `serverless` does for this service beside its own: it builds a function's artifact before it needs it, deploys the stack before a
+// function of a stack that is not there, and leaves a function that runs on this machine the user's own environment.
+'use strict';
+
+const { spawn } = require('child_process');
+const crypto = require('crypto');
+const fs = require('fs');
+const path = require('path');
+
+const { FUNCTIONS, root } = require('./settings');
+
+// What an artifact is made of. A name that is not there counts too: it may come.
+const INPUTS = ['src', 'deploy/lambda', 'pyproject.toml', 'requirements.lock', 'tierkeeper.toml', ...FUNCTIONS.map(module_)];
+
+function module_(name) {
+  return `${name.replaceAll('-', '_')}.py`;
+}
+
+function files(name) {
+  const at = path.join(root, name);
+  const found = fs.statSync(at, { throwIfNoEntry: false });
+  if (!found) return [];
+  if (!found.isDirectory()) return [name];
+  const within = fs.readdirSync(at).filter((each) => each !== '__pycache__');
+  return within.sort().flatMap((each) => files(path.join(name, each)));
+}
+
+function digest(names) {
+  const hash = crypto.createHash('sha256');
+  for (const name of names.flatMap(files)) {
+    const content = fs.readFileSync(path.join(root, name));
+    hash.update(`${name}\0${content.length}\0`).update(content);
+  }
+  return hash.digest('hex');
+}
+
+class Tierkeeper {
+  constructor(serverless, options, { log, progress }) {
+    Object.assign(this, { serverless, options, log, progress });
+    this.hooks = {
+      initialize: () => this.prepareToRunHere(),
+      'before:package:createDeploymentArtifacts': () => this.build(serverless.service.getAllFunctions()),
+      'before:package:function:package': () => this.build([options.function]),
+      'after:package:compileFunctions': () => this.dependOnce(),
+      'before:deploy:function:initialize': () => this.deployTheStackFirst(),
+      finalize: () => this.sayWhatCameAlong(),
+    };
+  }
+
+  // A function that runs here has the user's own environment and `.env`, not what it is told at AWS; and its answer has stdout for itself,
+  // where osls would mix it with all that is said meanwhile, and end a fault in two stack traces.
+  prepareToRunHere() {
+    if (this.serverless.processedInput.commands.join(' ') !== 'invoke local') return;
+    for (const name of this.serverless.service.getAllFunctions()) this.serverless.service.getFunction(name).environment = {};
+    const local = this.serverless.pluginManager.plugins.find((plugin) => plugin.invokeLocalPython);
+    local.invokeLocalPython = (_runtime, ...handler) => this.runHere(...handler);
+  }
+
+  async runHere(module, handler, event, context) {
+    const { name, timeout } = this.serverless.service.getFunction(this.options.function);
+    const argv = ['-u', path.join(__dirname, 'invoke.py'), module, handler];
+    const program = this.python(argv, ['pipe', 'inherit', 'inherit']);
+    program.stdin.end(JSON.stringify({ event: event || {}, context: { name, timeout, ...context } }));
+    const code = await this.end(program);
+    if (code !== 0) throw this.fault(`${this.options.function} failed (${code}): see above`);
+  }
+
+  async build(names) {
+    const inputs = digest(INPUTS);
+    for (const name of names) {
+      const artifact = path.resolve(root, this.serverless.service.getFunction(name).package.artifact);
+      const stamp = `${artifact}.inputs`;
+      const built = fs.existsSync(artifact) && fs.existsSync(stamp) && fs.readFileSync(stamp, 'utf8') === inputs;
+      if (built) continue;
+      this.progress.get('artifact').notice(`Building the artifact of ${name}`);
+      fs.rmSync(stamp, { force: true });
+      await this.run('deploy/lambda/artifacts.py', '--function', name, '--out', path.dirname(artifact));
+      fs.writeFileSync(stamp, inputs);
+      this.progress.get('artifact').remove();
+      this.log.notice.success(`Built ${path.relative(root, artifact)} (${(fs.statSync(artifact).size / 1e6).toFixed(1)} MB)`);
+    }
+  }
+
+  // Runs a program of the project's Python, and shows what it says only if it fails.
+  async run(...argv) {
+    const program = this.python(argv, ['ignore', 'pipe', 'pipe']);
+    let said = '';
+    for (const stream of [program.stdout, program.stderr]) stream.on('data', (piece) => (said += piece));
+    const code = await this.end(program);
+    if (code !== 0) throw this.fault(said.trim() || `${argv[0]} ended with ${code}`);
+  }
+
+  python(argv, stdio) {
+    return spawn(path.join(root, '.venv', 'bin', 'python'), argv, { cwd: root, stdio });
+  }
+
+  end(program) {
+    return new Promise((resolve, reject) => {
+      program.once('error', (error) => reject(this.fault(`${program.spawnfile} does not start (${error.code}). Run make setup`)));
+      program.once('close', (code, signal) => resolve(code ?? signal));
+    });
+  }
+
+  // An error without a stack trace: it is the user's to mend.
+  fault(message) {
+    return new this.serverless.classes.Error(message, 'TIERKEEPER');
+  }
+
+  // A function is deployed into a stack, with its role, log and schedule: the first one brings the stack with it.
+  async deployTheStackFirst() {
+    const name = this.serverless.service.getFunction(this.options.function).name;
+    if (await this.isDeployed(name)) return;
+    const stack = this.serverless.getProvider('aws').naming.getStackName();
+    this.log.notice(`${name} is not at AWS yet: deploying the stack ${stack}, with all four functions`);
+    this.cameAlong = `${name} deployed, with the stack ${stack}. "serverless info" shows all of it`;
+    await this.serverless.pluginManager.spawn('deploy', { terminateLifecycleAfterExecution: true });
+  }
+
+  sayWhatCameAlong() {
+    if (this.cameAlong) this.log.notice.success(this.cameAlong);
+  }
+
+  // A function that names its role waits for it: osls says so once more, which linters of templates (cfn-lint W3005) refuse.
+  dependOnce() {
+    for (const resource of Object.values(this.serverless.service.provider.compiledCloudFormationTemplate.Resources)) {
+      const role = resource.Properties?.Role?.['Fn::GetAtt']?.[0];
+      if (role && Array.isArray(resource.DependsOn)) resource.DependsOn = resource.DependsOn.filter((other) => other !== role);
+    }
+  }
+
+  async isDeployed(name) {
+    const { LambdaClient, GetFunctionConfigurationCommand } = require('@aws-sdk/client-lambda');
+    const lambda = new LambdaClient(await this.serverless.getProvider('aws').getAwsSdkV3Config());
+    try {
+      await lambda.send(new GetFunctionConfigurationCommand({ FunctionName: name }));
+      return true;
+    } catch (error) {
+      if (error.name === 'ResourceNotFoundException') return false;
+      throw error;
+    }
+  }
+}
+
+module.exports = Tierkeeper;
