@@ -3,36 +3,9 @@
 'use strict';
 
 const { spawn } = require('child_process');
-const crypto = require('crypto');
-const fs = require('fs');
 const path = require('path');
 
-const { FUNCTIONS, root } = require('./settings');
-
-// What an artifact is made of. A name that is not there counts too: it may come.
-const INPUTS = ['src', 'deploy/lambda', 'pyproject.toml', 'requirements.lock', 'tierkeeper.toml', ...FUNCTIONS.map(module_)];
-
-function module_(name) {
-  return `${name.replaceAll('-', '_')}.py`;
-}
-
-function files(name) {
-  const at = path.join(root, name);
-  const found = fs.statSync(at, { throwIfNoEntry: false });
-  if (!found) return [];
-  if (!found.isDirectory()) return [name];
-  const within = fs.readdirSync(at).filter((each) => each !== '__pycache__');
-  return within.sort().flatMap((each) => files(path.join(name, each)));
-}
-
-function digest(names) {
-  const hash = crypto.createHash('sha256');
-  for (const name of names.flatMap(files)) {
-    const content = fs.readFileSync(path.join(root, name));
-    hash.update(`${name}\0${content.length}\0`).update(content);
-  }
-  return hash.digest('hex');
-}
+const { root } = require('./settings');
 
 class Tierkeeper {
   constructor(serverless, options, { log, progress }) {
@@ -65,29 +38,25 @@ class Tierkeeper {
     if (code !== 0) throw this.fault(`${this.options.function} failed (${code}): see above`);
   }
 
+  // The script leaves an artifact as it is whose inputs are the same.
   async build(names) {
-    const inputs = digest(INPUTS);
-    for (const name of names) {
-      const artifact = path.resolve(root, this.serverless.service.getFunction(name).package.artifact);
-      const stamp = `${artifact}.inputs`;
-      const built = fs.existsSync(artifact) && fs.existsSync(stamp) && fs.readFileSync(stamp, 'utf8') === inputs;
-      if (built) continue;
-      this.progress.get('artifact').notice(`Building the artifact of ${name}`);
-      fs.rmSync(stamp, { force: true });
-      await this.run('deploy/lambda/artifacts.py', '--function', name, '--out', path.dirname(artifact));
-      fs.writeFileSync(stamp, inputs);
-      this.progress.get('artifact').remove();
-      this.log.notice.success(`Built ${path.relative(root, artifact)} (${(fs.statSync(artifact).size / 1e6).toFixed(1)} MB)`);
+    const building = this.progress.get('artifact');
+    building.notice('Building artifacts');
+    const said = await this.run('deploy/lambda/artifacts.py', ...names.flatMap((name) => ['--function', name]));
+    building.remove();
+    for (const line of said.split('\n').filter((each) => each && !each.endsWith('unchanged'))) {
+      this.log.notice.success(line.replace(`${root}/`, ''));
     }
   }
 
-  // Runs a program of the project's Python, and shows what it says only if it fails.
+  // What a program of the project's Python says. If it fails that is the error.
   async run(...argv) {
     const program = this.python(argv, ['ignore', 'pipe', 'pipe']);
     let said = '';
     for (const stream of [program.stdout, program.stderr]) stream.on('data', (piece) => (said += piece));
     const code = await this.end(program);
     if (code !== 0) throw this.fault(said.trim() || `${argv[0]} ended with ${code}`);
+    return said;
   }
 
   python(argv, stdio) {

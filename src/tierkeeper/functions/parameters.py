@@ -14,13 +14,19 @@ from functools import cache
 from http import HTTPStatus
 from typing import Any, Final
 
-from tierkeeper.config import ENVIRONMENT
-from tierkeeper.crypto.keys import VARIABLE as KEY
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.host import has_lasting_disk
 
 FOLDER: Final = "TIERKEEPER_PARAMETERS"  # the parameters' names begin so: /tierkeeper/STAGE/
 NAMES: Final = "TIERKEEPER_PARAMETER_NAMES"  # the variables that the function's role may read, with commas between
+SECRET: Final = (  # where NAMES is not set
+    "ARCHIVE_SUPABASE_URL",
+    "CORE_SUPABASE_URL",
+    "HOME_SERVER_TOKEN",
+    "HOME_SERVER_URL",
+    "MAIN_SUPABASE_URL",
+    "TIERKEEPER_KEY",
+)
 REREAD_SECONDS: Final = 300  # a rotated secret arrives within so long; reading costs a request of some 20 ms
 AT_ONCE: Final = 10  # GetParameters takes no more
 TRIES: Final = 3  # of one request, the pauses between doubling: Parameter Store allows 40 a second to a whole account
@@ -111,7 +117,7 @@ def _names(environ: Mapping[str, str]) -> Sequence[str]:
     wrong = [name for name in given if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)]
     if wrong:
         raise UsageError(NAMES, f"{wrong[0]!r} is no name of a variable", "Write the names with commas between")
-    return given or (*(name for name in ENVIRONMENT if re.search(r"URL|TOKEN", name)), KEY)
+    return given or SECRET
 
 
 @cache
