@@ -130,6 +130,8 @@ class Project:
         (project / "src").mkdir()
         (project / ".venv" / "bin" / "serverless").symlink_to("../../deploy/serverless/command")
         (project / ".venv" / "bin" / "python").symlink_to(sys.executable)
+        (project / ".venv" / "lib").symlink_to(Path(sys.prefix) / "lib")
+        shutil.copy(Path(sys.prefix) / "pyvenv.cfg", project / ".venv")
         return cls(project, home)
 
     def serverless(self, *argv: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ended:

@@ -17,6 +17,7 @@ class Tierkeeper {
       'after:package:compileFunctions': () => this.dependOnce(),
       'before:deploy:function:initialize': () => this.deployTheStackFirst(),
       finalize: () => this.sayWhatCameAlong(),
+      error: (error) => this.sayWhatHelps(String(error && error.message)),
     };
   }
 
@@ -87,6 +88,12 @@ class Tierkeeper {
 
   sayWhatCameAlong() {
     if (this.cameAlong) this.log.notice.success(this.cameAlong);
+  }
+
+  // AWS says why a young account refuses a reservation, and nothing of what to do.
+  sayWhatHelps(message) {
+    if (!/UnreservedConcurrentExecution/.test(message)) return;
+    this.log.error('This account has too few concurrent runs to reserve any: deploy with --param="reserve-concurrency=off"');
   }
 
   // A function that names its role waits for it: osls says so once more, which linters of templates (cfn-lint W3005) refuse.

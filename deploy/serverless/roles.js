@@ -1,5 +1,6 @@
 // A role for each function: it writes its own log, reads its own secrets by name, and does nothing else at AWS.
-// The stars: the streams of a log have names that Lambda makes up, and objects of an archive's bucket have names of their content.
+// The stars: the streams of a log have names that Lambda makes up, objects of an archive's bucket have names of their content, and for
+// network interfaces AWS allows nothing narrower.
 'use strict';
 
 const { FUNCTIONS, folder, parameters } = require('./settings');
@@ -55,12 +56,28 @@ const store = (archive) => {
   ];
 };
 
+const network = () => ({
+  Sid: 'StandInItsNetwork',
+  Effect: 'Allow',
+  Action: [
+    'ec2:AssignPrivateIpAddresses',
+    'ec2:CreateNetworkInterface',
+    'ec2:DeleteNetworkInterface',
+    'ec2:DescribeNetworkInterfaces',
+    'ec2:DescribeSubnets',
+    'ec2:UnassignPrivateIpAddresses',
+  ],
+  Resource: ['*'],
+});
+
 // HomeServerArchiver of home-server-archiver
 const logical = (name) => name.replace(/(^|-)([a-z])/g, (_, __, letter) => letter.toUpperCase());
 
 module.exports = async ({ resolveVariable }) => {
   const [service, stage, region] = await Promise.all(['self:service', 'sls:stage', 'self:provider.region'].map(resolveVariable));
-  const [key, archive] = await Promise.all(['param:kms-key, null', 'param:archive-bucket, null'].map(resolveVariable));
+  const [key, archive, subnets] = await Promise.all(
+    ['param:kms-key, null', 'param:archive-bucket, null', 'param:subnets, null'].map(resolveVariable)
+  );
   const role = (functionName) => ({
     Type: 'AWS::IAM::Role',
     Properties: {
@@ -80,6 +97,7 @@ module.exports = async ({ resolveVariable }) => {
               secrets(functionName, stage),
               ...(key ? [decryption(functionName, stage, key)] : []),
               ...(archive ? store(archive) : []),
+              ...(subnets ? [network()] : []),
             ],
           },
         },

@@ -52,14 +52,24 @@ const parameters = (functionName) => {
 
 const folder = (stage) => `/tierkeeper/${stage}/`;
 
+// Shown without a stack trace: it is the user's to mend.
+const fault = (message) => Object.assign(new Error(message), { stack: message });
+
+const listed = (text) => (text || '').split(',').map((each) => each.trim()).filter(Boolean);
+
 module.exports = async ({ resolveVariable }) => {
   const stage = await resolveVariable('sls:stage');
-  const reserve = await resolveVariable('param:reserve-concurrency');
-  if (!['on', 'off'].includes(reserve)) throw new Error(`reserve-concurrency is "${reserve}": write on or off`);
+  const [reserve, ...places] = await Promise.all(
+    ['param:reserve-concurrency', 'param:subnets, null', 'param:security-groups, null'].map(resolveVariable)
+  );
+  const [subnetIds, securityGroupIds] = places.map(listed);
+  if (!subnetIds.length !== !securityGroupIds.length) throw fault('subnets and security-groups go together: give both, or neither');
+  if (!['on', 'off'].includes(reserve)) throw fault(`reserve-concurrency is "${reserve}": write on or off`);
   const settings = harmless();
   return {
     // Two runs of such a function at once would only wait for each other.
     alone: reserve === 'on' ? 1 : null,
+    vpc: subnetIds.length ? { subnetIds, securityGroupIds } : null,
     environment: Object.fromEntries(
       FUNCTIONS.map((name) => [
         name,

@@ -33,11 +33,10 @@ notify = ["env:ALERT_URL", 'env:PAGER_URL']
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    made = Project.at(tmp_path)
-    (made.folder / ".env").write_text(DOTENV)
-    (made.folder / "tierkeeper.toml").write_text(TOML)
-    return made
+def project(project: Project) -> Project:
+    (project.folder / ".env").write_text(DOTENV)
+    (project.folder / "tierkeeper.toml").write_text(TOML)
+    return project
 
 
 def test_a_stack_from_its_first_function_to_its_removal(project: Project, aws: Account) -> None:
@@ -74,7 +73,8 @@ def test_any_function_may_come_first(project: Project, aws: Account, first: str)
 
 def test_the_switches_of_a_stage(project: Project) -> None:
     key, bucket = f"arn:aws:kms:{REGION}:{OWNER}:key/1234", "vault/home/archive"
-    params = [f"--param={p}" for p in ("reserve-concurrency=off", f"kms-key={key}", f"archive-bucket={bucket}")]
+    given = ("reserve-concurrency=off", f"kms-key={key}", f"archive-bucket={bucket}", "subnets=a, b", "security-groups=c")
+    params = [f"--param={p}" for p in given]
     ended = project.serverless("package", "--stage", "prod", "--region", REGION, *params)
     assert ended.code == 0, ended.text
     resources = json.loads((project.folder / ".serverless/cloudformation-template-update-stack.json").read_text())["Resources"]
@@ -82,6 +82,7 @@ def test_the_switches_of_a_stage(project: Project) -> None:
     assert len(functions) == 4
     assert not any("ReservedConcurrentExecutions" in f for f in functions)
     assert all(f["Tags"] == [{"Key": "project", "Value": "tierkeeper"}, {"Key": "stage", "Value": "prod"}] for f in functions)
+    assert [(f["VpcConfig"]["SubnetIds"], f["VpcConfig"]["SecurityGroupIds"]) for f in functions] == [(["a", "b"], ["c"])] * 4
     bucket_block = resources["ServerlessDeploymentBucket"]["Properties"]["PublicAccessBlockConfiguration"]
     assert (len(bucket_block), all(bucket_block.values())) == (4, True)
     (role,) = resources["IntelligentLoadBalancerRole"]["Properties"]["Policies"]
@@ -101,6 +102,8 @@ def test_the_switches_of_a_stage(project: Project) -> None:
             }
         },
     }
+    network = statements.pop("StandInItsNetwork")
+    assert (network["Resource"], {action.partition(":")[0] for action in network["Action"]}) == (["*"], {"ec2"})
     assert [(s["Action"], s["Resource"], s.get("Condition")) for s in statements.values()] == [
         (
             ["s3:ListBucket"],
@@ -113,6 +116,8 @@ def test_the_switches_of_a_stage(project: Project) -> None:
             None,
         ),
     ]
+    half = project.serverless("package", "--param=subnets=a")
+    assert (half.code, "give both, or neither" in half.text) == (1, True), half.text
     wrong = project.serverless("package", "--param=reserve-concurrency=no")
     assert (wrong.code, 'reserve-concurrency is "no": write on or off' in wrong.text) == (1, True), wrong.text
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cloud import FUNCTIONS, ROOT, Ended, serverless
+from cloud import FUNCTIONS, ROOT, Ended, Project, serverless
 from support import FLIGHTS_POLICY, Tiers, TiersFactory, tierkeeper_toml
 
 ARCHIVER, BALANCER, MANAGER, SETUP = FUNCTIONS
@@ -46,6 +46,36 @@ def test_a_fault_is_told_and_exits_1(tiers: Tiers) -> None:
     assert "\n    at " not in ended.text
     unknown = _invoke(SETUP, {**tiers.environment}, "--data", '{"dry_rum": true}')
     assert (unknown.code, "dry_run" in unknown.err) == (1, True), unknown.text
+
+
+HANDLER = """
+import os, sys
+def handler(event, context):
+    print("on its way", file=sys.stderr)
+    assert sys.stdin.read() == ""
+    names = ("CORE_QUOTA_LIMIT", "TIERKEEPER_PARAMETERS", "IS_LOCAL", "AWS_LAMBDA_FUNCTION_NAME", "AWS_REGION", "MINE")
+    return {"event": event, "left": context.get_remaining_time_in_millis(), **{n: os.environ.get(n) for n in names}, "ö": "ü"}
+"""
+
+
+def test_a_function_that_runs_here_has_the_users_environment_and_stdout_for_itself(project: Project) -> None:
+    (project.folder / ".env").write_text("CORE_QUOTA_LIMIT=1MB\n")
+    (project.folder / "multi_tier_setup.py").write_text(HANDLER)
+    environment = {"MINE": "p$assword", "AWS_REGION": "eu-central-1"}
+    ended = project.serverless("invoke", "local", "--function", SETUP, "--data", '{"dry_run": true}', environment=environment)
+    answer = _answer(ended)
+    assert 890_000 < answer.pop("left") <= 900_000
+    assert answer == {
+        "event": {"dry_run": True},
+        "CORE_QUOTA_LIMIT": None,  # the function reads .env itself, beside the configuration that it goes by
+        "TIERKEEPER_PARAMETERS": None,
+        "IS_LOCAL": "true",
+        "AWS_LAMBDA_FUNCTION_NAME": "tierkeeper-dev-multi-tier-setup",
+        "AWS_REGION": "eu-central-1",
+        "MINE": "p$assword",
+        "ö": "ü",
+    }
+    assert "on its way" in ended.err
 
 
 def _rows(tiers: Tiers, tier: str) -> int:
