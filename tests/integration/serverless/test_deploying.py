@@ -78,6 +78,7 @@ def test_the_switches_of_a_stage(project: Project) -> None:
     ended = project.serverless("package", "--stage", "prod", "--region", REGION, *params)
     assert ended.code == 0, ended.text
     resources = json.loads((project.folder / ".serverless/cloudformation-template-update-stack.json").read_text())["Resources"]
+    assert [name for name, r in resources.items() if r.get("DeletionPolicy") or r["Type"] == "AWS::Lambda::Version"] == []
     functions = [r["Properties"] for r in resources.values() if r["Type"] == "AWS::Lambda::Function"]
     assert len(functions) == 4
     assert not any("ReservedConcurrentExecutions" in f for f in functions)
