@@ -28,6 +28,7 @@ _HTTP: Final = frozenset(
     | {"pathParameters", "isBase64Encoded", "stageVariables", "httpMethod", "resource", "path"}
     | {"multiValueHeaders", "multiValueQueryStringParameters"}  # of payload 1.0, which is told apart to be refused
 )
+_SAYS_WHAT: Final = frozenset({"source", "detail-type"})  # a rule's input transformer may leave out the others
 _BOTH: Final = "version"  # a schedule's is 0, a request's 2.0
 _PAYLOAD: Final = "2.0"
 _WHOLE: Final = "Give a direct call its own keys alone; a schedule's and an HTTP event come whole from AWS"
@@ -96,7 +97,7 @@ def trigger_of(event: Mapping[str, Any]) -> Trigger:
 
 
 def _require_schedule(event: Mapping[str, Any]) -> None:
-    missing, more = _SCHEDULE - event.keys(), event.keys() - _SCHEDULE - {_BOTH}
+    missing, more = _SAYS_WHAT - event.keys(), event.keys() - _SCHEDULE - {_BOTH}
     if missing:
         raise _half(f"it has keys of a schedule's event, and lacks {_listed(missing)}")
     if more:
@@ -104,9 +105,9 @@ def _require_schedule(event: Mapping[str, Any]) -> None:
     source, kind = event["source"], event["detail-type"]
     if source not in _SOURCES or kind != _KIND:
         raise UsageError("event", f"it is no schedule's: {source!r} sent a {kind!r}", "Call it by a schedule, or directly")
-    if event["detail"] not in ({}, "{}"):
+    if event.get("detail", {}) not in ({}, "{}"):
         raise _half("a schedule's event with a detail is none")
-    named = event["resources"]
+    named = event.get("resources", ["arn:"])
     if not isinstance(named, list) or not named or not all(isinstance(one, str) and one.startswith("arn:") for one in named):
         raise _half("it does not name the schedule in 'resources'")
 

@@ -47,7 +47,9 @@ def test_what_cannot_be_pinned_is_a_fault_whatever_was_given() -> None:
     assert decide([one], {"core": ROOT.sha256}, {}).faults == (one,)
 
 
-@pytest.mark.parametrize(("pinned", "fine"), [(ROOT.sha256, True), (OTHER.sha256, False), (None, False)])
+@pytest.mark.parametrize(
+    ("pinned", "fine"), [(ROOT.sha256, True), (OTHER.sha256, False), (None, False)], ids=["the same", "another", "none"]
+)
 def test_a_fingerprint_for_a_server_that_is_believed(pinned: str | None, fine: bool) -> None:
     """The same command twice is fine; any other wish would not come true."""
     assert (decide([], {"core": ROOT.sha256}, {"core": pinned}).faults == ()) is fine
