@@ -130,6 +130,8 @@ class _Alarm:
 
     def disarm(self) -> None:
         self._armed = False
+        if (session := _loaded_session()) is not None:
+            session.dial_again()
         if threading.current_thread() is threading.main_thread():
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -138,6 +140,11 @@ class _Alarm:
         if not self._armed:
             return
         self._rings += 1
-        if self._rings > 1 and (session := sys.modules.get("tierkeeper.postgres.session")) is not None:
+        if self._rings > 1 and (session := _loaded_session()) is not None:
             session.cut_all()
         raise TimeOver
+
+
+def _loaded_session() -> Any:
+    """The module of the connections; where it is not loaded yet, there are none."""
+    return sys.modules.get("tierkeeper.postgres.session")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
+from threading import Event
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from weakref import WeakSet
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LIVE: "Final[WeakSet[Session]]" = WeakSet()
+_CUT: Final = Event()
 
 
 class _Instant(Loader):
@@ -137,6 +139,12 @@ class Session(psycopg.Connection[Any]):
         self._copying: str | None = None
         self.received: Received | None = None
 
+    @classmethod
+    def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
+        if _CUT.is_set():
+            raise psycopg.OperationalError("no time is left for another connection")
+        return super().connect(conninfo, **kwargs)
+
     @cached_property
     def name(self) -> str:
         """The application name that it was dialled with."""
@@ -222,13 +230,19 @@ class Session(psycopg.Connection[Any]):
 def cut_all() -> None:
     """Cuts every connection of this process, as a network would: whoever waits for one, in any thread, hears that it is gone.
 
-    For a process that has no time left to end them.
+    For a process that has no time left to end them. Until `dial_again` none is made: a new one would be waited for, too.
     """
+    _CUT.set()
     for session in list(_LIVE):
         with suppress(psycopg.Error, OSError):
             duplicate = os.dup(session.pgconn.socket)
             with socket.socket(fileno=duplicate) as end:
                 end.shutdown(socket.SHUT_RDWR)
+
+
+def dial_again() -> None:
+    """From here on connections are made again."""
+    _CUT.clear()
 
 
 def take_row(pgconn: "pq.abc.PGconn") -> tuple[int, memoryview]:

@@ -1,5 +1,6 @@
 """A job that takes longer than an invocation: each ends by itself before it is killed, and one after another comes to the end."""
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -10,11 +11,13 @@ import pytest
 
 import processes
 from faultproxy import FaultProxy
-from invocations import Invocation, invoke
+from invocations import Context, Invocation, invoke
 from support import Tiers, TiersFactory, sampled, tierkeeper_toml
 from tierkeeper.compose import open_keeper
 from tierkeeper.config import load
 from tierkeeper.demo.server import EmbeddedPostgres
+from tierkeeper.functions import handlers
+from tierkeeper.kernel.errors import NotNow
 from tierkeeper.kernel.stop import TIME_LIMIT
 
 POLICY = ({"name": "public.t", "age": "at", "core": "30 days", "main": "60 days"},)
@@ -153,4 +156,27 @@ def test_what_has_no_safe_point_is_taken_back(far: Far) -> None:
         assert conn.execute("SELECT to_regclass('public.back')").fetchone() == (None,)
         assert far.invoke("home_server_archiver", restore, 60).answer["rows"] == far.job.rows
         assert conn.execute("SELECT count(*) FROM public.back").fetchone() == (far.job.rows,)
+    far.nothing_is_lost_or_doubled()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("far", [replace(LONG, rows=100_000, bytes_per_second=200_000)], indirect=True, ids=["too slow"])
+def test_an_instance_that_was_interrupted_is_used_again(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link over which hardly anything comes to its end: what one invocation had to cut keeps no later one, in one process."""
+    for name, value in far.tiers.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(far.tiers.home)
+    interrupted = 0
+    for seconds in (6, 8, 10, 10):
+        began = time.monotonic()
+        try:
+            handlers.multi_tier_quota_manager({}, Context(began, seconds))
+        except NotNow as error:
+            assert error.place == TIME_LIMIT
+            interrupted += "interrupted" in error.cause
+        assert time.monotonic() - began < seconds
+    assert interrupted, "the link was fast enough: nothing was proven"
+    far.proxy.heal()
+    while handlers.multi_tier_quota_manager({}, Context(time.monotonic(), 100))["left"]:
+        pass
     far.nothing_is_lost_or_doubled()

@@ -1,5 +1,7 @@
 """A session's transactions on a real server: one message where one is enough, and nothing left behind."""
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -7,6 +9,8 @@ import pytest
 from psycopg import errors, sql
 
 from support import Tiers
+from tierkeeper.kernel.errors import NotNow
+from tierkeeper.postgres import session
 from tierkeeper.postgres.link import Connection, transaction
 
 
@@ -125,3 +129,30 @@ def test_a_connection_that_is_lost_behind_a_reading_says_so_next_time(tiers: Tie
     with pytest.raises(errors.OperationalError), transaction(conn) as cur:
         cur.execute("SELECT 1")
     assert conn.closed
+
+
+def test_whoever_waits_for_a_connection_that_is_cut_hears_it_in_any_thread(tiers: Tiers, conn: Connection) -> None:
+    """Nothing of what was begun is kept, and none is dialled until it may be."""
+    heard: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            with transaction(conn) as cur:
+                cur.execute("INSERT INTO public.t VALUES (1)")
+                cur.execute("SELECT pg_sleep(20)")
+        except errors.OperationalError as error:
+            heard.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.2)
+    try:
+        session.cut_all()
+        thread.join(2)
+        assert len(heard) == 1
+        with pytest.raises(NotNow, match="no time is left"):
+            tiers.core.connect("test")
+    finally:
+        session.dial_again()
+    with closing(tiers.core.connect("test")) as other:
+        assert count(other) == (0,)
