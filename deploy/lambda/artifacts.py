@@ -35,6 +35,7 @@ UNZIPPED_BYTES_MAX: Final = 250_000_000  # what it unpacks, with its layers
 # What a function's code could import and never does. Loading one at once is refused here; that no event needs one is tested.
 _TERMINAL: Final = {
     "tierkeeper.cli.render_rows": "draws tables for a person; a function returns a document",
+    "tierkeeper.cli.trusting": "asks a person whom to believe",
     "rich": "draws them",
 }
 _ALERTS: Final = {"tierkeeper.monitoring.alerts.child": "`tierkeeper run` sends alerts, and remembers whom it told"}
