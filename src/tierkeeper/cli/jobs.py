@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tierkeeper.cli import pages
 from tierkeeper.cli.balance import interface, on_hangup, source
 from tierkeeper.cli.session import Session, command
-from tierkeeper.config import Settings
+from tierkeeper.config import Settings, split_address
 from tierkeeper.kernel.ports import Stop
 from tierkeeper.kernel.results import BalanceEvent, RunEvent
 
@@ -30,7 +31,8 @@ def register(app: typer.Typer) -> None:
 
         [schedule] says when, in UTC; a time that was missed is made up for once. Of several machines that run it one leads, and
         another takes over within two minutes when that ends. While Main is away it goes on watching, and moves wait. Where
-        [[balance.services]] are configured it balances them all the while. With --json each job that has run is a line.
+        [[balance.services]] are configured it balances them all the while, and where [dashboard] says so it serves the page of
+        the tiers. With --json each job that has run is a line.
         """
         _start(session, "once" if once else "run")
 
@@ -50,8 +52,24 @@ def _start(session: Session, role: "Role") -> None:
     settings = session.settings()
     from tierkeeper.jobs.start import start
 
-    with session.stop.listening(), balancing(session, settings, role) as beside:
+    with session.stop.listening(), showing(settings, role), balancing(session, settings, role) as beside:
         session.code = start(role, settings, tell=session.line, stop=session.stop, beside=beside)
+
+
+@contextmanager
+def showing(settings: Settings, role: "Role") -> Iterator[None]:
+    """The page of the tiers, where it is configured. Raises UsageError, before anything runs, where it cannot be served."""
+    listen = settings.dashboard.listen
+    address = None if listen is None or role != "run" else split_address(listen)
+    if address is None:
+        yield
+        return
+    pages.require("dashboard", "dashboard")
+    from tierkeeper.compose import open_keeper
+    from tierkeeper.web import board
+
+    with board.serving(board.bind(address), lambda: open_keeper(settings).board(), settings.dashboard.names):
+        yield
 
 
 @contextmanager

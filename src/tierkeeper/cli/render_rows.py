@@ -1,5 +1,6 @@
 """What a person wants to see of moves, segments and the demo; beside `render`, which it extends."""
 
+import shlex
 from collections.abc import Iterator
 
 from rich.console import RenderableType
@@ -333,6 +334,19 @@ def _demo(result: r.DemoResult) -> Iterator[RenderableType]:
             )
     steps = [f"{name} {spent:.1f} s" for name, spent in result.seconds.items() if "_to_" not in name]
     yield Text(", ".join(steps), "dim")
+
+
+@render.register(r.ServedDemoResult)
+def _served(result: r.ServedDemoResult) -> Iterator[RenderableType]:
+    yield from render(result.demo)
+    yield Text()
+    yield Text.assemble("The tiers stay up until Ctrl-C. The page: ", (visible(result.dashboard), "bold"))
+    yield Text("In another terminal, with the real clock; two weeks of rows are old enough to move:")
+    yield Text()
+    for name, value in result.environment.items():
+        yield Text(visible(f"  export {name}={shlex.quote(value)}"), no_wrap=True, overflow="ignore")
+    for line in ("tierkeeper status", "tierkeeper quota", 'tierkeeper query "SELECT count(*) FROM flights"'):
+        yield Text(f"  {line}")
 
 
 def _verdict(holds: bool, text: str) -> Text:

@@ -42,7 +42,7 @@ def open_keeper(
         clock=clock or SystemClock(),
         progress=progress or silent,
         stop=stop or never,
-        environment=os.environ if environment is None else environment,
+        environment=settings.environment(os.environ if environment is None else environment),
         bounds=Bounds(settings.query.timeout.seconds, batch_rows, segment_rows),
         sharing=sharing,
     )

@@ -207,8 +207,9 @@ class Tiers:
         if settings is None:
             self._folder = None
             return [], balance.health_check_interval
-        links = settings.links(folder.pins(self._source.environment))
-        self._folder = state.folder(self._source.environment, links["core"])
+        environment = settings.environment(self._source.environment)
+        links = settings.links(folder.pins(environment))
+        self._folder = state.folder(environment, links["core"])
         watched = [database(name, quick(link)) for name, link in links.items()]
         path, address = settings.store_path, settings.tiers.archive.store
         if path is not None:

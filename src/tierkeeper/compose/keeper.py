@@ -5,17 +5,20 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
+from tierkeeper.compose import board
 from tierkeeper.compose.alerting import Alerting
 from tierkeeper.compose.facts import Given
 from tierkeeper.compose.stores import lifetimes, store_fault, store_report
 from tierkeeper.compose.watching import WatchingKeeper
 from tierkeeper.kernel.errors import Faults
+from tierkeeper.kernel.limits import BOARD_FRESH_SECONDS, BOARD_METERED_FRESH_SECONDS
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.results import (
     AlertStatusResult,
     AlertTestResult,
     AlertTurnResult,
     AwakeResult,
+    BoardResult,
     CheckResult,
     HealthItem,
     MovePlan,
@@ -77,6 +80,23 @@ class Keeper(WatchingKeeper):
                 egress=lambda mains, tier: self.history.own_egress(mains, tier, today),
                 month=today.replace(day=1),
             )
+
+    def board(self) -> BoardResult:
+        """What `status` says, what moved, what is due and what the audit has, for a page; what it cost in egress is counted."""
+        metered = any(tier.profile.egress_bytes_per_month for tier in self._tiers.values())
+        asked = board.Looks(
+            status=self.status,
+            alerts=self.alert_status,
+            links={str(name): link for name, link in self.links.items()},
+            policies=self._policies,
+            crons=self._settings.schedule.crons(),
+            clock=self._clock,
+            fresh_seconds=BOARD_METERED_FRESH_SECONDS if metered else BOARD_FRESH_SECONDS,
+        )
+        found = board.look(asked)
+        if found.audit is not None:  # else Main is away, and would be waited for once more
+            self.count_egress()
+        return found
 
     def health(self) -> list[HealthItem]:
         """The tiers and the store, asked once."""

@@ -7,11 +7,12 @@ from tierkeeper.config.fields import split_address
 from tierkeeper.config.model import Settings
 from tierkeeper.config.read import ENVIRONMENT, load, load_balance, load_home_server, located
 from tierkeeper.config.secrets import redact
-from tierkeeper.config.services import Balance, HomeServer
+from tierkeeper.config.services import Balance, Dashboard, HomeServer
 
 __all__ = [
     "ENVIRONMENT",
     "Balance",
+    "Dashboard",
     "HomeServer",
     "Settings",
     "load",

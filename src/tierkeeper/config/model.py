@@ -3,7 +3,7 @@
 Pure: no environment, no file, no connection. Each field's description is what the user reads about it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from tierkeeper.config.base import Finding, Section, refuse
 from tierkeeper.config.fields import ProfileName, Share, Size, Span, Table, only_once
 from tierkeeper.config.price import TierPrice, refuse_mixed
-from tierkeeper.config.services import Balance, HomeServer
+from tierkeeper.config.services import Balance, Dashboard, HomeServer
 from tierkeeper.config.watching import Alerts, Schedule
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.units import Age
@@ -222,6 +222,11 @@ class Quotas(Section):
 class Settings(Section):
     """A valid configuration: no secret in its repr, every link past the checks that need no connection."""
 
+    home: str | None = Field(
+        default=None,
+        min_length=1,
+        description="folder of the archive's key and of what this machine remembers; left out, the user's own (XDG)",
+    )
     tiers: Tiers
     tables: tuple[TableEntry, ...] = ()
     query: Query = Query()
@@ -229,13 +234,25 @@ class Settings(Section):
     schedule: Schedule = Schedule()
     alerts: Alerts = Alerts()
     balance: Balance = Balance()
+    dashboard: Dashboard = Dashboard()
     homeserver: HomeServer = HomeServer()
+
+    @model_validator(mode="after")
+    def _has_ports_of_its_own(self) -> Self:
+        services = {a for s in self.balance.services for a in (s.listen, s.listen_reads)}
+        if self.dashboard.listen is not None and self.dashboard.listen in {*services, self.balance.metrics}:
+            raise refuse(Finding("dashboard.listen", "something of [balance] listens there", "Name another port"))
+        return self
 
     @field_validator("tables")
     @classmethod
     def _are_distinct(cls, tables: tuple[TableEntry, ...]) -> tuple[TableEntry, ...]:
         only_once([str(t.name) for t in tables], "name")
         return tables
+
+    def environment(self, given: Mapping[str, str]) -> Mapping[str, str]:
+        """`given`, where `home` says otherwise with the folders that it stands for."""
+        return given if self.home is None else {**given, "XDG_CONFIG_HOME": self.home, "XDG_STATE_HOME": self.home}
 
     def links(self, pinned: Callable[[Link], Link]) -> dict[str, Link]:
         """How `core`, `main` and `archive` (its catalog) are reached. `pinned`: `folder.pins`, and raises what that does."""

@@ -237,6 +237,8 @@ class _Reader:
                     section = section.setdefault(str(part), {})
                 section[str(loc[-1])] = self.variables[name]
         _lay_over(data, self._follow(self.written, ()))
+        if isinstance(home := data.get("home"), str) and home and not home.startswith("env:"):
+            data["home"] = str(base.absolute() / Path(home).expanduser())
         tiers = data.get("tiers")
         _guess_profile(tiers)
         for name, tier in tiers.items() if isinstance(tiers, dict) else ():

@@ -15,6 +15,7 @@ from tierkeeper.config.fields import (
     split_address,
 )
 from tierkeeper.kernel.limits import SCRUB_DAYS
+from tierkeeper.postgres.link import is_loopback
 
 _FIRST_STATUS, _LAST_STATUS = 200, 599  # what a server ends its answer with
 
@@ -179,6 +180,35 @@ class Balance(Section):
         if address is not None and split_address(address) is None:
             raise refuse(Finding("", f"{address!r} is not an address with a port", 'Write it as "127.0.0.1:9464"'))
         return address
+
+
+class Dashboard(Section):
+    """`[dashboard]`: the page of the tiers, served by `tierkeeper run`. It changes nothing, and asks nobody who they are."""
+
+    listen: str | None = Field(default=None, description='address and port, such as "127.0.0.1:8900"; left out, there is no page')
+    names: tuple[str, ...] = Field(
+        default=(), description="host names by which browsers reach it; addresses and localhost do in any case, other names never"
+    )
+    insecure: bool = Field(
+        default=False, description="allow an address that other machines reach: whoever does sees it, and nothing is encrypted"
+    )
+
+    @model_validator(mode="after")
+    def _is_for_this_machine(self) -> Self:
+        found = []
+        address = None if self.listen is None else split_address(self.listen)
+        if self.listen is not None and address is None:
+            found.append(Finding("listen", f"{self.listen!r} is not an address with a port", 'Write it as "127.0.0.1:8900"'))
+        elif address is not None and not is_loopback(address[0]) and not self.insecure:
+            cause = "other machines would reach it, unencrypted and without a password"
+            remedy = 'Write "127.0.0.1:8900" and a proxy before it, or insecure = true where the network is yours alone'
+            found.append(Finding("listen", cause, remedy))
+        for i, name in enumerate(self.names):
+            if not re.fullmatch(r"(?!-)[A-Za-z0-9.-]{1,253}", name):
+                found.append(Finding(f"names[{i}]", "this is no host name", 'Write it as "tiers.lan"'))
+        if found:
+            raise refuse(*found)
+        return self
 
 
 class HomeServer(Section):

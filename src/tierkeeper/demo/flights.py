@@ -5,12 +5,14 @@ The package itself is never imported: that would read everything through pandas 
 
 import zipfile
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import sql
 from pyarrow import csv
 
@@ -47,10 +49,13 @@ COLUMNS: Final[Mapping[str, Mapping[str, pa.DataType]]] = MappingProxyType({
 """The tables in the order in which they are loaded, each with its columns and their types."""
 
 
-def read(name: str) -> pa.Table:
-    """Table `name` as the package's file has it, "NA" as NULL. Raises UsageError where the package is not installed."""
+def read(name: str, *, days: int = 0) -> pa.Table:
+    """Table `name` as the package's file has it, "NA" as NULL, all its dates `days` later.
+
+    Raises UsageError where the package is not installed.
+    """
     types = COLUMNS[name]
-    return csv.read_csv(
+    table = csv.read_csv(
         pa.BufferReader(_contents(name)),
         parse_options=csv.ParseOptions(delimiter=","),
         convert_options=csv.ConvertOptions(
@@ -61,19 +66,37 @@ def read(name: str) -> pa.Table:
             quoted_strings_can_be_null=False,
         ),
     )
+    return _shifted(table, days) if days else table
 
 
-def load(conn: Connection, *, every: int = 1) -> dict[str, int]:
+def _shifted(table: pa.Table, days: int) -> pa.Table:
+    """All dates `days` later; hours and minutes stay as they are, as does the year in which a plane was built."""
+    later = pa.scalar(timedelta(days=days), pa.duration("us"))
+    if "time_hour" in table.column_names:
+        table = _with(table, "time_hour", pc.add(table["time_hour"], later))
+    if {"year", "month", "day"} <= set(table.column_names):
+        text = pc.binary_join_element_wise(*(table[part].cast(pa.string()) for part in ("year", "month", "day")), "-")
+        date = pc.add(pc.strptime(text, format="%Y-%m-%d", unit="us"), later)
+        for part, of in (("year", pc.year), ("month", pc.month), ("day", pc.day)):
+            table = _with(table, part, of(date).cast(_SMALL))
+    return table
+
+
+def _with(table: pa.Table, name: str, column: pa.ChunkedArray) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, column)
+
+
+def load(conn: Connection, *, every: int = 1, days: int = 0) -> dict[str, int]:
     """Makes and fills all tables in schema public of an empty database; returns the rows of each.
 
-    `every` n-th flight only, for a small copy that is spread over the year like the whole.
+    `every` n-th flight only, for a small copy that is spread over the year like the whole; all dates `days` later.
     """
     statements, rows = load_statements("tierkeeper.demo", "flights.sql"), {}
     with translated("demo"):
         with transaction(conn) as cur:
             cur.execute(statements["tables"])
             for name, types in COLUMNS.items():
-                table = read(name)
+                table = read(name, days=days)
                 if name == "flights" and every > 1:
                     table = table.take(pa.array(range(0, table.num_rows, every)))
                 copy = sql.SQL("COPY public.{} ({}) FROM STDIN (FORMAT csv)")

@@ -44,9 +44,9 @@ class Original:
     table: pa.Table
 
     @classmethod
-    def load(cls) -> Original:
-        """Reads the package's file. Raises UsageError where the package is not installed."""
-        return cls(flights.read("flights"))
+    def load(cls, *, days: int = 0) -> Original:
+        """Reads the package's file, all dates `days` later. Raises UsageError where the package is not installed."""
+        return cls(flights.read("flights", days=days))
 
     def lost_and_doubled(self, parts: Iterable[pa.Table]) -> tuple[int, int]:
         """Rows of the original that are in no part with all their content, and rows that are there once too often.

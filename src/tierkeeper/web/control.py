@@ -3,38 +3,28 @@
 Each request is answered by the brain's own thread, through `do`. Nothing that is reached over TCP changes anything.
 """
 
-import asyncio
-import logging
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tierkeeper.balance.sockets import near
-from tierkeeper.kernel.errors import Exit, Failed, TierkeeperError, UsageError
-from tierkeeper.kernel.limits import BODY_READ_SECONDS
+from tierkeeper.kernel.errors import Exit, TierkeeperError, UsageError
 from tierkeeper.kernel.results import BalanceStatusResult, DrainResult, ErrorDocument, ReloadResult, told
 from tierkeeper.web import dashboard, gauges
+from tierkeeper.web.serving import serve, tcp_socket
 
 T = TypeVar("T")
-_THREADS: Final = 8  # requests that are answered at once: each waits for the brain
-_START_SECONDS: Final = 10.0
-_END_SECONDS: Final = 2  # that requests have to end in
-_CONNECTIONS: Final = 64  # at once, on each listener: a scraper and a few browsers need less
 _STATUS: Final = {Exit.USAGE: HTTPStatus.BAD_REQUEST, Exit.NOT_NOW: HTTPStatus.SERVICE_UNAVAILABLE}
 _FAULTS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": ErrorDocument, "description": words}
@@ -178,46 +168,21 @@ def interface(
 @contextmanager
 def serving(control: Control, path: Path, metrics: tuple[str, int] | None) -> Iterator[tuple[str, int] | None]:
     """Serves in a thread while the block runs; gives the TCP address that it has. Raises UsageError for one that is taken."""
-    tcp = None if metrics is None else _tcp(metrics)
+    tcp = None if metrics is None else tcp_socket(metrics, "balance.metrics")
     try:
         unix = _unix(path)
     except BaseException:
         if tcp is not None:
             tcp.close()
         raise
-    servers = [(_server(control_app(control)), unix)]
+    listening = [(control_app(control), unix)]
     if tcp is not None:
-        servers.append((_server(metrics_app(control)), tcp))
-    failed: list[BaseException] = []
-
-    def serve() -> None:
-        try:
-            asyncio.run(_serve(servers))
-        except BaseException as error:  # noqa: BLE001 - told to whoever waits for the start
-            failed.append(error)
-
-    thread = threading.Thread(target=serve, name="control", daemon=True)
-    thread.start()
+        listening.append((metrics_app(control), tcp))
     try:
-        for _ in range(int(_START_SECONDS / 0.02)):
-            if failed:
-                raise Failed("the balancer's interface", f"it did not begin ({type(failed[0]).__name__})", "Report it")
-            if all(server.started for server, _ in servers):
-                break
-            thread.join(0.02)
-        yield None if tcp is None else tcp.getsockname()[:2]
+        with serve(listening, "the balancer's interface"):
+            yield None if tcp is None else tcp.getsockname()[:2]
     finally:
-        for server, _ in servers:
-            server.should_exit = True
-        thread.join(_END_SECONDS + _START_SECONDS)
-        for _, listening in servers:
-            listening.close()
         path.unlink(missing_ok=True)
-
-
-async def _serve(servers: "list[tuple[_Server, socket.socket]]") -> None:
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
-    await asyncio.gather(*(server.serve([listening]) for server, listening in servers))
 
 
 def _unix(path: Path) -> socket.socket:
@@ -233,80 +198,3 @@ def _unix(path: Path) -> socket.socket:
         listening.close()
         raise UsageError(str(path), f"it cannot be listened on ({error.strerror})", "See whose folder that is") from None
     return listening
-
-
-def _tcp(address: tuple[str, int]) -> socket.socket:
-    host, port = address
-    try:
-        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.socket(family, kind, protocol)
-        with suppress(OSError):
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind(where)
-        except OSError:
-            listening.close()
-            raise
-    except OSError as error:
-        place, cause = f"balance.metrics ({host}:{port})", f"it cannot be listened on ({error.strerror})"
-        raise UsageError(place, cause, "Free the port, or write another one") from None
-    return listening
-
-
-class _Link(H11Protocol):
-    """One connection: it has a time to ask something in, and where there are many, the oldest that asks nothing makes place.
-
-    What a peer holds here is taken from the descriptors that checks and state files need.
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
-        self._made_at = self.loop.time()
-        self._due = self.loop.call_later(BODY_READ_SECONDS, self._is_over)
-        if len(self.connections) >= _CONNECTIONS:
-            idle = [link for link in self.connections if isinstance(link, _Link) and not link._is_busy()]
-            oldest = min(idle, key=lambda link: link._made_at)
-            self.connections.discard(oldest)  # uvicorn counts it until its end is handled, and would refuse others for it
-            oldest.transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._due.cancel()
-        super().connection_lost(exc)
-
-    def _is_busy(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
-
-    def _is_over(self) -> None:
-        if self._is_busy():
-            self._due = self.loop.call_later(BODY_READ_SECONDS, self._is_over)
-        else:
-            self.transport.abort()
-
-
-def _server(app: FastAPI) -> "_Server":
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    return _Server(
-        uvicorn.Config(
-            app,
-            loop="asyncio",
-            http=_Link,
-            backlog=_CONNECTIONS,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            limit_concurrency=_CONNECTIONS,
-            timeout_keep_alive=BODY_READ_SECONDS,
-            timeout_graceful_shutdown=_END_SECONDS,
-        )
-    )
-
-
-class _Server(uvicorn.Server):
-    """Leaves the signals to the program."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

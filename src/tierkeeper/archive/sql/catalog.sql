@@ -175,6 +175,13 @@ SELECT count(*), count(*) FILTER (WHERE verified_at IS NULL), min(verified_at), 
 FROM tierkeeper.segment
 WHERE state NOT IN ('undone', 'removed')
 
+-- name: stalest
+SELECT id::text, schema_name, table_name, rows, bytes, min_age, max_age, state, verified_at, created_at
+FROM tierkeeper.segment
+WHERE state IN ('copied', 'sealed', 'unsure')
+ORDER BY coalesce(verified_at, created_at), position
+LIMIT %(limit)s
+
 -- name: sealed
 SELECT count(*) FROM tierkeeper.segment WHERE state = 'sealed'
 

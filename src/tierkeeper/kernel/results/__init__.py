@@ -48,6 +48,16 @@ from tierkeeper.kernel.results.base import (
     UntrustedResult,
     told,
 )
+from tierkeeper.kernel.results.board import (
+    BoardAction,
+    BoardJob,
+    BoardMove,
+    BoardProof,
+    BoardResult,
+    BoardSegment,
+    BoardTable,
+    ServedDemoResult,
+)
 from tierkeeper.kernel.results.demo import DemoResult, DemoTier
 from tierkeeper.kernel.results.functions import (
     Answer,
@@ -137,6 +147,13 @@ __all__ = [
     "BalanceShare",
     "BalanceStatusResult",
     "BalanceTier",
+    "BoardAction",
+    "BoardJob",
+    "BoardMove",
+    "BoardProof",
+    "BoardResult",
+    "BoardSegment",
+    "BoardTable",
     "CertificateResult",
     "CheckAnswer",
     "CheckItem",
@@ -187,6 +204,7 @@ __all__ = [
     "RunEvent",
     "SegmentDetail",
     "SegmentResult",
+    "ServedDemoResult",
     "ServerHealth",
     "ServingResult",
     "SetupAnswer",

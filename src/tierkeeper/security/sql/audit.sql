@@ -34,3 +34,14 @@ FROM (SELECT * FROM tierkeeper.audit ORDER BY id DESC LIMIT %(limit)s) AS newest
 WHERE kind = 'outcome' AND verb = %(verb)s AND subject = %(subject)s
   AND at > clock_timestamp() - make_interval(secs => %(seconds)s)
 ORDER BY id DESC LIMIT 1
+
+-- name: last_actions
+-- Of an intent's details only where rows were to go: the rest may quote what the user wrote, and a setup's is long.
+WITH newest AS MATERIALIZED (SELECT * FROM tierkeeper.audit ORDER BY id DESC LIMIT %(limit)s)
+SELECT coalesce(o.id, i.id), i.at, i.actor, i.verb, i.subject, i.detail ->> 'from', i.detail ->> 'to', o.at,
+       CASE WHEN jsonb_typeof(o.detail -> 'rows') = 'number' THEN (o.detail ->> 'rows')::bigint END,
+       o.detail ->> 'stopped_because', o.detail ->> 'failed',
+       CASE WHEN jsonb_typeof(o.detail -> 'errors') = 'number' THEN (o.detail ->> 'errors')::bigint END
+FROM newest AS i LEFT JOIN newest AS o ON o.action = i.action AND o.kind = 'outcome'
+WHERE i.kind = 'intent'
+ORDER BY i.id DESC
