@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from hosted import PGBOUNCER, Hosted
+from served_demo import ServedDemo
 from support import EVENTS, Command, DatabaseFactory, Furnished, Tiers, TiersFactory
 from tierkeeper.cli.app import run
 from tierkeeper.demo import flights
@@ -185,6 +187,17 @@ def supabase_free(server_folder: Path) -> Iterator[Hosted]:
     }  # fmt: skip
     with Hosted.start(server_folder / f"hosted-{next(_numbers)}", quota_bytes=60_000_000, settings=settings) as hosted:
         yield hosted
+
+
+@pytest.fixture(scope="session")
+def served_demo(server_folder: Path) -> Iterator[ServedDemo]:
+    """`tierkeeper demo --serve`, ready, for all tests of this worker: see `served_demo.py` for what they may do to it."""
+    folder = server_folder / "served-demo"
+    folder.mkdir()
+    served = ServedDemo.start(folder)
+    yield served
+    assert served.demo.end(signal.SIGTERM) == 0
+    assert list(served.demo.folder.iterdir()) == [], "it left something behind"
 
 
 @pytest.fixture

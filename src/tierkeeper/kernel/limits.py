@@ -145,6 +145,7 @@ BOARD_FRESH_SECONDS: Final = 5  # a page of tiers of one's own: who looks at it 
 BOARD_METERED_FRESH_SECONDS: Final = 60  # where what a tier sends is counted: 7 kB a look, 300 MB if one looks all month
 BOARD_WAIT_SECONDS: Final = 3  # a page waits so long for tiers that are slow, then shows what they said last, and says so
 BOARD_FIRST_WAIT_SECONDS: Final = 30  # where they have said nothing yet: three time-outs of one that is away
+BOARD_GRACE_SECONDS: Final = 10  # beyond its time, for a look that took long and a page that waited: after it a figure is old
 BOARD_NOTES: Final = 400  # newest notes of the audit that a page looks at
 BOARD_MOVES: Final = 10  # it shows
 BOARD_ACTIONS: Final = 15

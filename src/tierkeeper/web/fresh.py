@@ -10,7 +10,12 @@ from datetime import datetime
 
 from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import TierkeeperError
-from tierkeeper.kernel.limits import BOARD_FIRST_WAIT_SECONDS, BOARD_FRESH_SECONDS, BOARD_WAIT_SECONDS
+from tierkeeper.kernel.limits import (
+    BOARD_FIRST_WAIT_SECONDS,
+    BOARD_FRESH_SECONDS,
+    BOARD_GRACE_SECONDS,
+    BOARD_WAIT_SECONDS,
+)
 from tierkeeper.kernel.log import Log
 from tierkeeper.kernel.results import BoardResult, FaultResult, told
 
@@ -20,8 +25,9 @@ _log = Log()
 @dataclass(frozen=True)
 class _Last:
     board: BoardResult
-    asked_at: float
-    """When that look began, by the monotonic clock: what it shows is at least as young."""
+    began_at: float
+    """By the monotonic clock, as is when it `ended_at`: what it shows is of somewhere between."""
+    ended_at: float
 
 
 class Fresh:
@@ -43,10 +49,10 @@ class Fresh:
         self._failed: tuple[FaultResult, ...] = ()
 
     def get(self) -> BoardResult:
-        """The board, at most `fresh_seconds` old; where the tiers are slow the last one, which is `old` then."""
+        """The board; the tiers are asked for another where the last look ended `fresh_seconds` ago. It says if it is `old`."""
         with self._lock:
-            if self._last is not None and self._age(self._last) < self._last.board.fresh_seconds:
-                return self._last.board
+            if self._last is not None and self._clock.monotonic() - self._last.ended_at < self._last.board.fresh_seconds:
+                return self._shown(self._clock.now())
             if self._under_way is None:
                 self._under_way = threading.Event()
                 threading.Thread(target=self._refresh, args=(self._under_way,), name="look", daemon=True).start()
@@ -66,19 +72,15 @@ class Fresh:
         if self._last is None:
             slow = FaultResult(place="tiers", cause="they have not answered yet", remedy="Wait a little", not_now=True)
             return BoardResult(at=now, fresh_seconds=BOARD_FRESH_SECONDS, old=True, errors=[*(self._failed or (slow,))])
-        board = self._last.board
-        if self._age(self._last) < board.fresh_seconds:
-            return board
-        return board.model_copy(update={"old": True, "errors": [*board.errors, *self._failed]})
-
-    def _age(self, last: _Last) -> float:
-        return self._clock.monotonic() - last.asked_at
+        board, age = self._last.board, self._clock.monotonic() - self._last.began_at
+        old = age > board.fresh_seconds + BOARD_GRACE_SECONDS
+        return board.model_copy(update={"old": old, "errors": [*board.errors, *self._failed]}) if old or self._failed else board
 
     def _refresh(self, ended: threading.Event) -> None:
         began, found = self._clock.monotonic(), self._last
         failed: tuple[FaultResult, ...] = ()
         try:
-            found = _Last(self._look(), began)
+            found = _Last(self._look(), began, self._clock.monotonic())
         except TierkeeperError as error:
             failed = tuple(told([error]))
         except Exception as error:  # noqa: BLE001 - the page says so, and goes on showing what it had
