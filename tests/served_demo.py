@@ -54,7 +54,7 @@ class Demo:
     def servers(self) -> list[int]:
         """The Postgres servers that it has started."""
         pids = []
-        for file in self.folder.glob("tierkeeper-demo-*/*/postmaster.pid"):
+        for file in self.folder.glob("tierkeeper-demo-*/[!.]*/postmaster.pid"):  # initdb's own are hidden, and no servers yet
             text = file.read_text().split()
             pids += [int(text[0])] if text else []
         return pids
