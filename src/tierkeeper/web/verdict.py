@@ -35,7 +35,7 @@ class Need:
 def judge(board: BoardResult) -> Verdict:
     """What can be said of the rows."""
     evidence = tuple(_evidence(board))
-    away = [name for name, tier in board.tiers.items() if tier.read_only is None]
+    away = [name.capitalize() for name, tier in board.tiers.items() if tier.read_only is None]
     proof, levels = board.proof, {level for level, _ in evidence}
     cases: tuple[tuple[bool, Level, str], ...] = (  # the first that holds
         (proof is not None and proof.lost + proof.doubled > 0, "bad", _found(proof)),

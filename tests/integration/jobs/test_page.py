@@ -65,7 +65,7 @@ def test_a_tier_that_is_away_is_said_first(moved: Tiers, port: int) -> None:
         answer = httpx.get(f"http://127.0.0.1:{port}/", timeout=30)
         board = BoardResult.model_validate(httpx.get(f"http://127.0.0.1:{port}/board.json", timeout=30).json())
     text = Seen(answer.text).text
-    assert "core cannot be seen now: nothing can be said of all rows" in text
+    assert "Core cannot be seen now: nothing can be said of all rows" in text
     assert "No row is known to be lost" not in text
     assert "s3cr3t-pw" not in answer.text
     flights = board.tables["public.flights"]
