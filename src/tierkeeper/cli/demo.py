@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from tierkeeper.cli import output, pages
+from tierkeeper.cli import pages
 from tierkeeper.cli.balance import on_hangup
 from tierkeeper.cli.session import Session, command
 from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.results.meaning import exit_code
 
 _LOOK_SECONDS = 3600.0  # a signal ends the sleep at once
 
@@ -67,4 +68,4 @@ def _serve(session: Session, port: int | None) -> None:
                     time.sleep(_LOOK_SECONDS)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whoever is impatient would leave a folder behind
                 signal.signal(number, signal.SIG_IGN)
-        session.code = output.exit_code(served.demo)
+        session.code = exit_code(served.demo)

@@ -3,7 +3,7 @@
 It changes nothing, reads no row of a table, and what cannot be had is a line of it.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,6 +37,7 @@ from tierkeeper.tiers.ask import ask_all
 _ASIDE: Final = ("restore", "alert", "rotate keys", "balance serve", "balance drain", "balance undrain", "balance reload")
 """What the audit has that leaves every row where it is."""
 
+_MONTH_SECONDS: Final = 31 * 86_400
 _ENDS: Final[Mapping[str, tuple[str, str] | None]] = {"move": None, "thaw": ("archive", "main")}
 
 
@@ -50,7 +51,6 @@ class Looks:
     policies: Collection[TablePolicy]
     crons: Mapping[str, str]
     clock: Clock
-    fresh_seconds: float
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def look(asked: Looks) -> BoardResult:
     actions = main.actions
     return BoardResult(
         at=at,
-        fresh_seconds=asked.fresh_seconds,
+        fresh_seconds=limits.BOARD_FRESH_SECONDS,
         tiers=found.tiers,
         tables={name: _table(name, one, seen, whole=len(there) == len(found.tiers)) for name, one in found.tables.items()},
         archive=found.archive,
@@ -99,6 +99,16 @@ def look(asked: Looks) -> BoardResult:
         jobs={name: _job(name, one, asked.crons, at) for name, one in sorted(main.jobs.items())},
         errors=told(wrong),
     )
+
+
+def fresh_seconds(sent: Iterable[tuple[int, int | None]]) -> float:
+    """How long a look may be shown: `sent` has what each tier sent for it, and the monthly budget, where its provider has one."""
+    seconds: float = limits.BOARD_FRESH_SECONDS
+    for sent_bytes, budget_bytes in sent:
+        if budget_bytes:
+            share = sent_bytes / (limits.BOARD_EGRESS_SHARE * budget_bytes)
+            seconds = max(seconds, limits.BOARD_METERED_FRESH_SECONDS, share * _MONTH_SECONDS)
+    return round(seconds, 1)
 
 
 def _answers(found: StatusResult, tier: str) -> bool:

@@ -11,7 +11,6 @@ from tierkeeper.compose.facts import Given
 from tierkeeper.compose.stores import lifetimes, store_fault, store_report
 from tierkeeper.compose.watching import WatchingKeeper
 from tierkeeper.kernel.errors import Faults
-from tierkeeper.kernel.limits import BOARD_FRESH_SECONDS, BOARD_METERED_FRESH_SECONDS
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.results import (
     AlertStatusResult,
@@ -83,7 +82,6 @@ class Keeper(WatchingKeeper):
 
     def board(self) -> BoardResult:
         """What `status` says, what moved, what is due and what the audit has, for a page; what it cost in egress is counted."""
-        metered = any(tier.profile.egress_bytes_per_month for tier in self._tiers.values())
         asked = board.Looks(
             status=self.status,
             alerts=self.alert_status,
@@ -91,12 +89,12 @@ class Keeper(WatchingKeeper):
             policies=self._policies,
             crons=self._settings.schedule.crons(),
             clock=self._clock,
-            fresh_seconds=BOARD_METERED_FRESH_SECONDS if metered else BOARD_FRESH_SECONDS,
         )
         found = board.look(asked)
+        sent = [(self.links[name].received.so_far, tier.profile.egress_bytes_per_month) for name, tier in self._tiers.items()]
         if found.audit is not None:  # else Main is away, and would be waited for once more
             self.count_egress()
-        return found
+        return found.model_copy(update={"fresh_seconds": board.fresh_seconds(sent)})
 
     def health(self) -> list[HealthItem]:
         """The tiers and the store, asked once."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.errors import NotNow, TierkeeperError
 from tierkeeper.kernel.log import Log
 from tierkeeper.kernel.results import BoardAction, BoardProof, BoardResult, FaultResult, told
 
@@ -16,7 +16,7 @@ _log = Log()
 
 
 class Counting:
-    """`look` gives a board, `count` rows lost and doubled. `board` may be asked by one thread at a time."""
+    """`look` gives a board, `count` rows lost and doubled. Nothing of it goes on after `end`."""
 
     def __init__(self, look: Callable[[], BoardResult], count: Callable[[], tuple[int, int]], first: BoardProof) -> None:
         self._look, self._count = look, count
@@ -24,24 +24,33 @@ class Counting:
         self._proof = first
         self._counted_at_note = look().last_note
         self._running: threading.Thread | None = None
+        self._looking = threading.Lock()
+        self._ended = False
         self._error: FaultResult | None = None
 
     def board(self) -> BoardResult:
         """Now, with the last count; where rows have moved since, another count has begun in a thread."""
-        board = self._look()
+        with self._looking:
+            if self._ended:
+                raise NotNow("the page", "the demo has ended", "Start it again")
+            board = self._look()
         with self._lock:
             unseen = moving(board)
             current = board.last_note == self._counted_at_note and unseen is None
-            if not current and unseen is None and (self._running is None or not self._running.is_alive()):
+            if not current and unseen is None and not self._ended and (self._running is None or not self._running.is_alive()):
                 self._running = threading.Thread(target=self._again, args=(board.last_note,), name="count", daemon=True)
                 self._running.start()
             proof = self._proof.model_copy(update={"current": current, "error": None if current else unseen or self._error})
         return board.model_copy(update={"proof": proof})
 
     def end(self) -> None:
-        """Waits for a count that is under way."""
-        if self._running is not None:
-            self._running.join()
+        """Waits for a look and a count that are under way: they write into the folder, and may not outlive it."""
+        with self._looking:
+            self._ended = True
+        with self._lock:
+            running = self._running
+        if running is not None:
+            running.join()
 
     def _again(self, note: int) -> None:
         began = time.monotonic()

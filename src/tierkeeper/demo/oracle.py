@@ -19,6 +19,7 @@ from pyarrow import csv, parquet
 
 from tierkeeper.demo import flights
 from tierkeeper.kernel.errors import Failed
+from tierkeeper.kernel.interrupts import interruptible
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.link import Connection, transaction, translated
 
@@ -54,7 +55,7 @@ class Original:
         A row that was altered is lost; a row whose key (time_hour, carrier, flight) the original does not have is one too many.
         """
         found = pa.concat_tables([canonical(part) for part in parts] or [SCHEMA.empty_table()])
-        with duckdb.connect() as db:
+        with interruptible(), duckdb.connect() as db:
             db.register("original", self.table)
             db.register("found", found)
             return _number(db, _LOST), _number(db, _DOUBLED)

@@ -142,7 +142,10 @@ KEEP_AWAKE_AGAIN_SECONDS: Final = 3600  # after one that did not
 KEEP_AWAKE_TABLES: Final = 20  # tables are asked for a row until one has some
 KEEP_AWAKE_READ_SECONDS: Final = 10  # that read is cut short after so long: a table's first row may lie behind many dead ones
 BOARD_FRESH_SECONDS: Final = 5  # a page of tiers of one's own: who looks at it twice in a moment asks them once
-BOARD_METERED_FRESH_SECONDS: Final = 60  # where what a tier sends is counted: 8 kB a look, 350 MB if one looks all month
+BOARD_METERED_FRESH_SECONDS: Final = 60  # where a provider counts what a tier sends: five tables are 8 kB a look
+BOARD_EGRESS_SHARE: Final = (
+    0.10  # of that budget is sent at most, if somebody looks all month: many tables are looked at less often
+)
 BOARD_WAIT_SECONDS: Final = 3  # a page waits so long for tiers that are slow, then shows what they said last, and says so
 BOARD_FIRST_WAIT_SECONDS: Final = 30  # where they have said nothing yet: three time-outs of one that is away
 BOARD_GRACE_SECONDS: Final = 10  # beyond its time, for a look that took long and a page that waited: after it a figure is old

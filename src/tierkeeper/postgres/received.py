@@ -30,6 +30,11 @@ class Received:
         with self._lock:
             self._bytes += received_bytes
 
+    @property
+    def so_far(self) -> int:
+        """What `take` would give."""
+        return self._bytes
+
     def take(self) -> int:
         """What has come since it was last asked."""
         with self._lock:

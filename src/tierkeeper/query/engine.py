@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError
+from tierkeeper.kernel.interrupts import interruptible
 from tierkeeper.query.functions import MACROS
 from tierkeeper.query.model import PLACE, Plan, Scan, refuse
 from tierkeeper.query.scans import OUTSIDE, scan_error
@@ -99,7 +100,8 @@ class Engine:
 @contextmanager
 def _translated(engine: Engine) -> Iterator[None]:
     try:
-        yield
+        with interruptible():
+            yield
     except duckdb.Error as error:
         raise _in_our_words(error, engine) from error
 

@@ -37,12 +37,8 @@ def bind(address: tuple[str, int], setting: str = SETTING) -> Place:
 @contextmanager
 def serving(place: Place, look: Callable[[], BoardResult], names: tuple[str, ...] = ()) -> Iterator[str]:
     """Serves the page while the block runs, and gives its address. `look` is asked at most once in its `fresh_seconds`."""
-    fresh = Fresh(look)
-    try:
-        with serve([(app(fresh, names), place.socket)], "the page"):
-            yield place.url
-    finally:
-        fresh.end()
+    with serve([(app(Fresh(look), names), place.socket)], "the page"):
+        yield place.url
 
 
 def app(fresh: Fresh, names: tuple[str, ...] = ()) -> FastAPI:

@@ -61,13 +61,6 @@ class Fresh:
         with self._lock:
             return self._shown(self._clock.now())
 
-    def end(self) -> None:
-        """Waits for a look that is under way: it may not outlive what it looks at."""
-        with self._lock:
-            under_way = self._under_way
-        if under_way is not None:
-            under_way.wait(self._first_wait_seconds)
-
     def _shown(self, now: datetime) -> BoardResult:
         if self._last is None:
             slow = FaultResult(place="tiers", cause="they have not answered yet", remedy="Wait a little", not_now=True)

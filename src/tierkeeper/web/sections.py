@@ -12,6 +12,7 @@ _HIGH: Final = 0.7  # of a quota, as the command line colours it
 _FULL: Final = 0.85
 _LEAST: Final = 0.01  # below it a share is told to a tenth of a percent
 _SOON_DAYS: Final = 7
+_TABLES: Final = 100  # on the page: more make it slow to load and no easier to read
 _NONE: Final = "\N{EN DASH}"
 _AWAY: Final = "Main, which knows, does not answer."
 _TONES: Final = {
@@ -32,7 +33,8 @@ def tiers(board: BoardResult) -> str:
 
 
 def tables(board: BoardResult) -> str:
-    """Rows by table and tier, and what waits."""
+    """Rows by table and tier, and what waits: where there are many, those of which something waits come first."""
+    shown = sorted(board.tables.items(), key=lambda one: not (one[1].in_flight or one[1].conflicts or one[1].cause))[:_TABLES]
     rows = [
         (
             _head(name),
@@ -43,10 +45,12 @@ def tables(board: BoardResult) -> str:
             _due(t),
             _waits(t),
         )
-        for name, t in board.tables.items()
+        for name, t in shown
     ]
+    rest = len(board.tables) - len(shown)
+    about = "rows by tier, and what waits" + (f"; tierkeeper status shows {rest:,} more" if rest else "")
     heads = ("Table", "Mode", "Core rows", "Main rows", "Archive rows", "Old enough to move", "Waits")
-    return _sheet("Tables", "rows by tier, and what waits", heads, rows, right=(2, 3, 4))
+    return _sheet("Tables", about, heads, rows, right=(2, 3, 4))
 
 
 def moves(board: BoardResult) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from support import eventually
 from tierkeeper.demo.counting import Counting
-from tierkeeper.kernel.errors import Failed
+from tierkeeper.kernel.errors import Failed, NotNow
 from tierkeeper.kernel.results import BoardAction, BoardProof, BoardResult, BoardTable, TierStatus
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -59,10 +59,16 @@ def proof(counting: Counting) -> BoardProof:
     return found
 
 
+def settled(counting: Counting) -> None:
+    """No count is under way."""
+    if counting._running is not None:
+        counting._running.join()
+
+
 def test_nothing_is_counted_while_nothing_moves(world: World) -> None:
     counting = Counting(lambda: world.seen, world.count, FIRST)
     assert proof(counting) == FIRST
-    counting.end()
+    settled(counting)
     assert world.counted == 0
 
 
@@ -90,7 +96,7 @@ def test_rows_on_their_way_are_not_counted(world: World) -> None:
         found = proof(counting)
         assert not found.current
         assert found.error is not None
-    counting.end()
+    settled(counting)
     assert world.counted == 0
 
 
@@ -104,7 +110,7 @@ def test_a_count_amid_a_move_is_thrown_away(world: World) -> None:
     counting = Counting(lambda: world.seen, world.count, FIRST)
     world.seen, world.during, world.found = board(3), board(4), (99, 99)
     proof(counting)
-    counting.end()
+    settled(counting)
     assert (world.counted, proof(counting).lost) == (1, 0)
     world.during, world.found = None, (0, 0)
     assert eventually(lambda: proof(counting).current)
@@ -115,8 +121,20 @@ def test_a_count_that_fails_says_so(world: World, error: Exception) -> None:
     counting = Counting(lambda: world.seen, world.count, FIRST)
     world.seen, world.error = board(3), error
     proof(counting)
-    counting.end()
+    settled(counting)
     found = proof(counting)
     assert not found.current
     assert found.error is not None
     assert ("damaged" in found.error.cause) == isinstance(error, Failed)
+
+
+def test_nothing_goes_on_after_the_end(world: World) -> None:
+    counting = Counting(lambda: world.seen, world.count, FIRST)
+    world.hold.clear()
+    world.seen = board(3)
+    proof(counting)
+    threading.Timer(0.1, world.hold.set).start()
+    counting.end()
+    assert world.counted == 1, "the count that was under way was waited for"
+    with pytest.raises(NotNow):
+        counting.board()

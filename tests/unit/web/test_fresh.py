@@ -80,7 +80,7 @@ def test_what_the_tiers_said_before_they_went_silent_is_old(fresh: Fresh, tiers:
         told = fresh.get()
         assert (told.old, told.at) == (old, first.at)
     tiers.answers.set()
-    fresh.end()
+    assert eventually(lambda: tiers.looks == 2)
     clock.seconds += 5
     assert eventually(lambda: not fresh.get().old)
     assert tiers.looks == 3, "one look was under way, and nobody began another; it was too old by then"

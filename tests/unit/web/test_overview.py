@@ -196,6 +196,14 @@ def test_a_name_that_nobody_gave_it_is_refused(host: str, known: bool) -> None:
     assert web.is_known(host, ("tiers.lan",)) is known
 
 
+def test_of_many_tables_those_come_first_of_which_something_waits() -> None:
+    tables = {f"t{n:04}": BoardTable(mode="move", in_flight=int(n == 700)) for n in range(1_000)}
+    seen = Seen(overview.page(board(tables=tables)))
+    assert seen.text.index("t0700") < seen.text.index("t0000")
+    assert "900 more" in seen.text
+    assert "t0999" not in seen.text
+
+
 def test_sizes_of_days() -> None:
     soon = ForecastResult(
         confidence="high", reason="r", earliest=NOW, likely=NOW + timedelta(days=3), latest=NOW, days_to_full=3,
