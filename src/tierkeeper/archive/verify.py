@@ -134,6 +134,7 @@ def _look_at(
 ) -> tuple[set[UUID], str | None]:
     """Reads those of `chosen` that are in `whole`, and looks for the others. Returns what `stop` left of them, and its reason."""
     turns = sorted(chosen, key=lambda s: (s.id in whole, _turn(s)))  # to look for one takes no time
+    lengths = {key: length_bytes for of_kind in listed.values() for key, length_bytes in of_kind.items()}
     try:
         for number, segment in enumerate(turns):
             if (ended := stop()) is not None:
@@ -142,7 +143,7 @@ def _look_at(
                 if segment.id in whole:
                     check(store, keys, segment)
                 else:
-                    _present(store, segment, listed)
+                    _present(store, segment, lengths)
             except (NotNow, UsageError):
                 raise
             except ObjectMissing as error:
@@ -161,9 +162,8 @@ def _listed(store: Store, kind: Kind) -> dict[str, int]:
     return {info.key: info.length_bytes for info in store.list(kind)}
 
 
-def _present(store: Store, segment: Segment, listed: Mapping[Kind, Mapping[str, int]]) -> None:
+def _present(store: Store, segment: Segment, lengths: Mapping[str, int]) -> None:
     """Raises ObjectMissing or Failed where not all of the segment's objects are there, or its file has another length."""
-    lengths = {**listed["segment"], **listed["key"], **listed["manifest"], **listed["commit"]}
     for key in _objects(segment):
         length_bytes = lengths.get(key)
         if length_bytes is None:  # it may have come after the list
