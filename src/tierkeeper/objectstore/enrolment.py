@@ -8,8 +8,6 @@ from datetime import datetime
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
-import httpx
-
 from tierkeeper.kernel.errors import Failed, NotNow, UsageError
 from tierkeeper.kernel.limits import AUTHORITY_BYTES_MAX, CONNECT_SECONDS
 
@@ -83,6 +81,8 @@ class Enrolment:
         return der
 
     def _fetched(self) -> bytes:
+        import httpx  # a sixth of a command's start, and most have no home server
+
         unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
         unverified.minimum_version = ssl.TLSVersion.TLSv1_3
