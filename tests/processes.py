@@ -1,21 +1,26 @@
 """Commands in processes of their own that start in milliseconds: forked from a server that has the imports behind it."""
 
 import itertools
+import json
 import multiprocessing
 import os
+import signal
+import socket
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from multiprocessing.connection import Connection as Wire
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from support import eventually
 from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.policy import Tier
@@ -86,6 +91,80 @@ def _run(arguments: list[str], environment: dict[str, str], out: str, err: str, 
     if die_at is not None:
         kill_at(die_at)
     main(arguments)
+
+
+_CLIENT = """\
+#!{python} -IS
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as wire:
+    wire.connect({address!r})
+    asked = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+    socket.send_fds(wire, [len(asked).to_bytes(4, "big")], [0, 1, 2])
+    wire.sendall(asked)
+    code = wire.recv(4)
+sys.exit(int(code) if code else 137)
+"""
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[Path]:
+    """A folder for PATH whose `tierkeeper` is forked from a server that has the imports behind it.
+
+    It has the arguments, the folder, the environment and the files of whoever calls it; a signal does not reach it.
+    """
+    address, program = folder / "wire", folder / "tierkeeper"
+    program.write_text(_CLIENT.format(python=sys.executable, address=str(address)))
+    program.chmod(0o755)
+    server = forks().Process(target=_serve, args=(str(address),))
+    server.start()
+    try:
+        assert eventually(address.exists, 60)
+        yield folder
+    finally:
+        server.kill()
+        server.join()
+
+
+def _serve(address: str) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries those that ended
+    while os.open(os.devnull, os.O_RDWR) < 3:  # the numbers that a command's own files get are taken
+        pass
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(address)
+        door.listen(16)
+        while True:
+            wire, _ = door.accept()
+            if os.fork() == 0:
+                _answer(wire)
+            wire.close()
+
+
+def _answer(wire: socket.socket) -> NoReturn:
+    from tierkeeper.cli import main
+
+    code = 137
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        size, files, _, _ = socket.recv_fds(wire, 4, 3)
+        with wire.makefile("rb") as reader:
+            arguments, folder, environment = json.loads(reader.read(int.from_bytes(size, "big")))
+        for number, file in enumerate(files):
+            os.dup2(file, number)
+            os.close(file)
+        sys.stdin, sys.stdout, sys.stderr = (open(number, mode) for number, mode in enumerate("rww"))  # noqa: PTH123, SIM115
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        main(arguments)
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except BaseException:  # noqa: BLE001 - whoever called sees it
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        wire.sendall(str(code).encode())
+        os._exit(code)
 
 
 @dataclass(frozen=True)
