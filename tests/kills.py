@@ -9,7 +9,7 @@ from pathlib import Path
 
 import processes
 from processes import Ended
-from support import Tiers
+from support import Tiers, tierkeeper_toml
 from tierkeeper.kernel.errors import Exit
 from tierkeeper.kernel.faults import Point
 
@@ -67,6 +67,17 @@ class World:
                 break
         assert answer.returncode == 0, answer.stdout + answer.stderr
         return int(json.loads(answer.stdout)[0]["n"])
+
+
+def world_of(tiers: Tiers) -> World:
+    """Rows rest for a second at Main."""
+    return World(tiers, tierkeeper_toml(tiers, POLICY, query_timeout="1 second"))
+
+
+def furnish(tiers: Tiers) -> None:
+    """Everything that a move needs is there."""
+    done = world_of(tiers).command("setup", "--apply")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def rest(world: World) -> None:

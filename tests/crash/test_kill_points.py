@@ -5,15 +5,15 @@ The oracle counts the application's own rows through connections of its own; it 
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 import pytest
 
-from kills import POLICY, World, check_as_undisturbed, check_nothing_lost, rest
+from kills import World, check_as_undisturbed, check_nothing_lost, furnish, rest, world_of
 from strikes import IN_RECOVERY, POINTS
-from support import Tiers, tierkeeper_toml
+from support import Tiers
 from tierkeeper.kernel.errors import Exit
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.policy import Tier
@@ -36,11 +36,8 @@ def points(destination: Tier) -> list[Any]:
 
 
 @pytest.fixture
-def world(make_tiers: Callable[..., Tiers]) -> Iterator[World]:
-    tiers = make_tiers(core="events")
-    world = World(tiers, tierkeeper_toml(tiers, POLICY, query_timeout="1 second"))
-    assert world.command("setup", "--apply").returncode == 0
-    yield world
+def world(make_tiers: Callable[..., Tiers]) -> World:
+    return world_of(make_tiers(core="events", furnish=furnish))
 
 
 def check_killed(world: World, destination: str, point: Point) -> None:

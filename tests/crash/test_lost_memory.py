@@ -6,15 +6,15 @@ The oracle counts the application's own rows through connections of its own; it 
 import json
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from kills import POLICY, Row, World, check_as_undisturbed, rest
-from support import Tiers, tierkeeper_toml
+from kills import Row, World, check_as_undisturbed, furnish, rest, world_of
+from support import Tiers
 from tierkeeper.kernel.faults import Point
 from tierkeeper.postgres.link import Link
 
@@ -24,11 +24,8 @@ BEFORE_THE_COPY = (Point.LEDGER_OPEN, Point.MARKER_OPEN, Point.COPY_BEFORE_COMMI
 
 
 @pytest.fixture
-def world(make_tiers: Callable[..., Tiers]) -> Iterator[World]:
-    tiers = make_tiers(core="events")
-    world = World(tiers, tierkeeper_toml(tiers, POLICY, query_timeout="1 second"))
-    assert world.command("setup", "--apply").returncode == 0
-    yield world
+def world(make_tiers: Callable[..., Tiers]) -> World:
+    return world_of(make_tiers(core="events", furnish=furnish))
 
 
 def source_of(world: World, destination: str) -> Link:
@@ -119,7 +116,7 @@ def test_another_core_on_the_same_main(world: World, make_tiers: Callable[..., T
     second = make_tiers(core="events")
     run(second.core, "DELETE FROM public.events; INSERT INTO public.events VALUES (9001, '2024-01-03', 'a', 'of the second')")
     tiers = replace(second, main=world.tiers.main)
-    other = World(tiers, tierkeeper_toml(tiers, POLICY, query_timeout="1 second"))
+    other = world_of(tiers)
     for _ in range(2):
         refused = other.move("main")
         assert refused.returncode in (1, 2), refused.stdout + refused.stderr

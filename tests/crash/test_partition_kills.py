@@ -2,12 +2,12 @@
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
 
-from kills import POLICY, World, check_as_undisturbed, check_nothing_lost, rest
+from kills import POLICY, World, check_as_undisturbed, check_nothing_lost, furnish, rest, world_of
 from support import Tiers, tierkeeper_toml
 from tierkeeper.kernel.faults import Point
 
@@ -40,16 +40,17 @@ _TO_ARCHIVE = [
 _DROPPING = [Point.DROP_BEFORE_COMMIT, *(pytest.param(p, marks=_LONG) for p in (Point.DROP_RECORDED, Point.DROPPED))]
 
 
-@pytest.fixture
-def world(make_tiers: Callable[..., Tiers]) -> Iterator[World]:
-    tiers = make_tiers(core="events")
+def furnish_parts(tiers: Tiers) -> None:
+    """As `furnish`, of partitioned tables."""
     with closing(tiers.core.connect("test")) as core, closing(tiers.main.connect("test")) as main:
         core.execute(_FORMER.encode())
         main.execute(_AT_MAIN.encode())
-    world = World(tiers, tierkeeper_toml(tiers, POLICY, query_timeout="1 second"))
-    done = world.command("setup", "--apply")
-    assert done.returncode == 0, done.stdout + done.stderr
-    yield world
+    furnish(tiers)
+
+
+@pytest.fixture
+def world(make_tiers: Callable[..., Tiers]) -> World:
+    return world_of(make_tiers(core="events", furnish=furnish_parts))
 
 
 @pytest.mark.parametrize("point", _TO_MAIN)
