@@ -49,6 +49,8 @@ def forks() -> ForkServerContext:
             "tierkeeper.homeserver.serve",
             "adbc_driver_postgresql.dbapi",
             "tierkeeper.jobs.start",
+            "tierkeeper.query.engine",
+            "tierkeeper.query.runner",
             "tierkeeper.testing.crash",
         ]
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import processes
 from support import LONGEST_READER, DatabaseFactory, Tiers, TiersFactory, sampled
 from tierkeeper.demo.runtime import find_runtime
 from tierkeeper.demo.server import EmbeddedPostgres
@@ -33,6 +34,8 @@ RARE = (
     "thaw-a-month",
 )
 """Pages whose commands the tests of their own subjects type as well."""
+AS_INSTALLED = ("keep-the-archive-at-home", "watch-it-on-a-page")
+"""Pages whose commands are the installed program, each started anew: they end by its number what they began."""
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("howto/*.md"))]
 TUTORIAL = ROOT / "docs" / "tutorial" / "twenty-minutes.md"
 MOVING = ROOT / "docs" / "howto" / "move-to-a-new-server.md"
@@ -67,8 +70,20 @@ def archive(tiers: Tiers) -> None:
     run("tierkeeper quota", tiers)
 
 
-def run(script: str, tiers: Tiers, variables: Mapping[str, str] | None = None) -> None:
-    """With the user's four variables, or `variables` in their place; psql and its like are the servers' own."""
+@pytest.fixture(scope="module")
+def forked(server_folder: Path) -> Iterator[Path]:
+    """Commands that start in a twentieth of the time."""
+    folder = server_folder / "commands"
+    folder.mkdir()
+    with processes.served(folder) as ready:
+        yield ready
+
+
+def run(script: str, tiers: Tiers, *programs: Path, variables: Mapping[str, str] | None = None) -> None:
+    """With the user's four variables, or `variables` in their place; psql and its like are the servers' own.
+
+    What lies in the folders `programs` goes before what is installed.
+    """
     if variables is None:
         variables = {
             "CORE_SUPABASE_URL": url(tiers.core),
@@ -76,8 +91,8 @@ def run(script: str, tiers: Tiers, variables: Mapping[str, str] | None = None) -
             "ARCHIVE_SUPABASE_URL": url(tiers.catalog),
             "ARCHIVE_PATH": str(tiers.store),
         }
-    programs = (str(Path(sys.executable).parent), str(find_runtime().bin_dir), os.environ["PATH"])
-    environment = {**tiers.environment, "PATH": os.pathsep.join(programs), **variables}
+    path = (*programs, Path(sys.executable).parent, find_runtime().bin_dir, os.environ["PATH"])
+    environment = {**tiers.environment, "PATH": os.pathsep.join(map(str, path)), **variables}
     ran = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=tiers.home,
@@ -92,7 +107,7 @@ def run(script: str, tiers: Tiers, variables: Mapping[str, str] | None = None) -
 
 
 @pytest.mark.parametrize("page", sampled([p for p in PAGES if p != MOVING], *DAILY), ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_commands_of_a_page_run_as_printed(page: Path, make_tiers: TiersFactory) -> None:
+def test_the_commands_of_a_page_run_as_printed(page: Path, make_tiers: TiersFactory, forked: Path) -> None:
     scripts = [script for script in blocks(page, "sh") if script.strip()]
     if not scripts:
         pytest.skip("no command in it")
@@ -102,7 +117,7 @@ def test_the_commands_of_a_page_run_as_printed(page: Path, make_tiers: TiersFact
         furnish = archive
     project = make_tiers(core="sample", furnish=furnish)
     for script in scripts:
-        run(script, project)
+        run(script, project, *(() if page.stem in AS_INSTALLED else (forked,)))
 
 
 def with_rows_at_main(tiers: Tiers) -> None:
@@ -110,16 +125,16 @@ def with_rows_at_main(tiers: Tiers) -> None:
     run("tierkeeper move public.flights --from core --to main --before 2013-06-01", tiers)
 
 
-def test_main_moves_to_another_server(make_tiers: TiersFactory, database_factory: DatabaseFactory) -> None:
+def test_main_moves_to_another_server(make_tiers: TiersFactory, database_factory: DatabaseFactory, forked: Path) -> None:
     """I1, and every row once: the page compares the answers of before and after; Main's own rows are counted here."""
     tiers = make_tiers(core="sample", furnish=with_rows_at_main)
     new = Link("main", database_factory("new_main"), tiers.main.sslrootcert)
     at_rest, copy, *afterwards = blocks(MOVING, "sh")
-    run(f"{at_rest}\nexport NEW_MAIN_URL='{url(new)}'\n{copy}", tiers)
+    run(f"{at_rest}\nexport NEW_MAIN_URL='{url(new)}'\n{copy}", tiers, forked)
     assert count(new) == count(tiers.main) > 0
     with closing(tiers.main.connect("test")) as conn:
         conn.execute("DROP TABLE public.flights")  # from here on a row that is read there would be missed
-    run("\n".join(afterwards), replace(tiers, main=new))
+    run("\n".join(afterwards), replace(tiers, main=new), forked)
 
 
 def count(link: Link, table: str = "public.flights") -> int:
@@ -135,7 +150,7 @@ def box(server_folder: Path) -> Iterator[EmbeddedPostgres]:
         yield server
 
 
-def test_the_tutorial_can_be_followed(make_tiers: TiersFactory, box: EmbeddedPostgres) -> None:
+def test_the_tutorial_can_be_followed(make_tiers: TiersFactory, box: EmbeddedPostgres, forked: Path) -> None:
     tiers = make_tiers()
     home = f"postgresql://tierkeeper:choose-a-long-one@localhost:{box.port}"
     (tiers.home / ".env").write_text(
@@ -145,7 +160,8 @@ def test_the_tutorial_can_be_followed(make_tiers: TiersFactory, box: EmbeddedPos
     admin = box.link("admin").parameters
     superuser = {f"PG{name.upper()}": admin[name] for name in ("host", "port", "user", "password")}
     script = "\n".join(blocks(TUTORIAL, "sh")).replace("20 seconds", LONGEST_READER).replace("sleep 20", "sleep 2")
-    run(f"{script}\ntierkeeper query 'SELECT count(*) FROM public.readings' --format csv > counted.csv", tiers, superuser)
+    script += "\ntierkeeper query 'SELECT count(*) FROM public.readings' --format csv > counted.csv"
+    run(script, tiers, forked, variables=superuser)
     assert (tiers.home / "counted.csv").read_text().split() == ['"count"', "210000"]
     assert 8_000 < count(tiers.core, "public.readings") < 9_000
     assert 96_000 < count(Link("main", f"{home}/main"), "public.readings") < 97_000
