@@ -70,16 +70,19 @@ def test_readers_count_each_row_once_while_both_hops_move(make_tiers: Callable[.
     ]
     for hop in hops:
         hop.start()
-    answers, until = list[tuple[int, int] | None](), time.monotonic() + 5
-    while time.monotonic() < until:
+    answers, began = list[tuple[int, int] | None](), time.monotonic()
+
+    def enough() -> bool:
+        return len(answers) - answers.count(None) >= 10 and min(moved.values()) > 0
+
+    while (spent := time.monotonic() - began) < 5 or (spent < 40 and not enough()):  # a busy machine gets more time
         answers.append(answer(keeper))
     ended.set()
     for hop in hops:
         hop.join()
     assert failed == []
     assert set(answers) - {None} == {(2000, 2_001_000)}
-    assert min(moved.values()) > 0, moved
-    assert len(answers) - answers.count(None) >= 10
+    assert enough(), (moved, answers)
 
 
 def test_a_key_that_core_uses_again_does_not_go_on_to_the_archive(make_tiers: Callable[..., Tiers]) -> None:
