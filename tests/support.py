@@ -57,8 +57,11 @@ class Tiers:
 
 
 def sampled(values: Iterable[Any], *daily: Any) -> list[Any]:
-    """`values` for `parametrize`, of which only `daily` run in `make test`: the others are for the long run."""
-    return [v if v in daily else pytest.param(v, marks=pytest.mark.long) for v in values]
+    """`values` for `parametrize`, of which only `daily` run in `make test`: the others are for the long run.
+
+    A tuple is a value for each of several names.
+    """
+    return [v if v in daily else pytest.param(*(v if isinstance(v, tuple) else (v,)), marks=pytest.mark.long) for v in values]
 
 
 Command = Callable[..., Any]

@@ -1,11 +1,12 @@
 """Between two versions of Postgres a value stays what it was, or is refused by its column's name (I4, I10)."""
 
+import itertools
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 
-from support import Command, Tiers, tierkeeper_toml
+from support import Command, Tiers, sampled, tierkeeper_toml
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.postgres.link import Link
 
@@ -30,8 +31,12 @@ def databases(debian: EmbeddedPostgres, tiers: Tiers) -> Iterator[dict[str, Link
     debian.drop_database("fifteen")
 
 
-@pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize("way", ["15 -> 17", "17 -> 15"])
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    sampled(
+        itertools.product(("15 -> 17", "17 -> 15"), TYPES), *(("15 -> 17", kind) for kind in TYPES), ("17 -> 15", "interval")
+    ),
+)
 def test_an_endless_interval_is_never_made_of_a_long_one_nor_the_other_way(
     databases: dict[str, Link], tiers: Tiers, ask: Command, way: str, kind: str
 ) -> None:
