@@ -7,9 +7,12 @@ PY := .venv/bin/python
 
 PIP := $(PY) -m pip install -qq --disable-pip-version-check --no-deps
 
+# Three at once, for one alone waits for each download and compiles on one core. The lock names every package, so that none
+# has to know what the others install.
 .venv/.locked: requirements.lock
 	$$(command -v $(PYTHON) || command -v python3) -m venv --clear .venv
-	$(PIP) --require-hashes -r requirements.lock
+	awk '/^[a-z]/ {part = ++count % 3} {print > ".venv/lock-" part}' $<
+	printf '%s\n' .venv/lock-* | xargs -P 3 -I PART $(PIP) --require-hashes -r PART
 	touch $@
 
 .venv/.done: .venv/.locked pyproject.toml
@@ -32,10 +35,13 @@ demo: python
 test: setup
 	$(PY) -m pytest -m "not long" --numprocesses 2 --dist worksteal
 
+# Beside the types, on the other core: every test can be imported, and is compiled by then for the workers of `make test`.
+COLLECT := PYTHONDONTWRITEBYTECODE= $(PY) -m pytest --collect-only -qqq
+
 check: python
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
-	.venv/bin/mypy
+	.venv/bin/mypy & types=$$!; $(COLLECT) > .venv/collected || { cat .venv/collected; wait $$types; exit 1; }; wait $$types
 	MYPYPATH=deploy/lambda:src .venv/bin/mypy deploy/lambda
 	.venv/bin/lint-imports --no-cache
 	$(PY) -m tierkeeper.cli.reference --check docs/reference
