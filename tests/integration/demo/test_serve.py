@@ -192,10 +192,9 @@ def test_only_who_means_this_machine_reads_it(served_demo: ServedDemo) -> None:
         assert b" 421 " in raw.recv(1000)
 
 
-@pytest.mark.parametrize("end", sampled(ENDS, ENDS[0]), ids=lambda end: f"{end[0].name}-{end[1]}")
-def test_whatever_ends_it_no_server_stays_and_no_folder(end: tuple[signal.Signals, float]) -> None:
+@pytest.mark.parametrize(("number", "after_seconds"), sampled(ENDS, ENDS[0]))
+def test_whatever_ends_it_no_server_stays_and_no_folder(number: signal.Signals, after_seconds: float) -> None:
     """At any moment from its first server on. What kill -9 leaves of its folder the next demo takes away."""
-    number, after_seconds = end
     with workspace("tierkeeper-tests-") as own:
         demo = Demo.begin(own)
         assert eventually(lambda: len(demo.servers()) > 0, 60)
