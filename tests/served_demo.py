@@ -19,6 +19,7 @@ import httpx
 
 from support import eventually, runs
 from tierkeeper.config import Settings, load
+from tierkeeper.config.folder import pins
 from tierkeeper.demo import launch
 from tierkeeper.postgres.link import Link
 
@@ -110,7 +111,7 @@ class ServedDemo:
     @property
     def links(self) -> dict[str, Link]:
         """How a test's own oracle reaches `core`, `main` and `archive` (the catalog)."""
-        return self.settings.links()
+        return self.settings.links(pins(self.settings.environment({})))
 
     def board(self) -> dict[str, Any]:
         """The page as JSON."""

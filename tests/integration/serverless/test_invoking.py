@@ -1,38 +1,16 @@
-"""`serverless invoke local`, as the user's document has it, on real tiers: each function does its job and answers in JSON."""
+"""`serverless invoke local`: what goes wrong is told, and a function has the user's own environment.
+
+What each function does by it is shown on the demo that stays (`integration/demo/test_serve.py`).
+"""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from cloud import FUNCTIONS, ROOT, Ended, Project, serverless
-from support import FLIGHTS_POLICY, Tiers, TiersFactory, tierkeeper_toml
+from support import Tiers, tierkeeper_toml
 
-ARCHIVER, BALANCER, MANAGER, SETUP = FUNCTIONS
-CLOUD = {  # what a terminal that also deploys may have; a function that runs here asks no Parameter Store
-    "AWS_ACCESS_KEY_ID": "AKIA",
-    "AWS_SECRET_ACCESS_KEY": "secret",
-    "TIERKEEPER_PARAMETERS": "/tierkeeper/dev/",
-}
-
-
-def test_each_function_does_its_job(make_tiers: TiersFactory) -> None:
-    tiers = make_tiers(core="sample")
-    config = tierkeeper_toml(tiers, FLIGHTS_POLICY)
-    environment = {**tiers.environment, **CLOUD, "TIERKEEPER_CONFIG": str(config)}
-    before = _rows(tiers, "core")
-    assert _answer(_invoke(SETUP, environment))["applied"] is True
-    planned = _answer(_invoke(MANAGER, environment, "--data", '{"dry_run": true}'))
-    assert (planned["dry_run"], _rows(tiers, "core")) == (True, before)
-    assert _answer(_invoke(MANAGER, environment))["dry_run"] is False
-    left = _rows(tiers, "core") + _rows(tiers, "main")
-    assert _answer(_invoke(ARCHIVER, environment))["action"] == "run"
-    listed = _answer(_invoke(ARCHIVER, environment, "--data", '{"action": "list"}'))
-    assert left < before
-    assert sum(segment["rows"] for segment in listed["segments"]) == before - left
-    health = _answer(_invoke(BALANCER, environment))
-    assert [(check["name"], check["healthy"]) for check in health["checks"]] == [
-        ("core", True), ("main", True), ("archive (catalog)", True), ("archive (store)", True),
-    ]  # fmt: skip
+_, _, MANAGER, SETUP = FUNCTIONS
 
 
 def test_a_fault_is_told_and_exits_1(tiers: Tiers) -> None:
@@ -61,14 +39,19 @@ def handler(event, context):
 def test_a_function_that_runs_here_has_the_users_environment_and_stdout_for_itself(project: Project) -> None:
     (project.folder / ".env").write_text("CORE_QUOTA_LIMIT=1MB\n")
     (project.folder / "multi_tier_setup.py").write_text(HANDLER)
-    environment = {"MINE": "p$assword", "AWS_REGION": "eu-central-1"}
+    environment = {
+        "MINE": "p$assword",
+        "AWS_REGION": "eu-central-1",
+        "TIERKEEPER_PARAMETERS": "/tierkeeper/dev/",
+        "AWS_ACCESS_KEY_ID": "AKIA",
+    }
     ended = project.serverless("invoke", "local", "--function", SETUP, "--data", '{"dry_run": true}', environment=environment)
     answer = _answer(ended)
     assert 890_000 < answer.pop("left") <= 900_000
     assert answer == {
         "event": {"dry_run": True},
         "CORE_QUOTA_LIMIT": None,  # the function reads .env itself, beside the configuration that it goes by
-        "TIERKEEPER_PARAMETERS": None,
+        "TIERKEEPER_PARAMETERS": "/tierkeeper/dev/",  # of a terminal that also deploys; nobody asks Parameter Store here
         "IS_LOCAL": "true",
         "AWS_LAMBDA_FUNCTION_NAME": "tierkeeper-dev-multi-tier-setup",
         "AWS_REGION": "eu-central-1",
@@ -76,11 +59,6 @@ def test_a_function_that_runs_here_has_the_users_environment_and_stdout_for_itse
         "ö": "ü",
     }
     assert "on its way" in ended.err
-
-
-def _rows(tiers: Tiers, tier: str) -> int:
-    with getattr(tiers, tier).connect("test") as conn:
-        return int(conn.execute("SELECT count(*) FROM public.flights").fetchone()[0])
 
 
 def _invoke(function: str, environment: Mapping[str, str], *argv: str) -> Ended:
