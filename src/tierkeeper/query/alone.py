@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 
+from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.ports import SegmentScan
 from tierkeeper.kernel.tables import TableName
@@ -73,9 +74,11 @@ class Alone:
         return bool(suspected)
 
     def of_main(
-        self, opened: tuple[Cursor, Connection, Cursor], parsed: Statement, unknown: Exception
+        self, opened: tuple[Cursor, Connection, Cursor], parsed: Statement, unknown: TierkeeperError
     ) -> Sequence[tuple[str, int]]:
         """The result's columns where Main alone has what the statement reads; raises `unknown`, Core's word, where it has not.
+
+        None of it may be Core's: what Core answers for a name must not depend on what else a statement reads.
 
         `opened`: the cursor in Core's snapshot, Main's connection, the cursor in Main's.
         """
@@ -84,5 +87,9 @@ class Alone:
             described = core.describe(main, parsed.sql)
         except core.UnknownRelationError:
             raise unknown from None
+        elsewhere = core.known(at_core, parsed.tables)
+        if elsewhere:  # Main's table of that name may be another one, or an old copy
+            inner = ", ".join(map(str, elsewhere))
+            raise refuse(inner, f"it is Core's, and the statement also reads what Core lacks ({unknown.cause})", "Ask one by one")
         self.refuse_hidden(at_core, at_main, parsed, self.refuse_views(at_main, parsed))
         return described

@@ -84,6 +84,11 @@ def views_over(cur: psycopg.Cursor, tables: Collection[TableName]) -> dict[Table
     return found
 
 
+def known(cur: psycopg.Cursor, tables: Collection[TableName]) -> list[TableName]:
+    """Those of `tables`, names of a WITH's parts among them, that are relations of `cur`'s snapshot."""
+    return [TableName(schema, name) for schema, name in cur.execute(_SQL["known"], _wanted(tables))]
+
+
 def relations(cur: psycopg.Cursor, statement: str) -> frozenset[TableName]:
     """The relations that Postgres itself would read for `statement`, and those whose partitions or children they are.
 

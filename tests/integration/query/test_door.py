@@ -370,6 +370,12 @@ def test_what_only_main_has_is_answered_there(items: Tiers) -> None:
         door(items).query("SELECT nothing FROM restored")
     with pytest.raises(UsageError, match='relation "restored" does not exist'):
         door(items).query("SELECT count(*) FROM restored JOIN items USING (id)")
+    for link, what in ((items.core, "live"), (items.main, "old copy")):
+        with closing(link.connect("test")) as conn:
+            conn.execute(sql.SQL("CREATE TABLE notes AS SELECT 1 AS id, {} AS what").format(what))
+    assert door(items).query("SELECT what FROM notes").to_pylist() == [{"what": "live"}]
+    with pytest.raises(UsageError, match=r'notes: it is Core.s, and .* \(relation "restored" does not exist\)'):
+        door(items).query("SELECT what FROM notes JOIN restored USING (id)")
     nobody = replace(items, main=NOWHERE)
     with pytest.raises(NotNow):
         door(nobody).query("SELECT * FROM restored")

@@ -31,6 +31,14 @@ JOIN pg_type t ON t.oid = b.type
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
 ORDER BY 1, 2, a.attnum
 
+-- name: known
+SELECT n.nspname::text, c.relname::text
+FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS wanted (schema, name)
+JOIN pg_namespace n ON n.nspname = wanted.schema
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name
+WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+ORDER BY 1, 2
+
 -- name: rewritten
 -- The catalog as of the transaction's snapshot beside the catalog as it is: what a rewrite wrote, older snapshots do not see.
 WITH RECURSIVE tree (oid) AS (
