@@ -105,11 +105,13 @@ class Link:
         try:
             given = {k: str(v) for k, v in conninfo.conninfo_to_dict(self.url).items() if v is not None}
         except psycopg.Error:
+            given = None
+        if given is None or _splits_password(self.url, given):
             raise UsageError(
                 place,
                 "the URL cannot be read",
                 "Write postgresql://user:password@host:5432/database, with %-escapes in the password",
-            ) from None
+            )
         given.setdefault("connect_timeout", str(CONNECT_SECONDS))
         mode, ca = given.get("sslmode"), self.sslrootcert or given.get("sslrootcert")
         if self.pin is not None and not ca:
@@ -182,6 +184,14 @@ def _conninfo(link: Link, purpose: str) -> str:
     return conninfo.make_conninfo(
         "", **{**link.parameters, "application_name": f"tierkeeper {purpose}", "client_encoding": "UTF8"}
     )
+
+
+def _splits_password(url: str, given: Mapping[str, str]) -> bool:
+    """Whether libpq took a part of an unescaped password for a host, a port or a database, which are no secret and are shown."""
+    path = url.partition("://")[2].partition("?")[0].partition("/")[2]
+    hosts, ports = (given.get(k, "").split(",") for k in ("host", "port"))
+    strange = any("@" in host[1:] for host in hosts)  # a socket without a file begins with it
+    return strange or "@" in path or not all(port.isdecimal() or not port for port in ports)
 
 
 def is_loopback(host: str) -> bool:

@@ -29,3 +29,12 @@ def test_a_peer_that_went_away_is_not_one_that_cannot_be_verified(said: str, kin
     told = translate(psycopg.OperationalError(said), "tiers.main")
     assert isinstance(told, kind)
     assert ("raise the limit" in told.remedy) == ("too many" in said)
+
+
+@pytest.mark.parametrize("password", ["Sup3r/Secret", "Sup3r@Secret", "1234/Secret", "Sup3r?a@Secret", "Sup3r:a/Secret"])
+def test_a_password_that_is_not_escaped_is_never_shown_as_a_host(password: str) -> None:
+    with pytest.raises(UsageError, match=r"cannot be read.*%-escapes in the password") as caught:
+        _ = Link("core", f"postgresql://bob:{password}@db.example.com:5432/x").shown
+    assert "Secret" not in str(caught.value)
+    for plain in ("bob:Sup3r%2FSecret@db:5432/x", "bob@/x?host=%40socket", "bob:a?b#c@db:5432,db2:/x?user=a@b"):
+        assert "Sup3r" not in Link("core", f"postgresql://{plain}", insecure=True).shown
