@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from tierkeeper.cli.values import visible
@@ -98,10 +98,10 @@ def show_error(error: TierkeeperError, *, as_json: bool, debug: bool) -> None:
                 err.print(text, soft_wrap=True)
 
 
-def show_trace(error: BaseException) -> None:
-    """The traceback on stderr, without secrets."""
+def show_trace(error: BaseException, variables: Mapping[str, str] | None = None) -> None:
+    """The traceback on stderr, without the secrets of `variables`; by default the environment's."""
     text = "".join(traceback.format_exception(error))
-    sys.stderr.write(redact(text, os.environ))
+    sys.stderr.write(redact(text, os.environ if variables is None else variables))
 
 
 def unexpected(error: Exception) -> TierkeeperError:

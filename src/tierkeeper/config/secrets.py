@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from urllib.parse import unquote
 
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 _PARAMETER = re.compile(r"(?i)\b(password|sslpassword|token|secret)=[^&\s'\"]+")
@@ -14,12 +15,12 @@ def redact(text: str, variables: Mapping[str, str] | None = None) -> str:
     for name, value in (variables or {}).items():
         if _NAMED.search(name) and len(value) >= _SHORTEST:
             text = text.replace(value, f"<{name}>")
-            password = _password(value)
-            if password is not None and len(password) >= _SHORTEST:
-                text = text.replace(password, "…")
+            for password in _passwords(value):
+                text = text.replace(password, "…") if len(password) >= _SHORTEST else text
     return _PARAMETER.sub(r"\1=…", _USERINFO.sub("…@", text))
 
 
-def _password(url: str) -> str | None:
+def _passwords(url: str) -> list[str]:
+    """The password as the URL has it and as the server is given it, the longer one first."""
     match = re.match(r"[a-z+]+://[^/?#\s:]*:([^/?#\s]+)@", url)
-    return match[1] if match else None
+    return sorted({match[1], unquote(match[1])}, key=len, reverse=True) if match else []

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from tierkeeper.functions import events, verdict
+from tierkeeper.functions import events, parameters, verdict
 from tierkeeper.functions.archiver import HomeServerArchiver
 from tierkeeper.functions.balancer import IntelligentLoadBalancer
 from tierkeeper.functions.base import environment
@@ -77,11 +77,11 @@ def _handled(known: Known, event: object, context: object, work: Callable[[Call,
         call = events.read(event, known)
         return _proxied(call, context) if call.trigger == "http" else _worked(call, context, work)
     except TierkeeperError as error:
-        raise verdict.told(error, environment()) from None
+        raise verdict.told(error, parameters.to_hide()) from None
     except Exception as error:  # noqa: BLE001 - its message may quote anything, and all that is raised here is shown
         from tierkeeper.cli import output
 
-        output.show_trace(error)
+        output.show_trace(error, parameters.to_hide())
         raise Failed(
             known.function,
             f"an unexpected {type(error).__name__}: this is a fault of tierkeeper",

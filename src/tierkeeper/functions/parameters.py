@@ -50,6 +50,14 @@ def environment() -> Mapping[str, str]:
     return _KEPT.over(os.environ)
 
 
+def to_hide() -> Mapping[str, str]:
+    """What no text may show, by names of variables: `environment` as it is known here, and a rotated secret's value of before.
+
+    Asks nobody, and raises nothing: an error that is to be told must not become another one.
+    """
+    return {**_KEPT.known(), **{name: value for name, value in os.environ.items() if value.strip()}}
+
+
 @dataclass
 class Secrets:
     """What an instance of a function knows of its secrets: read when first asked for, and again after REREAD_SECONDS.
@@ -60,6 +68,7 @@ class Secrets:
     client: Callable[[str | None], Any]  # of a region: botocore's client of "ssm"
     wall: Callable[[], float] = time.time  # a frozen instance's monotonic clock may stand still meanwhile
     _values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    _before: Mapping[str, str] = field(default_factory=dict, repr=False)  # what began with one may quote it still
     _asked: tuple[str, Sequence[str]] | None = None
     _read_at: float = 0
     _failed: tuple[float, TierkeeperError] | None = None
@@ -74,6 +83,10 @@ class Secrets:
                 **{name: value for name, value in environ.items() if value.strip() or name not in self._values},
             }
 
+    def known(self) -> Mapping[str, str]:
+        """All that was read; what a rotation has replaced is called OLD_ and the variable's name."""
+        return {**{f"OLD_{name}": value for name, value in self._before.items()}, **self._values}
+
     def _refresh(self, asked: tuple[str, Sequence[str]], region: str | None) -> None:
         now = self.wall()
         if self._asked == asked and 0 <= now - self._read_at < REREAD_SECONDS:
@@ -81,11 +94,14 @@ class Secrets:
         if self._failed is not None and 0 <= now - self._failed[0] < FAILED_SECONDS:
             raise self._failed[1]
         try:
-            self._values = self._read(*asked, region)
+            found = self._read(*asked, region)
         except TierkeeperError as error:
             if self._asked != asked or not isinstance(error, NotNow):
                 self._failed = self.wall(), error
                 raise
+        else:
+            self._before = {**self._before, **{n: v for n, v in self._values.items() if found.get(n) != v}}
+            self._values = found
         self._asked, self._read_at, self._failed = asked, self.wall(), None
 
     def _read(self, folder: str, names: Sequence[str], region: str | None) -> Mapping[str, str]:

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from invocations import REQUEST, RULE, SCHEDULER
-from tierkeeper.functions import HomeServerArchiver, IntelligentLoadBalancer, MultiTierQuotaManager, MultiTierSetup, handlers
+from tierkeeper.functions import (
+    HomeServerArchiver,
+    IntelligentLoadBalancer,
+    MultiTierQuotaManager,
+    MultiTierSetup,
+    handlers,
+    parameters,
+)
 from tierkeeper.kernel.errors import Failed, Faults, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.results import (
     ArchiveRunResult,
@@ -234,6 +241,51 @@ def test_what_is_raised_holds_no_secret(
         assert "correct-horse" not in told
         assert "a fault of tierkeeper" in str(caught.value) or "tiers.core: no answer" in str(caught.value)
     assert str(caught.value).endswith("b: c. d")  # every fault is told, not the first alone
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_what_is_raised_at_aws_holds_no_secret_of_parameter_store(
+    called: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rotated: bool
+) -> None:
+    """Not even the one that it began with, where another has taken its place meanwhile; and the store is not asked for it."""
+    held, at_aws = (
+        {"/t/d/HOME_SERVER_TOKEN": "correct-horse"},
+        {"AWS_LAMBDA_FUNCTION_NAME": "f", "TIERKEEPER_PARAMETERS": "/t/d/"},
+    )
+    for name, value in at_aws.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("IS_LOCAL", raising=False)
+    monkeypatch.setenv("HOME_SERVER_TOKEN", "")
+
+    class Client:
+        def get_parameters(self, *, Names: list[str], **_: object) -> Any:  # noqa: N803 - botocore's
+            return {"Parameters": [{"Name": n, "Value": held[n]} for n in Names if n in held]}
+
+    now = [0.0]
+    kept = parameters.Secrets(lambda _: Client(), lambda: now[0])
+    monkeypatch.setattr(parameters, "_KEPT", kept)
+
+    def broken(error: Exception) -> Any:
+        def run(*_: object, **__: object) -> object:
+            parameters.environment()
+            if rotated:
+                held["/t/d/HOME_SERVER_TOKEN"] = "battery-staple"
+                now[0] += parameters.REREAD_SECONDS
+                parameters.environment()
+            held.clear()
+            now[0] += parameters.REREAD_SECONDS
+            raise error
+
+        return run
+
+    for error in (ValueError("refused: correct-horse"), NotNow("store", "it refused correct-horse", "Wait")):
+        held["/t/d/HOME_SERVER_TOKEN"] = "correct-horse"
+        monkeypatch.setattr(MultiTierQuotaManager, "run", broken(error))
+        with pytest.raises(TierkeeperError) as caught:
+            handlers.multi_tier_quota_manager({}, None)
+        told = "".join(traceback.format_exception(caught.value)) + capsys.readouterr().err
+        assert "correct-horse" not in told
+        assert "HOME_SERVER_TOKEN" in told
 
 
 def test_constructing_does_nothing_and_errors_are_the_projects(tmp_path: Path) -> None:
