@@ -48,8 +48,21 @@ class Lease:
         self.holder = f"{_machine()}/{os.getpid()}/{_start_of(os.getpid())}/{uuid4()}"
 
     def take(self) -> None:
-        """Takes or renews. Raises NotNow naming the holder."""
+        """Takes or renews. Raises NotNow naming the holder.
+
+        Whatever else ends the first call, nobody gives back what it may have taken: it is not held then, so that this process's
+        next run replaces it.
+        """
+        first = self.holder not in _held
         _held.add(self.holder)  # before anybody can read it
+        try:
+            self._take()
+        except BaseException:
+            if first:
+                _held.discard(self.holder)
+            raise
+
+    def _take(self) -> None:
         with transaction(self.conn) as cur:
             holder = self._read(cur)
             dead = holder if self._is_dead(holder) else None

@@ -83,8 +83,8 @@ class Mover:
 
     def run(self, selection: Selection) -> Outcome:
         """Moves what `selection` holds. Raises the errors of its parts; whatever it leaves, the next run settles."""
-        self._lease.take()
         run = Run(selection, self._pace, self._stop, self._refresh_parents, self._throttle)
+        self._lease.take()
         try:
             markers = refuse_restored(self._source, self._destination)
             self._known_conflicts(run)

@@ -5,12 +5,14 @@ It never says that all is well while a tier is away, a figure is old, or a count
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from tierkeeper.kernel.results import BoardProof, BoardResult
 from tierkeeper.kernel.units import format_bytes
 
 Level = Literal["good", "warn", "bad"]
+
+_DAMAGE: Final = "damage found"  # the kind of the alert
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,11 @@ def _evidence(board: BoardResult) -> Iterator[tuple[Level, str]]:
             "warn",
             f"{_count(waits, 'batch', 'batches')} under way or cut off: the rows count once, and the next run settles them",
         )
+    refused = [name for name, table in board.tables.items() if table.cause is not None]
+    if refused:
+        yield "warn", f"{_and(refused)} cannot be asked for: see below"
+    if board.errors or board.moves is None:
+        yield "warn", "Not everything could be looked at: what follows and what stands above may not be all"
     yield from _archive(board)
 
 
@@ -112,7 +119,10 @@ def _archive(board: BoardResult) -> Iterator[tuple[Level, str]]:
     if reading is None:
         yield "warn", "The archive's catalog cannot be read now"
         return
-    if reading.segments and reading.unread == reading.segments:
+    damage = [alert for alert in board.alerts if alert.kind == _DAMAGE]
+    if damage:
+        yield "bad", f"Archive: damage was found ({_count(len(damage), 'place')}): see below"
+    elif reading.segments and reading.unread == reading.segments:
         yield "good", f"Archive: {_count(reading.segments, 'segment')}, read back when written and not since"
     elif reading.segments:
         never = f"; {reading.unread} only when written" if reading.unread else ""

@@ -293,6 +293,25 @@ def test_two_runs_that_take_the_lease_at_once_get_one(pair: Any, monkeypatch: py
             second.take()
 
 
+def test_a_lease_whose_taking_was_interrupted_is_not_waited_for(pair: Any) -> None:
+    """In the very process that took it, which lives on: a function's instance, whose time was over just then."""
+
+    def interrupt(point: Point) -> None:
+        if point is Point.LEASED:
+            raise KeyboardInterrupt
+
+    with closing(pair.tiers.main.connect("mover")) as one:
+        faults.arm(interrupt)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                Lease(one, "interrupted").take()
+        finally:
+            faults.disarm()
+        Lease(one, "interrupted").take()
+        with pytest.raises(NotNow, match="another run holds it"):
+            Lease(one, "interrupted").take()
+
+
 def test_rows_arriving_among_those_that_leave_make_a_changed_batch(pair: Any) -> None:
     """Their versions keep copies in flight from the mover that takes rows further down: no fault, the batch is tried again."""
     shape = shapes.read(pair.main, EVENTS)

@@ -26,6 +26,7 @@ from tierkeeper.kernel.results import (
     ReadingStatus,
     TierStatus,
 )
+from tierkeeper.monitoring.alerts.model import Kind
 from tierkeeper.web import board as web
 from tierkeeper.web import overview
 from tierkeeper.web.verdict import judge, needs
@@ -50,6 +51,9 @@ def board(**more: Any) -> BoardResult:
     return BoardResult(**{**given, **more})
 
 
+DAMAGE = AlertResult(
+    kind=Kind.DAMAGED, subject="segment 7", severity="serious", state="firing", what="x", cause="y", remedy="z", since=NOW
+)
 AWAY = tier(used_bytes=None, share=None, healthy=False, read_only=None, cause="Connection refused", remedy="Start it")
 
 
@@ -76,6 +80,15 @@ def test_all_well_is_said_of_a_count_that_is_of_now() -> None:
         ({"tiers": {}, "archive": None}, "warn", "Nothing is known yet"),
         ({"archive": None}, "warn", "No row is known to be lost"),
         ({"moves": [move(state="failed", rows=None)]}, "warn", "No row is known to be lost"),
+        ({"moves": None}, "warn", "No row is known to be lost"),
+        (
+            {"errors": [FaultResult(place="tiers.main", cause="x", remedy="y", not_now=True)]},
+            "warn",
+            "No row is known to be lost",
+        ),
+        ({"tables": {"public.t": BoardTable(mode="none", cause="x", remedy="y")}}, "warn", "No row is known to be lost"),
+        ({"alerts": [DAMAGE]}, "bad", "Something was found wrong"),
+        ({"alerts": [DAMAGE], "proof": PROOF}, "bad", "Something was found wrong"),
         (
             {"archive": READING.model_copy(update={"drill": DrillStatus(at=NOW, ok=False, segments=3, restored=2)})},
             "bad",
@@ -90,6 +103,12 @@ def test_all_well_is_never_said_of_anything_else(more: dict[str, Any], level: st
     seen = Seen(overview.page(board(**more)))
     assert words in seen.text
     assert seen.title.startswith({"bad": "\N{MULTIPLICATION X}", "warn": "!"}[level]), "it can be told from the tab"
+
+
+def test_a_damaged_archive_is_not_said_to_be_read_back_whole() -> None:
+    text = Seen(overview.page(board(alerts=[DAMAGE]))).text
+    assert "each read back whole" not in text
+    assert "damage was found (1 place)" in text
 
 
 def test_an_old_figure_is_marked_and_dated() -> None:
