@@ -206,6 +206,14 @@ backends = ["http://10.0.0.2:9000", { url = "postgresql://10.0.0.2:5432/app?pass
 """
 
 
+REMARKS = """
+[tiers.core]
+url = "postgresql://u:pass/hunter2@db.example.com/app"  # was "postgresql://u:hunter2@db.example.com/app"
+# token = "hunter2"
+# token = "env:HOME_SERVER_TOKEN", and the database at postgresql://db.example.com:5432/app
+"""
+
+
 def test_a_secret_in_plain_text_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "tierkeeper.toml").write_text(SECRETS)
     code, said = run()
@@ -216,6 +224,13 @@ def test_a_secret_in_plain_text_is_refused(run: Run, tmp_path: Path) -> None:
         "balance.services[0].backends[1].url",
     ]
     assert "env:NAME" in said
+    assert "hunter2" not in said
+    (tmp_path / "tierkeeper.toml").write_text(REMARKS)
+    code, said = run()
+    assert code == 2
+    assert [line.split("tierkeeper.toml: ")[1] for line in said.splitlines() if line.startswith("error")] == [
+        "line 3", "line 4", "tiers.core.url"
+    ]  # fmt: skip
     assert "hunter2" not in said
     assert not (tmp_path / "out").exists()
 

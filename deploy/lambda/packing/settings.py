@@ -14,10 +14,11 @@ ADDRESSES: Final = ("url", "catalog", "store")  # secret only where a password o
 SECRETS: Final = ("token", "notify")  # secret as a whole
 _AUTHORITIES: Final = ("sslrootcert", "backend_ca")
 _INSIDE: Final = re.compile(
-    r"://[^/\s@]*:[^/\s@]+@"  # a password in an address
+    r"://[^/\s@:]*:[^\s@]+@"  # a password in an address, escaped or not
     r"|(?:^|[?&;\s])(?:\w*password|\w*token|\w*secret\w*|\w*signature|sig|api_?key)\s*=\s*[^&\s]",
     re.I,
 )
+_NAMED: Final = re.compile(r"=\s*(\"env:|'env:|env:)")
 _SYSTEM: Final = "system"
 
 Loc = tuple[str | int, ...]
@@ -34,7 +35,8 @@ def files(config: Path) -> dict[str, bytes]:
         written = tomllib.loads(config.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UsageError(config.name, f"it cannot be read ({error})", "Correct it; `tierkeeper check` says more") from None
-    faults, found = [], {FILE: config.read_bytes()}
+    found = {FILE: config.read_bytes()}
+    faults = list(_remarked(config.name, found[FILE].decode()))
     for loc, text in _texts(written, ()):
         place = f"{config.name}: {dotted(loc)}"
         if text.startswith("env:"):
@@ -52,6 +54,15 @@ def files(config: Path) -> dict[str, bytes]:
     if faults:
         raise Faults(faults)
     return found
+
+
+def _remarked(name: str, text: str) -> Iterator[UsageError]:
+    """Secrets in comments, which go along as they are."""
+    for number, line in enumerate(text.splitlines(), 1):
+        remark = line.partition("#")[2]
+        if remark and _INSIDE.search(_NAMED.sub("", remark)):
+            cause = "a secret stands in the comment, and whoever may read the function's code could read it"
+            yield UsageError(f"{name}: line {number}", cause, "Take it out of the comment")
 
 
 def _texts(value: object, loc: Loc) -> Iterator[tuple[Loc, str]]:
