@@ -44,6 +44,9 @@ def applied(link: Link, folder: Path) -> Link:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
+        if any(one.is_symlink() and not one.exists() for one in (path, path.parent, folder)):
+            cause = "what is pinned lies behind a symbolic link that leads nowhere now"
+            raise UsageError(str(path), cause, "Bring back what it leads to, or delete it and confirm anew") from None
         return link
     except OSError as error:  # whoever cannot look does not know that nothing is pinned
         cause = f"what is pinned cannot be looked at ({error.strerror})"

@@ -29,6 +29,19 @@ def test_nothing_is_pinned_where_there_is_no_file(tmp_path: Path) -> None:
     assert pins.applied(CORE, tmp_path) is CORE
 
 
+@pytest.mark.parametrize("moved", ["the file", "authorities", "the folder"])
+def test_a_pin_behind_a_link_that_leads_nowhere_is_not_taken_for_none(tmp_path: Path, moved: str) -> None:
+    folder, away = tmp_path / "tierkeeper", tmp_path / "not mounted"
+    pinned(CORE, folder)
+    path = {"the file": pins.file_of(folder, CORE), "authorities": folder / pins.FOLDER, "the folder": folder}[moved]
+    path.rename(away)
+    path.symlink_to(away)
+    assert pins.applied(CORE, folder).pin is not None
+    away.rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="a symbolic link that leads nowhere"):
+        pins.applied(CORE, folder)
+
+
 def test_a_pin_is_the_only_authority_and_the_hosts_name_counts(tmp_path: Path) -> None:
     link = pinned(CORE, tmp_path)
     assert link.parameters["sslrootcert"] == str(pins.file_of(tmp_path, CORE))
