@@ -22,6 +22,7 @@ from tierkeeper.kernel.errors import UsageError
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, 9.2.2
 PASSING: Final = frozenset({502, 503, 504})  # what says that another host, or the same one later, may answer
+WHOLE_SECONDS: Final = "tierkeeper_whole_seconds"  # extension of a request: what it may take with all its tries
 _SERVER_ERROR: Final = 500
 WEIGHT_MOST: Final = 100  # as in the configuration
 _LEAST_SECONDS: Final = 0.001
@@ -72,8 +73,8 @@ class Spread:
         with self._lock:
             now = self._clock()
             self._budget.asked(now)
-        bound = self.pool.request_timeout_seconds
-        return _Try(request, self._key(request), deadline=now + bound if bound else None)
+        bounds = [b for b in (self.pool.request_timeout_seconds, request.extensions.get(WHOLE_SECONDS)) if b]
+        return _Try(request, self._key(request), deadline=now + min(bounds) if bounds else None)
 
     def next(self, attempt: _Try) -> tuple[Backend, httpx.Request]:
         """Where the request goes now. Raises NoBackend."""

@@ -8,9 +8,11 @@ import base64
 import binascii
 import json
 import re
+import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote
@@ -18,7 +20,7 @@ from urllib.parse import quote
 import httpx
 
 from tierkeeper.balance.asking import each_once
-from tierkeeper.balance.client import NoBackend, SpreadTransport
+from tierkeeper.balance.client import WHOLE_SECONDS, NoBackend, SpreadTransport
 from tierkeeper.balance.model import WEIGHT_SCALE, Share, Takes
 from tierkeeper.balance.pools import Service
 from tierkeeper.compose.balancing import services
@@ -31,6 +33,7 @@ ANSWER_BYTES_MAX: Final = 4_400_000  # a function returns 6 MB at most, and base
 REMAINING_SECONDS: Final = 0.3  # of the function's time are for its own answer
 PROBE_SECONDS: Final = 1.0  # at most, for one backend: a request waits for it
 _LEAST_SECONDS: Final = 0.05
+_LATE: Final = "the backend did not answer in time"
 
 # RFC 9110, 7.6.1, and what the transport writes itself.
 _HOP: Final = frozenset(
@@ -67,28 +70,32 @@ class Proxy:
 
     def answer(self, event: Mapping[str, Any], remaining_seconds: float | None = None) -> Document:
         """The backend's answer in payload 2.0; 400, 502, 503 or 504 with a document of JSON where there is none."""
-        request = _request(event)
+        request, began = _request(event), time.monotonic()
         if isinstance(request, str):
             return failure(400, request)
         self.look()
-        seconds = [s for s in (self.transport.spread.pool.request_timeout_seconds, remaining_seconds) if s]
-        if seconds:
-            bound = max(_LEAST_SECONDS, min(seconds))
+        left = None if remaining_seconds is None else remaining_seconds - (time.monotonic() - began)
+        seconds = [s for s in (self.transport.spread.pool.request_timeout_seconds or None, left) if s is not None]
+        until = time.monotonic() + max(_LEAST_SECONDS, min(seconds)) if seconds else None
+        if until is not None:
+            bound = until - time.monotonic()
             request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), bound)
+            request.extensions[WHOLE_SECONDS] = bound
         try:
             response = self.transport.handle_request(request)
             try:
-                return _answer(response, request.method)
+                with _cut_at(until, response):
+                    return _answer(response, request.method)
             finally:
                 response.close()
         except (httpx.TransportError, httpx.StreamError) as error:
-            return self._failure(error)
+            return failure(504, _LATE) if until is not None and time.monotonic() >= until else self._failure(error)
 
     def _failure(self, error: Exception) -> Document:
         if isinstance(error, NoBackend) or not any(self.transport.spread.up().values()):
             return failure(503, "no backend is healthy")
         if isinstance(error, httpx.TimeoutException):
-            return failure(504, "the backend did not answer in time")
+            return failure(504, _LATE)
         return failure(502, "no backend could be reached, or it broke off")
 
     def look(self) -> None:
@@ -114,10 +121,10 @@ def _request(event: Mapping[str, Any]) -> httpx.Request | str:
     path, stage = str(event["rawPath"]), event["requestContext"].get("stage")
     if isinstance(stage, str) and stage != "$default" and path.startswith(f"/{stage}/"):
         path = path[len(stage) + 1 :]
-    target = quote(path if path.startswith("/") else f"/{path}", safe="/%:@!$&'()*+,;=-._~")
+    target = quote(path if path.startswith("/") else f"/{path}", safe="/%:@!$&'()*+,;=-._~", errors="replace")
     query = str(event.get("rawQueryString") or "")
     if query:
-        target += "?" + quote(query, safe="/%:@!$&'()*+,;=-._~?[]{}|^`\\\"<>").replace(" ", "%20")
+        target += "?" + quote(query, safe="/%:@!$&'()*+,;=-._~?[]{}|^`\\\"<>", errors="replace").replace(" ", "%20")
     headers = _headers(event, str(http.get("sourceIp") or ""))
     method = str(http.get("method") or "")
     if isinstance(headers, str):
@@ -132,7 +139,8 @@ def _request(event: Mapping[str, Any]) -> httpx.Request | str:
     url = httpx.URL("http://service").copy_with(raw_path=target.encode("ascii", "replace"))
     if content or method in ("POST", "PUT", "PATCH"):
         headers.append(("content-length", str(len(content))))
-    return httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(content))
+    sent = [(name.encode("ascii"), value.encode("utf-8", "replace")) for name, value in headers]
+    return httpx.Request(method, url, headers=sent, stream=httpx.ByteStream(content))
 
 
 def _headers(event: Mapping[str, Any], source: str) -> list[tuple[str, str]] | str:
@@ -154,6 +162,27 @@ def _headers(event: Mapping[str, Any], source: str) -> list[tuple[str, str]] | s
     if "host" not in given:
         kept.append(("host", str(event["requestContext"].get("domainName") or "service")))
     return kept
+
+
+@contextmanager
+def _cut_at(until: float | None, response: httpx.Response) -> Iterator[None]:
+    """Lets nothing of `response` be waited for beyond `until`: bounds of single reads do not end what comes drop by drop."""
+    stream = response.extensions.get("network_stream")
+    if until is None or stream is None:
+        yield
+        return
+
+    def cut() -> None:
+        with suppress(OSError):
+            stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(until - time.monotonic(), 0), cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _answer(response: httpx.Response, method: str) -> Document:

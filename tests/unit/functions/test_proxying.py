@@ -3,14 +3,18 @@
 import base64
 import gzip
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backends import Answer, HttpBackend, Request, http_backends
-from invocations import RULE
+from invocations import RULE, Context
 from tierkeeper.demo.server import free_port
 from tierkeeper.functions import handlers, proxying
 from tierkeeper.kernel.errors import UsageError
@@ -219,6 +223,41 @@ def test_one_that_hangs_is_a_504_within_the_functions_time(three: list[HttpBacke
     three[0].answers = lambda a: Answer(wait_seconds=0 if a.path == "/health" else 1.0)
     configure([three[0].url])
     assert ask(event("POST"), Context())["statusCode"] == 504
+
+
+@pytest.mark.parametrize("stalls", [False, True])
+def test_what_comes_drop_by_drop_is_a_504_within_the_functions_time(configure: Configure, stalls: bool) -> None:
+    class Dripping(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            drops = 1 if self.path == "/health" else 1000
+            self.send_header("content-length", str(drops))
+            self.end_headers()
+            with suppress(OSError):
+                for number in range(drops):
+                    time.sleep(0 if drops == 1 else 2 if stalls and number == 4 else 0.1)
+                    self.wfile.write(b"x")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        configure([f"http://127.0.0.1:{server.server_port}"], service="timeout = 30")
+        began = time.monotonic()
+        assert ask(event(), Context(began, 1.0))["statusCode"] == 504
+        assert time.monotonic() - began < 1.0
+        server.shutdown()
+
+
+def test_a_name_that_is_no_ascii_arrives(three: list[HttpBackend], configure: Configure) -> None:
+    configure([three[0].url])
+    for given in ({"headers": {"x-own": "café"}}, {"headers": {"host": "h\ud800"}}, {"cookies": ["a=é"]}, {"rawPath": "/\ud800"}):
+        assert ask(event(**given))["statusCode"] == 200
+    assert "café" in {a.fields.get("x-own") for a in seen(three)}
 
 
 def test_a_hanging_one_leaves_time_for_another(three: list[HttpBackend], configure: Configure) -> None:
