@@ -27,7 +27,10 @@ Document = dict[str, Any]
 Handler = Callable[[object, object], Document]
 
 _AGAIN: Final = "The next run settles what was in flight and goes on there; if it comes again, give the function a longer timeout"
-_LESS: Final = "Nothing was restored: ask for less of it (since, until, segment), or give the function a longer timeout"
+_LESS: Final = (
+    "It is one transaction: nothing was restored, unless all of it was and the time was over just then. Look which, then ask for "
+    "less of it (since, until, segment), or give the function a longer timeout"
+)
 
 ARCHIVER: Final = Known(
     "home_server_archiver",

@@ -1,6 +1,7 @@
 """Events: what is known runs, what is not is refused before anything is opened."""
 
 import json
+import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from invocations import REQUEST, RULE, SCHEDULER
+from invocations import REQUEST, RULE, SCHEDULER, Context
 from tierkeeper.functions import (
     HomeServerArchiver,
     IntelligentLoadBalancer,
@@ -17,6 +18,7 @@ from tierkeeper.functions import (
     handlers,
     parameters,
 )
+from tierkeeper.functions.limit import TimeOver
 from tierkeeper.kernel.errors import Failed, Faults, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.results import (
     ArchiveRunResult,
@@ -32,6 +34,7 @@ from tierkeeper.kernel.results import (
     VerifyResult,
     WhatIfResult,
 )
+from tierkeeper.kernel.stop import TIME_LIMIT
 
 NEW_YEAR = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -241,6 +244,18 @@ def test_what_is_raised_holds_no_secret(
         assert "correct-horse" not in told
         assert "a fault of tierkeeper" in str(caught.value) or "tiers.core: no answer" in str(caught.value)
     assert str(caught.value).endswith("b: c. d")  # every fault is told, not the first alone
+
+
+def test_a_restore_that_the_time_took_behind_its_commit_is_not_said_to_be_nothing(
+    called: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def over(*_: object, **__: object) -> object:
+        raise TimeOver
+
+    monkeypatch.setattr(HomeServerArchiver, "restore", over)
+    with pytest.raises(NotNow, match=r"unless all of it was .*Look which") as caught:
+        handlers.home_server_archiver({"action": "restore", "table": "t", "to": "u"}, Context(time.monotonic(), 30))
+    assert caught.value.place == TIME_LIMIT
 
 
 @pytest.mark.parametrize("rotated", [False, True])
