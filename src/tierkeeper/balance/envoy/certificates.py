@@ -84,10 +84,18 @@ class Copies:
         called = hashlib.sha256(chain + b"\0" + key).hexdigest()[: 2 * _NAME_BYTES]
         copy = Certificate(str(folder / f"{called}.pem"), str(folder / f"{called}.key"))
         for path, content in ((copy.chain, chain), (copy.key, key)):
-            if not Path(path).exists():
+            if not _holds(Path(path), content):
                 _write(Path(path), content)
         self._copies[name] = copy
         self._marks[name] = (certificate, mark)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether the file is there, and whole: a machine that lost its power may have kept a name and not what it was for."""
+    try:
+        return path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def _write(path: Path, content: bytes) -> None:
