@@ -10,7 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+import psycopg
 from dotenv.parser import parse_stream
+from psycopg import conninfo
 from pydantic import ValidationError
 
 from tierkeeper.config.base import Section
@@ -196,6 +198,7 @@ class _Reader:
         self.written = written
         self.variables = variables
         self.faults: list[TierkeeperError] = []
+        self._in_url: set[str] = set()  # tiers whose address names their authority
         self._settled: set[Loc] = set()  # places that have a fault: what follows from it is not told again
 
     def add(self, loc: Loc, fault: TierkeeperError) -> None:
@@ -258,6 +261,9 @@ class _Reader:
             loc: Loc = ("tiers", name, "store")
             remedy = "Write https://…, or unset it and set ARCHIVE_PATH to a directory"
             self.add(loc, UsageError("HOME_SERVER_URL", "this is not a URL", remedy))
+        if "sslrootcert" not in tier and (ca := _authority_in(tier.get("url", tier.get("catalog")))):
+            tier["sslrootcert"] = ca
+            self._in_url.add(name)
         for key in ("store", "sslrootcert"):
             text = tier.get(key)
             if isinstance(text, str) and text not in ("", _SYSTEM) and "://" not in text and not text.startswith("env:"):
@@ -288,17 +294,26 @@ class _Reader:
             if not isinstance(section, dict):
                 continue
             ca, url, insecure = section.get("sslrootcert"), section.get(loc[-1]), section.get("insecure", False)
-            ca_loc = ("tiers", tier, "sslrootcert")
+            ca_loc: Loc = ("tiers", tier, "sslrootcert")
             if isinstance(ca, str) and ca != _SYSTEM and not Path(ca).is_file():
-                self.add(
-                    ca_loc,
-                    UsageError(self.place(ca_loc), "there is no such file", "Name the file with the CA's certificate (PEM)"),
-                )
+                at, cause = ca_loc, "there is no such file"
+                if tier in self._in_url:
+                    at, cause = loc, f"its sslrootcert names {ca}, and there is no such file"
+                self.add(at, UsageError(self.place(at), cause, "Name the file with the CA's certificate (PEM)"))
             if isinstance(url, str) and loc not in self._settled:
                 try:
                     _ = Link(tier, url, ca if isinstance(ca, str) else None, insecure is True).parameters
                 except UsageError as error:
                     self.add(loc, UsageError(self.place(loc), error.cause, error.remedy))
+
+
+def _authority_in(url: object) -> str | None:
+    """The file that an address names, which libpq would look for wherever the command is typed."""
+    try:
+        named = conninfo.conninfo_to_dict(url).get("sslrootcert") if isinstance(url, str) else None
+    except psycopg.Error:
+        return None  # told where the address is read
+    return named if isinstance(named, str) else None
 
 
 def _guess_profile(tiers: Any) -> None:

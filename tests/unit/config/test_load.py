@@ -214,6 +214,19 @@ def test_relative_paths_begin_where_the_file_lies(tmp_path: Path) -> None:
     assert settings.links(folder.pins({"HOME": str(tmp_path)}))["core"].sslrootcert == str(tmp_path / "etc" / "ca.pem")
 
 
+def test_a_certificate_that_an_address_names_lies_where_the_file_lies(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "ca.pem").write_text("x")
+    (tmp_path / "etc" / "t.toml").write_text(TIERS.replace('1/x"', '1/x?sslrootcert=ca.pem"'))
+    settings = load(Path("etc/t.toml"), {}, tmp_path)
+    links = settings.links(folder.pins({"HOME": str(tmp_path)}))
+    assert {link.parameters["sslrootcert"] for link in links.values()} == {str(tmp_path / "etc" / "ca.pem")}
+    (tmp_path / "etc" / "ca.pem").unlink()
+    found = faults(tmp_path, None, ALONE | {"CORE_SUPABASE_URL": f"{URL}?sslrootcert=ca.pem"})
+    assert list(found) == ["CORE_SUPABASE_URL"]
+    assert str(tmp_path / "ca.pem") in found["CORE_SUPABASE_URL"][0]
+
+
 def test_a_broken_dotenv_names_its_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.env: line 2"):
         read(tmp_path, None, ALONE, dotenv="GOOD=1\nBAD='never closed\n")
