@@ -235,6 +235,32 @@ def test_a_secret_in_plain_text_is_refused(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+BROKEN = """
+[tiers.core]
+url = "env:CORE_SUPABASE_URL"
+quota = "5 bananas"
+[tiers.archive]
+store = "env:HOME_SERVER_URL"
+token = "env:HOME_SERVER_TOKEN"
+quota = "env:ROOM"
+[[tables]]
+name = "public.flights"
+age = "time_hour"
+coer = "30 days"
+[notify]
+"""
+
+
+def test_what_no_function_could_read_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "tierkeeper.toml").write_text(BROKEN)
+    code, said = run()
+    assert code == 2
+    places = {line.split()[-1] for line in said.splitlines() if line.startswith("error")}
+    assert places == {"tiers.core.quota", "tables[0].coer", "notify"}
+    assert "Did you mean core?" in said
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("place", ["/etc/ssl/ca.pem", "../ca.pem", "gone.pem"])
 def test_a_file_that_cannot_come_along_is_refused(run: Run, tmp_path: Path, place: str) -> None:
     (tmp_path / "tierkeeper.toml").write_text(f'[tiers.core]\nsslrootcert = "{place}"\n')

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tierkeeper.config.faults import dotted
+from pydantic import ValidationError
+
+from tierkeeper.config import Settings
+from tierkeeper.config.faults import dotted, translate
 from tierkeeper.kernel.errors import Faults, UsageError
 
 FILE: Final = "tierkeeper.toml"
@@ -27,7 +30,7 @@ Loc = tuple[str | int, ...]
 def files(config: Path) -> dict[str, bytes]:
     """The configuration and the certificates that it names, by their names in the artifact; nothing where there is none.
 
-    Raises Faults for each secret that stands in it, and for a file that cannot come along.
+    Raises Faults for each secret that stands in it, for a file that cannot come along, and for what no function could read.
     """
     if not config.exists():
         return {}
@@ -36,7 +39,7 @@ def files(config: Path) -> dict[str, bytes]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UsageError(config.name, f"it cannot be read ({error})", "Correct it; `tierkeeper check` says more") from None
     found = {FILE: config.read_bytes()}
-    faults = list(_remarked(config.name, found[FILE].decode()))
+    faults = [*_remarked(config.name, found[FILE].decode()), *_unreadable(written, config.name)]
     for loc, text in _texts(written, ()):
         place = f"{config.name}: {dotted(loc)}"
         if text.startswith("env:"):
@@ -63,6 +66,23 @@ def _remarked(name: str, text: str) -> Iterator[UsageError]:
         if remark and _INSIDE.search(_NAMED.sub("", remark)):
             cause = "a secret stands in the comment, and whoever may read the function's code could read it"
             yield UsageError(f"{name}: line {number}", cause, "Take it out of the comment")
+
+
+def _unreadable(written: dict[str, object], name: str) -> Iterator[UsageError]:
+    """What is wrong whatever the variables say that it refers to, which are elsewhere: an unknown key, a value that is none."""
+    try:
+        Settings.model_validate(written)
+    except ValidationError as error:
+        certain = {e["loc"] for e in error.errors() if _is_certain(e["type"], e["input"])}
+        for loc, fault in translate(error, lambda loc: f"{name}: {dotted(loc)}"):
+            if loc in certain:
+                yield fault
+
+
+def _is_certain(kind: str, given: object) -> bool:
+    if kind == "extra_forbidden":
+        return True
+    return kind != "missing" and isinstance(given, str | int | float) and not str(given).startswith("env:")
 
 
 def _texts(value: object, loc: Loc) -> Iterator[tuple[Loc, str]]:
