@@ -68,7 +68,8 @@ def read(event: object, known: Known) -> Call:
     if event is None or event == "":
         event = {}
     if not isinstance(event, Mapping):
-        cause = f"{known.function} takes an object, not {type(event).__name__}"
+        given = "text, as what is no JSON arrives" if isinstance(event, str) else type(event).__name__
+        cause = f"{known.function} takes an object, not {given}"
         raise UsageError("event", cause, 'Give a JSON object, such as {"dry_run": true}')
     trigger = trigger_of(event)
     if trigger == "http":
@@ -147,7 +148,8 @@ def _steered(event: Mapping[str, Any], known: Known) -> Call:
         raise UsageError(f"event: {idle[0]}", cause, f"Take it out; {takes}")
     if missing := [key for key in action.needs if key not in event]:
         example = ", ".join(f'"{key}": "…"' for key in action.needs)
-        cause = f"action {asked} needs {' and '.join(repr(k) for k in action.needs)}, and {', '.join(missing)} is missing"
+        lacks = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+        cause = f"action {asked} needs {' and '.join(repr(k) for k in action.needs)}, and {lacks}"
         raise UsageError("event", cause, f'Give {{"action": "{asked}", {example}}}')
     keys = {key: _KEYS[key](event[key], f"event: {key}") for key in action.uses if key in event}
     since, until = keys.get("since"), keys.get("until")
@@ -164,7 +166,9 @@ def _refuse_unknown(event: Mapping[str, Any], known: Known) -> None:
     if unknown:
         actions = ", ".join(a.name for a in known.actions)
         remedy = f"Known are action ({actions}), {', '.join(takes[1:])}{_meant(unknown[0], takes)}"
-        raise UsageError("event", f"{', '.join(unknown)} is not known to {known.function}", remedy)
+        raise UsageError(
+            "event", f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} not known to {known.function}", remedy
+        )
 
 
 def _meant(given: object, known: Mapping[str, object] | list[str]) -> str:

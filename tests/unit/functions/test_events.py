@@ -82,6 +82,22 @@ def test_what_is_unknown_is_refused_and_what_is_known_is_listed(known: Known) ->
         assert "did you mean dry_run?" in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ("{dry_run", "not text, as what is no JSON arrives"),
+        ([], "not list"),
+        ({"action": "restore", "table": "t"}, "and to is missing"),
+        ({"action": "restore"}, "and table and to are missing"),
+        ({"a": 1, "b": 2}, "a, b are not known"),
+    ],
+)
+def test_a_fault_is_told_in_a_sentence(event: object, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(event, handlers.ARCHIVER)
+    assert said in caught.value.cause
+
+
 def test_a_key_that_the_action_does_not_use_is_refused() -> None:
     keys = {"dry_run": True, "table": "t", "before": "2024-01-01", "segment": "s", "sample": "1/2", "to": "u", "tier": "core"}
     for action in handlers.ARCHIVER.actions:
