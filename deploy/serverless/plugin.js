@@ -90,10 +90,14 @@ class Tierkeeper {
     if (this.cameAlong) this.log.notice.success(this.cameAlong);
   }
 
-  // AWS says why a young account refuses a reservation, and nothing of what to do.
+  // What went wrong is told by AWS and by osls, and nothing of what to do.
   sayWhatHelps(message) {
-    if (!/UnreservedConcurrentExecution/.test(message)) return;
-    this.log.error('This account has too few concurrent runs to reserve any: deploy with --param="reserve-concurrency=off"');
+    if (/UnreservedConcurrentExecution/.test(message)) {
+      this.log.error('This account has too few concurrent runs to reserve any: deploy with --param="reserve-concurrency=off"');
+    }
+    if (/^Function ".*" doesn't exist/.test(message)) {
+      this.log.error(`The functions are ${this.serverless.service.getAllFunctions().join(', ')}`);
+    }
   }
 
   // A function that names its role waits for it: osls says so once more, which linters of templates (cfn-lint W3005) refuse.

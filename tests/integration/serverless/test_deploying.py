@@ -126,6 +126,7 @@ def test_the_switches_of_a_stage(project: Project) -> None:
 def test_what_goes_wrong_is_told(project: Project, aws: Account) -> None:
     unknown = project.serverless("deploy", "--function", "home-server", environment=aws.environment)
     assert (unknown.code, 'Function "home-server" doesn\'t exist' in unknown.text) == (1, True), unknown.text
+    assert "home-server-archiver, intelligent-load-balancer" in unknown.text
     nobody = project.serverless("deploy", "--function", ARCHIVER, environment={"AWS_EC2_METADATA_DISABLED": "true"})
     assert (nobody.code, "credentials not found" in nobody.text) == (1, True), nobody.text
     below = project.serverless("deploy", "--function", ARCHIVER, environment=aws.environment, cwd=project.folder / "deploy")
