@@ -127,6 +127,8 @@ def test_what_goes_wrong_is_told(project: Project, aws: Account) -> None:
     unknown = project.serverless("deploy", "--function", "home-server", environment=aws.environment)
     assert (unknown.code, 'Function "home-server" doesn\'t exist' in unknown.text) == (1, True), unknown.text
     assert "home-server-archiver, intelligent-load-balancer" in unknown.text
+    nothing = project.serverless(environment=aws.environment)
+    assert (nothing.code, "invoke local" in nothing.text) == (0, True), nothing.text
     nobody = project.serverless("deploy", "--function", ARCHIVER, environment={"AWS_EC2_METADATA_DISABLED": "true"})
     assert (nobody.code, "credentials not found" in nobody.text) == (1, True), nobody.text
     below = project.serverless("deploy", "--function", ARCHIVER, environment=aws.environment, cwd=project.folder / "deploy")
