@@ -135,6 +135,7 @@ def main(arguments: Sequence[str]) -> int:
         chosen = given.function or FUNCTIONS
         if unknown := [name for name in chosen if name not in FUNCTIONS]:
             raise UsageError("--function", f"there is no function {unknown[0]}", f"Name one of: {', '.join(FUNCTIONS)}")
+        settings.check_variables(given.config, os.environ)
         project, config = graph.Graph(ROOT / "src"), settings.files(given.config)
         libraries = wheels.Libraries(ROOT, wheels.Target(given.python, given.arch))
         for function in chosen:

@@ -261,6 +261,27 @@ def test_what_no_function_could_read_is_refused(run: Run, tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("written", "place"),
+    [
+        ("CORE_QUOTA_LIMIT=5 bananas\nCORE_SUPABASE_URL=http://", "CORE_QUOTA_LIMIT"),
+        ("LOAD_BALANCER_ALGORITHM=best", "LOAD_BALANCER_ALGORITHM"),
+        ("MAX_RETRIES=many", "MAX_RETRIES"),
+        ("A=1\nB='never closed", ".env: line 2"),
+    ],
+)
+def test_a_variable_that_no_function_could_read_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, place: str
+) -> None:
+    for name in ("CORE_QUOTA_LIMIT", "LOAD_BALANCER_ALGORITHM", "MAX_RETRIES"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / ".env").write_text(written)
+    code, said = run()
+    assert code == 2
+    assert [line.removeprefix("error").strip() for line in said.splitlines() if line.startswith("error")] == [place]
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("place", ["/etc/ssl/ca.pem", "../ca.pem", "gone.pem"])
 def test_a_file_that_cannot_come_along_is_refused(run: Run, tmp_path: Path, place: str) -> None:
     (tmp_path / "tierkeeper.toml").write_text(f'[tiers.core]\nsslrootcert = "{place}"\n')

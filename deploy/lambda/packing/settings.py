@@ -2,14 +2,15 @@
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from tierkeeper.config import Settings
 from tierkeeper.config.faults import dotted, translate
+from tierkeeper.config.read import ENVIRONMENT, read_variables
 from tierkeeper.kernel.errors import Faults, UsageError
 
 FILE: Final = "tierkeeper.toml"
@@ -27,6 +28,23 @@ _SYSTEM: Final = "system"
 Loc = tuple[str | int, ...]
 
 
+def check_variables(config: Path, environ: Mapping[str, str]) -> None:
+    """Raises Faults for a quota or a setting of the balancer that no function could read, UsageError for a broken `.env`.
+
+    Only those go along from `environ` and from the `.env` beside `config`.
+    """
+    variables = read_variables(config.parent, environ)
+    given = {loc: name for name, loc in ENVIRONMENT.items() if name in variables and (loc[-1] == "quota" or loc[0] == "balance")}
+    data: dict[str, Any] = {}
+    for loc, name in given.items():
+        section = data
+        for part in loc[:-1]:
+            section = section.setdefault(str(part), {})
+        section[str(loc[-1])] = variables[name]
+    if faults := [*_unreadable(data, lambda loc: given.get(loc, dotted(loc)))]:
+        raise Faults(faults)
+
+
 def files(config: Path) -> dict[str, bytes]:
     """The configuration and the certificates that it names, by their names in the artifact; nothing where there is none.
 
@@ -39,7 +57,10 @@ def files(config: Path) -> dict[str, bytes]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UsageError(config.name, f"it cannot be read ({error})", "Correct it; `tierkeeper check` says more") from None
     found = {FILE: config.read_bytes()}
-    faults = [*_remarked(config.name, found[FILE].decode()), *_unreadable(written, config.name)]
+    faults = [
+        *_remarked(config.name, found[FILE].decode()),
+        *_unreadable(written, lambda loc: f"{config.name}: {dotted(loc)}"),
+    ]
     for loc, text in _texts(written, ()):
         place = f"{config.name}: {dotted(loc)}"
         if text.startswith("env:"):
@@ -68,13 +89,13 @@ def _remarked(name: str, text: str) -> Iterator[UsageError]:
             yield UsageError(f"{name}: line {number}", cause, "Take it out of the comment")
 
 
-def _unreadable(written: dict[str, object], name: str) -> Iterator[UsageError]:
+def _unreadable(written: dict[str, Any], place: Callable[[Loc], str]) -> Iterator[UsageError]:
     """What is wrong whatever the variables say that it refers to, which are elsewhere: an unknown key, a value that is none."""
     try:
         Settings.model_validate(written)
     except ValidationError as error:
         certain = {e["loc"] for e in error.errors() if _is_certain(e["type"], e["input"])}
-        for loc, fault in translate(error, lambda loc: f"{name}: {dotted(loc)}"):
+        for loc, fault in translate(error, place):
             if loc in certain:
                 yield fault
 
