@@ -92,6 +92,31 @@ def test_an_end_that_hangs_is_interrupted_too() -> None:
     assert time.monotonic() - began < 1
 
 
+def test_connections_are_cut_from_the_second_ring_on_and_dialled_again_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instance is used again: what one invocation had to cut, the next one reaches."""
+    done: list[str] = []
+
+    class Session:
+        cut_all = staticmethod(lambda: done.append("cut"))
+        dial_again = staticmethod(lambda: done.append("dial"))
+
+    monkeypatch.setattr(limit, "_loaded_session", Session)
+    seen: list[list[str]] = []
+
+    def hangs() -> None:
+        for _ in range(2):
+            try:
+                time.sleep(5)
+            except TimeOver:
+                seen.append([*done])
+        raise TimeOver
+
+    with pytest.raises(NotNow):
+        Bounds(TimeLimit(0.4, 0.05, 0.1)).run(hangs, "x")
+    assert seen == [[], ["cut"]]
+    assert done[-1] == "dial"
+
+
 def test_afterwards_no_alarm_rings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert quick(0.1).run(lambda: 5, "") == 5
     time.sleep(0.3)  # it would be raised here

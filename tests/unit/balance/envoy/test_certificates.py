@@ -3,8 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-import trustme
-
+from chains import sign
 from tierkeeper.balance.client import pool_of
 from tierkeeper.balance.envoy.certificates import Copies
 from tierkeeper.balance.envoy.documents import Layout
@@ -12,10 +11,10 @@ from tierkeeper.balance.model import Certificate
 
 
 def test_a_copy_that_lost_its_content_is_made_again(tmp_path: Path) -> None:
-    made = trustme.CA().issue_cert("localhost")
+    made = sign("own", 30, authority=False)
     given = Certificate(str(tmp_path / "own.pem"), str(tmp_path / "own.key"))
-    Path(given.chain).write_bytes(b"".join(one.bytes() for one in made.cert_chain_pems))
-    made.private_key_pem.write_to_path(given.key)
+    Path(given.chain).write_bytes(made.pem)
+    Path(given.key).write_bytes(made.key_pem)
     pools = [replace(pool_of(["http://127.0.0.1:1"]), certificate=given)]
     copy = Copies(Layout(str(tmp_path / "state"))).of(pools)["client"]
     for path in (copy.chain, copy.key):
