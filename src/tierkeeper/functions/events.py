@@ -122,6 +122,8 @@ def _require_request(event: Mapping[str, Any]) -> None:
     whole = isinstance(http, Mapping) and isinstance(http.get("method"), str) and isinstance(event.get("rawPath"), str)
     if not whole or event.get(_BOTH) != _PAYLOAD:
         raise _half(f"it has keys of an HTTP event ({_listed(event.keys() & _HTTP)}), and not all of them")
+    if not isinstance(event.get("headers") or {}, Mapping) or not isinstance(event.get("cookies") or [], list):
+        raise _half("its headers are no object, or its cookies no list")
     if own := event.keys() & (_KEYS.keys() | {"action", "config", "trigger"}):
         raise _half(f"beside an HTTP event it has {_listed(own)}")
 

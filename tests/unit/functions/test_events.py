@@ -52,6 +52,8 @@ HALVES = [
     {**REQUEST, "dry_run": True},
     {**REQUEST, "action": "check"},
     {**REQUEST, "trigger": "schedule"},
+    {**REQUEST, "headers": ["x: y"]},
+    {**REQUEST, "cookies": "a=1"},
     {**REQUEST, "version": "1.0"},
     {"requestContext": {"http": {}}, "rawPath": "/"},
     {"requestContext": {}, "version": "2.0"},
