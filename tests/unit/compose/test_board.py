@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
-from tierkeeper.compose.board import fresh_seconds, moves
+from tierkeeper.compose.board import Looks, fresh_seconds, look, moves
+from tierkeeper.kernel.clock import SystemClock
 from tierkeeper.kernel.limits import BOARD_EGRESS_SHARE, BOARD_FRESH_SECONDS, BOARD_METERED_FRESH_SECONDS
+from tierkeeper.kernel.results import AlertStatusResult, StatusResult, TableStatus, TierStatus
+from tierkeeper.postgres.link import Link
 from tierkeeper.security.runs import Action
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -45,3 +48,13 @@ def test_a_page_that_is_looked_at_all_month_leaves_the_budget_to_others() -> Non
 def test_a_move_is_what_took_rows_or_did_not_come_to_it(more: dict[str, Any], told: tuple[object, ...] | None) -> None:
     found = [(m.from_, m.to, m.rows, m.seconds, m.state, m.cause) for m in moves([action(**more)])]
     assert found == ([] if told is None else [told])
+
+
+def test_batches_in_flight_are_not_known_while_a_tier_is_away() -> None:
+    away = TierStatus(used_bytes=None, quota_bytes=1, share=None, healthy=False, read_only=None, cause="x", remedy="y")
+    table = TableStatus(mode="move", in_flight=0)
+    found = StatusResult(tiers={"core": away}, tables={"public.t": table})
+    links = {"core": Link("core", "postgresql://u:p@127.0.0.1:1/d")}
+    seen = look(Looks(lambda: found, lambda: AlertStatusResult(alerts=[]), links, (), {}, SystemClock()))
+    assert seen.tables["public.t"].in_flight is None
+    assert seen.moves is None
