@@ -34,7 +34,7 @@ class Tierkeeper {
     const { name, timeout } = this.serverless.service.getFunction(this.options.function);
     const argv = ['-u', path.join(__dirname, 'invoke.py'), module, handler];
     const program = this.python(argv, ['pipe', 'inherit', 'inherit']);
-    program.stdin.end(JSON.stringify({ event: event || {}, context: { name, timeout, ...context } }));
+    program.stdin.end(JSON.stringify({ event: event ?? {}, context: { name, timeout, ...context } }));
     const code = await this.end(program);
     if (code !== 0) throw this.fault(`${this.options.function} failed (${code}): see above`);
   }
