@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 from psycopg import pq, sql
 
-from tierkeeper.kernel.errors import Failed, UsageError
+from tierkeeper.kernel.errors import Failed, NotNow, UsageError
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.statements import load
@@ -31,6 +31,7 @@ _OIDS: Final[Mapping[str, tuple[int, ...]]] = {
     "bool": (16,), "int8": (20,), "int2": (21,), "int4": (23,), "text": (25, 1043), "float4": (700,), "float8": (701,),
     "date": (1082,), "timestamp": (1114,), "timestamptz": (1184,), "numeric": (1700,), "uuid": (2950,),
 }  # fmt: skip
+_PLANNINGS_MAX: Final = 4  # ANALYZE, or a partition that comes or goes, changes a plan once in minutes
 _TYPMOD_OFFSET: Final = 4  # numeric's modifier is (precision << 16 | scale) plus the header's four bytes
 
 
@@ -162,7 +163,7 @@ def confirm(cur: psycopg.Cursor, statement: Statement, plan: Plan, described: Se
     wrong = [o.name for o, (_, oid) in pairs if o.type.kind != "opaque" and oid not in _OIDS[o.type.kind]]
     if len(plan.outputs) == len(described) and not wrong:
         try:
-            if _explained(cur, statement.sql) == _explained(cur, plan.confirmation):
+            if _planned_alike(cur, statement.sql, plan.confirmation):
                 return
         except psycopg.Error as error:
             if not _refuses(error):
@@ -175,6 +176,18 @@ def confirm(cur: psycopg.Cursor, statement: Statement, plan: Plan, described: Se
     raise refuse(
         "the statement", cause, "Write extract for date_part, name each column of a subquery with AS, and cast explicitly"
     )
+
+
+def _planned_alike(cur: psycopg.Cursor, given: str, understood: str) -> bool:
+    """Plans follow statistics and partitions as they are by now, not as the snapshot has them: they may change in between."""
+    before = _explained(cur, given)
+    for _ in range(_PLANNINGS_MAX):
+        if _explained(cur, understood) == before:
+            return True
+        if (after := _explained(cur, given)) == before:
+            return False
+        before = after
+    raise NotNow(PLACE, "Core's plans for the statement changed while it was looked at", "Ask again")
 
 
 def _explained(cur: psycopg.Cursor, statement: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The fast door among moves in flight, conflicts, tiers that are away, and statements that are not its business (I2)."""
 
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -130,6 +131,23 @@ def test_a_statement_that_was_misread_is_refused(items: Tiers, monkeypatch: pyte
     assert door(items).query("select 1 - id as x from items where id = 1").to_pylist() == [{"x": 0}]
     with pytest.raises(UsageError, match="otherwise than it was understood"):
         door(items).query("select id * 2 as x from items")
+
+
+def test_a_plan_that_changes_between_two_looks_is_no_misreading(items: Tiers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by an ANALYZE, or a partition that comes just then."""
+    explained, looks = at_core._explained, list[str]()
+
+    def changing(cur: Cursor, statement: str) -> list[str]:
+        looks.append(statement)
+        return [*explained(cur, statement), *(["by other statistics"] if len(looks) == 1 else [])]
+
+    monkeypatch.setattr(at_core, "_explained", changing)
+    assert answer(items) == (10, 45)
+    assert len(looks) == 4
+    numbers = itertools.count()
+    monkeypatch.setattr(at_core, "_explained", lambda *_: [str(next(numbers))])
+    with pytest.raises(NotNow, match="changed while it was looked at"):
+        answer(items)
 
 
 def test_an_aborted_or_missing_marker_is_a_fence(items: Tiers) -> None:
