@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import sql
 
@@ -57,13 +58,21 @@ def server_folder() -> Iterator[Path]:
         yield folder
 
 
+def _answers(conn: Connection) -> bool:
+    try:
+        conn.execute("SELECT")
+    except psycopg.Error:
+        return False
+    return True
+
+
 class Shared(EmbeddedPostgres):
     """Its databases are made and dropped through one session: a new one each time would take longer than that."""
 
     _session: Connection | None = None
 
     def _administer(self) -> AbstractContextManager[Connection]:  # type: ignore[override]  # a block that leaves it open
-        if self._session is None or self._session.closed:
+        if self._session is None or not _answers(self._session):  # a test may have cut every link of its process
             self._session = self.link("embedded").connect("administration")
         return nullcontext(self._session)
 

@@ -76,7 +76,7 @@ class Environment:
         """The files of installed distributions, as links: what pip would unpack there from the same wheels, and much faster."""
         own = Path(metadata.distribution("pip").locate_file(""))
         for name in names:
-            for file in metadata.files(name) or ():
+            for file in _files(metadata.distribution(name), own):
                 there, here = self.packages / file, own / file
                 if ".." in file.parts or file.suffix == ".pyc" or there.exists() or not here.exists():
                     continue
@@ -85,6 +85,15 @@ class Environment:
                     os.link(here, there)
                 except OSError:  # another file system
                     there.write_bytes(here.read_bytes())
+
+
+def _files(found: metadata.Distribution, own: Path) -> Iterable[Path]:
+    """Below `own`. An old pip installs a source archive without a list of its files, but with one of its packages."""
+    if found.read_text("RECORD") is not None:
+        return [Path(file) for file in found.files or ()]
+    packages = (found.read_text("top_level.txt") or "").split()
+    folders = [own / name for name in packages] + list(own.glob(f"{found.name}-{found.version}*.egg-info"))
+    return [file.relative_to(own) for folder in folders for file in folder.rglob("*") if file.is_file()]
 
 
 def required(wheel: Path, *extras: str) -> set[str]:

@@ -15,7 +15,7 @@ from tierkeeper.config.fields import (
     split_address,
 )
 from tierkeeper.kernel.limits import SCRUB_DAYS
-from tierkeeper.postgres.link import is_loopback
+from tierkeeper.postgres.urls import is_loopback
 
 _FIRST_STATUS, _LAST_STATUS = 200, 599  # what a server ends its answer with
 

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import conninfo, sql
@@ -21,6 +20,7 @@ from psycopg import conninfo, sql
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.limits import CONNECT_SECONDS, LOCK_SECONDS, LOOK_LOCK_SECONDS
 from tierkeeper.kernel.ports import Gate
+from tierkeeper.postgres import urls
 from tierkeeper.postgres.keeping import dial
 from tierkeeper.postgres.received import Received
 from tierkeeper.postgres.session import Cursor, Session
@@ -90,33 +90,12 @@ class Link:
     def parameters(self) -> dict[str, str]:
         """libpq's parameters, with TLS verification made explicit. Raises UsageError for a URL that is none."""
         place = self.place
-        if re.match(r"https?://", self.url):
-            raise UsageError(
-                place,
-                "this is the address of an API or dashboard, not of a database",
-                "In Supabase open Connect, choose 'Session pooler', and copy the URL that begins with postgresql://",
-            )
-        if not re.match(r"postgres(ql)?://", self.url):
-            raise UsageError(
-                place,
-                "the URL does not begin with postgresql://",
-                "Write postgresql://user:password@host:5432/database",
-            )
-        try:
-            given = {k: str(v) for k, v in conninfo.conninfo_to_dict(self.url).items() if v is not None}
-        except psycopg.Error:
-            given = None
-        if given is None or _splits_password(self.url, given):
-            raise UsageError(
-                place,
-                "the URL cannot be read",
-                "Write postgresql://user:password@host:5432/database, with %-escapes in the password",
-            )
+        given = urls.read(self.url, place)
         given.setdefault("connect_timeout", str(CONNECT_SECONDS))
         mode, ca = given.get("sslmode"), self.sslrootcert or given.get("sslrootcert")
         if self.pin is not None and not ca:
             given["sslrootcert"], given["sslmode"] = self.pin, "verify-full"
-        elif is_loopback(given.get("host", given.get("hostaddr", ""))) or self.insecure:
+        elif urls.is_loopback(given.get("host", given.get("hostaddr", ""))) or self.insecure:
             if ca:
                 given["sslrootcert"], given["sslmode"] = ca, mode or "verify-full"
         elif mode in ("disable", "allow", "prefer"):
@@ -184,26 +163,6 @@ def _conninfo(link: Link, purpose: str) -> str:
     return conninfo.make_conninfo(
         "", **{**link.parameters, "application_name": f"tierkeeper {purpose}", "client_encoding": "UTF8"}
     )
-
-
-def _splits_password(url: str, given: Mapping[str, str]) -> bool:
-    """Whether libpq took a part of an unescaped password for a host, a port or a database, which are no secret and are shown."""
-    path = url.partition("://")[2].partition("?")[0].partition("/")[2]
-    hosts, ports = (given.get(k, "").split(",") for k in ("host", "port"))
-    strange = any("@" in host[1:] for host in hosts)  # a socket without a file begins with it
-    return strange or "@" in path or not all(port.isdecimal() or not port for port in ports)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` (several: all of them) is this machine: a loopback address, localhost, a socket's folder, or none."""
-
-    def one(h: str) -> bool:
-        try:
-            return ip_address(h).is_loopback
-        except ValueError:
-            return h in ("", "localhost") or h.startswith(("/", "@"))
-
-    return all(one(unquote(h).strip("[]")) for h in host.split(","))
 
 
 @cache
