@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from support import Tiers, tierkeeper_toml
+from support import Tiers, sampled, tierkeeper_toml
 from tierkeeper import config
 from tierkeeper.cli.stop import StopFlag
 from tierkeeper.compose import Keeper, open_keeper
@@ -115,7 +115,7 @@ def test_a_conflict_is_read_whatever_the_table_is_called(tiers: Tiers) -> None:
     assert keeper.query('SELECT "k%" AS k FROM public."100% %s"').to_pylist() == [{"k": 1}]
 
 
-@pytest.mark.parametrize("reading", [False, True])
+@pytest.mark.parametrize("reading", sampled([False, True], True))
 def test_sigterm_ends_at_a_safe_point(make_tiers: Callable[..., Tiers], *, reading: bool) -> None:
     """Exit 75 also while the move waits for a reader at Main; what is left is whole and the next run ends it."""
     tiers, stop = make_tiers(core="events"), StopFlag()

@@ -26,6 +26,9 @@ ROOT = Path(__file__).parents[2]
 RARE = (
     "bring-rows-back-to-core",
     "erase-a-person",
+    "keep-the-archive-at-home",
+    "let-it-run-by-itself",
+    "let-the-archive-forget",
     "put-the-recovery-kit-away",
     "rebuild-the-catalog",
     "rotate-the-keys",

@@ -59,7 +59,6 @@ def demonstrates(environment: Environment) -> None:
     assert (shown["lost"], shown["doubled"]) == (0, 0)
 
 
-@pytest.mark.timeout(300)  # the demo is in it
 def test_an_installed_wheel_works_and_names_the_extra_that_is_missing(tmp_path: Path) -> None:
     """With the distributions that it asks for and no other: what only developers have is not there."""
     wheel = built("wheel", tmp_path / "dist")
@@ -72,7 +71,13 @@ def test_an_installed_wheel_works_and_names_the_extra_that_is_missing(tmp_path: 
     for command in WITHOUT:
         said = environment.run("tierkeeper", *command, code=2).stderr
         assert f"tierkeeper[{command[0]}]" in said, said
-    (environment.home / "tierkeeper.toml").unlink()
+
+
+@pytest.mark.long
+def test_an_installed_wheel_shows_the_demo(tmp_path: Path) -> None:
+    """The cycle itself is shown each time by the demo that stays, from the source (`integration/demo/test_serve.py`)."""
+    wheel = built("wheel", tmp_path / "dist")
+    environment = Environment.empty(tmp_path / "env")
     environment.lend(required(wheel, "demo"))
     environment.pip("install", "--no-index", f"tierkeeper[demo] @ {wheel.as_uri()}")
     demonstrates(environment)

@@ -136,6 +136,7 @@ def test_one_invocation_after_another_comes_to_the_end(far: Far) -> None:
     far.nothing_is_lost_or_doubled()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("far", [replace(SHORT, rows=6_000)], indirect=True, ids=["few"])
 def test_what_has_no_safe_point_is_taken_back(far: Far) -> None:
     """A lock that somebody holds for long, and a restore that the link is too slow for."""

@@ -72,7 +72,8 @@ def _took_a_part(one: Running) -> bool:
     return bool(one.events("part"))
 
 
-@pytest.mark.parametrize("tier", ["main", pytest.param("core", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("tier", ["main", "core"])
 def test_a_server_that_restarts_amid_a_shared_move(
     own: EmbeddedPostgres, tiers: Tiers, tmp_path: Path, tier: Literal["core", "main"]
 ) -> None:
