@@ -128,6 +128,7 @@ def with_rows_at_main(tiers: Tiers) -> None:
     run("tierkeeper move public.flights --from core --to main --before 2013-06-01", tiers)
 
 
+@pytest.mark.long
 def test_main_moves_to_another_server(make_tiers: TiersFactory, database_factory: DatabaseFactory, forked: Path) -> None:
     """I1, and every row once: the page compares the answers of before and after; Main's own rows are counted here."""
     tiers = make_tiers(core="sample", furnish=with_rows_at_main)
@@ -153,6 +154,7 @@ def box(server_folder: Path) -> Iterator[EmbeddedPostgres]:
         yield server
 
 
+@pytest.mark.long
 def test_the_tutorial_can_be_followed(make_tiers: TiersFactory, box: EmbeddedPostgres, forked: Path) -> None:
     tiers = make_tiers()
     home = f"postgresql://tierkeeper:choose-a-long-one@localhost:{box.port}"

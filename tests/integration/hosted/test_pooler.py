@@ -100,6 +100,7 @@ def writers(link: Link) -> Iterator[list[int]]:
     assert failed == []
 
 
+@pytest.mark.long
 def test_the_whole_life_through_transaction_mode(pooled: Tiers, supabase_free: Hosted, ask: Command) -> None:
     assert ask("check")["ok"] is True
     assert ask("setup", "--apply")["applied"] is True

@@ -127,6 +127,7 @@ def test_moving_out_of_a_full_core_does_not_fill_its_disk(crowded: Tiers, supaba
     assert supabase_free.leaks() == []
 
 
+@pytest.mark.long
 def test_without_a_checkpoint_the_run_ends_before_the_disk_is_full(
     crowded: Tiers, supabase_free: Hosted, ask: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -287,6 +287,7 @@ def test_a_reader_sees_each_of_them_once_at_every_step(tiers: Tiers) -> None:
         assert h.counts() == ALL
 
 
+@pytest.mark.long
 def test_a_bundle_for_the_archive_is_bounded_by_bytes(tiers: Tiers, monkeypatch: pytest.MonkeyPatch) -> None:
     """I9: also where a segment may have far more rows."""
     with house(tiers, orders=24, batch_rows=200, segment_rows=100_000) as h:

@@ -50,6 +50,7 @@ def test_checks_and_index_functions_that_name_no_schema_are_asked(tiers: Tiers) 
         assert hop.core.execute("SELECT count(*) FROM public.t").fetchone() == (10,)
 
 
+@pytest.mark.long
 def test_a_condition_means_what_it_means_in_the_roles_own_sessions(tiers: Tiers) -> None:
     """`citext = 'x'` ignores case where the extension's schema is in the path, and compares as text where it is not."""
     with open_hop(tiers) as hop:
@@ -66,6 +67,7 @@ def test_a_condition_means_what_it_means_in_the_roles_own_sessions(tiers: Tiers)
         assert hop.keeper.move(T, "main", "archive", where="x = 'EVE'").rows == 7
 
 
+@pytest.mark.long
 def test_an_erase_asks_the_condition_so_too(tiers: Tiers) -> None:
     with open_hop(tiers) as hop:
         hop.core.execute("CREATE EXTENSION citext; CREATE TABLE public.t (id int PRIMARY KEY, at date, x citext)")
