@@ -3,11 +3,11 @@
 It changes nothing, reads no row of a table, and what cannot be had is a line of it.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any
 
 from tierkeeper.archive import held
 from tierkeeper.kernel import cron, limits
@@ -16,9 +16,7 @@ from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.results import (
     AlertStatusResult,
-    BoardAction,
     BoardJob,
-    BoardMove,
     BoardResult,
     BoardSegment,
     BoardTable,
@@ -31,14 +29,9 @@ from tierkeeper.monitoring import due, went
 from tierkeeper.monitoring.went import Went
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import Connection, Link
+from tierkeeper.security import shown
 from tierkeeper.security.runs import Action, last_actions
 from tierkeeper.tiers.ask import ask_all
-
-_ASIDE: Final = ("restore", "alert", "rotate keys", "balance serve", "balance drain", "balance undrain", "balance reload")
-"""What the audit has that leaves every row where it is."""
-
-_MONTH_SECONDS: Final = 31 * 86_400
-_ENDS: Final[Mapping[str, tuple[str, str] | None]] = {"move": None, "thaw": ("archive", "main")}
 
 
 @dataclass(frozen=True)
@@ -90,25 +83,15 @@ def look(asked: Looks) -> BoardResult:
         tables={name: _table(name, one, seen, whole=len(there) == len(found.tiers)) for name, one in found.tables.items()},
         archive=found.archive,
         cost=found.cost,
-        moves=None if actions is None else moves(actions)[: limits.BOARD_MOVES],
+        moves=None if actions is None else shown.moves(actions)[: limits.BOARD_MOVES],
         segments=None if archive.segments is None else list(archive.segments),
-        audit=None if actions is None else [_action(a) for a in actions[: limits.BOARD_ACTIONS]],
-        last_note=max((a.note for a in actions or () if a.verb not in _ASIDE), default=0),
+        audit=None if actions is None else [shown.action(a) for a in actions[: limits.BOARD_ACTIONS]],
+        last_note=shown.last_note(actions or ()),
         alerts=firing,
         undelivered=found.undelivered,
         jobs={name: _job(name, one, asked.crons, at) for name, one in sorted(main.jobs.items())},
         errors=told(wrong),
     )
-
-
-def fresh_seconds(sent: Iterable[tuple[int, int | None]]) -> float:
-    """How long a look may be shown: `sent` has what each tier sent for it, and the monthly budget, where its provider has one."""
-    seconds: float = limits.BOARD_FRESH_SECONDS
-    for sent_bytes, budget_bytes in sent:
-        if budget_bytes:
-            share = sent_bytes / (limits.BOARD_EGRESS_SHARE * budget_bytes)
-            seconds = max(seconds, limits.BOARD_METERED_FRESH_SECONDS, share * _MONTH_SECONDS)
-    return round(seconds, 1)
 
 
 def _answers(found: StatusResult, tier: str) -> bool:
@@ -152,38 +135,6 @@ def _table(name: str, one: TableStatus, seen: Mapping[str, _Seen], *, whole: boo
         cause=one.cause,
         remedy=one.remedy,
     )
-
-
-def moves(actions: Sequence[Action]) -> list[BoardMove]:
-    """Those of `actions` that took rows from tier to tier, or did not come to it; a run that found none is none."""
-    found = []
-    for a in actions:
-        ends = _ENDS.get(a.verb) or (a.source, a.destination)
-        if a.verb not in _ENDS or ends[0] is None or ends[1] is None:
-            continue
-        if a.ended_at is not None and a.failed is None and not a.rows:
-            continue
-        state: Literal["verified", "failed", "open"] = "open" if a.ended_at is None else "failed" if a.failed else "verified"
-        short = a.stopped_because if a.stopped_because != "complete" else None
-        found.append(
-            BoardMove(
-                at=a.ended_at or a.at, table=a.subject, from_=ends[0], to=ends[1], rows=a.rows, seconds=_seconds(a),
-                state=state, cause=a.failed or short,
-            )
-        )  # fmt: skip
-    return found
-
-
-def _action(a: Action) -> BoardAction:
-    state: Literal["done", "failed", "open"] = "open" if a.ended_at is None else "failed" if a.failed else "done"
-    waited = f"{a.waited} tables had to wait" if a.waited else None
-    return BoardAction(
-        at=a.at, actor=a.actor, verb=a.verb, subject=a.subject, state=state, seconds=_seconds(a), cause=a.failed or waited
-    )
-
-
-def _seconds(a: Action) -> float | None:
-    return None if a.ended_at is None else round((a.ended_at - a.at).total_seconds(), 2)
 
 
 def _job(name: str, one: Went, crons: Mapping[str, str], at: datetime) -> BoardJob:

@@ -26,6 +26,7 @@ from tierkeeper.kernel.results import (
     StatusResult,
 )
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.monitoring import egress
 from tierkeeper.monitoring.alerts.facts import Facts
 from tierkeeper.mover.request import Request
 from tierkeeper.mover.service import MoveService
@@ -94,7 +95,7 @@ class Keeper(WatchingKeeper):
         sent = [(self.links[name].received.so_far, tier.profile.egress_bytes_per_month) for name, tier in self._tiers.items()]
         if found.audit is not None:  # else Main is away, and would be waited for once more
             self.count_egress()
-        return found.model_copy(update={"fresh_seconds": board.fresh_seconds(sent)})
+        return found.model_copy(update={"fresh_seconds": egress.fresh_seconds(sent)})
 
     def health(self) -> list[HealthItem]:
         """The tiers and the store, asked once."""

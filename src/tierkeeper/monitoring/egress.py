@@ -4,7 +4,7 @@ A machine's sums only grow and Main keeps the larger one, so that telling it twi
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from tierkeeper.kernel.limits import USAGE_DAILY_DAYS
+from tierkeeper.kernel.limits import (
+    BOARD_EGRESS_SHARE,
+    BOARD_FRESH_SECONDS,
+    BOARD_METERED_FRESH_SECONDS,
+    USAGE_DAILY_DAYS,
+)
 from tierkeeper.monitoring import state
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 
 _SQL = load("tierkeeper.monitoring", "history.sql")
 _KEPT_DAYS: Final = 400  # on this machine: longer than Main is away, and a file of some 50 KB
+_MONTH_SECONDS: Final = 31 * 86_400
 
 
 @dataclass(frozen=True)
@@ -164,3 +170,13 @@ def total(mains: Sequence[Share], own: Sequence[Share], tier: str, month: date) 
             key = (share.day, share.writer)
             largest[key] = max(largest.get(key, 0), share.bytes)
     return sum(largest.values())
+
+
+def fresh_seconds(sent: Iterable[tuple[int, int | None]]) -> float:
+    """How long a look may be shown: `sent` has what each tier sent for it, and the monthly budget, where its provider has one."""
+    seconds: float = BOARD_FRESH_SECONDS
+    for sent_bytes, budget_bytes in sent:
+        if budget_bytes:
+            share = sent_bytes / (BOARD_EGRESS_SHARE * budget_bytes)
+            seconds = max(seconds, BOARD_METERED_FRESH_SECONDS, share * _MONTH_SECONDS)
+    return round(seconds, 1)

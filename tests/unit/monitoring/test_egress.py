@@ -7,7 +7,8 @@ from pathlib import Path
 from threading import Thread
 from uuid import uuid4
 
-from tierkeeper.monitoring.egress import Egress, Share, month_of, total
+from tierkeeper.kernel.limits import BOARD_EGRESS_SHARE, BOARD_FRESH_SECONDS, BOARD_METERED_FRESH_SECONDS
+from tierkeeper.monitoring.egress import Egress, Share, fresh_seconds, month_of, total
 
 DAY = date(2026, 3, 31)
 
@@ -72,3 +73,12 @@ def test_without_a_lasting_disk_it_is_remembered_for_the_run() -> None:
     egress.add(DAY, {"core": 4})
     egress.told(egress.unsent())
     assert (egress.unsent(), [s.bytes for s in egress.shares()]) == ([], [4])
+
+
+def test_a_page_that_is_looked_at_all_month_leaves_the_budget_to_others() -> None:
+    budget = 5 * 10**9
+    assert fresh_seconds([(10**9, None), (0, 0)]) == BOARD_FRESH_SECONDS
+    assert fresh_seconds([(8_000, budget)]) == BOARD_METERED_FRESH_SECONDS
+    for sent in (8_000, 100_000, 3_000_000):
+        looks = 31 * 86_400 / fresh_seconds([(sent, budget), (1, None)])
+        assert looks * sent <= BOARD_EGRESS_SHARE * budget * 1.001
