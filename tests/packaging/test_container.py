@@ -1,4 +1,4 @@
-"""The container's files, as linters read them; its commands are run in a folder, for no container engine is here."""
+"""The container's files, as linters read them; its commands are run in a folder, for a test has no container engine."""
 
 import json
 import os
@@ -99,6 +99,17 @@ def test_the_configurations_beside_it_are_valid(tmp_path: Path) -> None:
     assert load_home_server(FOLDER / "homeserver.toml", {"ARCHIVE_PATH": "/srv/tierkeeper"}, tmp_path).names == ("homeserver",)
     files: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())["configs"]
     assert {f["file"] for f in files.values()} == {"./homeserver.toml", "./tierkeeper.toml"}
+
+
+def test_the_page_makes_every_file_that_compose_asks_for_before_it_asks_compose() -> None:
+    page = (ROOT / "docs" / "howto" / "run-in-a-container.md").read_text()
+    before, _, _ = page.partition("docker compose build")
+    compose: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+    named = [one["file"] for part in ("configs", "secrets") for one in compose[part].values()]
+    named += [file for service in compose["services"].values() for file in service.get("env_file", [])]
+    assert len(named) == 4
+    for file in named:
+        assert (FOLDER / file).exists() or file.removeprefix("./") in before, file
 
 
 def test_a_tier_that_is_away_makes_it_unhealthy(tmp_path: Path) -> None:
