@@ -10,7 +10,7 @@ from tierkeeper.compose.alerting import Alerting
 from tierkeeper.compose.facts import Given
 from tierkeeper.compose.stores import lifetimes, store_fault, store_report
 from tierkeeper.compose.watching import WatchingKeeper
-from tierkeeper.kernel.errors import Faults
+from tierkeeper.kernel.errors import Faults, UsageError
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.results import (
     AlertStatusResult,
@@ -53,11 +53,13 @@ class Keeper(WatchingKeeper):
 
         wrong, worth = self._alerting.faults()
         wrong += faults(self._settings.balance)
+        try:
+            worth += [] if self._key_present else ["the archive has no key yet: setup --apply makes one"]
+        except UsageError as error:
+            wrong.append(error)
         if report.errors or wrong:
             raise Faults([*report.errors, *wrong])
-        notes = [*report.notes, *worth]
-        notes += [] if self._key_present else ["the archive has no key yet: setup --apply makes one"]
-        return CheckResult(ok=True, checks=report.checks, notes=notes)
+        return CheckResult(ok=True, checks=report.checks, notes=[*report.notes, *worth])
 
     def status(self) -> StatusResult:
         """Tiers and tables as they are; a tier that is away is a line of it."""

@@ -86,7 +86,8 @@ class Wiring:
 
     @property
     def _key_present(self) -> bool:
-        return KeyRing.present(self._config_dir, self._environment)
+        """Raises UsageError where there is one that is none: told when a run begins, not when the first row is due."""
+        return KeyRing.present(self._config_dir, self._environment) and bool(KeyRing.open(self._config_dir, self._environment))
 
     @cached_property
     def _store(self) -> Store:

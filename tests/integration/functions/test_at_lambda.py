@@ -104,3 +104,11 @@ def test_every_function_works_and_writes_nothing_that_stays(host: Host) -> None:
     published = [json.loads(line) for line in printed.splitlines()]
     assert {d["Backend"] for d in published if "Backend" in d} == {"core", "main", "archive (catalog)", "archive (store)"}
     assert all(d["Healthy"] == 1 and d["Latency"] > 0 for d in published if "Backend" in d)
+
+
+def test_a_key_that_is_none_is_told_before_a_row_is_due(host: Host) -> None:
+    with closing(host.tiers.core.connect("app")) as core:
+        core.execute(b"DELETE FROM public.t")
+    asked = [("home_server_archiver", {}), ("multi_tier_setup", {"action": "check"})]
+    answers, _, _ = host.invoke(asked, TIERKEEPER_KEY=host.key.replace("AGE-SECRET-KEY-1", "AGE-SECRET-KEY-2"))
+    assert ["TIERKEEPER_KEY" in a.get("text", "") for a in answers] == [True, True], answers
