@@ -141,27 +141,34 @@ class Project:
     def serverless(self, *argv: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ended:
         return serverless(self.folder, *argv, environment={"HOME": str(self.home), **(environment or {})}, cwd=cwd)
 
+    def begun(self, *argv: str, environment: Mapping[str, str]) -> "subprocess.Popen[str]":
+        """`serverless …` at work, its stdout and stderr to be read."""
+        how = _typed(self.folder, {"HOME": str(self.home), **environment})
+        return subprocess.Popen(["serverless", *argv], cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)
+
 
 def serverless(root: Path, *argv: str, environment: Mapping[str, str], cwd: Path | None = None) -> Ended:
-    """`serverless …` as it is typed where the environment of `root` is active, with no variable of whoever runs the tests."""
+    """`serverless …`, to its end."""
+    ended = subprocess.run(
+        ["serverless", *argv], cwd=cwd or root, capture_output=True, timeout=110, check=False, **_typed(root, environment)
+    )
+    return Ended(ended.returncode, _plain(ended.stdout), _plain(ended.stderr))
+
+
+def _typed(root: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+    """As it is typed where the environment of `root` is active, with no variable of whoever runs the tests."""
     kept = {name: value for name, value in os.environ.items() if name in ("LANG", "LC_ALL", "TMPDIR")}
     path = f"{root}/.venv/bin:{os.environ['PATH']}"
     cache = Path(environment["HOME"]) / ".serverless"
     if not cache.exists():  # osls keeps there what it makes of its own schema in two seconds
         _CACHE.mkdir(parents=True, exist_ok=True)
         cache.symlink_to(_CACHE)
-    ended = subprocess.run(
-        ["serverless", *argv],
-        cwd=cwd or root,
-        env={**kept, "PATH": path, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-        executable=str(root / ".venv" / "bin" / "serverless"),
-    )
-    return Ended(ended.returncode, _plain(ended.stdout), _plain(ended.stderr))
+    return {
+        "env": {**kept, "PATH": path, **environment},
+        "stdin": subprocess.DEVNULL,
+        "text": True,
+        "executable": str(root / ".venv" / "bin" / "serverless"),
+    }
 
 
 def _plain(text: str) -> str:

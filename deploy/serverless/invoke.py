@@ -3,8 +3,10 @@
 `invoke.py MODULE HANDLER`, with {"event", "context"} on stdin. Exits as the module does that is run as a program.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from importlib import import_module
@@ -14,13 +16,18 @@ from typing import Any
 
 from tierkeeper.functions import as_script
 
+_PR_SET_PDEATHSIG = 1
+
 
 def main(module: str, name: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is at work yet that would have to be ended well
+    if sys.platform == "linux":  # whoever would say how it ended is gone: nothing new is begun
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     given = json.load(sys.stdin)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a handler that asks is answered as at AWS: by nobody
     sys.path.insert(0, str(Path.cwd()))
     handler = getattr(import_module(module), name)
-    as_script(lambda *_: handler(given["event"], _context(**given["context"])))
+    as_script(handler, given["event"], _context(**given["context"]))
 
 
 def _context(name: str, timeout: float, **other: Any) -> SimpleNamespace:

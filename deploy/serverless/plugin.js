@@ -33,9 +33,9 @@ class Tierkeeper {
   async runHere(module, handler, event, context) {
     const { name, timeout } = this.serverless.service.getFunction(this.options.function);
     const argv = ['-u', path.join(__dirname, 'invoke.py'), module, handler];
-    const program = this.python(argv, ['pipe', 'inherit', 'inherit']);
+    const program = this.python(argv, ['pipe', 'inherit', 'inherit'], { detached: true });
     program.stdin.end(JSON.stringify({ event: event ?? {}, context: { name, timeout, ...context } }));
-    const code = await this.end(program);
+    const code = await this.endAsAsked(program);
     if (code !== 0) throw this.fault(`${this.options.function} failed (${code}): see above`);
   }
 
@@ -60,8 +60,20 @@ class Tierkeeper {
     return said;
   }
 
-  python(argv, stdio) {
-    return spawn(path.join(root, '.venv', 'bin', 'python'), argv, { cwd: root, stdio });
+  python(argv, stdio, how = {}) {
+    return spawn(path.join(root, '.venv', 'bin', 'python'), argv, { cwd: root, stdio, ...how });
+  }
+
+  // The end of a program that has a session of its own, so that a signal reaches it once, from here: the first asks it to end at a safe
+  // point, and that is waited for, where osls would leave it at work unseen. It has said then how it ended, and osls has ended with the
+  // signal: for it any error would come too late.
+  async endAsAsked(program) {
+    let asked = false;
+    const passed = { SIGINT: 'SIGINT', SIGTERM: 'SIGTERM', SIGHUP: 'SIGTERM' };
+    for (const [heard, told] of Object.entries(passed)) process.on(heard, () => (asked = program.kill(told) || asked));
+    const code = await this.end(program);
+    if (asked) process.exit(code === 0 ? 0 : 1);
+    return code;
   }
 
   end(program) {

@@ -66,13 +66,15 @@ class Bounds:
 
     @classmethod
     def of(cls, context: object) -> Self:
-        """Of the invocation that `context` (AWS Lambda's) is of. Raises NotNow where too little is left of it."""
-        left = getattr(context, "get_remaining_time_in_millis", None)
-        if not callable(left):
-            return cls()
-        bounds = cls(TimeLimit.of(left() / 1000))
-        assert bounds.limit is not None  # noqa: S101 - it was just given
-        bounds.stop.end_after(bounds.limit.ask_after_seconds, bounds.limit.end_after_seconds)
+        """Of the invocation that `context` (AWS Lambda's, or a program's with a `stop`) is of. Raises NotNow where too little is
+        left of it.
+        """
+        left, stop = getattr(context, "get_remaining_time_in_millis", None), getattr(context, "stop", None)
+        bounds = cls(
+            TimeLimit.of(left() / 1000) if callable(left) else None, stop if isinstance(stop, TimedStop) else TimedStop()
+        )
+        if bounds.limit is not None:
+            bounds.stop.end_after(bounds.limit.ask_after_seconds, bounds.limit.end_after_seconds)
         return bounds
 
     def progress(self, what: str, done: int, total: int | None) -> None:

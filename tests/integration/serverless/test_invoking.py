@@ -27,16 +27,20 @@ def test_a_fault_is_told_and_exits_1(tiers: Tiers) -> None:
 
 
 HANDLER = """
-import os, sys
+import os, sys, time
 def handler(event, context):
-    print("on its way", file=sys.stderr)
     assert sys.stdin.read() == ""
+    print("on its way", file=sys.stderr, flush=True)
+    while context.stop() is None:
+        time.sleep(0.02)
+    time.sleep(0.3)
     names = ("CORE_QUOTA_LIMIT", "TIERKEEPER_PARAMETERS", "IS_LOCAL", "AWS_LAMBDA_FUNCTION_NAME", "AWS_REGION", "MINE")
     return {"event": event, "left": context.get_remaining_time_in_millis(), **{n: os.environ.get(n) for n in names}, "ö": "ü"}
 """
 
 
 def test_a_function_that_runs_here_has_the_users_environment_and_stdout_for_itself(project: Project) -> None:
+    """It is asked to end by SIGTERM, and what it says then is waited for."""
     (project.folder / ".env").write_text("CORE_QUOTA_LIMIT=1MB\n")
     (project.folder / "multi_tier_setup.py").write_text(HANDLER)
     environment = {
@@ -45,8 +49,13 @@ def test_a_function_that_runs_here_has_the_users_environment_and_stdout_for_itse
         "TIERKEEPER_PARAMETERS": "/tierkeeper/dev/",
         "AWS_ACCESS_KEY_ID": "AKIA",
     }
-    ended = project.serverless("invoke", "local", "--function", SETUP, "--data", '{"dry_run": true}', environment=environment)
-    answer = _answer(ended)
+    begun = project.begun("invoke", "local", "--function", SETUP, "--data", '{"dry_run": true}', environment=environment)
+    assert begun.stderr is not None
+    while (line := begun.stderr.readline()) != "on its way\n":
+        assert line, "it ended of itself"
+    begun.terminate()
+    out, err = begun.communicate(timeout=60)
+    answer = _answer(Ended(begun.returncode, out, err))
     assert 890_000 < answer.pop("left") <= 900_000
     assert answer == {
         "event": {"dry_run": True},
@@ -58,7 +67,7 @@ def test_a_function_that_runs_here_has_the_users_environment_and_stdout_for_itse
         "MINE": "p$assword",
         "ö": "ü",
     }
-    assert "on its way" in ended.err
+    assert "Stopping at the next safe point" in err
 
 
 def _invoke(function: str, environment: Mapping[str, str], *argv: str) -> Ended:

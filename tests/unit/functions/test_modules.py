@@ -1,5 +1,6 @@
 """The root modules, as the user's document runs them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -42,3 +43,25 @@ def test_a_module_is_a_program_too(module: str, tmp_path: Path) -> None:
     ran = run(str(ROOT / f"{module}.py"), folder=tmp_path)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.count("remedy") == 4
+
+
+ASKED = """
+import os, signal, sys, time
+from tierkeeper.functions import as_script
+from tierkeeper.functions.limit import Bounds
+def handler(event, context):
+    bounds = Bounds.of(context)
+    for _ in range(int(sys.argv[1])):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+    return {"event": event, "asked": bounds.stop(), "ö": "\\ud800"}
+as_script(handler)
+"""
+
+
+def test_a_program_ends_at_a_safe_point_when_it_is_asked_and_at_once_when_it_is_told(tmp_path: Path) -> None:
+    asked, told = (run("-c", ASKED, times, folder=tmp_path) for times in ("1", "2"))
+    assert (asked.returncode, json.loads(asked.stdout)["asked"]) == (0, "stopped"), asked.stderr
+    assert (told.returncode, told.stdout) == (75, "")
+    assert "it was told to end at once" in told.stderr
+    assert "Traceback" not in told.stderr
