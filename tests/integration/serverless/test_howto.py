@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,35 +25,35 @@ def test_the_page_shows_what_the_users_document_does() -> None:
     assert told >= {f"{verb} --function {name}" for verb in ("invoke local", "deploy") for name in names}
 
 
+TOLD = {
+    "CORE_SUPABASE_URL": "postgresql://u:p$a'ss@core.example/db?sslmode=verify-full&sslrootcert=a.crt",
+    "MAIN_SUPABASE_URL": "postgresql://u:$HOME@main.example/db",
+    "HOME_SERVER_URL": "https://127.0.0.1:9/#sha256=ab",
+}
+"""What a shell would make something else of, and an address that a program that follows addresses would ask."""
+
+
 @pytest.mark.skipif(AWS is None, reason="AWS's command line is not installed")
-def test_the_secrets_arrive_as_they_are(aws: Account, tmp_path: Path) -> None:
-    """The addresses are such as a shell, or a program that follows URLs, would take for something else."""
-    told = {
-        "CORE_SUPABASE_URL": "postgresql://u:p$$%40 `x`@core/db?sslrootcert=a.crt",
-        "MAIN_SUPABASE_URL": "postgresql://u:p@main/db",
-        "HOME_SERVER_URL": "https://127.0.0.1:9/#sha256=00",
-    }
-    (tmp_path / ".env").write_text("".join(f"{name}='{value}'\n" for name, value in told.items()))
-    key = tmp_path / ".config" / "tierkeeper" / "archive.key"
-    key.parent.mkdir(parents=True)
-    key.write_text("# of an archive\nAGE-SECRET-KEY-1\n")
-    typed = tmp_path / "aws"
-    typed.write_text(f'#!/bin/sh\nexec {AWS} --endpoint-url {aws.url} "$@"\n')
+def test_what_it_puts_into_parameter_store_is_what_the_file_says(aws: Account, tmp_path: Path) -> None:
+    key, typed = tmp_path / ".config" / "tierkeeper" / "archive.key", tmp_path / "bin" / "aws"
+    for file, text in (
+        (tmp_path / ".env", "".join(f"{n}={v}\n" for n, v in TOLD.items()) + "MAIN_SUPABASE_URL='old'\nARCHIVE_SUPABASE_URL=\n"),
+        (key, "# of an archive\nAGE-SECRET-KEY-1\n"),
+        (typed, f'#!/bin/sh\nexec {AWS} --endpoint-url {aws.url} "$@"\n'),
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
     typed.chmod(0o755)
-    environment = {**aws.environment, "AWS_DEFAULT_REGION": aws.environment["AWS_REGION"], "HOME": str(tmp_path)}
+    path = f"{typed.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    given = {"MAIN_SUPABASE_URL": TOLD["MAIN_SUPABASE_URL"], "HOME": str(tmp_path), "PATH": path}
+    credentials = {name: aws.environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     ran = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", SECRETS],
-        cwd=tmp_path,
-        env={**environment, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+        cwd=tmp_path, env={**given, **credentials}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     kept = aws.client("ssm").get_parameters_by_path(Path="/tierkeeper/dev/", WithDecryption=True)["Parameters"]
-    assert {p["Name"].rpartition("/")[2]: p["Value"] for p in kept} == {**told, "TIERKEEPER_KEY": key.read_text()}
+    assert {p["Name"].rpartition("/")[2]: p["Value"] for p in kept} == {**TOLD, "TIERKEEPER_KEY": key.read_text()}
     assert {p["Type"] for p in kept} == {"SecureString"}
 
 
