@@ -11,6 +11,7 @@ from moto.awslambda.exceptions import UnknownFunctionException
 from moto.awslambda.models import get_backend
 from moto.cloudformation.models import CloudFormationBackend
 from moto.core.common_models import CloudFormationModel
+from moto.iam.models import Role
 from moto.server import main
 
 _AS_IF = "moto.awslambda.models"  # moto sorts its models by their modules
@@ -96,6 +97,14 @@ def _execute_change_set(self: CloudFormationBackend, change_set_name: str, stack
         stack.output_map = stack._create_output_map()
 
 
+def _update_role(cls: type[Role], original_resource: Role, *_: str, **resource: Any) -> Role:
+    """A role may do what the new template says, not what its first one did."""
+    for policy in resource["cloudformation_json"]["Properties"]["Policies"]:
+        original_resource.put_policy(policy["PolicyName"], policy["PolicyDocument"])
+    return original_resource
+
+
+Role.update_from_cloudformation_json = classmethod(_update_role)  # type: ignore[assignment]
 _EXECUTE = CloudFormationBackend.execute_change_set
 CloudFormationBackend.execute_change_set = _execute_change_set
 

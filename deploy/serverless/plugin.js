@@ -88,12 +88,16 @@ class Tierkeeper {
     return new this.serverless.classes.Error(message, 'TIERKEEPER');
   }
 
-  // A function is deployed into a stack, with its role, log and schedule: the first one brings the stack with it.
+  // A function is deployed into a stack, with its role, log and schedule: the first one brings the stack with it. So does one that is told
+  // to read a secret which its role does not name yet: all that it asks for would be refused.
   async deployTheStackFirst() {
-    const name = this.serverless.service.getFunction(this.options.function).name;
-    if (await this.isDeployed(name)) return;
+    const { name, environment } = this.serverless.service.getFunction(this.options.function);
+    const there = await this.deployed(name);
+    const more = there && told(environment).filter((secret) => !told(there.Environment?.Variables).includes(secret));
+    if (there && !more.length) return;
     const stack = this.serverless.getProvider('aws').naming.getStackName();
-    this.log.notice(`${name} is not at AWS yet: deploying the stack ${stack}, with all four functions`);
+    const why = there ? `the role of ${name} may not read ${more.join(', ')} yet` : `${name} is not at AWS yet`;
+    this.log.notice(`${why}: deploying the stack ${stack}, with all four functions`);
     this.cameAlong = `${name} deployed, with the stack ${stack}. "serverless info" shows all of it`;
     await this.serverless.pluginManager.spawn('deploy', { terminateLifecycleAfterExecution: true });
   }
@@ -120,17 +124,20 @@ class Tierkeeper {
     }
   }
 
-  async isDeployed(name) {
+  // A function's configuration at AWS; null where it is not there.
+  async deployed(name) {
     const { LambdaClient, GetFunctionConfigurationCommand } = require('@aws-sdk/client-lambda');
     const lambda = new LambdaClient(await this.serverless.getProvider('aws').getAwsSdkV3Config());
     try {
-      await lambda.send(new GetFunctionConfigurationCommand({ FunctionName: name }));
-      return true;
+      return await lambda.send(new GetFunctionConfigurationCommand({ FunctionName: name }));
     } catch (error) {
-      if (error.name === 'ResourceNotFoundException') return false;
+      if (error.name === 'ResourceNotFoundException') return null;
       throw error;
     }
   }
 }
+
+// The names of the secrets that a function with these variables asks for.
+const told = (variables) => (variables?.TIERKEEPER_PARAMETER_NAMES || '').split(',').filter(Boolean);
 
 module.exports = Tierkeeper;

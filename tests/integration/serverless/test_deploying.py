@@ -3,7 +3,7 @@
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,11 @@ def test_a_stack_from_its_first_function_to_its_removal(project: Project, aws: A
     assert _built(_run(project, aws, "deploy", "--function", SETUP)) == [SETUP]
     assert (_code(aws, SETUP) != before[0], _code(aws, ARCHIVER)) == (True, before[1])
 
-    assert _built(_run(project, aws, "deploy")) == []
-    _compare_all(aws)
+    with (project.folder / "tierkeeper.toml").open("a") as more:
+        more.write("[mail]\nurl = 'env:MAIL_URL'\n")
+    told = _run(project, aws, "deploy", "--function", MANAGER)
+    assert (f"the role of {STACK}-{MANAGER} may not read MAIL_URL yet" in told, _built(told)) == (True, [])
+    _compare_all(aws, "MAIL_URL")
     shown = _run(project, aws, "info")
     assert all(f"{STACK}-{name}" in shown for name in FUNCTIONS), shown
     assert _url(aws)["FunctionUrl"] in shown
@@ -153,13 +156,14 @@ def _built(text: str) -> list[str]:
     return sorted(re.findall(r"dist/lambda/(.*)\.zip  0 MB, built", text))
 
 
-def _compare_all(aws: Account) -> None:
+def _compare_all(aws: Account, *more: str) -> None:
+    """`more`: secrets that tierkeeper.toml names besides."""
     functions = {f["FunctionName"]: f for f in aws.client("lambda").list_functions()["Functions"]}
     assert sorted(functions) == [f"{STACK}-{name}" for name in sorted(FUNCTIONS)]
     assert "h1dd3n" not in json.dumps(functions, default=str)
     for name in FUNCTIONS:
-        _compare_function(aws, name, functions[f"{STACK}-{name}"])
-        assert _policies(aws, name) == [_expected_policy(name)]
+        _compare_function(aws, name, functions[f"{STACK}-{name}"], more)
+        assert _policies(aws, name) == [_expected_policy(name, more)]
     _compare_schedules(aws)
     url = _url(aws)
     assert (url["AuthType"], url["FunctionArn"]) == ("AWS_IAM", _arn("lambda", f"function:{STACK}-{BALANCER}"))
@@ -167,7 +171,7 @@ def _compare_all(aws: Account) -> None:
     assert logs == {f"/aws/lambda/{STACK}-{name}": 30 for name in FUNCTIONS}
 
 
-def _compare_function(aws: Account, name: str, found: Any) -> None:
+def _compare_function(aws: Account, name: str, found: Any, more: Iterable[str]) -> None:
     quick = name == BALANCER
     assert found["Runtime"] == "python3.13"
     assert found["Handler"] == f"{name.replace('-', '_')}.handler"
@@ -177,7 +181,7 @@ def _compare_function(aws: Account, name: str, found: Any) -> None:
         "CORE_QUOTA_LIMIT": "450MB",
         "LOAD_BALANCER_ALGORITHM": "least_request",
         "TIERKEEPER_PARAMETERS": "/tierkeeper/dev/",
-        "TIERKEEPER_PARAMETER_NAMES": ",".join(_secrets(name)),
+        "TIERKEEPER_PARAMETER_NAMES": ",".join(_secrets(name, more)),
     }
     client, function = aws.client("lambda"), found["FunctionName"]
     reserved = client.get_function_concurrency(FunctionName=function).get("ReservedConcurrentExecutions")
@@ -186,12 +190,12 @@ def _compare_function(aws: Account, name: str, found: Any) -> None:
     assert again == (1 if name in (ARCHIVER, MANAGER) else 0)
 
 
-def _secrets(name: str) -> list[str]:
+def _secrets(name: str, more: Iterable[str] = ()) -> list[str]:
     key = [] if name == BALANCER else ["TIERKEEPER_KEY"]
-    return sorted([*SECRETS, "ALERT_URL", "PAGER_URL", *key])
+    return sorted([*SECRETS, "ALERT_URL", "PAGER_URL", *key, *more])
 
 
-def _expected_policy(name: str) -> Any:
+def _expected_policy(name: str, more: Iterable[str] = ()) -> Any:
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -205,7 +209,7 @@ def _expected_policy(name: str) -> Any:
                 "Sid": "ReadItsOwnSecrets",
                 "Effect": "Allow",
                 "Action": ["ssm:GetParameters"],
-                "Resource": [_arn("ssm", f"parameter/tierkeeper/dev/{secret}") for secret in _secrets(name)],
+                "Resource": [_arn("ssm", f"parameter/tierkeeper/dev/{secret}") for secret in _secrets(name, more)],
             },
         ],
     }
