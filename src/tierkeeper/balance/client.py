@@ -84,13 +84,13 @@ class Spread:
             if backend is None:
                 raise NoBackend(f"{self.pool.name}: no backend is left to ask", request=attempt.request)
             self._chooser.began(backend, now)
-        attempt.tried.append(backend.name)
+            attempt.tried.append(backend.name)
+            another = self._may_repeat(attempt) and self._chooser.leaves(now, attempt.tried)
         attempt.began = now
         sent = _sent_to(backend, attempt.request)
         if attempt.deadline is not None:
             left = max(_LEAST_SECONDS, attempt.deadline - now)
-            # One that hangs must leave time for another.
-            another = self._may_repeat(attempt) and len(attempt.tried) < len(self.pool.backends)
+            # One that hangs must leave time for another, where there is one.
             _bound(sent, left / 2 if another else left)
         return backend, sent
 

@@ -137,6 +137,10 @@ class Chooser:
         """Which backends would be asked now, panic left aside."""
         return {name: self._is_up(host, now) for name, host in self._hosts.items()}
 
+    def leaves(self, now: float, tried: Collection[str]) -> bool:
+        """Whether `choose` would find one besides those of the names `tried`."""
+        return bool(self._candidates(now, tried))
+
     def _is_up(self, host: _Host, now: float) -> bool:
         return host.takes is Takes.TRAFFIC and now >= host.out_until
 

@@ -10,7 +10,8 @@ import pytest
 
 import tierkeeper
 from backends import Answer, HttpBackend, http_backends
-from tierkeeper.balance.client import NoBackend, pool_of
+from tierkeeper.balance.client import WHOLE_SECONDS, NoBackend, Spread, pool_of
+from tierkeeper.balance.model import Share, Takes
 from tierkeeper.demo.server import free_port
 from tierkeeper.kernel.errors import UsageError
 
@@ -134,6 +135,15 @@ def test_one_that_hangs_is_given_up_at_the_clients_time_out_and_tried_elsewhere(
     with client(three) as web:
         assert {web.get("/", timeout=0.5).text for _ in range(3)} <= {"1", "2"}
     assert 1 <= len(three[0].requests) <= 2
+
+
+@pytest.mark.parametrize(("other", "seconds"), [(Takes.TRAFFIC, 5), (Takes.NOTHING, 10)])
+def test_time_is_left_for_another_where_there_is_one(other: Takes, seconds: float) -> None:
+    spread = Spread(pool_of(["http://127.0.0.1:1", "http://127.0.0.1:2"]), clock=lambda: 0)
+    spread.update({"127.0.0.1:1": Share(Takes.TRAFFIC), "127.0.0.1:2": Share(other)})
+    attempt = spread.start(httpx.Request("GET", "http://service/", extensions={WHOLE_SECONDS: 10}))
+    _, sent = spread.next(attempt)
+    assert sent.extensions["timeout"]["read"] == seconds
 
 
 def test_where_nobody_is_left_the_error_is_httpxs(closed_port: int) -> None:
