@@ -124,7 +124,7 @@ def _require_request(event: Mapping[str, Any]) -> None:
         raise _half(f"it has keys of an HTTP event ({_listed(event.keys() & _HTTP)}), and not all of them")
     if not isinstance(event.get("headers") or {}, Mapping) or not isinstance(event.get("cookies") or [], list):
         raise _half("its headers are no object, or its cookies no list")
-    if own := event.keys() & (_KEYS.keys() | {"action", "config", "trigger"}):
+    if own := event.keys() & (KEYS.keys() | {"action", "config", "trigger"}):
         raise _half(f"beside an HTTP event it has {_listed(own)}")
 
 
@@ -144,7 +144,7 @@ def _steered(event: Mapping[str, Any], known: Known) -> Call:
         cause = f"{asked!r} is not known to {known.function}"
         raise UsageError("event: action", cause, f"Give one of {', '.join(names)}{_meant(asked, names)}")
     action = names[asked]
-    if idle := [key for key in event if key in _KEYS and key not in action.uses]:
+    if idle := [key for key in event if key in KEYS and key not in action.uses]:
         takes = f"it takes {', '.join(action.uses)}" if action.uses else "it takes no key"
         cause = f"{', '.join(idle)} {'means' if len(idle) == 1 else 'mean'} nothing to action {asked}"
         raise UsageError(f"event: {idle[0]}", cause, f"Take it out; {takes}")
@@ -153,7 +153,7 @@ def _steered(event: Mapping[str, Any], known: Known) -> Call:
         lacks = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
         cause = f"action {asked} needs {' and '.join(repr(k) for k in action.needs)}, and {lacks}"
         raise UsageError("event", cause, f'Give {{"action": "{asked}", {example}}}')
-    keys = {key: _KEYS[key](event[key], f"event: {key}") for key in action.uses if key in event}
+    keys = {key: KEYS[key](event[key], f"event: {key}") for key in action.uses if key in event}
     since, until = keys.get("since"), keys.get("until")
     if since is not None and until is not None and until <= since:
         raise UsageError("event: until", "it does not lie after since, so nothing can lie between", "Give a later until")
@@ -221,7 +221,7 @@ def _one_of(*known: str) -> Read:
     return read_one
 
 
-_KEYS: Final[Mapping[str, Read]] = MappingProxyType(
+KEYS: Final[Mapping[str, Read]] = MappingProxyType(  # of all actions
     {
         "dry_run": _flag,
         "allow_rewrite": _flag,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from tierkeeper.config import redact
+from tierkeeper.functions.events import KEYS
 from tierkeeper.kernel.errors import Exit, Failed, Faults, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.results import (
     ArchiveRunResult,
@@ -24,6 +25,7 @@ from tierkeeper.kernel.stop import STOPPED, TIME_LIMIT
 
 _PLAIN: Final = (UsageError, NotNow, Failed, TierkeeperError)
 _OPTION: Final = re.compile(r"--([a-z][a-z-]*)")
+_KEY: Final = re.compile(f"--({'|'.join(key.replace('_', '-') for key in KEYS)})(?![a-z-])")
 _LONGER: Final = "Give the function a longer timeout, a minute or more; what is in flight is gone on with"
 
 
@@ -116,13 +118,14 @@ def _left(result: Result) -> list[str]:
 
 def told(error: TierkeeperError, environment: Mapping[str, str]) -> TierkeeperError:
     """The error as whoever sent the event may read it: without the secrets that `environment` holds and without the passwords of
-    addresses; what it calls an option of the command line is a key of the event.
+    addresses; what it calls an option of the command line is a key of the event, but in a command that it tells to type.
     """
     if isinstance(error, Faults):
         errors = [told(one, environment) for one in error.errors]
         return _together(errors, redact(error.done, environment) if isinstance(error, RunFaults) else None)
     kind = next(k for k in type(error).__mro__ if k in _PLAIN)
     place = _OPTION.sub(lambda match: f"event: {match[1].replace('-', '_')}", error.place)
-    plain = kind(redact(place, environment), redact(error.cause, environment), redact(error.remedy, environment))
+    remedy = error.remedy if "tierkeeper " in error.remedy else _KEY.sub(lambda match: match[1].replace("-", "_"), error.remedy)
+    plain = kind(redact(place, environment), redact(error.cause, environment), redact(remedy, environment))
     plain.exit_code = error.exit_code
     return plain

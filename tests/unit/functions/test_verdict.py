@@ -107,6 +107,12 @@ def test_secrets_are_taken_out_and_options_are_keys() -> None:
     assert "swordfish" not in str(plain) and "u:p" not in str(plain)
     assert str(plain).startswith("event: what_if: it is")
     assert plain.exit_code is Exit.USAGE
+    for remedy, said in (
+        ("Leave it out, or say with --on-conflict what becomes", "Leave it out, or say with on_conflict what becomes"),
+        ('Deploy with --param="kms-key=ARN"', 'Deploy with --param="kms-key=ARN"'),
+        ("Restore it: tierkeeper archive restore --segment", "Restore it: tierkeeper archive restore --segment"),
+    ):
+        assert told(UsageError("x", "y", remedy), {}).remedy == said
 
 
 def test_what_is_left_is_what_the_last_run_over_a_table_left() -> None:
