@@ -49,6 +49,14 @@ def test_every_service_is_confined(installed: Path) -> None:
         assert float(exposed) <= EXPOSED_AT_MOST, (unit.name, said)
 
 
+@pytest.mark.parametrize("name", ["tierkeeper", "tierkeeper-balance"])
+def test_a_brain_that_systemd_starts_anew_finds_the_envoy_of_the_last_one(name: str) -> None:
+    """Whose files it may not see from a user namespace of its own, so that the ports would seem to be somebody else's."""
+    settings = (UNITS / f"{name}.service").read_text().splitlines()
+    assert "KillMode=process" in settings
+    assert not any(line.startswith("PrivateUsers=") for line in settings)
+
+
 def test_the_services_run_commands_that_there_are() -> None:
     from tierkeeper.cli.app import app
 
