@@ -9,15 +9,17 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 import rfc8785
+from xxhash import xxh3_128
 
-_FORMAT: Final = "tierkeeper content digest 1"
+_FORMAT: Final = "tierkeeper content digest 2"
 
 
 class ContentDigest:
     """Digest of a sequence of rows, whatever the record batches they come in.
 
-    Three running hashes a column (validity, lengths, values) make it independent of chunk boundaries without holding a row. Bits
-    count (-0.0 is not 0.0); what lies under a NULL does not, nor does which of its NaNs the processor chose, as in Postgres.
+    Running hashes a column (places of NULLs, lengths, values) make it independent of chunk boundaries without holding a row.
+    Bits count (-0.0 is not 0.0); what lies under a NULL does not, nor does which of its NaNs the processor chose, as in Postgres.
+    It guards against faults, not against an adversary: whoever could forge a collision is kept out by the file's own seal.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -29,9 +31,9 @@ class ContentDigest:
         """Counts `batch` in. Its columns must be those of the schema, in order and type."""
         if batch.schema.types != self._schema.types or batch.schema.names != self._schema.names:
             raise ValueError(f"expected columns {self._schema}, got {batch.schema}")
-        self.rows += batch.num_rows
         for column, array in zip(self._columns, batch.columns, strict=True):
-            column.update(array)
+            column.update(array, self.rows)
+        self.rows += batch.num_rows
 
     def hexdigest(self) -> str:
         """64 hex digits over names, types, the number of rows, and every value in order."""
@@ -48,14 +50,16 @@ class _ColumnDigest:
     def __init__(self, type_: pa.DataType) -> None:
         self._type = type_
         self._filler = _zero(type_)
-        self._hashes = [blake2b(digest_size=32) for _ in range(3)]
+        self._hashes = [xxh3_128() for _ in range(3)]
 
     def hexdigests(self) -> list[str]:
         return [h.hexdigest() for h in self._hashes]
 
-    def update(self, array: pa.Array) -> None:
-        validity, lengths, values = self._hashes
-        validity.update(_fixed(array.is_valid().cast(pa.uint8())))
+    def update(self, array: pa.Array, before: int) -> None:
+        """Counts in `array`, which `before` rows came before."""
+        nulls, lengths, values = self._hashes
+        if array.null_count:
+            nulls.update(_fixed(pc.add(pc.indices_nonzero(array.is_null()), _number(before))))
         if pa.types.is_string(self._type):
             filled = array.fill_null(self._filler) if array.null_count else array
             lengths.update(_fixed(pc.binary_length(filled)))
@@ -89,6 +93,10 @@ def _zero(type_: pa.DataType) -> pa.Scalar:
     elif pa.types.is_temporal(type_):
         type_ = pa.int32() if type_.bit_width == 32 else pa.int64()  # noqa: PLR2004
     return pa.Array.from_buffers(type_, 1, [None, pa.py_buffer(bytes(8))])[0]
+
+
+def _number(value: int) -> pa.Scalar:
+    return pa.Array.from_buffers(pa.uint64(), 1, [None, pa.py_buffer(value.to_bytes(8, "little"))])[0]
 
 
 def _fixed(array: pa.Array) -> memoryview:

@@ -120,6 +120,17 @@ def test_what_lies_under_a_null_does_not_count() -> None:
     )
 
 
+@pytest.mark.parametrize(("type_", "filler"), [(pa.string(), ""), (pa.int16(), 0), (pa.bool_(), False), (pa.float64(), 0.0)])
+def test_the_place_of_a_null_counts(type_: pa.DataType, filler: object) -> None:
+    schema = pa.schema({"c": type_})
+
+    def of(*values: object) -> str:
+        return digest(pa.RecordBatch.from_arrays([pa.array(values, type_)], schema=schema))
+
+    rows = [filler, None], [None, filler], [None, None], [filler, filler], [None], [filler, None, filler]
+    assert len({of(*values) for values in rows}) == len(rows)
+
+
 def test_names_and_types_count_and_others_are_refused() -> None:
     one = pa.RecordBatch.from_pydict({"a": pa.array([1], pa.int32())})
     assert digest(one) != digest(pa.RecordBatch.from_pydict({"b": pa.array([1], pa.int32())}))
@@ -137,4 +148,4 @@ def test_the_format_is_fixed() -> None:
             (None, None, None, None, None, None, None),
         ]
     )
-    assert digest(fixed) == "d08484ba06216f7c93671ae866da916b81595d64a9b9e44b2173afe08fef27ae"
+    assert digest(fixed) == "0b05df5952de928cc5f2e3dcb364066bd800beda202c1cf0389fa848026fbe5c"
