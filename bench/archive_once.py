@@ -9,18 +9,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from tierkeeper.compose import open_keeper
-from tierkeeper.config import load
-from tierkeeper.kernel.ports import Batch
-from tierkeeper.kernel.tables import TableName
-from tierkeeper.mover.model import Selection
-from tierkeeper.mover.recovery import settle
-from tierkeeper.mover.source import Source
-from tierkeeper.postgres import shapes
+from tierkeeper.cli import lean
 
 
 def write_once(config: Path, began: float) -> float:
     """Archives the table until its rows could be deleted, then takes it back. Returns the seconds from `began` till then."""
+    lean()  # as the command begins
+    from tierkeeper.compose import open_keeper
+    from tierkeeper.config import load
+    from tierkeeper.kernel.ports import Batch
+    from tierkeeper.kernel.tables import TableName
+    from tierkeeper.mover.model import Selection
+    from tierkeeper.mover.recovery import settle
+    from tierkeeper.mover.source import Source
+    from tierkeeper.postgres import shapes
+
     keeper = open_keeper(load(config, os.environ, Path.cwd()))
     link = keeper.links["main"]
     with closing(link.connect("mover")) as conn, keeper.archive.destination() as destination:
