@@ -225,3 +225,27 @@ def test_any_parquet_reader_with_the_key_can_read_it() -> None:
     properties = pe.create_decryption_properties(KEY, aad_prefix=b"tierkeeper segment 1 " + ID.bytes)
     table = pq.read_table(pa.BufferReader(data), decryption_properties=properties)
     assert table["id"].to_pylist() == list(range(50))
+
+
+@pytest.mark.parametrize(
+    ("base", "values", "wanted"),
+    [
+        ("int2", [n % 3 for n in range(1000)], "BYTE_STREAM_SPLIT"),
+        ("int8", [n * 10**12 for n in range(1000)], "BYTE_STREAM_SPLIT"),
+        ("int8", [n % 400 * 10**12 for n in range(1000)], "RLE_DICTIONARY"),
+        ("float8", [n / 7 for n in range(1000)], "BYTE_STREAM_SPLIT"),
+        ("float8", [n % 9 / 7 for n in range(1000)], "RLE_DICTIONARY"),
+        ("float4", [None] * 900 + [1.5] * 100, "RLE_DICTIONARY"),
+    ],
+)
+def test_numbers_have_no_dictionary_unless_it_is_short(base: str, values: list[float | None], wanted: str) -> None:
+    table = TableShape(SHAPE.name, (COLUMNS[1], Column("n", base, base)), ("id",), ddl=("CREATE TABLE …",))
+    described, out = Contents(ID, table, "id", True, {}), io.BytesIO()
+    schema = format_.arrow_schema(described.carried)
+    rows = pa.RecordBatch.from_arrays([pa.array(range(1000), pa.int64()), pa.array(values, schema.field("n").type)], schema=schema)
+    format_.write(described, [rows], KEY, out)
+    with format_.opened(io.BytesIO(out.getvalue()), ID, KEY, "segment x") as content:
+        column = content.parquet.metadata.row_group(0).column(1)
+        assert wanted in column.encodings
+        assert column.statistics.has_min_max
+        assert pa.Table.from_batches(content.batches()) == pa.Table.from_batches([rows])
