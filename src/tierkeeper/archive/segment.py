@@ -70,16 +70,20 @@ def write(contents: Contents, batches: Iterable[pa.RecordBatch], data_key: bytes
     digest, summary, sink = ContentDigest(schema), Summarizer(carried, contents.shape.key), _HashingSink(out)
     properties = pe.create_encryption_properties(data_key, aad_prefix=_aad(contents.segment), store_aad_prefix=False)
     described = schema.with_metadata({_METADATA: contents.to_json()})
+
     def count(group: Sequence[pa.RecordBatch]) -> None:
         for batch in group:
             digest.update(batch)
             summary.update(batch)
 
+    finished: list[pq.FileMetaData] = []
     groups = row_groups(batches)
     group = next(groups, [])
     encodings = {c.column.name: how for c in carried if (how := _encoding(c, contents, group)) is not None}
     with (
-        parquet_writer(sink, described, group, encodings, encryption_properties=properties) as writer,
+        parquet_writer(
+            sink, described, group, encodings, encryption_properties=properties, metadata_collector=finished
+        ) as writer,
         Beside("digest") as counting,
         Beside("segment-writer") as writing,
     ):
@@ -92,7 +96,9 @@ def write(contents: Contents, batches: Iterable[pa.RecordBatch], data_key: bytes
                 writing.settle()
             del group, table  # or they would stay while the next group is read
             group = next(groups, [])
-    return Written(sink.length_bytes, sink.sha256, digest.rows, digest.hexdigest(), summary.columns(), summary.summary())
+    return Written(
+        sink.length_bytes, sink.sha256, digest.rows, digest.hexdigest(), summary.columns(), summary.summary(finished[0])
+    )
 
 
 def _encoding(carried: Carried, contents: Contents, first: Sequence[pa.RecordBatch]) -> str | None:

@@ -5,12 +5,12 @@ A manifest stays in the chain for ever, and the data key does not: with it goes 
 
 import secrets
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import UUID
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -23,6 +23,7 @@ from tierkeeper.kernel.errors import Failed
 _LONGEST_SUMMARY: Final = 64  # characters of a least or greatest text; longer ones say little and make a manifest long
 _PURPOSE: Final = b"tierkeeper summary 1"
 _NONCE_BYTES: Final = 12  # AES-GCM's own
+_EPOCH: Final = datetime(1970, 1, 1)  # of times in UTC, which are told without their zone
 
 
 class Summary(Document):
@@ -60,13 +61,12 @@ def _cipher(data_key: bytes) -> AESGCM:
 
 
 class Summarizer:
-    """Per column the nulls, the least and the greatest value; the first and the last row's key."""
+    """Per column the nulls; the first and the last row's key. Values it takes from the finished file's own statistics."""
 
     def __init__(self, carried: Sequence[Carried], key: Sequence[str]) -> None:
         self._carried = carried
         self._key = key
         self._nulls = [0] * len(carried)
-        self._extremes: list[tuple[Any, Any] | None] = [None] * len(carried)
         self.first_key: tuple[str, ...] = ()
         self.last_key: tuple[str, ...] = ()
 
@@ -75,40 +75,47 @@ class Summarizer:
             return
         self.first_key = self.first_key or self._key_of(batch, 0)
         self.last_key = self._key_of(batch, batch.num_rows - 1)
-        for i, (carried, array) in enumerate(zip(self._carried, batch.columns, strict=True)):
-            self._nulls[i] += array.null_count
-            # Text of a type that sorts by value would mislead, and NaN has no place in Arrow's order.
-            if carried.native and not pa.types.is_floating(carried.type) and not pa.types.is_boolean(carried.type):
-                both = pc.min_max(_shortened(array))
-                if both["min"].is_valid:
-                    least, greatest = _plain(both["min"]), _plain(both["max"])
-                    old = self._extremes[i]
-                    self._extremes[i] = (least, greatest) if old is None else (min(old[0], least), max(old[1], greatest))
+        self._nulls = [n + array.null_count for n, array in zip(self._nulls, batch.columns, strict=True)]
 
     def columns(self) -> tuple[ColumnSummary, ...]:
         """What may be said of them without saying any value."""
         found = zip(self._carried, self._nulls, strict=True)
         return tuple(ColumnSummary(name=c.column.name, type=c.column.type, native=c.native, nulls=n) for c, n in found)
 
-    def summary(self) -> Summary:
-        """What says values; long ones are left out."""
+    def summary(self, file: pq.FileMetaData) -> Summary:
+        """What says values, those of the finished `file`; long ones are left out."""
         ranges: dict[str, tuple[str, str]] = {}
-        for carried, extremes in zip(self._carried, self._extremes, strict=True):
-            if extremes is not None:
-                least, greatest = (_shown(v) for v in extremes)
-                if max(len(least), len(greatest)) <= _LONGEST_SUMMARY:
-                    ranges[carried.column.name] = (least, greatest)
+        for index, carried in enumerate(self._carried):
+            # Text of a type that sorts by value would mislead, and NaN has no place in the file's order.
+            if carried.native and not pa.types.is_floating(carried.type) and not pa.types.is_boolean(carried.type):
+                groups = [file.row_group(g).column(index).statistics for g in range(file.num_row_groups)]
+                extremes = _extremes(groups, carried.type)
+                if extremes is not None and max(map(len, extremes)) <= _LONGEST_SUMMARY:
+                    ranges[carried.column.name] = extremes
         return Summary(ranges=ranges, first_key=list(self.first_key), last_key=list(self.last_key))
 
     def _key_of(self, batch: pa.RecordBatch, row: int) -> tuple[str, ...]:
         return tuple(_shown(_plain(batch.column(name)[row])) for name in self._key)
 
 
-def _shortened(array: pa.Array) -> pa.Array:
-    """Texts as far as they tell whether their least or greatest is too long to be kept; cutting them keeps their order."""
-    if not pa.types.is_string(array.type) or (pc.max(pc.binary_length(array)).as_py() or 0) <= _LONGEST_SUMMARY:
-        return array
-    return pc.utf8_slice_codeunits(array, 0, _LONGEST_SUMMARY + 1)
+def _extremes(groups: Sequence[pq.Statistics | None], kind: pa.DataType) -> tuple[str, str] | None:
+    """The least and the greatest value, as text; None where there is none, or a group of long values does not tell its own."""
+    if any(one is None or not (one.has_min_max or one.num_values == 0) for one in groups):
+        return None
+    known = [one for one in groups if one is not None and one.has_min_max]
+    if not known:
+        return None
+    least, greatest = min(one.min_raw for one in known), max(one.max_raw for one in known)
+    return _told(least, kind), _told(greatest, kind)
+
+
+def _told(raw: Any, kind: pa.DataType) -> str:
+    """A value as the file has it: bytes of a text, microseconds or days since 1970 of a time; some machines know no zones."""
+    if pa.types.is_date(kind):
+        return (_EPOCH + timedelta(days=raw)).date().isoformat()
+    if pa.types.is_timestamp(kind):
+        return (_EPOCH + timedelta(microseconds=raw)).isoformat()
+    return raw.decode() if isinstance(raw, bytes) else str(raw)
 
 
 def _plain(scalar: pa.Scalar) -> Any:

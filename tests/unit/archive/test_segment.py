@@ -2,7 +2,7 @@
 
 import io
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pyarrow as pa
@@ -228,6 +228,38 @@ def test_any_parquet_reader_with_the_key_can_read_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("base", "groups", "told"),
+    [
+        ("text", [["b", None], [None, None], ["é", "z", ""]], ("", "é")),
+        ("text", [["b"], ["c" * 64]], ("b", "c" * 64)),
+        ("text", [["b"], ["c" * 65]], None),
+        ("text", [["b" * 5000], ["c"]], None),
+        ("text", [[None], [None]], None),
+        ("int2", [[None], [10, -9], [9, None]], ("-9", "10")),
+        ("date", [[date(1970, 1, 1)], [date(1, 1, 1), date(9999, 12, 31)]], ("0001-01-01", "9999-12-31")),
+        ("timestamp", [[datetime(1969, 12, 31, 23, 59, 59, 1)], [DAY.replace(tzinfo=None)]],
+         ("1969-12-31T23:59:59.000001", "2013-01-01T00:00:00")),
+        ("float8", [[1.0]], None),
+        ("bool", [[True]], None),
+        ("numeric", [["10"], ["9"]], None),
+    ],
+)  # fmt: skip
+def test_a_summary_tells_the_extremes_over_all_row_groups(
+    monkeypatch: pytest.MonkeyPatch, base: str, groups: list[list[object]], told: tuple[str, str] | None
+) -> None:
+    monkeypatch.setattr(format_, "row_groups", lambda batches: ([b] for b in batches))
+    table = TableShape(SHAPE.name, (COLUMNS[1], Column("v", base, base)), ("id",), ddl=("CREATE TABLE …",))
+    age = "v" if base in ("date", "timestamp") else "id"
+    described, out = Contents(ID, table, age, True, {}), io.BytesIO()
+    schema = format_.arrow_schema(described.carried)
+    rows = [
+        pa.RecordBatch.from_arrays([pa.array(range(len(g)), pa.int64()), pa.array(g, schema.field("v").type)], schema=schema)
+        for g in groups
+    ]
+    assert format_.write(described, rows, KEY, out).summary.ranges.get("v") == told
+
+
+@pytest.mark.parametrize(
     ("base", "values", "wanted"),
     [
         ("int2", [n % 3 for n in range(1000)], "BYTE_STREAM_SPLIT"),
@@ -242,7 +274,9 @@ def test_numbers_have_no_dictionary_unless_it_is_short(base: str, values: list[f
     table = TableShape(SHAPE.name, (COLUMNS[1], Column("n", base, base)), ("id",), ddl=("CREATE TABLE …",))
     described, out = Contents(ID, table, "id", True, {}), io.BytesIO()
     schema = format_.arrow_schema(described.carried)
-    rows = pa.RecordBatch.from_arrays([pa.array(range(1000), pa.int64()), pa.array(values, schema.field("n").type)], schema=schema)
+    rows = pa.RecordBatch.from_arrays(
+        [pa.array(range(1000), pa.int64()), pa.array(values, schema.field("n").type)], schema=schema
+    )
     format_.write(described, [rows], KEY, out)
     with format_.opened(io.BytesIO(out.getvalue()), ID, KEY, "segment x") as content:
         column = content.parquet.metadata.row_group(0).column(1)
