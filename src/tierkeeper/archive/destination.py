@@ -5,18 +5,17 @@ It writes and proves; what a segment looks like is `segment`'s to say, what the 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 from uuid import UUID, uuid4
-
-import pyarrow as pa
 
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.checkpoint import Watch
 from tierkeeper.archive.lossless import arrow_schema
 from tierkeeper.archive.model import Commit, Contents, Wrapping
-from tierkeeper.archive.writing import Made, Origin, SegmentWriter
 from tierkeeper.crypto.keys import KeyRing
+from tierkeeper.kernel.ahead import preload
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Failed, Fenced, TierkeeperError
 from tierkeeper.kernel.faults import Point, reach
@@ -28,6 +27,12 @@ from tierkeeper.postgres.arrow import stream_error
 from tierkeeper.postgres.link import PINNED, Link
 from tierkeeper.tiers import memory
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tierkeeper.archive.writing import Made, Origin, SegmentWriter
+
+_WRITING: Final = "tierkeeper.archive.writing"
 _REMEDY_SOURCE: Final = "Nothing was moved: run the same command again, and `tierkeeper check` if it fails again"
 
 
@@ -60,7 +65,13 @@ class ArchiveDestination:
         self._clock = clock
         self._weigh = weigh
         self._watch = watch or Watch(self._catalog, clock, None)
-        self._writer = SegmentWriter(store, keys, clock, scratch)
+        self._scratch = scratch
+
+    @cached_property
+    def _writer(self) -> "SegmentWriter":
+        from tierkeeper.archive.writing import SegmentWriter
+
+        return SegmentWriter(self._store, self._keys, self._clock, self._scratch)
 
     def open(self, batch: Batch) -> LedgerRow:
         """See `Destination.open`. Raises as `open_all` does."""
@@ -71,6 +82,9 @@ class ArchiveDestination:
 
         Failed as well where the archive is older than this machine remembers it.
         """
+        preload(
+            _WRITING
+        )  # what writes loads Arrow, while servers are waited for: until the rows come, this side has little to do
         self._watch.require(self._catalog.place, self._watch.look())
         newest = self._catalog.newest()
         if newest is not None:
@@ -120,7 +134,7 @@ class ArchiveDestination:
         return copied
 
     def _enter(
-        self, snapshots: Sequence[SourceSnapshot], proven: Sequence[tuple[Made, Wrapping]], put: list[str]
+        self, snapshots: Sequence[SourceSnapshot], proven: "Sequence[tuple[Made, Wrapping]]", put: list[str]
     ) -> list[LedgerRow]:
         """Manifests, ledger rows, segment rows and chain head, in one transaction. Each segment comes with its key's object."""
         copied = []
@@ -203,7 +217,7 @@ class ArchiveDestination:
         """See `Destination.knows`."""
         return self._catalog.state(batch_id)
 
-    def _written(self, snapshot: SourceSnapshot, scratch: BinaryIO) -> tuple[Made, BinaryIO]:
+    def _written(self, snapshot: SourceSnapshot, scratch: BinaryIO) -> "tuple[Made, BinaryIO]":
         """Source -> encrypted scratch file, which has no name: no crash can leave it behind."""
         contents = Contents(uuid4(), snapshot.shape, snapshot.batch.age, _age_is_native(snapshot), dict(PINNED))
         carried = contents.carried
@@ -236,7 +250,9 @@ def require_same(store: Store, manifest: str) -> None:
         raise Failed(store.name, cause, remedy)
 
 
-def _origin(snapshot: SourceSnapshot) -> Origin:
+def _origin(snapshot: SourceSnapshot) -> "Origin":
+    from tierkeeper.archive.writing import Origin
+
     batch, extent = snapshot.batch, snapshot.extent
     return Origin(batch.id, batch.source, batch.table, batch.age, batch.cutoff, extent.min_age, extent.max_age)
 
@@ -247,8 +263,10 @@ def _age_is_native(snapshot: SourceSnapshot) -> bool:
     return not extent.rows or (extent.min_age is not None and extent.max_age is not None)
 
 
-def _read(reader: pa.RecordBatchReader, schema: pa.Schema, place: str) -> Iterator[pa.RecordBatch]:
+def _read(reader: "pa.RecordBatchReader", schema: "pa.Schema", place: str) -> "Iterator[pa.RecordBatch]":
     """The source's batches under `schema`. Raises NotNow where the stream breaks, Failed for other types."""
+    import pyarrow as pa
+
     if reader.schema.names != schema.names or reader.schema.types != schema.types:
         difference = next(
             (f"{a} for {b}" for a, b in zip(reader.schema, schema, strict=False) if a.type != b.type), "other columns"

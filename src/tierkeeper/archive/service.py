@@ -4,37 +4,21 @@ import builtins
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Unpack
 from uuid import UUID
 
-import psycopg
-import pyarrow as pa
-
-from tierkeeper.archive import restore as restoring
-from tierkeeper.archive import verify as verifying
-from tierkeeper.archive.catalog import SCHEMA, Catalog, reading, rows_by_table, scan_segments
+from tierkeeper.archive.catalog import SCHEMA, Catalog, reading, rows_by_table
 from tierkeeper.archive.checkpoint import Checkpoints, Watch
 from tierkeeper.archive.destination import ArchiveDestination, require_same
-from tierkeeper.archive.drill import Drill
-from tierkeeper.archive.merging import Merged, into
-from tierkeeper.archive.model import Segment, SegmentState
+from tierkeeper.archive.model import Segment
 from tierkeeper.archive.outlived import sweep
-from tierkeeper.archive.reading import SegmentReader
-from tierkeeper.archive.rebuild import Markers, Rebuilder
-from tierkeeper.archive.replacing import Replacer
-from tierkeeper.archive.retention import Retention
-from tierkeeper.archive.rotation import Rotation
-from tierkeeper.archive.segment import OpenSegment
-from tierkeeper.archive.thaw import SegmentVault
-from tierkeeper.archive.verify import Bounds, Sample
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.policy import OnConflict
-from tierkeeper.kernel.ports import Frozen, ScanSegment, Stop
+from tierkeeper.kernel.ports import Frozen, Stop
 from tierkeeper.kernel.results import (
     DrillResult,
     ReadingStatus,
@@ -44,11 +28,20 @@ from tierkeeper.kernel.results import (
     SegmentResult,
     VerifyResult,
 )
-from tierkeeper.kernel.tables import TableName, TableShape
-from tierkeeper.objectstore.port import ObjectMissing, Store
+from tierkeeper.kernel.tables import TableName
+from tierkeeper.objectstore.port import Store
 from tierkeeper.postgres.link import Connection, Link
 
-_LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
+if TYPE_CHECKING:
+    from tierkeeper.archive import restore as restoring
+    from tierkeeper.archive.reading import SegmentReader
+    from tierkeeper.archive.rebuild import Markers
+    from tierkeeper.archive.replacing import Replacer
+    from tierkeeper.archive.retention import Retention
+    from tierkeeper.archive.rotation import Rotation
+    from tierkeeper.archive.scan import ArchiveScan
+    from tierkeeper.archive.thaw import SegmentVault
+    from tierkeeper.archive.verify import Bounds
 
 
 class Archive:
@@ -56,6 +49,7 @@ class Archive:
 
     `source_marker` gives the marker of a batch in the tier that its rows came from: it alone says whether a segment counts
     that an interrupted run left `copied`. `checkpoints`: where this machine remembers how far the archive had come.
+    What reads or writes segments is loaded by the method that needs it: Arrow takes longer than to ask the catalog.
     """
 
     def __init__(
@@ -79,8 +73,10 @@ class Archive:
         self._scratch = scratch
 
     @property
-    def reader(self) -> SegmentReader:
+    def reader(self) -> "SegmentReader":
         """Opens segments of `segments`."""
+        from tierkeeper.archive.reading import SegmentReader
+
         return SegmentReader(self._store, self._keys)
 
     @property
@@ -96,6 +92,8 @@ class Archive:
 
     def scan(self) -> "ArchiveScan":
         """The archive as `query` reads it."""
+        from tierkeeper.archive.scan import ArchiveScan
+
         return ArchiveScan(self._catalog, self.reader)
 
     def probe(self) -> str:
@@ -154,7 +152,7 @@ class Archive:
         """A segment with what its signed manifest says. Raises UsageError for an unknown one."""
         found = self._catalog.segments(segment_id=_id(segment))
         if not found:
-            raise _unknown(segment)
+            raise unknown(segment)
         manifest = self.reader.manifest(found[0])
         return SegmentDetail(
             **_shown(found[0]),
@@ -167,14 +165,18 @@ class Archive:
             created_at=manifest.created_at,
         )
 
-    def verify(self, segment: str | None = None, sample: str | None = None, **bounds: Unpack[Bounds]) -> VerifyResult:
+    def verify(self, segment: str | None = None, sample: str | None = None, **bounds: "Unpack[Bounds]") -> VerifyResult:
         """Reads every segment, one, or a share `n/t` of them, back from the store whole; see `verify.verify`."""
-        chosen = Sample.parse(sample) if sample is not None else None
+        from tierkeeper.archive import verify as verifying
+
+        chosen = verifying.Sample.parse(sample) if sample is not None else None
         parts = self._store, self._catalog, self._keys, self.watch
         return verifying.verify(*parts, segment_id=_id(segment), sample=chosen, **bounds)
 
-    def rebuild(self, markers: Markers) -> RebuildResult:
+    def rebuild(self, markers: "Markers") -> RebuildResult:
         """Makes the catalog again from the store; see `rebuild.Rebuilder`."""
+        from tierkeeper.archive.rebuild import Rebuilder
+
         result = Rebuilder(self._store, self._catalog, self._keys(), self.watch, markers).run()
         if result.ok:
             with self.destination() as destination:
@@ -186,6 +188,9 @@ class Archive:
 
         The catalog, if it answers, has to know as many segments, and keeps how it went.
         """
+        from tierkeeper.archive.drill import Drill
+        from tierkeeper.archive.verify import Sample
+
         share = Sample.parse(sample) if sample is not None else None
         before = self._sealed()
 
@@ -235,8 +240,10 @@ class Archive:
         """By the catalog server's clock."""
         return self._catalog.now()
 
-    def retention(self) -> Retention:
+    def retention(self) -> "Retention":
         """Removes segments whose time is over."""
+        from tierkeeper.archive.retention import Retention
+
         return Retention(self._store, self._catalog, self._clock)
 
     def sweep(self, longest_reader_seconds: float) -> str | None:
@@ -244,21 +251,27 @@ class Archive:
         return sweep(self._store, self._catalog, longest_reader_seconds)
 
     @property
-    def vault(self) -> SegmentVault:
+    def vault(self) -> "SegmentVault":
         """The archive as a source of whole segments."""
+        from tierkeeper.archive.thaw import SegmentVault
+
         return SegmentVault(self._store, self._catalog, self._keys, self._clock, self.replacer)
 
     @property
-    def replacer(self) -> Replacer:
+    def replacer(self) -> "Replacer":
         """Puts segments in the places of others."""
+        from tierkeeper.archive.replacing import Replacer
+
         return Replacer(self._store, self._catalog, self._keys, self._clock, watch=self.watch, scratch=self._scratch)
 
     def waiting_files(self) -> int:
         """How many files of segments that count no more lie in the store still."""
         return sum(key.startswith("segment/") for key, _ in self._catalog.outlived(0))
 
-    def rotation(self, ring: KeyRing) -> Rotation:
+    def rotation(self, ring: KeyRing) -> "Rotation":
         """Wraps the segments' data keys to `ring`'s operational key."""
+        from tierkeeper.archive.rotation import Rotation
+
         return Rotation(self._store, self._catalog, ring, self._clock, self.replacer)
 
     def newest(self) -> tuple[int, str] | None:
@@ -273,11 +286,13 @@ class Archive:
         since: datetime | None = None,
         until: datetime | None = None,
         segment: str | None = None,
-    ) -> restoring.Selection:
+    ) -> "restoring.Selection":
         """`table`'s archived rows with age in [since, until), of one segment if it is given. Nothing of them was read yet.
 
         Raises UsageError if the table was never archived, Failed if a segment is damaged.
         """
+        from tierkeeper.archive import restore as restoring
+
         found = self._catalog.segments(table, segment_id=_id(segment))
         named = (
             "unsure" if segment is not None else None
@@ -301,7 +316,7 @@ class Archive:
         segment: str | None = None,
         on_conflict: OnConflict | None = None,
         managed: Callable[[], Collection[TableName]] = tuple,
-        selected: Callable[[], restoring.Selection] | None = None,
+        selected: "Callable[[], restoring.Selection] | None" = None,
     ) -> RestoreResult:
         """Restores what `selected` gives, or else would give.
 
@@ -309,6 +324,9 @@ class Archive:
         only where `on_conflict` says what becomes of those whose key it has, and one of `managed` never does. Raises UsageError
         if `table` was never archived or `to` cannot be restored into, Failed if a segment is damaged; nothing was changed then.
         """
+        from tierkeeper.archive import restore as restoring
+        from tierkeeper.archive.merging import Merged, into
+
         began = time.monotonic()
         selection = selected() if selected else self.selected(table, since=since, until=until, segment=segment)
         if restoring.names_a_file(to):
@@ -328,62 +346,16 @@ class Archive:
         )
 
 
-class ArchiveScan:
-    """Implements `kernel.ports.SegmentScan`: which segments count is decided by the caller's snapshots, never here."""
-
-    def __init__(self, catalog: Catalog, reader: SegmentReader) -> None:
-        self._catalog = catalog
-        self._reader = reader
-
-    def segments(self, catalog_cursor: psycopg.Cursor, table: TableName) -> list[ScanSegment]:
-        """See `SegmentScan.segments`."""
-        return scan_segments(catalog_cursor, table)
-
-    @contextmanager
-    def open(self, segment_id: str) -> Iterator["ScannedSegment"]:
-        """See `SegmentScan.open`."""
-        found = self._catalog.segments(segment_id=UUID(segment_id), states=get_args(SegmentState))
-        if not found:
-            raise _unknown(segment_id)
-        try:
-            opened = self._reader.data_key(found[0])
-        except ObjectMissing as error:
-            if self._catalog.segments(segment_id=found[0].id, states=("removed",)):
-                raise NotNow(error.place, "its segment was removed meanwhile", "Ask again") from error
-            raise
-        with self._reader.open(found[0], opened) as content:
-            yield ScannedSegment(content)
-
-
-@dataclass(frozen=True)
-class ScannedSegment:
-    """Implements `kernel.ports.SegmentContent`."""
-
-    content: OpenSegment
-
-    @property
-    def shape(self) -> TableShape:
-        return self.content.contents.shape
-
-    def batches(self, columns: Sequence[str], min_age: datetime | None, max_age: datetime | None) -> Iterator[pa.RecordBatch]:
-        """See `SegmentContent.batches`."""
-        until = None if max_age is None or max_age >= _LAST_INSTANT else max_age + timedelta(microseconds=1)
-        return self.content.batches(min_age, until, columns)
-
-    def bounds(self, column: str) -> tuple[str, str] | None:
-        """See `SegmentContent.bounds`."""
-        return self.content.bounds(column)
-
-
 def _id(segment: str | None) -> UUID | None:
     """A segment's id as the user wrote it. Raises UsageError if it is none."""
     try:
         return UUID(segment) if segment is not None else None
     except ValueError:
-        raise _unknown(str(segment)) from None
+        raise unknown(str(segment)) from None
 
 
-def _unknown(segment: str) -> UsageError:
+def unknown(segment: str) -> UsageError:
+    """What a segment's id that the catalog does not know is answered with."""
     return UsageError(f"segment {segment[:80]}", "the archive has no such segment", "See `tierkeeper archive list`")
 
 

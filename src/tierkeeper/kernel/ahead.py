@@ -1,7 +1,11 @@
 """The stages of a pipeline at once, each in a thread of its own and at most one step apart: memory stays bounded."""
 
+import sys
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from importlib import import_module
+from threading import Thread
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -61,3 +65,16 @@ class Beside:
                 self.settle()
         finally:
             self._pool.shutdown()
+
+
+def preload(module: str) -> None:
+    """Imports `module` in a thread, while others are waited for. Who imports it meanwhile waits for the rest of it, or hears
+    why it cannot be.
+    """
+
+    def load() -> None:
+        with suppress(ImportError):
+            import_module(module)
+
+    if module not in sys.modules:
+        Thread(target=load, name="preload").start()

@@ -1,12 +1,16 @@
 """Stages of a pipeline: in order, at most one step apart, and no error is lost."""
 
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
-from tierkeeper.kernel.ahead import Beside, ahead
+from tierkeeper.kernel.ahead import Beside, ahead, preload
 
 
 def failing(what: object = None) -> None:
@@ -73,3 +77,22 @@ def test_the_first_error_is_the_one_that_is_told() -> None:
     with pytest.raises(ZeroDivisionError), Beside("x") as beside:
         beside(failing)
         raise ZeroDivisionError
+
+
+def test_a_module_is_loaded_beside_and_whoever_needs_it_gets_it_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "loaded_beside.py").write_text("import time\ntime.sleep(0.2)\nWHOLE = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    began = time.monotonic()
+    preload("loaded_beside")
+    assert time.monotonic() - began < 0.2
+    while "loaded_beside" not in sys.modules:
+        time.sleep(0.001)
+    assert import_module("loaded_beside").WHOLE
+    preload("loaded_beside")
+    assert not [t for t in threading.enumerate() if t.name == "preload" and t.is_alive()]
+
+
+def test_a_module_that_cannot_be_loaded_is_whoever_needs_its_error() -> None:
+    preload("no_such_module_anywhere")
+    with pytest.raises(ModuleNotFoundError):
+        import_module("no_such_module_anywhere")
