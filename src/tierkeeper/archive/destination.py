@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from tierkeeper.archive.writing import Made, Origin, SegmentWriter
 
-_WRITING: Final = "tierkeeper.archive.writing"
 _REMEDY_SOURCE: Final = "Nothing was moved: run the same command again, and `tierkeeper check` if it fails again"
 
 
@@ -82,9 +81,6 @@ class ArchiveDestination:
 
         Failed as well where the archive is older than this machine remembers it.
         """
-        preload(
-            _WRITING
-        )  # what writes loads Arrow, while servers are waited for: until the rows come, this side has little to do
         self._watch.require(self._catalog.place, self._watch.look())
         newest = self._catalog.newest()
         if newest is not None:
@@ -93,7 +89,9 @@ class ArchiveDestination:
             cause = f"it holds segments ({known.key}), and the catalog knows none"
             remedy = "Run `tierkeeper archive rebuild`; a new archive needs a store of its own"
             raise Failed(self._store.name, cause, remedy)
-        return self._catalog.open(batches, self._keys().key_id)
+        rows = self._catalog.open(batches, self._keys().key_id)
+        preload("tierkeeper.archive.writing")  # it loads Arrow, while the source counts the rows and this side only waits
+        return rows
 
     def reads(self, shape: TableShape) -> None:
         """Not by COPY."""

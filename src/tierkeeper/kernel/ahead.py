@@ -5,13 +5,15 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
-from threading import Thread
+from threading import Timer
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
+
+_MOMENT_SECONDS: Final = 0.005
 
 
 def ahead(work: Callable[[T], R], items: Iterable[T], *, alone: Callable[[T], bool] = lambda _: False) -> Generator[R]:
@@ -68,8 +70,8 @@ class Beside:
 
 
 def preload(module: str) -> None:
-    """Imports `module` in a thread, while others are waited for. Who imports it meanwhile waits for the rest of it, or hears
-    why it cannot be.
+    """Imports `module` in a thread, in a moment, when its caller has sent a question and waits: to load a library keeps all other
+    threads waiting. Whoever imports it meanwhile waits for the rest of it, or hears why it cannot be.
     """
 
     def load() -> None:
@@ -77,4 +79,6 @@ def preload(module: str) -> None:
             import_module(module)
 
     if module not in sys.modules:
-        Thread(target=load, name="preload").start()
+        later = Timer(_MOMENT_SECONDS, load)
+        later.name = "preload"
+        later.start()
