@@ -49,7 +49,8 @@ def test_what_it_puts_into_parameter_store_is_what_the_file_says(aws: Account, t
     credentials = {name: aws.environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     ran = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", SECRETS],
-        cwd=tmp_path, env={**given, **credentials}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100, check=False,
+        cwd=tmp_path, env={**given, **credentials}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100,
+        check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     kept = aws.client("ssm").get_parameters_by_path(Path="/tierkeeper/dev/", WithDecryption=True)["Parameters"]
