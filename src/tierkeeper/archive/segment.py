@@ -7,6 +7,7 @@ so that no page of one segment can stand in another.
 
 import hashlib
 import io
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -304,10 +305,16 @@ def age_mask(ages: pa.Array, since: datetime | None, until: datetime | None) -> 
     micros = ages.cast(pa.timestamp("us")).view(pa.int64())  # a time without a zone is UTC
     mask = pc.is_valid(micros)
     if since is not None:
-        mask = pc.and_(mask, pc.greater_equal(micros, _microseconds(since)))
+        mask = pc.and_(mask, pc.greater_equal(micros, _scalar(_microseconds(since))))
     if until is not None:
-        mask = pc.and_(mask, pc.less(micros, _microseconds(until)))
+        mask = pc.and_(mask, pc.less(micros, _scalar(_microseconds(until))))
     return mask
+
+
+def _scalar(value: int) -> pa.Scalar:
+    """Made of bytes: of a Python value Arrow makes one only once it has loaded pandas, if that is installed."""
+    body = value.to_bytes(8, sys.byteorder, signed=True)
+    return pa.Array.from_buffers(pa.int64(), 1, [None, pa.py_buffer(body)])[0]
 
 
 def _ages_of_text(ages: pa.Array) -> pa.Array:

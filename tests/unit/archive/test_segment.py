@@ -2,6 +2,8 @@
 
 import io
 import secrets
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -182,6 +184,21 @@ def test_of_a_row_group_nothing_behind_its_last_wanted_row_is_read(monkeypatch: 
         list(content.batches(DAY, DAY + timedelta(minutes=3), ["t"]))
     last = [max((i for i, n in enumerate(order[at : at + 100]) if n < 3), default=-9) for at in range(0, 400, 100)]
     assert read == sum(9 * (at // 9 + 1) for at in last)
+
+
+def test_ages_are_bounded_without_pandas() -> None:
+    code = """
+import sys
+from datetime import UTC, datetime
+import pyarrow as pa
+from tierkeeper.archive.segment import age_mask
+numbers = b"".join(n.to_bytes(8, sys.byteorder) for n in range(3))
+ages = pa.Array.from_buffers(pa.timestamp("us", "UTC"), 3, [None, pa.py_buffer(numbers)])
+mask = age_mask(ages, *(datetime(1970, 1, 1, microsecond=n, tzinfo=UTC) for n in (1, 2)))
+print(mask.to_pylist(), "pandas" in sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split("\n")[0] == "[False, True, False] False", "to load it takes longer than to find a day's rows"
 
 
 def test_row_groups_end_at_rows_or_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
