@@ -22,21 +22,24 @@ import pyarrow.parquet as pq
 from psycopg import sql
 
 from tierkeeper.archive.digest import ContentDigest
-from tierkeeper.archive.lossless import arrow_schema
+from tierkeeper.archive.lossless import Carried, arrow_schema
 from tierkeeper.archive.model import Contents, Segment
 from tierkeeper.archive.reading import SegmentReader
 from tierkeeper.archive.segment import PAGE_BY_PAGE, parquet_writer, read_batches, row_groups, rows_in
-from tierkeeper.kernel.ahead import Beside, ahead
+from tierkeeper.kernel.ahead import Beside, drawn
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point, reach
-from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
+from tierkeeper.kernel.limits import COPY_BLOCK_BYTES, ROW_GROUP_BYTES
 from tierkeeper.kernel.tables import Column, TableName, TableShape
 from tierkeeper.postgres import ddl, rows, shapes
 from tierkeeper.postgres.arrow import copied
+from tierkeeper.postgres.binary import HEADER, TRAILER, to_binary
 from tierkeeper.postgres.link import Link, transaction, translated
 
 _NOT_KEPT: Final = "Nothing was kept: restore into a .parquet file, or on a server of the version that the rows came from"
 _TEMPORARY: Final = "pg_temp"  # the session's own schema, which is there by itself
+_TEXT_IN_BINARY: Final = frozenset({"bpchar", "json", "name"})
+"""Types, beside those that stay native and enums, that Postgres reads from text alone, and gives back as text, in binary too."""
 FILE_ENDINGS: Final = (".csv", ".parquet")
 
 
@@ -211,9 +214,7 @@ def _create(cur: psycopg.Cursor, contents: Contents, name: TableName) -> None:
 def _add_key(cur: psycopg.Cursor, contents: Contents, name: TableName) -> None:
     """Once the rows are there: an index that is built at once takes a fraction of one that grows row by row."""
     if contents.shape.key:
-        columns = sql.SQL(", ").join(map(sql.Identifier, contents.shape.key))
-        table = sql.Identifier(name.schema, name.name)
-        cur.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(table, columns))
+        cur.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(_table(name), _columns(contents.shape.key)))
 
 
 def _make_schema(name: str) -> str:
@@ -222,20 +223,47 @@ def _make_schema(name: str) -> str:
 
 def _copy_in(cur: psycopg.Cursor, selection: Selection, name: TableName) -> ContentDigest:
     digest = ContentDigest(selection.schema)
-    columns = sql.SQL(", ").join(map(sql.Identifier, selection.schema.names))
-    into = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(sql.Identifier(name.schema, name.name), columns)
+    written, form = (_in_binary, "binary") if all(map(_same_in_binary, selection.contents.carried)) else (_as_text, "csv")
+    into = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {})").format(_table(name), _columns(selection.schema.names), sql.SQL(form))
     with Beside("digest") as counting:
 
-        def pieces() -> Iterator[pa.RecordBatch]:
+        def counted() -> Iterator[pa.RecordBatch]:
             for batch in selection.batches():
                 counting(digest.update, batch)
-                yield from _pieces(batch)
+                yield batch
                 del batch
 
-        with cur.copy(into) as stream, closing(ahead(rows.to_copy, pieces())) as texts:
-            for text in texts:
-                stream.write(text)
+        with cur.copy(into) as stream, closing(drawn(written(counted()), alone=_is_large)) as blocks:
+            for block in blocks:
+                stream.write(block)
+                del block
     return digest
+
+
+def _in_binary(batches: Iterator[pa.RecordBatch]) -> Iterator[bytes | memoryview]:
+    yield HEADER
+    for batch in batches:
+        yield to_binary(batch)
+        del batch
+    yield TRAILER
+
+
+def _as_text(batches: Iterator[pa.RecordBatch]) -> Iterator[bytes | memoryview]:
+    for batch in batches:
+        yield from map(rows.to_copy, _pieces(batch))
+        del batch
+
+
+def _is_large(block: bytes | memoryview) -> bool:
+    """More than a row group has: a row of many megabytes is in it."""
+    return len(block) > ROW_GROUP_BYTES
+
+
+def _same_in_binary(carried: Carried) -> bool:
+    """Whether Postgres's binary form of a value is what the archive has: the same number, or the same text. Unlike text it has
+    not to be read.
+    """
+    return carried.native or carried.column.base in _TEXT_IN_BINARY or carried.column.kind == "e"
 
 
 def _read_back(cur: psycopg.Cursor, selection: Selection, name: TableName) -> ContentDigest:
@@ -244,7 +272,7 @@ def _read_back(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Co
     cur.execute("SET LOCAL synchronize_seqscans = off")
     digest = ContentDigest(selection.schema)
     expressions = sql.SQL(", ").join(sql.SQL(c.expression) for c in selection.contents.carried)
-    query = sql.SQL("SELECT {} FROM ONLY {}").format(expressions, sql.Identifier(name.schema, name.name))
+    query = sql.SQL("SELECT {} FROM ONLY {}").format(expressions, _table(name))
     with _readable(f"table {name}"), Beside("digest") as counting, closing(copied(cur, query, selection.schema)) as batches:
         for batch in batches:
             counting(digest.update, batch)
@@ -252,6 +280,14 @@ def _read_back(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Co
                 counting.settle()  # it may be a large row
             del batch
     return digest
+
+
+def _table(name: TableName) -> sql.Identifier:
+    return sql.Identifier(name.schema, name.name)
+
+
+def _columns(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
 def _csv_file(selection: Selection, file: BinaryIO, place: str) -> tuple[ContentDigest, ContentDigest]:

@@ -1,7 +1,7 @@
 """The stages of a pipeline at once, each in a thread of its own and at most one step apart: memory stays bounded."""
 
 import sys
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
@@ -36,6 +36,32 @@ def ahead(work: Callable[[T], R], items: Iterable[T], *, alone: Callable[[T], bo
                 del done
         if pending is not None:
             yield pending.result()
+
+
+def drawn(items: Iterator[T], *, alone: Callable[[T], bool] = lambda _: False) -> Generator[T]:
+    """`items`, which are made in a thread: the next one while one is with its taker, unless that one is `alone`.
+
+    Close it when you stop early: that waits for the thread.
+    """
+    with ThreadPoolExecutor(1, "drawn") as pool:
+        pending = pool.submit(_next, items)
+        while (made := pending.result()) is not None:
+            del pending  # it holds what it made
+            (item,) = made
+            del made
+            waits = alone(item)
+            if not waits:
+                pending = pool.submit(_next, items)
+            yield item
+            del item
+            if waits:
+                pending = pool.submit(_next, items)
+
+
+def _next(items: Iterator[T]) -> tuple[T] | None:
+    for item in items:
+        return (item,)
+    return None
 
 
 class Beside:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from archive_bench import Bench
+from tierkeeper.postgres import rows
 
 TYPES = Path(__file__).parents[1].joinpath("every_type.sql").read_text(encoding="utf-8")
 TABLE = '"odd ""schema"."All, types"'
@@ -30,6 +31,20 @@ def test_every_type_comes_back_bit_for_bit(bench: Bench) -> None:
     # A difference in what the driver hides must show: the same comparison fails after the smallest change.
     bench.main.execute("""UPDATE "odd ""schema"."Back again" SET f8 = 0 WHERE f8 = '-0'""")
     assert bits(bench, TABLE) != bits(bench, '"odd ""schema"."Back again"')
+
+
+def test_types_that_go_in_binary_come_back_bit_for_bit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.main.execute(TYPES.encode())
+    kept = '"a ""b", i4, i8, f4, f8, b, t, v, c, one, code, nm, j, e, small'
+    ages = "public.moment '2013-01-01 00:00:00.000001+00'"
+    bench.main.execute(
+        f"CREATE TABLE plain AS SELECT row_number() OVER ()::int4 AS id, {ages} AS at, {kept} FROM {TABLE}".encode()
+    )
+    bench.main.execute("ALTER TABLE plain ADD PRIMARY KEY (id)")
+    bench.move("plain", "at")
+    monkeypatch.delattr(rows, "to_copy")
+    assert bench.archive.restore(bench.archive.segments()[0].table, to="back", target=bench.tiers.main).rows == 4
+    assert bits(bench, "plain") == bits(bench, "back")
 
 
 def test_types_are_made_on_a_server_that_lacks_them(bench: Bench) -> None:

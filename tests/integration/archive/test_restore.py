@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from archive_bench import Bench
+from tierkeeper.archive import restore as restoring
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import Failed, UsageError
@@ -253,10 +254,16 @@ def test_a_file_that_holds_another_value_is_not_kept(archived: Bench, monkeypatc
     "wrong", [lambda batch: batch.take([1, 0, *range(2, len(batch))]), lambda batch: batch.slice(1)], ids=["swapped", "lost"]
 )
 def test_a_table_that_holds_other_rows_is_not_kept(
-    archived: Bench, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[pa.RecordBatch], pa.RecordBatch]
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[pa.RecordBatch], pa.RecordBatch]
 ) -> None:
-    to_copy = rows.to_copy
+    """Whether its rows go in binary, as text does and numbers, or as text, as a numeric does."""
+    to_copy, to_binary = rows.to_copy, restoring.to_binary
     monkeypatch.setattr(rows, "to_copy", lambda batch: to_copy(wrong(batch)))
-    with pytest.raises(Failed, match="differs from the archive"):
-        archived.archive.restore(EVENTS, to="wrong", target=archived.tiers.main)
-    assert archived.rows("SELECT to_regclass('public.wrong')") == [(None,)]
+    monkeypatch.setattr(restoring, "to_binary", lambda batch: to_binary(wrong(batch)))
+    for name, kind in (("in_binary", "text"), ("as_text", "numeric")):
+        bench.main.execute(f"CREATE TABLE {name} (at date, id int4 PRIMARY KEY, x {kind})".encode())
+        bench.main.execute(f"INSERT INTO {name} SELECT '2013-01-01', g, g FROM generate_series(1, 500) g".encode())
+        bench.move(name, "at")
+        with pytest.raises(Failed, match="differs from the archive"):
+            bench.archive.restore(TableName("public", name), to="wrong", target=bench.tiers.main)
+        assert bench.rows("SELECT to_regclass('public.wrong')") == [(None,)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tierkeeper.kernel.ahead import Beside, ahead, preload
+from tierkeeper.kernel.ahead import Beside, ahead, drawn, preload
 
 
 def failing(what: object = None) -> None:
@@ -46,6 +46,48 @@ def test_what_the_work_or_the_items_raise_comes_out() -> None:
     for made in (ahead(failing, [1]), ahead(failing, [1, 2, 3]), ahead(lambda n: n, broken())):
         with pytest.raises(LookupError):
             list(made)
+
+
+def test_the_next_is_drawn_while_one_is_with_its_taker_unless_that_one_is_alone() -> None:
+    made: list[int] = []
+    at_hand = threading.Condition()
+
+    def items() -> Iterator[int]:
+        for n in range(5):
+            with at_hand:
+                made.append(n)
+                at_hand.notify_all()
+            yield n
+
+    with closing(drawn(items(), alone=lambda n: n == 2)) as numbers:
+        for n in numbers:
+            with at_hand:
+                coming = at_hand.wait_for(lambda n=n: n + 1 in made, timeout=0.2 if n in (2, 4) else 30)
+            assert coming == (n not in (2, 4))
+            assert len(made) <= n + 2
+    assert made == list(range(5))
+    assert list(drawn(iter([]))) == []
+
+
+def test_what_is_raised_while_one_draws_comes_out_in_its_place() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise KeyError
+
+    seen = []
+    with pytest.raises(KeyError):
+        seen.extend(drawn(broken()))
+    numbers = drawn(broken())
+    assert next(numbers) == 1
+    with pytest.raises(KeyError):
+        next(numbers)
+
+
+def test_who_stops_drawing_early_leaves_no_thread_behind() -> None:
+    before = threading.active_count()
+    with closing(drawn(iter(range(10)))) as numbers:
+        assert next(numbers) == 0
+    assert threading.active_count() == before
 
 
 def test_who_stops_early_leaves_no_thread_behind() -> None:
