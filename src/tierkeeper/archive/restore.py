@@ -29,7 +29,7 @@ from tierkeeper.archive.segment import PAGE_BY_PAGE, parquet_writer, read_batche
 from tierkeeper.kernel.ahead import Beside, drawn
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point, reach
-from tierkeeper.kernel.limits import COPY_BLOCK_BYTES, ROW_GROUP_BYTES
+from tierkeeper.kernel.limits import ARROW_BATCH_BYTES, COPY_BLOCK_BYTES
 from tierkeeper.kernel.tables import Column, TableName, TableShape
 from tierkeeper.postgres import ddl, rows, shapes
 from tierkeeper.postgres.arrow import copied
@@ -40,6 +40,9 @@ _NOT_KEPT: Final = "Nothing was kept: restore into a .parquet file, or on a serv
 _TEMPORARY: Final = "pg_temp"  # the session's own schema, which is there by itself
 _TEXT_IN_BINARY: Final = frozenset({"bpchar", "json", "name"})
 """Types, beside those that stay native and enums, that Postgres reads from text alone, and gives back as text, in binary too."""
+_BINARY_BYTES: Final = (
+    4 * COPY_BLOCK_BYTES
+)  # of rows are turned to binary at once: that is done by the column, and not by the row
 FILE_ENDINGS: Final = (".csv", ".parquet")
 
 
@@ -243,7 +246,7 @@ def _copy_in(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Cont
 def _in_binary(batches: Iterator[pa.RecordBatch]) -> Iterator[bytes | memoryview]:
     yield HEADER
     for batch in batches:
-        yield to_binary(batch)
+        yield from map(to_binary, _pieces(batch, _BINARY_BYTES))
         del batch
     yield TRAILER
 
@@ -255,8 +258,8 @@ def _as_text(batches: Iterator[pa.RecordBatch]) -> Iterator[bytes | memoryview]:
 
 
 def _is_large(block: bytes | memoryview) -> bool:
-    """More than a row group has: a row of many megabytes is in it."""
-    return len(block) > ROW_GROUP_BYTES
+    """Much more than it was cut to: a row of many megabytes is in it."""
+    return len(block) > ARROW_BATCH_BYTES
 
 
 def _same_in_binary(carried: Carried) -> bool:
@@ -327,9 +330,9 @@ def _parquet_file(selection: Selection, file: BinaryIO, place: str) -> tuple[Con
     return sent, kept
 
 
-def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """`batch` in pieces of about COPY_BLOCK_BYTES."""
-    step = rows_in(batch, COPY_BLOCK_BYTES)
+def _pieces(batch: pa.RecordBatch, size_bytes: int = COPY_BLOCK_BYTES) -> Iterator[pa.RecordBatch]:
+    """`batch` in pieces of about `size_bytes`."""
+    step = rows_in(batch, size_bytes)
     return (batch.slice(at, step) for at in range(0, batch.num_rows, step))
 
 
