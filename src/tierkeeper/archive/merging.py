@@ -17,7 +17,7 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import OnConflict
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres import shapes
-from tierkeeper.postgres.link import OWN_PATH, Link, transaction, translate, translated
+from tierkeeper.postgres.link import Link, take_own_path, transaction, translate, translated
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 
@@ -81,7 +81,7 @@ def merge(
         cur.execute(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(_named(name)))
         if look(cur, name, contents.shape.key) != target:
             raise NotNow(place, "it was altered meanwhile", "Run the same command again")
-        cur.execute(OWN_PATH)
+        take_own_path(cur)
         with _told(place):
             merged = _Merge(cur, target, how, place).run(on_conflict, rows)
         reach(Point.RESTORE_BEFORE_COMMIT)

@@ -18,7 +18,7 @@ from tierkeeper.mover import model, plan
 from tierkeeper.mover.staging import staged
 from tierkeeper.postgres import references, shapes
 from tierkeeper.postgres.copy import rows_out
-from tierkeeper.postgres.link import OWN_PATH, Connection, Link, transaction, translated
+from tierkeeper.postgres.link import Connection, Link, take_own_path, transaction, translated
 from tierkeeper.postgres.statements import load
 
 _SQL = load("tierkeeper.mover", "erasing.sql")
@@ -62,7 +62,7 @@ class Eraser:
                     with transaction(conn, read_only=True) as cur:
                         columns = model.names([c.name for c in shapes.read(conn, table, tier=tier).columns])
                         asked = {"columns": columns, "table": model.qualified(table), "name": sql.Identifier(table.name)}
-                        cur.execute(OWN_PATH)
+                        take_own_path(cur)
                         cur.execute(_SQL["try"].format(**asked, where=_condition(where)))
                 except psycopg.Error as error:
                     if (error.sqlstate or "").startswith(("42", "22", "0A")):
@@ -144,7 +144,7 @@ class Eraser:
             _, view = staged(cur, self._vault(), segment, 0, whole=False)
             name = sql.Identifier(segment.table.name)
             asked = _SQL["matching"].format(table=model.qualified(view), name=name, where=_condition(where))
-            cur.execute(OWN_PATH)
+            take_own_path(cur)
             said = b"".join(bytes(block) for block in rows_out(cur, asked, binary=False))
             cur.execute("ROLLBACK")
         goes = said.replace(b"\n", b"").replace(b"t", b"\x01").replace(b"f", b"\x00")

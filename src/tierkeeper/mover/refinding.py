@@ -24,7 +24,7 @@ from tierkeeper.mover.places import Going
 from tierkeeper.mover.source import Source
 from tierkeeper.postgres import shapes
 from tierkeeper.postgres.copy import rows_in, rows_out
-from tierkeeper.postgres.link import OWN_PATH, transaction
+from tierkeeper.postgres.link import take_own_path, transaction
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
 from tierkeeper.tiers import standing
@@ -241,7 +241,7 @@ def _delete(cur: Cursor, found: Sequence[_Found], tier: str) -> None:
         )
     cur.execute("SET CONSTRAINTS ALL DEFERRED")
     cur.execute("SELECT set_config('tierkeeper.mover', 'on', true)")
-    cur.execute(OWN_PATH)  # triggers are the user's
+    take_own_path(cur)  # triggers are the user's
     for one in reversed(found):
         cur.execute(_SQL["delete"].format(table=model.qualified(one.table), condition=sql.SQL(one.condition)))
     cur.execute("SET CONSTRAINTS ALL IMMEDIATE")

@@ -11,34 +11,13 @@ from functools import wraps
 from threading import RLock
 from typing import Concatenate, ParamSpec, TypeVar
 
-from psycopg.conninfo import conninfo_to_dict
-
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.lending import Lender, Lent
 from tierkeeper.postgres.session import Session
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-
-class _Kept(Session):
-    """Its `close` gives it back as long as its look goes on and it is in no transaction."""
-
-    look: "_Look | None" = None
-    conninfo = ""
-    database: Hashable = None
-
-    @property
-    def only_reads(self) -> bool:
-        return self.look is not None and self.look is _LOOK.get()
-
-    @property
-    def gives_way(self) -> bool:
-        return self.look is not None and self.only_reads and not self.look.patient
-
-    def close(self) -> None:
-        if self.look is None or not self.look.takes(self):
-            super().close()
 
 
 class _Answers(dict[Hashable, object]):
@@ -49,7 +28,7 @@ class _Answers(dict[Hashable, object]):
 
 
 class _Look:
-    """Connections that are not in use now, by address and purpose, and what was asked of which database.
+    """What was asked of which database, over connections of its run, or else of its own.
 
     Several threads take from it: each operation on a list or a dict is one step, and what two ask at once one of them asks.
     """
@@ -58,38 +37,27 @@ class _Look:
         self.tables = list(dict.fromkeys(tables))
         self.patient = patient
         self.known: dict[Hashable, _Answers] = {}
-        self._free: dict[str, list[_Kept]] = {}
-        self._open = True
+        self._runs = _RUN.get()
+        self._lender = self._runs or Lender(to_the_end=True)
 
-    def connect(self, conninfo: str) -> Session:
-        free = self._free.setdefault(conninfo, [])
-        try:
-            return free.pop()
-        except IndexError:
-            made = _Kept.connect(conninfo, autocommit=True, prepare_threshold=None)
-            made.look, made.conninfo = self, conninfo
-            made.database = tuple(sorted((k, v) for k, v in conninfo_to_dict(conninfo).items() if k != "application_name"))
-            return made
+    @property
+    def is_here(self) -> bool:
+        return _LOOK.get() is self
 
     @property
     def is_warm(self) -> bool:
-        """Whether it has given out a connection before and got one back: then hardly anything is left to dial."""
-        return any(self._free.values())
+        """Whether connections are at hand."""
+        return self._lender.is_warm
 
-    def takes(self, conn: _Kept) -> bool:
-        """Whether it keeps `conn`, which its user is done with."""
-        free = self._free[conn.conninfo]
-        if not self._open or conn.closed or conn.in_transaction or conn in free:
-            return False
-        free.append(conn)
-        return True
+    def connect(self, conninfo: str) -> Session:
+        return self._lender.connect(conninfo, self)
 
     def close(self) -> None:
-        self._open = False
-        for conn in (conn for free in self._free.values() for conn in free):
-            conn.close()
+        if self._runs is None:
+            self._lender.close()
 
 
+_RUN: ContextVar[Lender | None] = ContextVar("run", default=None)
 _LOOK: ContextVar[_Look | None] = ContextVar("look", default=None)
 
 
@@ -113,11 +81,35 @@ def looking(tables: Iterable[TableName] = (), *, patient: bool = False) -> Itera
         look.close()
 
 
+@contextmanager
+def sharing(run: str) -> Iterator[None]:
+    """Until the block ends, its parts use the same connections one after the other, and a few more where they ask side by side.
+
+    `run` is what their servers see them as. What writes to the user's tables gets one that is closed behind it, and a thread that
+    was begun without the block's context connections of its own. Within another such block it changes nothing.
+    """
+    if _RUN.get() is not None:
+        yield
+        return
+    lender = Lender(run)
+    token = _RUN.set(lender)
+    try:
+        yield
+    finally:
+        _RUN.reset(token)
+        lender.close()
+
+
+def shares() -> bool:
+    """Whether a connection that is closed now is kept for the next one to dial."""
+    return _RUN.get() is not None
+
+
 def dial(conninfo: str) -> Session:
     """An autocommit connection: one that was kept, else a new one. Raises as psycopg does."""
-    look = _LOOK.get()
-    if look is not None:
-        return look.connect(conninfo)
+    lender = _LOOK.get() or _RUN.get()
+    if lender is not None:
+        return lender.connect(conninfo)
     return Session.connect(conninfo, autocommit=True, prepare_threshold=None)
 
 
@@ -197,6 +189,6 @@ def named(tables: Sequence[TableName]) -> dict[str, list[str]]:
 def _known(conn: Session, question: Hashable) -> _Answers | None:
     """What is known of a question to the database that `conn` leads to; None where answers are not kept."""
     look = _LOOK.get()
-    if look is None or not isinstance(conn, _Kept) or conn.look is not look:
+    if look is None or not isinstance(conn, Lent) or conn.look is not look:
         return None
     return look.known.setdefault((conn.database, question), _Answers())

@@ -209,6 +209,8 @@ def transaction(
         raise Failed("transaction", "a plan or a report was about to write something", "Report this: it is a fault here")
     waits = (LOOK_LOCK_SECONDS if conn.gives_way else LOCK_SECONDS) if lock_seconds is None else lock_seconds
     shared = [sql.SQL("SELECT pg_advisory_xact_lock_shared({}, {})").format(*MOVER_LOCK)] if conn.name.startswith(_MOVER) else []
+    conn.wrote |= not read_only or bool(ahead)
+    conn.ran_users_code |= own_path
     may_end = conn.info.server_version >= _TRANSACTION_TIMEOUT_SINCE
     first: list[sql.Composable] = [
         *_begin(isolation, read_only, waits, may_end),
@@ -245,6 +247,12 @@ def transaction(
             raise Failed(
                 "transaction", "it was rolled back where it should have been committed", "Report this: it is a fault here"
             )
+
+
+def take_own_path(cur: Cursor) -> None:
+    """OWN_PATH in the middle of a transaction."""
+    cur.connection.ran_users_code = True
+    cur.execute(OWN_PATH)
 
 
 @contextmanager

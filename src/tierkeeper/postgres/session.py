@@ -138,6 +138,9 @@ class Session(psycopg.Connection[Any]):
         self._ending = False
         self._copying: str | None = None
         self.received: Received | None = None
+        self._counted_bytes = 0
+        self.wrote = self.ran_users_code = False
+        """Whether a transaction over it could write, and whether triggers or conditions of the user's could run in one."""
 
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
@@ -217,10 +220,16 @@ class Session(psycopg.Connection[Any]):
         if not self.closed and self._copying is None:
             with suppress(psycopg.Error):
                 self.settle()
+        self.count_received()
+        super().close()
+
+    def count_received(self) -> None:
+        """Tells `received` what has come since this was last asked."""
         if self.received is not None and not self.closed:
             with suppress(psycopg.Error):
-                self.received.add(of_socket(self.pgconn.socket))
-        super().close()
+                so_far = of_socket(self.pgconn.socket)
+                self.received.add(so_far - self._counted_bytes)
+                self._counted_bytes = so_far
 
     def wait(self, gen: "PQGen[T]", *args: Any, **kwargs: Any) -> T:
         self.settle()

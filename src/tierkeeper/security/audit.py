@@ -3,7 +3,6 @@
 import getpass
 import json
 import os
-import select
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -16,6 +15,8 @@ import psycopg
 from tierkeeper.kernel.errors import TierkeeperError, UsageError
 from tierkeeper.kernel.limits import AUDIT_KEPT_SECONDS
 from tierkeeper.kernel.log import Log
+from tierkeeper.postgres.keeping import shares
+from tierkeeper.postgres.lending import was_ended
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
 from tierkeeper.postgres.statements import load
 
@@ -106,7 +107,7 @@ class _Dialled:
     def taken(self) -> Iterator[Connection]:
         """The connection, if it is there and its server has not ended it, else a new one; kept unless the block raises."""
         conn = self._taken_back()
-        if conn is not None and _was_ended(conn):
+        if conn is not None and was_ended(conn):
             conn.close()
             conn = None
         conn = conn or self._link.connect("audit")
@@ -115,6 +116,9 @@ class _Dialled:
         except BaseException:
             conn.close()
             raise
+        if shares():
+            conn.close()  # and the run keeps it, for its other parts too
+            return
         self._free.append(conn)
         if self._timer.ident is None:
             self._timer.start()
@@ -133,10 +137,3 @@ class _Dialled:
         conn = self._taken_back()
         if conn is not None:
             conn.close()
-
-
-def _was_ended(conn: Connection) -> bool:
-    """Whether there is something to read from an idle connection: a server says nothing to one unless it ends it."""
-    heard = select.poll()
-    heard.register(conn.fileno(), select.POLLIN)
-    return bool(heard.poll(0))

@@ -1,11 +1,13 @@
 """I7: an action has a record before it and after it, or it does not run."""
 
 import time
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from tierkeeper.kernel.errors import Failed, TierkeeperError
+from tierkeeper.postgres.keeping import sharing
 from tierkeeper.postgres.link import Link
 from tierkeeper.security import audit
 from tierkeeper.security.audit import PostgresAudit
@@ -54,6 +56,17 @@ def test_a_long_action_holds_no_connection(pair: Any, monkeypatch: pytest.Monkey
         while pair.main.execute(IDLE).fetchall() and time.monotonic() < until:
             time.sleep(0.02)
         assert pair.main.execute(IDLE).fetchall() == []
+    assert len(pair.main.execute(RECORDS).fetchall()) == 2
+
+
+def test_in_a_run_an_action_holds_no_connection_of_its_own(pair: Any) -> None:
+    with (
+        sharing("trial"),
+        PostgresAudit(pair.tiers.main).action("move", "t", {}),
+        closing(pair.tiers.main.connect("usage")) as conn,
+    ):
+        named = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
+        assert conn.execute(named, ["tierkeeper trial"]).fetchone() == (1,)
     assert len(pair.main.execute(RECORDS).fetchall()) == 2
 
 

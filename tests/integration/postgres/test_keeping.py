@@ -21,7 +21,7 @@ def _pid(conn: Connection) -> int:
     return conn.info.backend_pid
 
 
-def test_a_closed_connection_is_the_next_ones_of_its_purpose_until_the_block_ends(tiers: Tiers) -> None:
+def test_a_closed_connection_is_the_next_ones_until_the_block_ends(tiers: Tiers) -> None:
     link = tiers.core
     with looking():
         with closing(link.connect("setup")) as first:
@@ -30,10 +30,12 @@ def test_a_closed_connection_is_the_next_ones_of_its_purpose_until_the_block_end
                 pids = {pid, _pid(beside)}
                 assert len(pids) == 2, "one that is in use was given away"
         with closing(link.connect("mover")) as other:
-            assert other.info.get_parameters()["application_name"] == "tierkeeper mover"
+            assert _pid(other) in pids
+            assert other.name == "tierkeeper mover", "by its name others tell a mover's snapshots"
         asked, _ = ask_all({"core": link}, lambda _, conn: _pid(conn), "setup")
         assert asked["core"] in pids, "a thread of a look dials anew"
     assert first.closed and beside.closed and other.closed
+    assert first.received is link.received and link.received.so_far > 0
     with closing(link.connect("setup")) as later:
         assert _pid(later) not in pids
     assert later.closed

@@ -1,0 +1,190 @@
+"""Connections that outlive who asked for them, and go on to who asks next: to dial costs several round trips, and some CPU at
+both ends.
+
+Nobody is given one that is not as good as new: in a transaction, cancelled from aside, ended by its server, or used for what the
+user's own triggers could have left something in.
+"""
+
+import select
+import time
+from collections.abc import Hashable
+from functools import cache
+from threading import Event, Lock, Timer
+from typing import Any, Final, Protocol
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from tierkeeper.kernel.limits import SPARE_AGE_SECONDS, SPARE_SECONDS
+from tierkeeper.postgres.session import Session
+
+OWN_TABLES: Final = frozenset({"alerts", "archive", "audit", "jobs", "mover", "usage"})
+"""For these purposes tierkeeper's own tables are written; the user's only where `ran_users_code` says so."""
+
+_PREFIX: Final = "tierkeeper "
+
+
+class Look(Protocol):
+    """What a connection may be lent for: it only reads."""
+
+    @property
+    def patient(self) -> bool:
+        """Whether it waits for locks as who writes does."""
+        ...
+
+    @property
+    def is_here(self) -> bool:
+        """Whether who asks is a part of it."""
+        ...
+
+
+class Lent(Session):
+    """Its `close` gives it back, where its lender keeps it."""
+
+    lender: "Lender | None" = None
+    look: Look | None = None
+    database: Hashable = None
+    dialled_at = given_back_at = 0.0
+    was_cancelled = False
+
+    def cancel_safe(self, **kwargs: Any) -> None:
+        self.was_cancelled = True  # it may come late, and hit another's statement
+        super().cancel_safe(**kwargs)
+
+    def close(self) -> None:
+        lender, self.lender = self.lender, None
+        if lender is None or not lender.takes(self):
+            super().close()
+
+    @property
+    def only_reads(self) -> bool:
+        return self.look is not None and self.look.is_here
+
+    @property
+    def gives_way(self) -> bool:
+        return self.look is not None and self.look.is_here and not self.look.patient
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing of its user is left in it."""
+        purpose = self.name.removeprefix(_PREFIX)
+        used = self.in_transaction or self.was_cancelled or self.ran_users_code or (self.wrote and purpose not in OWN_TABLES)
+        return not (self.closed or used)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its server has not ended it, as far as that is known here: to an idle one it says nothing else."""
+        try:
+            self.settle()
+        except psycopg.Error:
+            return False
+        return not (self.closed or was_ended(self))
+
+
+def was_ended(conn: Session) -> bool:
+    """Whether there is something to read from an idle connection: a server says nothing to one unless it ends it."""
+    heard = select.poll()
+    heard.register(conn.fileno(), select.POLLIN)
+    return bool(heard.poll(0))
+
+
+class Lender:
+    """Connections that are not in use now, by database. Several threads take from it: each operation on a list is one step.
+
+    `run` names its connections at their servers; without one each has the name of its first user's purpose. One that nobody has
+    wanted for SPARE_SECONDS is closed, unless it keeps them `to_the_end`.
+    """
+
+    def __init__(self, run: str | None = None, *, to_the_end: bool = False) -> None:
+        self._run = run
+        self._to_the_end = to_the_end
+        self._free: dict[Hashable, list[Lent]] = {}
+        self._over = Event()
+        self._timer: Timer | None = None
+        self._timing = Lock()
+
+    def connect(self, conninfo: str, look: Look | None = None) -> Session:
+        """Raises as psycopg does."""
+        database, name = _parted(conninfo)
+        conn = self._spare(database)
+        if conn is None:
+            named = conninfo if self._run is None else _renamed(conninfo, f"{_PREFIX}{self._run}")
+            conn = Lent.connect(named, autocommit=True, prepare_threshold=None)
+            conn.database, conn.dialled_at = database, time.monotonic()
+        conn.name, conn.lender, conn.look, conn.wrote = name, self, look, False
+        return conn
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether it has lent a connection before and got one back: then hardly anything is left to dial."""
+        return any(self._free.values())
+
+    def takes(self, conn: Lent) -> bool:
+        """Whether it keeps `conn`, which its user is done with."""
+        if self._over.is_set() or not conn.is_clean:
+            return False
+        conn.look, conn.given_back_at = None, time.monotonic()
+        conn.count_received()
+        self._free.setdefault(conn.database, []).append(conn)
+        if self._over.is_set():  # it was closed meanwhile
+            self._close_spare(0)
+        else:
+            self._begin_timer()
+        return True
+
+    def close(self) -> None:
+        with self._timing:
+            self._over.set()
+            if self._timer is not None:
+                self._timer.cancel()
+        self._close_spare(0)
+
+    def _spare(self, database: Hashable) -> Lent | None:
+        free = self._free.get(database, [])
+        while True:
+            try:
+                conn = free.pop()  # who has waited least: the others run out
+            except IndexError:
+                return None
+            if time.monotonic() - conn.dialled_at < SPARE_AGE_SECONDS and conn.is_alive:
+                return conn
+            conn.close()
+
+    def _begin_timer(self) -> None:
+        with self._timing:
+            if self._timer is not None or self._to_the_end or self._over.is_set():
+                return
+            self._timer = Timer(SPARE_SECONDS, self._run_out)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _run_out(self) -> None:
+        with self._timing:
+            self._timer = None
+        self._close_spare(SPARE_SECONDS)
+        if self.is_warm:
+            self._begin_timer()
+
+    def _close_spare(self, seconds: float) -> None:
+        """Those that nobody has wanted for so long. Whoever takes one out of its list has it alone."""
+        until = time.monotonic() - seconds
+        for free in list(self._free.values()):
+            for conn in [one for one in free if one.given_back_at <= until]:
+                try:
+                    free.remove(conn)
+                except ValueError:
+                    continue  # somebody has just been given it
+                conn.close()
+
+
+@cache
+def _parted(conninfo: str) -> tuple[Hashable, str]:
+    """All that says which database it is and how it is reached, and the application's name."""
+    given = conninfo_to_dict(conninfo)
+    name = str(given.pop("application_name", ""))
+    return tuple(sorted(given.items())), name
+
+
+@cache
+def _renamed(conninfo: str, name: str) -> str:
+    return make_conninfo(conninfo, application_name=name)

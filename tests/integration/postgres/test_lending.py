@@ -1,0 +1,149 @@
+"""Connections that the parts of a run use one after the other."""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from threading import Thread
+
+import pytest
+
+from faultproxy import FaultProxy
+from support import Tiers, eventually
+from tierkeeper.kernel.errors import Failed, NotNow
+from tierkeeper.postgres import lending
+from tierkeeper.postgres.keeping import looking, sharing
+from tierkeeper.postgres.link import Connection, Link, take_own_path, transaction, translated
+
+NAMED = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tierkeeper trial' AND datname = current_database()"
+
+
+def _used(link: Link, purpose: str, use: Callable[[Connection], object] = lambda _: None) -> int:
+    """Which session a user of this purpose was given."""
+    with closing(link.connect(purpose)) as conn:
+        use(conn)
+        return conn.info.backend_pid
+
+
+def _writes(conn: Connection) -> None:
+    with transaction(conn) as cur:
+        cur.execute("SELECT 1")
+
+
+def _reads(conn: Connection) -> None:
+    with transaction(conn, read_only=True) as cur:
+        cur.execute("SELECT 1")
+
+
+def _deletes(conn: Connection) -> None:
+    with transaction(conn, own_path=True) as cur:
+        cur.execute("SELECT 1")
+
+
+def _runs_a_trigger(conn: Connection) -> None:
+    with transaction(conn) as cur:
+        take_own_path(cur)
+
+
+def _cancels(conn: Connection) -> None:
+    conn.cancel_safe()
+
+
+def test_the_parts_of_a_run_share_one_session_whatever_they_read_or_write_of_ours(tiers: Tiers) -> None:
+    with sharing("trial"):
+        first = _used(tiers.core, "usage", _writes)
+        for purpose, use in (("setup", _reads), ("audit", _writes), ("mover", _writes), ("vacuum", _reads)):
+            assert _used(tiers.core, purpose, use) == first
+        with looking():
+            assert _used(tiers.core, "budget", _reads) == first
+        with looking(), pytest.raises(Failed):  # of a plan or a report, which writes nothing
+            _used(tiers.core, "usage", _writes)
+        assert _used(tiers.main, "usage") != first
+        with closing(tiers.core.connect("mover")) as conn, closing(tiers.core.connect("usage")) as other:
+            assert conn.info.backend_pid != other.info.backend_pid, "one that is in use was given away"
+            assert (other.execute(NAMED).fetchone() or (0,))[0] == 2
+            with transaction(conn) as cur:
+                locks = cur.execute(
+                    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+                ).fetchone()
+            assert locks == (1,), "a mover's snapshots could not be told from a reader's"
+    with closing(tiers.core.connect("usage")) as conn:
+        assert eventually(lambda: conn.execute(NAMED).fetchone() == (0,)), "its run is over"
+    assert _used(tiers.core, "usage") != first
+
+
+@pytest.mark.parametrize(
+    ("purpose", "use"),
+    [("mover", _deletes), ("mover", _runs_a_trigger), ("vacuum", _writes), ("setup", _writes), ("usage", _cancels)],
+)
+def test_what_a_user_may_have_left_something_in_is_nobody_elses(
+    tiers: Tiers, purpose: str, use: Callable[[Connection], object]
+) -> None:
+    with sharing("trial"):
+        assert _used(tiers.core, purpose, use) != _used(tiers.core, "usage")
+
+
+def test_a_session_that_was_ended_is_dialled_again_and_a_statement_that_was_sent_is_not(tiers: Tiers) -> None:
+    with FaultProxy(int(tiers.core.parameters["port"])) as proxy, closing(tiers.core.connect("oracle")) as oracle:
+        oracle.execute("CREATE TABLE noted (n int)")
+        core = proxy.link(tiers.core)
+        with sharing("trial"):
+            pid = _used(core, "usage", _reads)
+            oracle.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+            with closing(core.connect("usage")) as conn:
+                assert conn.execute("SELECT 1").fetchone() == (1,)
+            proxy.hold("to_client")
+            cut = Thread(target=lambda: (eventually(lambda: oracle.execute("SELECT FROM noted").rowcount > 0), proxy.cut_now()))
+            cut.start()
+            with pytest.raises(NotNow), translated("core"), closing(core.connect("usage")) as conn:
+                conn.execute("INSERT INTO noted VALUES (1)")
+            cut.join()
+            proxy.heal()
+            assert oracle.execute("SELECT count(*) FROM noted").fetchone() == (1,)
+            _used(core, "usage", _reads)
+
+
+def test_one_that_nobody_wants_is_given_up_and_an_old_one_is_dialled_anew(tiers: Tiers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lending, "SPARE_SECONDS", 0.1)
+    with closing(tiers.core.connect("oracle")) as oracle, sharing("trial"):
+        first = _used(tiers.core, "usage")
+        with closing(tiers.core.connect("usage")) as busy:
+            time.sleep(0.3)
+            assert busy.execute("SELECT 1").fetchone() == (1,), "it was in use"
+        assert eventually(lambda: oracle.execute(NAMED).fetchone() == (0,)), "it keeps a slot of the pooler's for nothing"
+        monkeypatch.setattr(lending, "SPARE_SECONDS", 60)
+        second = _used(tiers.core, "usage")
+        assert second != first
+        monkeypatch.setattr(lending, "SPARE_AGE_SECONDS", 0)
+        assert _used(tiers.core, "usage") != second, "what a role is set to since would not hold for it"
+
+
+def test_what_comes_over_shared_sessions_counts_once(tiers: Tiers) -> None:
+    tiers.core.received.take()
+    with sharing("trial"):
+        _used(tiers.core, "usage", lambda conn: conn.execute("SELECT repeat('x', 100000)").fetchone())
+        once = tiers.core.received.take()
+        assert 100_000 < once < 130_000, "it is counted as soon as its user is done"
+        for _ in range(3):
+            _used(tiers.core, "usage")
+    assert tiers.core.received.take() < 10_000
+
+
+def test_threads_without_the_runs_context_have_sessions_of_their_own(tiers: Tiers) -> None:
+    pids = list[int]()
+    with sharing("trial"):
+        first = _used(tiers.core, "mover")
+        worker = Thread(target=lambda: pids.append(_used(tiers.core, "mover")))
+        worker.start()
+        worker.join()
+    assert pids and pids[0] != first
+
+
+def test_a_broken_pool_raises_as_a_first_dialling_does(tiers: Tiers) -> None:
+    with FaultProxy(int(tiers.core.parameters["port"])) as proxy, sharing("trial"):
+        core = proxy.link(tiers.core)
+        _used(core, "usage")
+        proxy.refuse()
+        with pytest.raises(NotNow):
+            core.connect("usage")
+        proxy.heal()
+        assert _used(core, "usage", _reads)
