@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import datetime, timedelta
+from functools import cache, partial
 
 from tierkeeper.compose.facts import Given
 from tierkeeper.compose.spending import SpendingKeeper
@@ -19,7 +20,8 @@ from tierkeeper.monitoring.model import activity, last_active
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import translated
 from tierkeeper.quotas.early import Ahead
-from tierkeeper.quotas.forecast import coming_bytes
+from tierkeeper.quotas.forecast import coming
+from tierkeeper.quotas.growth import WINDOW_DAYS
 from tierkeeper.quotas.outlook import foreseen
 from tierkeeper.security.runs import last_outcome
 
@@ -34,10 +36,12 @@ class WatchingKeeper(SpendingKeeper):
         now = self._clock.now()
         try:
             with looking():
-                found, _, _ = foreseen(self.history, self._tiers[tier], tier, None, now)
-                return Ahead(coming_bytes(found, self._next("quota", now)), self._reads(tier, now))
+                samples = self.history.series(tier, since=now - timedelta(days=WINDOW_DAYS))
         except TierkeeperError:
             return Ahead()
+        return Ahead(
+            coming(samples, self._tiers[tier].quota_bytes, now, self._next("quota", now)), cache(partial(self._reads, tier, now))
+        )
 
     def _in_vain(self) -> Mapping[str, int]:
         """The tiers that the quota manager's last run, of the last day, could not bring down, and what they used then."""
@@ -46,9 +50,13 @@ class WatchingKeeper(SpendingKeeper):
         return {str(tier): int(used) for tier, used in found.items()}
 
     def _reads(self, tier: Tier, now: datetime) -> Mapping[TableName, float]:
-        """How often a row of each table is read in a day."""
+        """How often a row of each table is read in a day; nothing of what the history cannot tell."""
         since = now - timedelta(days=OUTLOOK_READ_DAYS)
-        samples = self.history.samples(tier, every=True, since=since)
+        try:
+            with looking():
+                samples = self.history.samples(tier, every=True, since=since)
+        except TierkeeperError:
+            return {}
         rows = {s.table: s.rows for s in samples if s.table is not None}
         days, reads = dict[TableName, int](), dict[TableName, int]()
         for one in activity(samples):

@@ -35,7 +35,7 @@ class Ahead:
     """What the history says: by how much a tier will grow before the next run, and how often rows are read, by table."""
 
     coming_bytes: int = 0
-    reads: Mapping[TableName, float] | None = None
+    reads: Callable[[], Mapping[TableName, float]] = dict
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class EarlyMoves:
         wanted = min(rows, math.ceil(over_bytes / table.row_bytes)) if table.row_bytes else 0
         youngest = table.ages.at(wanted / table.size.rows_estimate) if table.ages is not None and wanted else None
         age = None if youngest is None else max(0.0, (self._now.timestamp() - youngest) / _DAY_SECONDS)
-        reads = None if self._ahead.reads is None else self._ahead.reads.get(table.policy.name)
+        reads = self._ahead.reads().get(table.policy.name)
         return Candidate(table.policy, rows, table.row_bytes, age, reads)
 
 

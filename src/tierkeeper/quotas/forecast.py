@@ -6,7 +6,7 @@ so that rhythm and bursts stay in it. `docs/internals/forecast.md` has the error
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -107,8 +107,53 @@ class _Runs:
         return stdev(self.bytes) / len(self.bytes) ** 0.5 if len(self.bytes) > 1 else 0.0
 
 
+@dataclass(frozen=True)
+class _Course:
+    """What a forecast is made from, before anything is drawn."""
+
+    now: datetime
+    used: int
+    quota: int
+    found: Growth
+    runs: _Runs | None
+    level: float
+    surging: float | None
+
+    @property
+    def rate(self) -> float:
+        return max(0.0, self.found.rate)
+
+    @property
+    def stale_days(self) -> float:
+        return max(0.0, days(self.now) - self.found.until_day)
+
+    def road(self, *, alone: bool) -> _Road:
+        return _Road(self.level, self.quota, None if alone else self.runs)
+
+
 def forecast(samples: Sequence[Sample], quota_bytes: int, now: datetime, *, seed: int = SEED) -> Forecast:
     """What `samples` (bytes of a tier over time, in any order, UTC) say of a tier with `quota_bytes` at `now`."""
+    course = _course(samples, quota_bytes, now)
+    if isinstance(course, Forecast):
+        return course
+    alone = _range(course.found, course.road(alone=True), now, seed)
+    return _told(course, alone, alone if course.runs is None else _range(course.found, course.road(alone=False), now, seed))
+
+
+def coming(samples: Sequence[Sample], quota_bytes: int, now: datetime, instant: datetime, *, seed: int = SEED) -> int:
+    """`coming_bytes` of their forecast. The range is only drawn where it has a say: that takes most of a forecast's time."""
+    course = _course(samples, quota_bytes, now)
+    if isinstance(course, Forecast):
+        return coming_bytes(course, instant)
+    road = course.road(alone=True)
+    alone = FullAt(None, _at(now, _likely(course.found, road, now)), None)
+    if road.level >= road.quota or _is_near(alone.likely, now, instant):
+        alone = _range(course.found, road, now, seed)
+    return coming_bytes(_told(course, alone, alone), instant)
+
+
+def _course(samples: Sequence[Sample], quota_bytes: int, now: datetime) -> _Course | Forecast:
+    """Where nothing can be said yet, that at once."""
     past = [s for s in samples if s.at <= now]
     used = max(past, key=lambda s: s.at).bytes if past else 0
     found = growth(past, now)
@@ -120,28 +165,27 @@ def forecast(samples: Sequence[Sample], quota_bytes: int, now: datetime, *, seed
     if used < quota_bytes <= max(found.level, found.last_bytes):
         # It was relieved within this hour, of which most samples still are from before.
         found = replace(found, level=float(used), last_bytes=float(used))
-    runs = _runs(found, days(now))
-    rate = max(0.0, found.rate)
-    stale = max(0.0, days(now) - found.until_day)
-    level = max(float(used), found.level) if used >= quota_bytes else found.level + rate * stale
-    net = rate - (runs.usual / runs.every_days if runs is not None else 0.0)
-    alone = _range(found, _Road(level, quota_bytes, None), now, seed)
-    full = _range(found, _Road(level, quota_bytes, runs), now, seed) if runs is not None else alone
-    surging = surge(past, now)
-    confidence, reason = _confidence(found, stale, alone, now)
+    course = _Course(now, used, quota_bytes, found, _runs(found, days(now)), 0.0, surge(past, now))
+    grown = found.level + course.rate * course.stale_days
+    return replace(course, level=max(float(used), found.level) if used >= quota_bytes else grown)
+
+
+def _told(course: _Course, alone: FullAt, full: FullAt) -> Forecast:
+    runs, surging = course.runs, course.surging
+    confidence, reason = _confidence(course.found, course.stale_days, alone, course.now)
     if surging is not None:
         confidence, reason = "low", f"{reason}, but in these hours {format_bytes(int(surging))} a day come, far more than ever"
     return Forecast(
-        at=now,
-        used_bytes=used,
-        quota_bytes=quota_bytes,
-        bytes_per_day=rate,
-        net_bytes_per_day=net,
+        at=course.now,
+        used_bytes=course.used,
+        quota_bytes=course.quota,
+        bytes_per_day=course.rate,
+        net_bytes_per_day=course.rate - (runs.usual / runs.every_days if runs is not None else 0.0),
         full=full,
         full_without_runs=alone,
         confidence=confidence,
         reason=reason,
-        history_days=found.active_days,
+        history_days=course.found.active_days,
         runs_per_week=WEEK / runs.every_days if runs is not None else 0.0,
         surge_bytes_per_day=surging,
     )
@@ -161,9 +205,11 @@ def full_before(told: Forecast, instant: datetime) -> bool:
     if told.surge_bytes_per_day is not None and told.used_bytes + told.surge_bytes_per_day * ahead_days >= told.quota_bytes:
         return True
     early, likely = told.full_without_runs.earliest, told.full_without_runs.likely
-    if early is None or likely is None:
-        return False
-    return early < instant and likely < told.at + LIKELY_FACTOR * (instant - told.at)
+    return early is not None and early < instant and _is_near(likely, told.at, instant)
+
+
+def _is_near(likely: datetime | None, now: datetime, instant: datetime) -> bool:
+    return likely is not None and likely < now + LIKELY_FACTOR * (instant - now)
 
 
 def coming_bytes(told: Forecast, instant: datetime) -> int:
@@ -242,43 +288,53 @@ def _range(found: Growth, road: _Road, now: datetime, seed: int) -> FullAt:
     if road.level >= road.quota:
         return FullAt(now, now, now)
     rng = random.Random(seed)  # noqa: S311 - no secret
-    rate, runs = max(0.0, found.rate), road.runs
-    first = int(days(now)) + 1  # the weekday on which the first day from now ends
-    expected = [rate + found.profile[(first + k) % WEEK] for k in range(WALK_DAYS)]
-    likely = _passage(road, expected, rate, () if runs is None else (runs.usual,))
+    likely = _likely(found, road, now)
     start = replace(road, level=max(road.level, found.last_bytes))
-    ends = sorted(_drawn(found, start, first, rng) for _ in range(PATHS))
+    ends = sorted(_drawn(found, start, _first(now), rng, PATHS))
     early, late = ends[int(EARLY * PATHS)] - WITHIN_DAY, ends[-1 - int(EARLY * PATHS)] + WITHIN_DAY
     return FullAt(_at(now, max(0.0, min(early, likely))), _at(now, likely), _at(now, max(late, likely)))
+
+
+def _first(now: datetime) -> int:
+    """The weekday on which the first day from now ends."""
+    return int(days(now)) + 1
+
+
+def _likely(found: Growth, road: _Road, now: datetime) -> float:
+    """Days until the growth of the history, gone on evenly, has reached the quota."""
+    rate, runs, first = max(0.0, found.rate), road.runs, _first(now)
+    expected = [rate + found.profile[(first + k) % WEEK] for k in range(WALK_DAYS)]
+    return _passage(road, expected, rate, () if runs is None else (runs.usual,))
 
 
 def _at(now: datetime, ahead_days: float) -> datetime | None:
     return None if ahead_days > HORIZON_DAYS else now + timedelta(days=ahead_days)
 
 
-def _drawn(found: Growth, road: _Road, first: int, rng: random.Random) -> float:
-    """Days until a path is full: days of the history, a week at a time, at the pace of the history drawn anew."""
+def _drawn(found: Growth, road: _Road, first: int, rng: random.Random, paths: int) -> Iterator[float]:
+    """Days until a path is full, of each: days of the history, a week at a time, at the pace of the history drawn anew."""
     increments, n = found.increments, len(found.increments)
-    block = min(WEEK, n)
+    block, pace = min(WEEK, n), slope(increments)
     starts = range(n - block + 1)
-    by_weekday = [[i for i in starts if n < 2 * WEEK or found.weekdays[i] == day] for day in range(WEEK)]
+    by_weekday = [[i for i in starts if n < 2 * WEEK or found.weekdays[i] == day] or starts for day in range(WEEK)]
 
     def draw(ends_on: int, count: int) -> list[float]:
         drawn: list[float] = []
         while len(drawn) < count:
-            some = by_weekday[(ends_on + len(drawn)) % WEEK] or starts
+            some = by_weekday[(ends_on + len(drawn)) % WEEK]
             start = some[rng.randrange(len(some))]
             drawn += increments[start : start + block]
         return drawn[:count]
 
-    faster = slope(draw(found.weekdays[0], n)) - slope(increments)
-    walk = [i + faster for i in draw(first, WALK_DAYS)]
-    for step in found.steps:
-        if (when := rng.random() * max(found.active_days, 1.0)) < WALK_DAYS:  # what came once in so long may come again
-            walk[int(when)] += step
-    runs = road.runs
-    falls = () if runs is None else tuple(rng.choices(runs.bytes, k=int(WALK_DAYS / runs.every_days) + len(runs.bytes)))
-    return _passage(road, walk, max(0.0, found.rate + faster), falls)
+    for _ in range(paths):
+        faster = slope(draw(found.weekdays[0], n)) - pace
+        walk = [i + faster for i in draw(first, WALK_DAYS)]
+        for step in found.steps:
+            if (when := rng.random() * max(found.active_days, 1.0)) < WALK_DAYS:  # what came once in so long may come again
+                walk[int(when)] += step
+        runs = road.runs
+        falls = () if runs is None else tuple(rng.choices(runs.bytes, k=int(WALK_DAYS / runs.every_days) + len(runs.bytes)))
+        yield _passage(road, walk, max(0.0, found.rate + faster), falls)
 
 
 def _passage(road: _Road, walk: Sequence[float], rate: float, falls: Sequence[float]) -> float:

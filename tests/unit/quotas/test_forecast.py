@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 import growing
 from growing import KINDS, MB, START, Case
+from support import sampled
 from tierkeeper.kernel.series import Sample
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.quotas import forecast as f
-from tierkeeper.quotas.forecast import forecast, full_before
+from tierkeeper.quotas.forecast import coming, coming_bytes, forecast, full_before
 from tierkeeper.quotas.growth import growth, slope
 
 DAY = timedelta(days=1)
@@ -145,6 +146,19 @@ def test_a_flood_of_these_hours_triggers_and_one_that_is_over_does_not() -> None
     assert not full_before(over, over.at + DAY)
     step = told(hourly([*calm, calm[-1] + 96]))
     assert not full_before(step, step.at + DAY)
+
+
+@pytest.mark.parametrize("kind", sampled(KINDS, "uneven days", "sawtooth, run each day"))
+def test_what_comes_is_the_forecasts_own_however_little_of_it_is_drawn(kind: str) -> None:
+    (case,) = growing.cases(kind, 1, seed=3)
+    used, feared = case.samples[-1].bytes, 0
+    for lacks_mb in (-1, 0.01, 6, 25, 400):
+        for ahead in (DAY / 4, 2 * DAY):
+            quota_bytes, instant = int(used + lacks_mb * MB), case.now + ahead
+            whole = forecast(case.samples, quota_bytes, case.now)
+            assert coming(case.samples, quota_bytes, case.now, instant) == coming_bytes(whole, instant)
+            feared += full_before(whole, instant) and lacks_mb > 0
+    assert feared
 
 
 @pytest.mark.parametrize("hours", [14, 60, 100, 200])
