@@ -30,7 +30,7 @@ from tierkeeper.monitoring import egress
 from tierkeeper.monitoring.alerts.facts import Facts
 from tierkeeper.mover.request import Request
 from tierkeeper.mover.service import MoveService
-from tierkeeper.postgres.keeping import looking
+from tierkeeper.postgres.keeping import looking, sharing
 from tierkeeper.quotas.early import Ahead
 from tierkeeper.quotas.runner import QuotaManager, Thresholds
 from tierkeeper.setup import checks, status
@@ -109,16 +109,28 @@ class Keeper(WatchingKeeper):
 
         `allow_rewrite` (else `[quotas] allow_rewrite`): VACUUM FULL may lock a table, and scratch space may exceed the quota.
         """
-        self._set_up((), frozenset(("core", "main")), apply=not dry_run)
-        return self._with_quota(self.quota_manager(allow_rewrite=allow_rewrite).run(dry_run=dry_run))
+        with sharing("quota"):
+            self._set_up((), frozenset(("core", "main")), apply=not dry_run)
+            return self._with_quota(self.quota_manager(allow_rewrite=allow_rewrite).run(dry_run=dry_run))
 
     def quota_if_pressed(self) -> QuotaResult | None:
         """A run of the quota manager before its time, where a tier cannot wait for it; None where all can."""
-        self._set_up((), frozenset(("core", "main")), apply=True)
-        manager = self.quota_manager()
-        with looking(p.name for p in self._policies):  # it is asked a hundred times a day, and mostly in vain
-            pressed = manager.pressed(self._in_vain())
-        return self._with_quota(manager.run(dry_run=False)) if pressed is not None else None
+        with sharing("quota"):
+            manager = self.quota_manager()
+            pressed, lacks = self._pressed(manager)
+            if lacks:
+                self._set_up((), frozenset(("core", "main")), apply=True)
+                pressed, _ = self._pressed(manager)
+            return self._with_quota(manager.run(dry_run=False)) if pressed is not None else None
+
+    def _pressed(self, manager: QuotaManager) -> tuple[str | None, bool]:
+        """Why a run should not wait; or whether Core and Main lack what it needs, and it is not known yet.
+
+        It is asked a hundred times a day, and mostly in vain.
+        """
+        with looking(p.name for p in self._policies):
+            lacks = bool(self._set_up((), frozenset(("core", "main")), apply=False).steps)
+            return None if lacks else manager.pressed(self._in_vain()), lacks
 
     def quota_manager(self, *, allow_rewrite: bool = False, ahead: Callable[[Tier], Ahead] | None = None) -> QuotaManager:
         """`ahead` says what is to come in a tier; left out, its history does."""
@@ -139,7 +151,8 @@ class Keeper(WatchingKeeper):
 
     def alerts(self, facts: Facts | None = None, *, given: Given | None = None) -> AlertTurnResult:
         """One look at the tiers, or at `facts`: what needs a person is remembered, and told to whom it is due."""
-        return self._alerting.turn(facts, given or (self._given() if facts is None else Given()))
+        with sharing("alerts"):
+            return self._alerting.turn(facts, given or (self._given() if facts is None else Given()))
 
     def alert_test(self) -> AlertTestResult:
         """Sends a message to each target of `[alerts] notify`. Raises UsageError where there is none, or one is no address."""
@@ -151,7 +164,8 @@ class Keeper(WatchingKeeper):
 
     def keep_awake(self, *, force: bool = False) -> AwakeResult:
         """Reads a row in each tier whose provider pauses quiet projects, where the last read is a day old or `force`."""
-        return self._alerting.keep_awake(force=force)
+        with sharing("keep awake"):
+            return self._alerting.keep_awake(force=force)
 
     @cached_property
     def _alerting(self) -> Alerting:

@@ -19,7 +19,7 @@ from tierkeeper.kernel.units import Age
 from tierkeeper.monitoring import measure, report
 from tierkeeper.monitoring.history import History
 from tierkeeper.monitoring.model import Figures, Measured
-from tierkeeper.postgres.keeping import looking
+from tierkeeper.postgres.keeping import looking, sharing
 from tierkeeper.postgres.link import Connection
 from tierkeeper.tiers.ask import ask_all
 
@@ -49,7 +49,8 @@ class UsageKeeper(VaultKeeper):
 
     def record_usage(self) -> RecordResult:
         """Takes one sample of everything and writes it to the history. What is away is an error in the result."""
-        return self._record(self._look())
+        with sharing("usage"):
+            return self._record(self._look())
 
     def usage(self, table: TableName | None = None, *, since: Age | None = None, record: bool = False) -> UsageResult:
         """Tiers and tables now and since an age (None: as far as is known), or `table` alone. With `record` it is a sample, too.

@@ -17,6 +17,7 @@ from tierkeeper.jobs.table import JOBS
 from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Exit
 from tierkeeper.kernel.ports import Stop
+from tierkeeper.postgres.keeping import sharing
 
 Role = Literal["run", "once", "worker"]
 
@@ -70,4 +71,5 @@ def start(
         await {"run": service.run, "once": service.once, "worker": service.work}[role]()
         return exit_code(performer, once=role == "once")
 
-    return asyncio.run(serve())
+    with sharing("jobs"):  # those that are due at the same minute
+        return asyncio.run(serve())

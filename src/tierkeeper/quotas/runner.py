@@ -244,7 +244,8 @@ class QuotaManager:
             report.missed(source, destination, [p for p in self._policies if getattr(p, source) is not None])
             return
         with telling(report):
-            row_bytes = self._row_bytes(source, leaving := self._leaving(source))
+            with looking(sorted(self._apart)):
+                row_bytes = self._row_bytes(source, leaving := self._leaving(source))
             for number, policy in enumerate(leaving):
                 if self._stop() is not None:
                     report.missed(source, destination, leaving[number:])

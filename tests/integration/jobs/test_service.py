@@ -103,6 +103,23 @@ def bench(tiers: Tiers) -> Bench:
     return Bench(tiers)
 
 
+def test_jobs_that_are_due_at_once_use_the_same_connections(bench: Bench) -> None:
+    seen = list[str]()
+
+    def look() -> None:
+        with closing(bench.tiers.core.connect("usage")) as conn:
+            seen.append(conn.info.get_parameters()["application_name"])
+
+    jobs = [bench.job(name, look, watches=True) for name in ("usage", "alerts", "keep_awake")]
+    assert bench.start("once", jobs) is Exit.DONE
+    assert seen == ["tierkeeper jobs"] * 3
+    with closing(bench.tiers.core.connect("oracle")) as conn:
+        named = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'tierkeeper jobs'"
+        )
+        assert eventually(lambda: conn.execute(named).fetchone() == (0,)), "they outlived the process's work"
+
+
 def test_once_runs_what_is_due_and_makes_up_for_a_missed_year_once(bench: Bench) -> None:
     jobs = [bench.job("quota"), bench.job("archive"), bench.job("usage", watches=True), bench.job("scrub")]
     off = 'scrub = "off"'
