@@ -56,7 +56,7 @@ def _measured(cur: Cursor, tier: TierName, profile: Profile, tables: Sequence[Ta
     found, (server,), slots, (beside,) = cur.all_of(
         [
             sizes.asked("heaps", tables, at_once=True, others=USAGE_OTHER_TABLES),
-            (_SQL["server"], None),
+            (_SQL["server"], {"apart": profile.counts != "database"}),
             (_SQL["slots"], None),
             sizes.asked("beside", at_once=True),
         ]
@@ -64,8 +64,8 @@ def _measured(cur: Cursor, tier: TierName, profile: Profile, tables: Sequence[Ta
     _, database_bytes, *counters, may_see_wal = server
     system_bytes, own_bytes = beside
     kept = _slots(slots)
-    if profile.counts == "database":
-        database_bytes = used  # the same, a moment before: it may have grown since
+    if database_bytes is None:
+        database_bytes = used  # that is what its provider counts: each of its files is asked for once
     elsewhere = max(0, used - database_bytes)
     figures, details = _tables(cur, tier, found, counters[-1], at)
     wal = cur.execute(_SQL["wal"]).fetchone() if may_see_wal else None

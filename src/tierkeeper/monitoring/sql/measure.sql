@@ -1,6 +1,6 @@
 -- name: server
 -- Rows that scans of the database's tables read, its catalogs' among them, and rows that were written.
-SELECT clock_timestamp(), pg_database_size(current_database()),
+SELECT clock_timestamp(), CASE WHEN %(apart)s THEN pg_database_size(current_database()) END,
        d.tup_returned, d.tup_inserted + d.tup_updated + d.tup_deleted, d.blks_hit, d.blks_read, d.stats_reset,
        has_function_privilege('pg_ls_waldir()', 'EXECUTE')
 FROM pg_stat_database AS d WHERE d.datname = current_database()
