@@ -51,6 +51,10 @@ class Lent(Session):
         self.was_cancelled = True  # it may come late, and hit another's statement
         super().cancel_safe(**kwargs)
 
+    def execute(self, *args: Any, **kwargs: Any) -> psycopg.Cursor[Any]:
+        self.ran_users_code = True  # outside of a transaction: what an event trigger sets there is its session's
+        return super().execute(*args, **kwargs)
+
     def close(self) -> None:
         lender, self.lender = self.lender, None
         if lender is None or not lender.takes(self):

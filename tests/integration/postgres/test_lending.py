@@ -48,6 +48,11 @@ def _cancels(conn: Connection) -> None:
     conn.cancel_safe()
 
 
+def _rebuilds(conn: Connection) -> None:
+    """Postgres lets no transaction be around it, and calls the user's event triggers."""
+    conn.execute("REINDEX INDEX CONCURRENTLY public.t_pkey")
+
+
 def test_the_parts_of_a_run_share_one_session_whatever_they_read_or_write_of_ours(tiers: Tiers) -> None:
     with sharing("trial"):
         first = _used(tiers.core, "usage", _writes)
@@ -82,6 +87,20 @@ def test_what_a_user_may_have_left_something_in_is_nobody_elses(
         assert _used(tiers.core, purpose, use) != _used(tiers.core, "usage")
 
 
+def test_what_an_event_trigger_of_the_users_has_set_is_nobody_elses(tiers: Tiers) -> None:
+    with closing(tiers.core.connect("oracle")) as oracle:
+        oracle.execute("""
+            CREATE TABLE public.t (a int CONSTRAINT t_pkey PRIMARY KEY);
+            CREATE FUNCTION public.f() RETURNS event_trigger LANGUAGE plpgsql
+                AS $$ BEGIN PERFORM set_config('role', 'pg_monitor', false); END $$;
+            CREATE EVENT TRIGGER f ON ddl_command_end EXECUTE FUNCTION public.f()
+        """)
+        with sharing("trial"):
+            _used(tiers.core, "vacuum", _rebuilds)
+            with closing(tiers.core.connect("usage")) as conn:
+                assert conn.execute("SELECT current_user = session_user").fetchone() == (True,)
+
+
 def test_a_session_that_was_ended_is_dialled_again_and_a_statement_that_was_sent_is_not(tiers: Tiers) -> None:
     with FaultProxy(int(tiers.core.parameters["port"])) as proxy, closing(tiers.core.connect("oracle")) as oracle:
         oracle.execute("CREATE TABLE noted (n int)")
@@ -89,8 +108,7 @@ def test_a_session_that_was_ended_is_dialled_again_and_a_statement_that_was_sent
         with sharing("trial"):
             pid = _used(core, "usage", _reads)
             oracle.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
-            with closing(core.connect("usage")) as conn:
-                assert conn.execute("SELECT 1").fetchone() == (1,)
+            assert _used(core, "usage", _writes) != pid
             proxy.hold("to_client")
             cut = Thread(target=lambda: (eventually(lambda: oracle.execute("SELECT FROM noted").rowcount > 0), proxy.cut_now()))
             cut.start()
