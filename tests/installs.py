@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -25,6 +27,15 @@ def built(kind: str, folder: Path, source: Path = ROOT, umask: int = 0o022) -> P
     subprocess.run(command, cwd=source, check=True, capture_output=True, umask=umask)
     (artifact,) = (f for f in folder.iterdir() if f.name.endswith((".whl", ".tar.gz")))
     return artifact
+
+
+@cache
+def _newest_pip() -> "tempfile.TemporaryDirectory[str]":
+    """For the newest Pythons: that of an older one, such as Debian's, does not run in them."""
+    folder = tempfile.TemporaryDirectory(prefix="pip-")
+    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", folder.name, "pip>=25"]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -65,11 +76,13 @@ class Environment:
         return ran
 
     def pip(self, *arguments: str | Path, timeout: float = 600) -> None:
-        """This project's pip, at work there; the user's own settings of the registry hold."""
+        """A pip at work there; the user's own settings of the registry hold."""
         command = [sys.executable, "-W", "ignore", "-m", "pip", "--python", self.place / "bin" / "python", *arguments]
+        newest = {} if self.version == VERSION else {"PYTHONPATH": _newest_pip().name}
         ran = subprocess.run(
-            command, cwd=self.home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
-        )
+            command, cwd=self.home, env={**os.environ, **newest}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
         assert ran.returncode == 0, ran.stderr[-3000:]
 
     def lend(self, names: Iterable[str]) -> None:
