@@ -40,9 +40,7 @@ _NOT_KEPT: Final = "Nothing was kept: restore into a .parquet file, or on a serv
 _TEMPORARY: Final = "pg_temp"  # the session's own schema, which is there by itself
 _TEXT_IN_BINARY: Final = frozenset({"bpchar", "json", "name"})
 """Types, beside those that stay native and enums, that Postgres reads from text alone, and gives back as text, in binary too."""
-_BINARY_BYTES: Final = (
-    4 * COPY_BLOCK_BYTES
-)  # of rows are turned to binary at once: that is done by the column, and not by the row
+_BINARY_BYTES: Final = 4 * COPY_BLOCK_BYTES  # of rows are turned to binary at once, since that is done by the column
 FILE_ENDINGS: Final = (".csv", ".parquet")
 
 
