@@ -1,4 +1,4 @@
-"""`python -m bench NAME [--json] [--rows N] [--runs N] [--postgres DIR]`, moves `--delay MS`, `--peer NAME`, `--scale N,N`."""
+"""`python -m bench NAME [--json] [--rows N] [--runs N] [--postgres DIR] [--table NAME]`, moves `--delay MS`, `--peer NAME`, `--scale N,N`."""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ from bench import archive_read, archive_write, many_segments, many_tables, move
 from bench.balancing import figures as balancing
 from bench.common import Figures, Options
 from bench.peers import PEERS
+from bench.tables import TABLES
 from tierkeeper.kernel.errors import TierkeeperError
 
 BENCHES: dict[str, Callable[[Options], Figures]] = {
@@ -38,10 +39,21 @@ def main() -> int:
     parser.add_argument("--tables", type=int, default=1_000, help="many-tables: how many")
     parser.add_argument("--segments", type=int, default=100_000, help="many-segments: how many")
     parser.add_argument("--postgres", type=Path, metavar="DIR", help="the servers' programs, instead of the embedded ones")
+    parser.add_argument("--table", choices=TABLES, default="flights", help="moves and archives: what the rows are")
     given = parser.parse_args()
     if min(given.rows, given.runs, given.tables, given.segments, *given.scale) < 1 or given.delay < 0:
         parser.error("numbers of rows, runs, tables and segments must be at least 1, and a delay cannot be negative")
-    options = Options(given.rows, given.runs, given.delay, given.peer, given.scale, given.tables, given.segments, given.postgres)
+    options = Options(
+        rows=given.rows,
+        runs=given.runs,
+        delay_ms=given.delay,
+        peer=given.peer,
+        sizes=given.scale,
+        tables=given.tables,
+        segments=given.segments,
+        postgres=given.postgres,
+        table=given.table,
+    )
     try:
         figures = BENCHES[given.name](options)
     except TierkeeperError as error:

@@ -12,7 +12,7 @@ from uuid import uuid4
 from tierkeeper.cli import lean
 
 
-def write_once(config: Path, began: float) -> float:
+def write_once(config: Path, age: str, began: float) -> float:
     """Archives the table until its rows could be deleted, then takes it back. Returns the seconds from `began` till then."""
     lean()  # as the command begins
     from tierkeeper.compose import open_keeper
@@ -29,8 +29,8 @@ def write_once(config: Path, began: float) -> float:
     with closing(link.connect("mover")) as conn, keeper.archive.destination() as destination:
         source = Source(link, conn, "main")
         shape = shapes.read(conn, TableName("public", "events"))
-        selection = Selection(shape, "time_hour", datetime(2030, 1, 1, tzinfo=UTC))
-        batch = Batch(uuid4(), "main", shape.name, "time_hour", selection.cutoff, selection.eligible(None).as_string(conn))
+        selection = Selection(shape, age, datetime(2030, 1, 1, tzinfo=UTC))
+        batch = Batch(uuid4(), "main", shape.name, age, selection.cutoff, selection.eligible(None).as_string(conn))
         source.open_marker_of([destination.open(batch)], "archive")
         with source.snapshot(batch, shape) as snapshot:
             destination.copy(batch, snapshot)
@@ -40,4 +40,4 @@ def write_once(config: Path, began: float) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"seconds": write_once(Path(sys.argv[1]), float(sys.argv[2]))}))
+    print(json.dumps({"seconds": write_once(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]))}))

@@ -5,29 +5,29 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
 import pyrage
 
-from bench.common import Bench, Figures, Options, age_command, bench, connection, fill, in_turn, program, timed
+from bench.common import Bench, Figures, Options, age_command, bench, connection, in_turn, program, timed
+from bench.tables import TABLES
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import load
 from tierkeeper.kernel.tables import TableName
 
 _EVENTS = TableName("public", "events")
-_DAY = datetime(2013, 7, 4, tzinfo=UTC)
 
 
 @contextmanager
 def _archived(options: Options) -> Iterator[tuple[Bench, float]]:
     """A bench whose table lies in the archive, and still in a copy in Core; the peak of the run that archived it, MB."""
     rows = options.rows
-    with bench(options.postgres) as b:
+    with bench(options.postgres, options.table) as b:
         with connection(b.core) as core, connection(b.main) as main:
-            fill(core, rows)
-            fill(main, rows)
+            b.table.fill(core, rows)
+            b.table.fill(main, rows)
         b.configure()
         arguments = ["move", "public.events", "--from", "main", "--to", "archive", "--before", "2100-01-01"]
         yield b, timed(["tierkeeper", *arguments, "--config", str(b.config)], b.environment).peak_mb
@@ -86,7 +86,8 @@ def restore(options: Options) -> Figures:
 def one_day(options: Options) -> Figures:
     """Seconds until one day's rows are a file: ours in a program that runs, and in `more` as a command of its own."""
     figures = Figures("one-day", "s", "pg_restore of the whole dump, then COPY of the day", less_is_better=True)
-    begin, end, numbers, commands = _DAY, _DAY + timedelta(days=1), count(), list[float]()
+    begin, numbers, commands = TABLES[options.table].day, count(), list[float]()
+    end = begin + timedelta(days=1)
     with _archived(options) as (b, _), connection(b.main) as main:
         dump = b.folder / "dump"
         timed([program("pg_dump"), "-Fc", "-t", "public.events", "-f", str(dump), b.core.url()], b.environment)
@@ -121,8 +122,9 @@ def one_day(options: Options) -> Figures:
             began = time.monotonic()
             timed([program("pg_restore"), "-d", b.main.url(), str(dump)], b.environment)
             out = b.folder / f"{next(numbers)}.csv"
+            age = b.table.age
             day = (
-                f"COPY (SELECT * FROM public.events WHERE time_hour >= '{begin}' AND time_hour < '{end}') TO STDOUT (FORMAT csv)"
+                f"COPY (SELECT * FROM public.events WHERE {age} >= '{begin}' AND {age} < '{end}') TO STDOUT (FORMAT csv)"
             )
             timed([program("psql"), "-qc", day, "-o", str(out), b.main.url()], b.environment)
             figures.peer_runs.append(time.monotonic() - began)

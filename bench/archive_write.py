@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyrage
 
-from bench.common import Figures, Options, age_command, bench, connection, fill, in_turn, program, timed
+from bench.common import Figures, Options, age_command, bench, connection, in_turn, program, timed
 
 _ROOT = Path(__file__).parents[1]
 
@@ -23,14 +23,14 @@ def run(options: Options) -> Figures:
     age, age_name = age_command(recipient)
     figures = Figures("archive-write", "rows/s", f"pg_dump | zstd -3 | {age_name}, unverified")
     dump, zstd = shlex.quote(program("pg_dump")), shlex.quote(program("zstd"))
-    with bench(options.postgres) as b:
+    with bench(options.postgres, options.table) as b:
         with connection(b.core) as core, connection(b.main) as main:
-            fill(core, 1)
-            fill(main, rows)
+            b.table.fill(core, 1)
+            b.table.fill(main, rows)
         config = b.configure()
 
         def ours() -> None:
-            command = [sys.executable, "-m", "bench.archive_once", str(config), str(time.time())]
+            command = [sys.executable, "-m", "bench.archive_once", str(config), b.table.age, str(time.time())]
             ran = timed(command, {**b.environment, "PYTHONPATH": str(_ROOT)})
             figures.ours_runs.append(rows / json.loads(ran.output)["seconds"])
             figures.peaks_mb.append(ran.peak_mb)

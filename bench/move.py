@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from bench.common import Bench, Figures, Options, Ran, bench, connection, fill, in_turn, timed
+from bench.common import Bench, Figures, Options, Ran, bench, connection, in_turn, timed
 from bench.peers import PEERS, Peer
 from bench.proxy import proxy
 
@@ -23,11 +23,11 @@ def run(options: Options) -> Figures:
     others = {name: Figures("move", "rows/s", peer.shown) for name, peer in peers.items()}
     figures = next(iter(others.values()))
     with ExitStack() as stack:
-        b = stack.enter_context(bench(options.postgres))
+        b = stack.enter_context(bench(options.postgres, options.table))
         if options.delay_ms:
             b.proxy = stack.enter_context(proxy(b.core.port, options.delay_ms))
         with connection(b.core) as core:
-            fill(core, options.rows)
+            b.table.fill(core, options.rows)
         b.configure()
         sides: list[Callable[[], object]] = [partial(_ours, b, options.rows, list(others.values()))]
         sides += [partial(_peer, b, options.rows, peer, others[name]) for name, peer in peers.items()]
@@ -52,9 +52,9 @@ def scale(options: Options) -> Figures:
         ran = _ours(b, rows, [found[rows]])
         inner[rows].append(float(json.loads(ran.output)["seconds"]))
 
-    with bench(options.postgres) as b:
+    with bench(options.postgres, options.table) as b:
         with connection(b.core) as core:
-            fill(core, smallest)
+            b.table.fill(core, smallest)
         b.configure()
         in_turn(options.runs, *(partial(one, b, rows) for rows in sizes))
     figures.ours_runs, figures.peer_runs = found[largest].ours_runs, found[smallest].ours_runs
@@ -100,7 +100,7 @@ def _measured(b: Bench, rows: int, act: Callable[[], Ran], figures: Sequence[Fig
 
 def _refill(b: Bench, rows: int) -> None:
     with connection(b.core) as core, connection(b.main) as main:
-        fill(core, rows)
+        b.table.fill(core, rows)
         main.execute("TRUNCATE tierkeeper.ledger")
         main.execute("TRUNCATE public.events")
         core.execute("TRUNCATE tierkeeper.marker")
