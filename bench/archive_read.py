@@ -123,9 +123,7 @@ def one_day(options: Options) -> Figures:
             timed([program("pg_restore"), "-d", b.main.url(), str(dump)], b.environment)
             out = b.folder / f"{next(numbers)}.csv"
             age = b.table.age
-            day = (
-                f"COPY (SELECT * FROM public.events WHERE {age} >= '{begin}' AND {age} < '{end}') TO STDOUT (FORMAT csv)"
-            )
+            day = f"COPY (SELECT * FROM public.events WHERE {age} >= '{begin}' AND {age} < '{end}') TO STDOUT (FORMAT csv)"
             timed([program("psql"), "-qc", day, "-o", str(out), b.main.url()], b.environment)
             figures.peer_runs.append(time.monotonic() - began)
             main.execute("DROP TABLE public.events")
