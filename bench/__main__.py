@@ -1,4 +1,4 @@
-"""`python -m bench NAME [--json] [--rows N] [--runs N] [--postgres DIR] [--table NAME]`, moves `--delay MS`, `--peer NAME`, `--scale N,N`."""
+"""`python -m bench NAME [--json] [--rows N] [--runs N] ...`: `--help` has the rest, and says which benches take it."""
 
 import argparse
 import json
