@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
+from threading import Lock
 from typing import cast
 from uuid import UUID
 
@@ -63,6 +64,21 @@ Target = tuple[TableShape, shapes.Columns]
 """A table at the destination, and its columns with the versions of what their values are."""
 
 
+class Targets:
+    """The tables as they were when a run first looked, for all of its workers; each copy proves that its own still is."""
+
+    def __init__(self) -> None:
+        self._known: dict[TableName, Target] = {}
+        self._lock = Lock()
+
+    def of(self, conn: Connection, table: TableName) -> Target:
+        with self._lock:
+            if table not in self._known:
+                with transaction(conn, read_only=True) as cur:
+                    self._known[table] = (shapes.read(conn, table), shapes.columns_now(cur, table))
+            return self._known[table]
+
+
 class PostgresDestination:
     """Implements `kernel.ports.Destination` for a Postgres tier.
 
@@ -76,12 +92,18 @@ class PostgresDestination:
         self._longest_reader_seconds = longest_reader_seconds
         self._source = source
         self._conn = conn
-        self._targets: dict[TableName, Target] = {}
+        self._targets = Targets()
         self._older: dict[tuple[UUID, ...], tuple[set[tuple[int, str]], Standbys]] = {}
 
     @property
     def conn(self) -> Connection:
         return self._conn
+
+    def beside(self, conn: Connection) -> "PostgresDestination":
+        """The same over another connection, for another worker of the run: what is known of the tables they share."""
+        made = PostgresDestination(conn, self.tier, self._source, self._longest_reader_seconds)
+        made._targets = self._targets
+        return made
 
     def open(self, batch: Batch) -> LedgerRow:
         return self.open_all([batch])[0]
@@ -105,7 +127,7 @@ class PostgresDestination:
         return rows
 
     def reads(self, shape: TableShape) -> Read:
-        return model.read(shape, self._target(shape.name)[0])
+        return model.read(shape, self._targets.of(self._conn, shape.name)[0])
 
     def copy(self, batch: Batch, snapshot: SourceSnapshot) -> LedgerRow:
         """Copies, reads back, compares, commits. Raises KeyTaken, ParentMissing, Contended, Fenced, or Failed on a difference."""
@@ -114,7 +136,7 @@ class PostgresDestination:
 
     def copy_all(self, snapshots: Sequence[SourceSnapshot]) -> list[LedgerRow]:
         """`copy` of a bundle's batches in one transaction: parents and children become durable together."""
-        targets = [self._target(s.batch.table) for s in snapshots]
+        targets = [self._targets.of(self._conn, s.batch.table) for s in snapshots]
         place = f"{', '.join(str(s.batch.table) for s in snapshots)} ({self.tier})"
         try:
             with transaction(self._conn, own_path=True) as cur:
@@ -143,13 +165,6 @@ class PostgresDestination:
             raise translate(error, place) from error
         reach(Point.COPIED)
         return [LedgerRow(s.batch, 0, "copied", s.extent, d.size_bytes) for s, d in zip(snapshots, digests, strict=True)]
-
-    def _target(self, table: TableName) -> Target:
-        """The table as it was when this run first looked; `_copy_in` proves that it still is."""
-        if table not in self._targets:
-            with transaction(self._conn, read_only=True) as cur:
-                self._targets[table] = (shapes.read(self._conn, table), shapes.columns_now(cur, table))
-        return self._targets[table]
 
     def _copy_in(self, cur: Cursor, snapshots: Sequence[SourceSnapshot], targets: Sequence[Target]) -> list[RowDigest]:
         if len(snapshots) > 1:

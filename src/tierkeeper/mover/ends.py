@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.policy import Tier
@@ -14,7 +14,7 @@ from tierkeeper.kernel.ports import Destination
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.request import Request
 from tierkeeper.mover.source import Source
-from tierkeeper.postgres.keeping import at_once
+from tierkeeper.postgres.keeping import Asides, at_once
 from tierkeeper.postgres.link import Connection, Link
 from tierkeeper.tiers.tier import Tier as TierFacts
 
@@ -22,47 +22,70 @@ Pair = tuple[Source, Destination]
 OpenPair = Callable[[], AbstractContextManager[Pair]]
 
 
+_ASIDES: Final = 3  # connections to the source for questions that are open at once; a run's workers go on with all but one
+
+
 @dataclass(frozen=True)
 class Ends:
-    """Connections to both tiers (None for the archive), and more for `looking` at their servers, the source's first; one to the
-    source for what can be asked `aside`.
+    """Connections to both tiers (None for the archive), and more for `looking` at their servers, the source's first; others for
+    what can be asked aside of the source (`here`) and of the destination (`there`).
     """
 
     source: Connection
     destination: Connection | None
     looking: Sequence[tuple[TierFacts, Connection]]
-    aside: Connection
+    here: Asides
+    there: Asides | None
 
     def main(self, source: Tier) -> Connection:
         """The one to Main, of a move from `source`."""
         return self.source if self.destination is None or source == "main" else self.destination
 
+    @property
+    def spare(self) -> tuple[Connection, Connection] | None:
+        """Two to both tiers that nothing is asked over any more; no worker takes them."""
+        return None if self.there is None else (self.here.last, self.there.last)
+
 
 @contextmanager
 def opened(tiers: Mapping[Tier, TierFacts], request: Request) -> Iterator[Ends]:
-    """Raises as `Link.connect` does; of several errors the source's."""
+    """Raises as `Link.connect` does; of several errors the source's. A server with few connections left is asked less at once."""
     names: list[Tier] = [t for t in (request.source, request.destination) if t != "archive"]
-    wanted = [(name, purpose) for purpose in ("mover", "budget") for name in names] + [(names[0], "budget")]
-    dialled = at_once([partial(tiers[name].link.connect, purpose) for name, purpose in wanted])
+    # What is asked aside shares MOVER_LOCK with the others, as the workers do that go on with it.
+    wanted = [(name, purpose) for purpose in ("mover", "budget", "mover") for name in names]
+    more = [(names[0], "mover")] * (_ASIDES - 1)
+    dialled = at_once([partial(tiers[name].link.connect, purpose) for name, purpose in (*wanted, *more)])
     with ExitStack() as stack:
         conns = [stack.enter_context(closing(one)) for one in dialled if not isinstance(one, TierkeeperError)]
-        for one in dialled:
+        for one in dialled[: len(wanted)]:
             if isinstance(one, TierkeeperError):
                 raise one
-        *conns, aside = conns
-        looking = [(tiers[name], conn) for name, conn in zip(names, conns[len(names) :], strict=True)]
-        yield Ends(conns[0], conns[1] if len(names) > 1 else None, looking, aside)
+        n = len(names)
+        (source, *destination), looking, (here, *there), further = (
+            conns[:n],
+            conns[n : 2 * n],
+            conns[2 * n : 3 * n],
+            conns[3 * n :],
+        )
+        yield Ends(
+            source,
+            next(iter(destination), None),
+            [(tiers[name], conn) for name, conn in zip(names, looking, strict=True)],
+            stack.enter_context(Asides([here, *further])),
+            stack.enter_context(Asides(there)) if there else None,
+        )
 
 
 @contextmanager
-def pair(links: Mapping[Tier, Link], request: Request, longest_reader_seconds: float) -> Iterator[Pair]:
-    """Connections to both tiers of a move between servers."""
+def pair(
+    links: Mapping[Tier, Link], request: Request, first: PostgresDestination, source: Connection | None = None
+) -> Iterator[Pair]:
+    """Connections to both tiers of a move between servers, for a worker beside that of `first`; `source` is there already."""
     here, there = links[request.source], links[request.destination]
-    with closing(here.connect("mover")) as source, closing(there.connect("mover")) as destination:
-        yield (
-            Source(here, source, request.source),
-            PostgresDestination(destination, request.destination, request.source, longest_reader_seconds),
-        )
+    with ExitStack() as stack:
+        leaves = source or stack.enter_context(closing(here.connect("mover")))
+        arrives = stack.enter_context(closing(there.connect("mover")))
+        yield Source(here, leaves, request.source), first.beside(arrives)
 
 
 class Pairs:

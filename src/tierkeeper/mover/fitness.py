@@ -6,12 +6,10 @@ changed (I1, I10); what merely runs along is a note of the plan.
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.tables import TableName, TableShape
-from tierkeeper.mover import width
 from tierkeeper.mover.request import Request
 from tierkeeper.postgres import replication, shapes
 from tierkeeper.postgres.keeping import named, of_each
@@ -52,18 +50,6 @@ def look(conn: Connection, tables: Sequence[TableName]) -> dict[TableName, Surro
     replicating = replication.found(around)
     names = [TableName(schema, name) for schema, name, *_ in rows]
     return {n: Surroundings(*[*facts, replicating.get(n, ())]) for n, (_, _, *facts) in zip(names, rows, strict=True)}
-
-
-class Aside(NamedTuple):
-    """What can be asked of a table by its name alone, while its shape is read: what is around it, what it has out of line."""
-
-    around: Surroundings | None
-    toasted: width.Toasted
-
-
-def aside(conn: Connection, table: TableName) -> Aside:
-    """All of it, over a connection of its own."""
-    return Aside(look(conn, table), width.toasted(conn, table))
 
 
 def fault(

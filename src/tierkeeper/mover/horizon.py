@@ -29,7 +29,7 @@ class _Last:
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """One look: `fresh` is what Main has of Core's keys. Where it is not `ripe`, no horizon may rest on it."""
 
     fresh: list[Bound]
@@ -57,25 +57,37 @@ class Horizon:
         }
 
     def advance(self) -> int:
-        """Notes the conflicts that came since the last horizon, and records the next one; how many were found.
+        """Notes the conflicts that came since the last horizon, and records the next one; how many were found."""
+        look = self.look()
+        self.record(look, self.note(look))
+        return len(look.fresh)
+
+    def look(self, *, voids: bool = True) -> Look:
+        """What is to be noted and recorded. Unless it `voids`, it changes nothing, and is not ripe where something has to be."""
+        with transaction(self._core, isolation="repeatable read", read_only=True) as cur:
+            return self._look(cur, voids=voids)
+
+    def note(self, look: Look) -> UUID | None:
+        """Notes at Main what `look` found, and the horizon that may be recorded now, if one may.
 
         Where copies are in flight whose keys are in both tiers anyway, or more keys are in both than can be noted, there is no
-        new horizon: readers look for all that came since the last one. But a row of Core's says that the table was looked at.
+        new horizon: readers look for all that came since the last one.
         """
-        with transaction(self._core, isolation="repeatable read", read_only=True) as cur:
-            look = self._look(cur)
         fresh = look.fresh if len(look.fresh) <= CONFLICTS_PER_TABLE else []
         made = uuid4() if look.ripe and len(fresh) == len(look.fresh) else None
         if fresh or made is not None:
             self._note(fresh, made, look.thawed)
             reach(Point.CONFLICTS_NOTED)
+        return made
+
+    def record(self, look: Look, made: UUID | None) -> None:
+        """Records in Core the horizon that was `made`. None: that the table was looked at, and goes by the last one."""
         if made is None:
             with transaction(self._core) as cur:
                 cur.last(self._sql("record_none"))
         else:
             self._record(made, look)
             reach(Point.HORIZON_RECORDED)
-        return len(look.fresh)
 
     def _note(self, fresh: Sequence[Bound], made: UUID | None, thawed: str) -> None:
         with transaction(self._main) as cur:
@@ -84,7 +96,7 @@ class Horizon:
                 cur.execute(self._sql("compared", id=sql.Literal(made), thawed=sql.Literal(thawed)))
                 cur.execute(self._sql("compared_before"))
 
-    def _record(self, made: UUID, look: _Look) -> None:
+    def _record(self, made: UUID, look: Look) -> None:
         values = {
             "id": sql.Literal(made), "key_columns": sql.Literal(keyed.described(self._shape)),
             "heaps": sql.SQL("{}::oid[]").format(sql.Literal(list(look.heaps))), "since": sql.Literal(look.since),
@@ -92,7 +104,7 @@ class Horizon:
         with transaction(self._core) as cur:
             cur.last(self._sql("record", **values))
 
-    def _look(self, core: Cursor) -> _Look:
+    def _look(self, core: Cursor, *, voids: bool) -> Look:
         """In one snapshot of Core, and at Main as it is after that."""
         oldest = sql.Literal(keyed.HORIZON_TRANSACTIONS)
         id_, key, heaps, since, upto, handed, arriving, heaps_now = _row(core.execute(self._sql("at_core", oldest=oldest)))
@@ -101,9 +113,11 @@ class Horizon:
             extremes = keyed.extremes(self._shape, self._names["table"])
             low, high = _row(cur.execute(extremes)) if extremes is not None else (None, None)
         if arriving:  # copies on their way up to Core are Main's own rows
-            return _Look([], ripe=False, thawed=thawed, since=upto, heaps=heaps_now)
+            return Look([], ripe=False, thawed=thawed, since=upto, heaps=heaps_now)
         behind = taken is not None and (handed is None or handed < taken)
         if behind:
+            if not voids:
+                return Look([], ripe=False, thawed=thawed, since=upto, heaps=heaps_now)
             self._void()
         holds = id_ in known and key == keyed.described(self._shape) and not behind
         found: list[tuple[bool, Bound]] = []
@@ -113,7 +127,7 @@ class Horizon:
                 if len(found) > CONFLICTS_PER_TABLE:
                     break
         fresh = [one for in_flight, one in found if not in_flight]
-        return _Look(fresh, len(fresh) == len(found), thawed, upto, heaps_now)
+        return Look(fresh, len(fresh) == len(found), thawed, upto, heaps_now)
 
     def _void(self) -> None:
         """Core was put back to a time before Main took rows of it, which both have now: no horizon knows of them."""

@@ -4,7 +4,7 @@ It only reads, but for a CHECKPOINT where the role may ask for one.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,9 +156,9 @@ class Weighed:
 LookedAt = tuple[tuple[Server, ...], Kept | None]
 
 
-def look_at(tiers: Sequence[tuple[Tier, Connection]], name: TableName) -> LookedAt:
-    """The servers of a move as they are now, and what the source keeps for the table that rows leave."""
-    return tuple(server(conn, tier) for tier, conn in tiers), kept_of(tiers[0][1], name)
+def look_at(tiers: Sequence[tuple[Tier, Connection]], kept: Callable[[], Kept | None]) -> LookedAt:
+    """The servers of a move as they are now, and what the source keeps (`kept_of`) for the table that rows leave."""
+    return tuple(server(conn, tier) for tier, conn in tiers), kept()
 
 
 @dataclass

@@ -55,7 +55,7 @@ class PartService(MoveService):
         pace = replace(self._pace(request, None), batch_rows=part.batch_rows)
         there = PostgresDestination(main, part.destination, part.source, longest)
         further = max(min(pace.workers, plan.workers_of(len(part.ranges))) - 1, 0)
-        with Pairs(lambda: pair(self._links, request, longest), further) as pairs:
+        with Pairs(lambda: pair(self._links, request, there, ends.here.take()), further) as pairs:
             mover = Mover(
                 source,
                 there,

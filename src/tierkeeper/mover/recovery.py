@@ -95,9 +95,12 @@ def recover(source: Source, destination: Destination, table: TableName, markers:
     return settled, resumed
 
 
-def clear(source: Source, destination: Destination, longest_reader_seconds: float) -> None:
-    """Forgets at the destination what no reader can mistake any more; then, a longest reader later, drops its marker."""
-    markers = source.markers(destination.tier).settled
+def clear(source: Source, destination: Destination, longest_reader_seconds: float, remembered: Markers | None = None) -> None:
+    """Forgets at the destination what no reader can mistake any more; then, a longest reader later, drops its marker.
+
+    `remembered`: what the source did a moment ago. What has been settled since is left to the next time.
+    """
+    markers = (remembered or source.markers(destination.tier)).settled
     source.drop_markers(destination.forget(longest_reader_seconds, list(markers)), destination.tier)
 
 

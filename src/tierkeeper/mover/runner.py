@@ -5,7 +5,7 @@ It decides nothing by itself: sizes and verdicts come from `plan`, rows from `so
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from uuid import UUID
 
@@ -21,7 +21,7 @@ from tierkeeper.mover import conflicts, plan, sharing
 from tierkeeper.mover.bundle import Bundler
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.ends import Pair, Pairs
-from tierkeeper.mover.horizon import Horizon
+from tierkeeper.mover.horizons import Horizons
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Between, Bound, Piece, Range, Selection
 from tierkeeper.mover.outcome import Outcome
@@ -30,6 +30,7 @@ from tierkeeper.mover.references import Explorer
 from tierkeeper.mover.sharing import Joined, Part, Share
 from tierkeeper.mover.source import Markers, Source
 from tierkeeper.mover.worker import Pace, Run, Worker
+from tierkeeper.postgres.keeping import beside
 from tierkeeper.postgres.link import Connection
 
 _log = Log()
@@ -55,16 +56,19 @@ class Mover:
         refresh_parents: Callable[[], None],
         rests: Callable[[Collection[TableName]], str | None],
         pairs: Pairs | None = None,
+        spare: tuple[Connection, Connection] | None = None,
         throttle: Throttle = lambda: None,
         explorer: Explorer | None = None,
         pieces: Sequence[Piece] | None = None,
         share: Share | None = None,
     ) -> None:
-        """`pieces`: where the rows lay a moment ago, for batches of the pace's size.
+        """`pieces`: where the rows lay a moment ago, for batches of the pace's size. `spare`: connections to the source and to
+        the destination over which something may go on beside the first worker.
 
         `rests`: why rows may not leave yet, given the tables in which others are arriving. `share`: with whom to work at it.
         """
         self._share = share
+        self._spare = spare
         self._explorer = explorer
         self._pieces = pieces
         self._source = source
@@ -79,26 +83,33 @@ class Mover:
         self._pairs = pairs
         self._throttle = throttle
         self._total: int | None = None
+        self._remembered: Markers | None = None
         self._renewed_at = clock.monotonic()
 
     def run(self, selection: Selection) -> Outcome:
         """Moves what `selection` holds. Raises the errors of its parts; whatever it leaves, the next run settles."""
         run = Run(selection, self._pace, self._stop, self._refresh_parents, self._throttle)
+        horizons = self._horizons(selection)
         self._lease.take()
         try:
-            markers = refuse_restored(self._source, self._destination)
-            self._known_conflicts(run)
-            if self._worker(run, self._source, self._destination, self._beat).release(self._recover(run, markers)):
-                tables = [s.name for s in self._shapes(selection)]
-                refuse_stranger(self._source, self._destination, tables, markers.identity)
-                run.origin = markers.identity
-                resting = self._rests(markers.arriving)
-                self._look_for_conflicts(run)
-                if resting is None:
-                    self._move_all(run)
-                else:
-                    run.end(resting)
-            clear(self._source, self._destination, self._pace.longest_reader_seconds)
+            with horizons.looking():
+                markers = refuse_restored(self._source, self._destination)
+                self._known_conflicts(run)
+                goes_on = self._worker(run, self._source, self._destination, self._beat).release(self._recover(run, markers))
+                if goes_on:
+                    tables = [s.name for s in self._shapes(selection)]
+                    refuse_stranger(self._source, self._destination, tables, markers.identity)
+                    run.origin = markers.identity
+                    resting = self._rests(markers.arriving)
+                    horizons.note(settled=run.outcome.recovered > 0)
+            if goes_on:
+                with horizons.recording() as run.ready:
+                    if resting is None:
+                        self._move_all(run)
+                    else:
+                        run.end(resting)
+                    run.ready()
+            clear(self._source, self._destination, self._pace.longest_reader_seconds, self._remembered)
             if run.ended:
                 run.outcome.rows_left = self._rows_left(run, selection)
         finally:
@@ -158,14 +169,16 @@ class Mover:
             for shape in self._shapes(run.selection):
                 run.add_conflicts(shape.name, conflicts.noted(self._source.conn, shape.name))
 
-    def _look_for_conflicts(self, run: Run) -> None:
-        """On the way to Main, also where nothing moves: readers count twice what neither they nor a run has looked for.
+    def _horizons(self, selection: Selection) -> Horizons:
+        """Those of a run to Main, also where nothing moves: readers count twice what neither they nor a run has looked for.
 
-        Where there are too many for a list, `run` goes on: those that it meets it notes by itself.
+        Where there are too many conflicts for a list the run goes on: those that it meets it notes by itself.
         """
-        if isinstance(self._destination, PostgresDestination) and self._destination.tier == "main":
-            for shape in self._shapes(run.selection):
-                Horizon(self._source.conn, self._destination.conn, shape).advance()
+        there = self._destination
+        if not (isinstance(there, PostgresDestination) and there.tier == "main"):
+            return Horizons(self._source.conn, self._source.conn, [], apart=False)
+        core, main = self._spare or (self._source.conn, there.conn)
+        return Horizons(core, main, self._shapes(selection), apart=self._spare is not None)
 
     def _give_back(self) -> None:
         try:
@@ -189,7 +202,8 @@ class Mover:
         size = self._pace.batch_rows
         clean_passes = least = shared = 0
         while clean_passes < PASSES and not run.ended:
-            rows, workers, ranges = self._plan(run, size)
+            with self._remembering(run) if clean_passes else nullcontext():
+                rows, workers, ranges = self._plan(run, size)
             if not rows:
                 break
             self._total = rows + run.copied_rows
@@ -209,6 +223,18 @@ class Mover:
                 return
         if limited:
             run.end("row limit")
+
+    @contextmanager
+    def _remembering(self, run: Run) -> Iterator[None]:
+        """Asks what the source remembers, for the end of the run, beside a look that is most likely the last."""
+        if self._spare is None:
+            yield
+            return
+        run.ready()  # it has the connection until then
+        source = Source(self._source.link, self._spare[0], self._source.tier)
+        with beside(lambda: source.markers(self._destination.tier)) as markers:
+            yield
+            self._remembered = markers()
 
     def _limit(self, run: Run) -> bool:
         """Narrows the selection to the oldest rows that the limit allows. False: it holds no more than these."""
@@ -276,6 +302,7 @@ class Mover:
         Behind it all is settled that a killed one left in flight. What it did not come to is left to the next pass.
         """
         assert self._share is not None and isinstance(self._destination, PostgresDestination)  # noqa: S101 - parts were cut
+        run.ready()  # who takes a part deletes its rows
         total, seq = self._total or 0, sharing.newest(self._destination.conn)
 
         def tell(out: int) -> None:

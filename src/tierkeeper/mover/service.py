@@ -12,7 +12,7 @@ from tierkeeper.kernel.policy import TablePolicy, Tier
 from tierkeeper.kernel.ports import Audit, Destination, Held, Progress, Room, Sharing, Stop, Thaws, Throttle
 from tierkeeper.kernel.results import MovePlan, MoveResult, SetupResult
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.mover import budget, conflicts, family, fitness, mirror, plan, recovery, returning
+from tierkeeper.mover import budget, conflicts, family, fitness, mirror, plan, recovery, returning, width
 from tierkeeper.mover.bundle import Survey, survey
 from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.ends import Ends, Pairs, opened, pair
@@ -20,7 +20,7 @@ from tierkeeper.mover.explain import stays as explain_stays
 from tierkeeper.mover.lease import Lease
 from tierkeeper.mover.model import Selection
 from tierkeeper.mover.outcome import Outcome
-from tierkeeper.mover.pacing import Pacer, Weighed, look_at
+from tierkeeper.mover.pacing import Pacer, Weighed, kept_of, look_at
 from tierkeeper.mover.references import Explorer
 from tierkeeper.mover.request import Bounds, Request
 from tierkeeper.mover.runner import Mover
@@ -30,7 +30,7 @@ from tierkeeper.mover.weighing import weigh_all
 from tierkeeper.mover.worker import Pace
 from tierkeeper.postgres import references, shapes
 from tierkeeper.postgres.keeping import beside, looking
-from tierkeeper.postgres.link import translated
+from tierkeeper.postgres.link import Connection, translated
 from tierkeeper.postgres.references import Reference
 from tierkeeper.tiers.tier import Tier as TierFacts
 
@@ -164,25 +164,29 @@ class MoveService:
     @contextmanager
     def _looked(self, request: Request, policy: TablePolicy, *, moves: bool = False) -> Iterator[_Looked]:
         """What plan and move begin with, asked side by side. Raises where rows cannot move."""
-        set_up = partial(self._set_up, request, apply=False)
+        set_up, table = partial(self._set_up, request, apply=False), request.table
         with (
-            translated(str(request.table)),
-            beside(partial(set_up, [request.table])) as of_it_alone,
+            translated(str(table)),
+            beside(partial(set_up, [table])) as of_it_alone,
             opened(self._tiers, request) as ends,
-            beside(partial(look_at, ends.looking, request.table)) as looked_at,
-            beside(partial(fitness.aside, ends.aside, request.table)) as aside,
         ):
-            source = Source(self._links[request.source], ends.source, request.source)
-            selection = self._selection(request, policy, source)
-            explorer = self._explorer(request, source, selection, ends, references.read(ends.source))
-            source.learn(request.table, aside())
-            tables = family.tables_of(request.table, explorer)
-            with nullcontext(of_it_alone) if explorer is None else beside(partial(set_up, tables)) as missing:
-                self._refuse_unfit(request, source, selection, explorer, ends)
-                pace, selections = self._pace(request, explorer), [selection, *family.others(selection, explorer)]
-                cuts, conn = moves and explorer is None, ends.looking[0][1]
-                weighed = weigh_all(source, request, pace, selections, conn=conn, looked_at=looked_at, cuts=cuts)
-                yield _Looked(ends, source, selection, explorer, weighed, missing)
+            around = ends.here.ask(lambda conn: fitness.look(conn, table))
+            toasted = ends.here.ask(lambda conn: width.toasted(conn, table))
+            found = ends.here.ask(references.read)
+            kept = ends.here.ask(lambda conn: kept_of(conn, table))
+            arrives = None if ends.there is None else ends.there.ask(lambda conn: self._there(request, conn).refuse_unfit(table))
+            with beside(partial(look_at, ends.looking, kept)) as looked_at:
+                source = Source(self._links[request.source], ends.source, request.source)
+                selection = self._selection(request, policy, source)
+                explorer = self._explorer(request, source, selection, ends, found())
+                source.learn(table, around(), toasted())
+                tables = family.tables_of(table, explorer)
+                with nullcontext(of_it_alone) if explorer is None else beside(partial(set_up, tables)) as missing:
+                    self._refuse_unfit(request, source, selection, explorer, ends, arrives)
+                    pace, selections = self._pace(request, explorer), [selection, *family.others(selection, explorer)]
+                    cuts, conn = moves and explorer is None, ends.looking[0][1]
+                    weighed = weigh_all(source, request, pace, selections, conn=conn, looked_at=looked_at, cuts=cuts)
+                    yield _Looked(ends, source, selection, explorer, weighed, missing)
 
     def _prepared(
         self,
@@ -250,33 +254,43 @@ class MoveService:
         if not request.upward:
             self.refresh_mirrors(waiting)
         conn = ends.destination
-        there = PostgresDestination(conn, request.destination, request.source, longest)
+        there = self._there(request, conn)
         core, main = (conn, source.conn) if request.upward else (source.conn, conn)
         lease = Lease(main, family.lease_of(request, tables, core, self._policies))
         back = Source(self._links[request.destination], conn, request.destination)
         came = PostgresDestination(source.conn, request.source, request.destination, longest)
         rest = partial(recovery.arrivals_rest, back, came, tables, longest)
         ahead = 0 if explorer is not None else max(min(pace.workers, plan.workers_of(weighed.batches)) - 1, 0)
-        with Pairs(lambda: pair(self._links, request, longest), ahead) as pairs:
+        with Pairs(lambda: pair(self._links, request, there, ends.here.take()), ahead) as pairs:
             mover = self._mover(
                 request, source, there, lease, rest,
-                weighed=weighed, throttle=throttle, waiting=waiting, explorer=explorer, pairs=pairs,
+                weighed=weighed, throttle=throttle, waiting=waiting, explorer=explorer, pairs=pairs, spare=ends.spare,
             )  # fmt: skip
             return mover.run(selection)
 
-    def _refuse_unfit(
-        self, request: Request, source: Source, selection: Selection, explorer: Explorer | None, ends: Ends
+    def _refuse_unfit(  # noqa: PLR0917
+        self,
+        request: Request,
+        source: Source,
+        selection: Selection,
+        explorer: Explorer | None,
+        ends: Ends,
+        arrives: Callable[[], fitness.Surroundings | None] | None,
     ) -> None:
+        """`arrives` tells what is around the request's own table at the destination, or raises why its rows must not come."""
         tables = family.tables_of(request.table, explorer)
         selections = [selection] if explorer is None else explorer.selections.values()
         leaves = {one.shape.name: source.refuse_unfit(one) for one in selections}
         if ends.destination is not None:
-            longest = self._bounds.longest_reader_seconds
-            there = PostgresDestination(ends.destination, request.destination, request.source, longest)
+            there = self._there(request, ends.destination)
             for table in tables:
-                fitness.refuse_loop(leaves.get(table), request.source, there.refuse_unfit(table), request.destination)
+                reached = arrives() if arrives is not None and table == request.table else there.refuse_unfit(table)
+                fitness.refuse_loop(leaves.get(table), request.source, reached, request.destination)
             if explorer is not None:
                 family.refuse_rigid(explorer.family, ends.destination, request.destination)
+
+    def _there(self, request: Request, conn: Connection) -> PostgresDestination:
+        return PostgresDestination(conn, request.destination, request.source, self._bounds.longest_reader_seconds)
 
     def _explorer(
         self, request: Request, source: Source, selection: Selection, ends: Ends, references: Sequence[Reference]
@@ -314,6 +328,7 @@ class MoveService:
         waiting: Collection[str] = (),
         explorer: Explorer | None = None,
         pairs: Pairs | None = None,
+        spare: tuple[Connection, Connection] | None = None,
     ) -> Mover:
         return Mover(
             source,
@@ -327,6 +342,7 @@ class MoveService:
             refresh_parents=lambda: None if request.upward else self.refresh_mirrors(waiting),
             rests=rests,
             pairs=pairs,
+            spare=spare,
             throttle=throttle,
             explorer=explorer,
             pieces=weighed.pieces,

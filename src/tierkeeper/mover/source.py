@@ -14,7 +14,7 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, Extent, LedgerRow, Read
 from tierkeeper.kernel.tables import TableName, TableShape
-from tierkeeper.mover import fitness, model, places, references
+from tierkeeper.mover import fitness, model, places, references, width
 from tierkeeper.mover.holdings import Holdings, one
 from tierkeeper.mover.model import Bound, Selection
 from tierkeeper.mover.places import Arm, Going
@@ -72,10 +72,10 @@ class Source:
         self.holdings = Holdings(conn, tier)
         self._around: dict[TableName, fitness.Surroundings | None] = {}
 
-    def learn(self, table: TableName, aside: fitness.Aside) -> None:
+    def learn(self, table: TableName, around: fitness.Surroundings | None, toasted: width.Toasted) -> None:
         """What was asked of `table` already, a moment ago."""
-        self._around[table] = aside.around
-        self.holdings.learn(table, aside.toasted)
+        self._around[table] = around
+        self.holdings.learn(table, toasted)
 
     def now(self) -> datetime:
         """The server's clock."""

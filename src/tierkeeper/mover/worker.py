@@ -64,6 +64,9 @@ class Run:
         self.copied_rows = 0
         self.ended = False
         self.origin: UUID | None = None  # who the source is
+        self.ready: Callable[[], object] = lambda: (
+            None
+        )  # waits for what must be durable before a row leaves, or raises why it is not
         self._refresh_parents = refresh_parents
         self._throttle = throttle
         self._conflicts: dict[TableName, list[Bound]] = {}
@@ -342,6 +345,7 @@ class Worker:
         for i, bundle in enumerate(group):
             self._beat()
             try:
+                self._run.ready()
                 self._delete(bundle)
             except (psycopg.Error, Failed):
                 # What the source will never let go (a trigger that raises) must not lie in both tiers for ever.

@@ -5,11 +5,13 @@ A transaction of ours leaves nothing in its session, so that whoever comes next 
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar, copy_context
-from functools import wraps
+from dataclasses import dataclass
+from functools import partial, wraps
 from threading import RLock
-from typing import Concatenate, ParamSpec, TypeVar
+from types import TracebackType
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.tables import TableName
@@ -141,6 +143,54 @@ def beside(call: Callable[[], T]) -> Iterator[Callable[[], T]]:
         return
     with ThreadPoolExecutor(1, "beside") as pool:
         yield pool.submit(copy_context().run, call).result
+
+
+class Asides:
+    """Connections to one server for questions that are asked side by side, each over the one that has the fewest to answer.
+
+    As `beside`: where connections are at hand already, a question is asked when its answer is wanted. Leaving it waits for what
+    is under way; the connections are their owner's.
+    """
+
+    def __init__(self, conns: Sequence[Session]) -> None:
+        self._stack = ExitStack()
+        look = _LOOK.get()
+        self._lazily = look is not None and look.is_warm
+        self._queues = [_Queue(conn, self._stack.enter_context(ThreadPoolExecutor(1, "aside"))) for conn in conns]
+
+    def ask(self, question: Callable[[Session], T]) -> Callable[[], T]:
+        """What gives the answer, or raises what asking raised."""
+        queue = min(self._queues, key=lambda one: one.asked)
+        queue.asked += 1
+        if self._lazily:
+            return partial(question, queue.conn)
+        return queue.pool.submit(copy_context().run, question, queue.conn).result
+
+    @property
+    def last(self) -> Session:
+        """The one that nobody takes."""
+        return self._queues[0].conn
+
+    def take(self) -> Session | None:
+        """One that is its taker's from now on, once its last answer is there. None where only the last is left."""
+        if len(self._queues) == 1:
+            return None
+        queue = self._queues.pop()
+        queue.pool.shutdown()
+        return queue.conn
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+
+@dataclass
+class _Queue:
+    conn: Session
+    pool: ThreadPoolExecutor
+    asked: int = 0
 
 
 def asked_once(ask: Callable[Concatenate[Session, P], T]) -> Callable[Concatenate[Session, P], T]:
