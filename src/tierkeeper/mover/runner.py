@@ -95,7 +95,10 @@ class Mover:
             with horizons.looking():
                 markers = refuse_restored(self._source, self._destination)
                 self._known_conflicts(run)
-                goes_on = self._worker(run, self._source, self._destination, self._beat).release(self._recover(run, markers))
+                copied = self._recover(run, markers)
+                if copied:
+                    horizons.say(self._source.conn)  # the spare ones are looking
+                goes_on = self._worker(run, self._source, self._destination, self._beat).release(copied)
                 if goes_on:
                     tables = [s.name for s in self._shapes(selection)]
                     refuse_stranger(self._source, self._destination, tables, markers.identity)
@@ -234,7 +237,8 @@ class Mover:
         source = Source(self._source.link, self._spare[0], self._source.tier)
         with beside(lambda: source.markers(self._destination.tier)) as markers:
             yield
-            self._remembered = markers()
+            with suppress(psycopg.Error):  # it was idle for the whole pass, and may be gone: then the run's own is asked
+                self._remembered = markers()
 
     def _limit(self, run: Run) -> bool:
         """Narrows the selection to the oldest rows that the limit allows. False: it holds no more than these."""

@@ -1,14 +1,22 @@
 """What a run does beside its first copies: no row leaves Core before it is through."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 import pytest
 
-from hop import FILL, Hop, open_filled
+from hop import FILL, Hop, Killed, killed, open_filled
 from support import Tiers, eventually
+from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.faults import Point
+
+END: Final = """
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%tierkeeper.horizon%'
+"""
 
 
 @pytest.fixture
@@ -53,3 +61,41 @@ def test_a_key_that_core_got_back_is_noted_by_the_look_beside(filled: Hop) -> No
     filled.core.execute(FILL.replace("(1, 100)", "(7, 7)"))
     assert list(filled.move().conflicts) == ["7"]
     assert filled.counts() == (1, 100)
+
+
+def at(point: Point, do: Callable[[], object]) -> None:
+    """`do` once, when a move comes to `point`."""
+
+    def reached(now: Point) -> None:
+        if now is point:
+            faults.disarm()
+            do()
+
+    faults.arm(reached)
+
+
+def test_copies_of_a_run_that_recorded_nothing_leave_core_behind_its_word(filled: Hop) -> None:
+    """I2: a run is killed while its record waits beside its first copies; the next one deletes what these are copies of."""
+    filled.core.execute("BEGIN; LOCK TABLE tierkeeper.horizon IN SHARE MODE")
+
+    def die() -> None:
+        assert eventually(lambda: filled.core.execute(END).fetchone() == (1,))
+        raise Killed
+
+    at(Point.COPIED, die)
+    with pytest.raises(Killed):
+        filled.move()
+    filled.core.execute("COMMIT")
+    looked_at = "SELECT count(*) FROM tierkeeper.horizon"
+    assert (filled.counts(), filled.core.execute(looked_at).fetchone()) == ((100, 100), (0,))
+    killed(filled, Point.DELETED)
+    assert (filled.counts(), filled.core.execute(looked_at).fetchone()) == ((0, 100), (1,))
+    assert filled.move().stopped_because == "complete"
+
+
+def test_a_run_outlives_the_connection_that_looked_for_its_horizon(filled: Hop) -> None:
+    """It is idle from then until the last look, and servers, poolers and routers end what is idle for long."""
+    ended = list[object]()
+    at(Point.DONE, lambda: ended.append(filled.core.execute(END).fetchone()))
+    assert filled.move().rows == 100
+    assert ended == [(1,)]
