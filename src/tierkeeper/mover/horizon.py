@@ -1,7 +1,7 @@
 """Finds keys of Core that Main has as well, once for each version of a row, so that readers need look for the newest alone."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -62,10 +62,14 @@ class Horizon:
         self.record(look, self.note(look))
         return len(look.fresh)
 
-    def look(self, *, voids: bool = True) -> Look:
-        """What is to be noted and recorded. Unless it `voids`, it changes nothing, and is not ripe where something has to be."""
+    def look(self, *, voids: bool = True, goes_on: Callable[[], bool] = lambda: True) -> Look:
+        """What is to be noted and recorded. Unless it `voids`, it changes nothing, and is not ripe where something has to be.
+
+        Nor is it where it no longer `goes_on`.
+        """
         with transaction(self._core, isolation="repeatable read", read_only=True) as cur:
-            return self._look(cur, voids=voids)
+            look = self._look(cur, voids=voids, goes_on=goes_on)
+        return look if goes_on() else replace(look, ripe=False)
 
     def note(self, look: Look) -> UUID | None:
         """Notes at Main what `look` found, and the horizon that may be recorded now, if one may.
@@ -108,7 +112,7 @@ class Horizon:
         with transaction(self._core) as cur:
             cur.last(self._sql("record", **values))
 
-    def _look(self, core: Cursor, *, voids: bool) -> Look:
+    def _look(self, core: Cursor, *, voids: bool, goes_on: Callable[[], bool]) -> Look:
         """In one snapshot of Core, and at Main as it is after that."""
         oldest = sql.Literal(keyed.HORIZON_TRANSACTIONS)
         id_, key, heaps, since, upto, handed, arriving, heaps_now = _row(core.execute(self._sql("at_core", oldest=oldest)))
@@ -128,7 +132,7 @@ class Horizon:
         if extremes is None or low is not None:
             for keys in self._keys(core, _Last(since, heaps) if holds else None, None if low is None else (low, high)):
                 found += self._found(keys)
-                if len(found) > CONFLICTS_PER_TABLE:
+                if len(found) > CONFLICTS_PER_TABLE or not goes_on():
                     break
         fresh = [one for in_flight, one in found if not in_flight]
         return Look(fresh, len(fresh) == len(found), thawed, upto, heaps_now)

@@ -1,9 +1,13 @@
 """A run's horizons: looked for and recorded beside what does not wait for them, since on a slow link each costs round trips."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import Event
 from uuid import UUID
 
+import psycopg
+
+from tierkeeper.kernel.limits import CANCEL_SECONDS
 from tierkeeper.kernel.tables import TableShape
 from tierkeeper.mover.horizon import Horizon, Look
 from tierkeeper.postgres.keeping import beside
@@ -18,6 +22,8 @@ class Horizons:
 
     def __init__(self, core: Connection, main: Connection, shapes: Sequence[TableShape], *, apart: bool) -> None:
         """`apart`: the connections are for this alone, so that it may go on beside the run."""
+        self._conns = (core, main)
+        self._given_up = Event()
         self._horizons = [Horizon(core, main, shape) for shape in shapes]
         self._apart = apart and bool(shapes)
         self._looks: Callable[[], list[Look]] | None = None
@@ -29,8 +35,25 @@ class Horizons:
         if not self._apart:
             yield
             return
-        with beside(lambda: [horizon.look(voids=False) for horizon in self._horizons]) as self._looks:
-            yield
+        with beside(self._look) as self._looks:
+            try:
+                yield
+            except BaseException:
+                self._give_up()
+                raise
+
+    def _look(self) -> list[Look]:
+        return [h.look(voids=False, goes_on=self._goes_on) for h in self._horizons if self._goes_on()]
+
+    def _goes_on(self) -> bool:
+        return not self._given_up.is_set()
+
+    def _give_up(self) -> None:
+        """Nobody wants to know any more: who ends the run at once, or told why it cannot be, waits for no table of keys."""
+        self._given_up.set()
+        for conn in self._conns:
+            with suppress(psycopg.Error):
+                conn.cancel_safe(timeout=CANCEL_SECONDS)
 
     def say(self, core: Connection) -> None:
         """For rows that an earlier run copied and that leave now: it may have been killed before it had recorded anything."""

@@ -12,6 +12,7 @@ from support import Tiers, eventually
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.faults import Point
+from tierkeeper.kernel.limits import LOCK_SECONDS
 
 END: Final = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -99,3 +100,22 @@ def test_a_run_outlives_the_connection_that_looked_for_its_horizon(filled: Hop) 
     at(Point.DONE, lambda: ended.append(filled.core.execute(END).fetchone()))
     assert filled.move().rows == 100
     assert ended == [(1,)]
+
+
+def test_who_ends_a_run_at_once_does_not_wait_for_the_look_beside(filled: Hop) -> None:
+    """A look through all keys of a table takes what it takes; here somebody keeps Main's memory of it for LOCK_SECONDS."""
+    killed(filled, Point.COPIED)
+    filled.main.execute("BEGIN; LOCK TABLE tierkeeper.compared IN ACCESS EXCLUSIVE MODE")
+    ended_at = list[float]()
+
+    def die() -> None:
+        ended_at.append(time.monotonic())
+        raise KeyboardInterrupt
+
+    at(Point.WAITED, die)
+    with pytest.raises(KeyboardInterrupt):
+        filled.move()
+    assert time.monotonic() - ended_at[0] < LOCK_SECONDS / 2
+    filled.main.execute("COMMIT")
+    assert filled.move().stopped_because == "complete"
+    assert filled.counts() == (0, 100)
