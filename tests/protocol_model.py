@@ -5,6 +5,10 @@ for any time or killed, a recovery that may run at any time, a reader through ei
 one snapshot. A world is the hops that its batches take and the tier that the row starts in. `tests/unit/mover/test_protocol.py`
 explores the worlds; each planted fault must break an invariant.
 
+A reader `alone` has no entry for the table: it takes Core's rows for all there are where Core's snapshot has no word of a run,
+else only where no copy is on its way up and no row lies below. So that word must be in each snapshot of Core that has lost a
+row; `Game.word` says when it is given.
+
 Two rows decide a batch, each changed only by compare-and-set: the marker at its source (open -> moved | aborted) and the ledger
 row at its destination (open -> copied -> done -> forgotten, or -> undone).
 """
@@ -15,9 +19,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 CORE, MAIN, ARCHIVE = range(3)
-DOORS = {"fast": (CORE, MAIN, ARCHIVE), "front": (MAIN, CORE, ARCHIVE)}
+DOORS = {"fast": (CORE, MAIN, ARCHIVE), "front": (MAIN, CORE, ARCHIVE), "alone": (CORE, MAIN, ARCHIVE)}
 DOWN, UP, AWAY = (CORE, MAIN), (MAIN, CORE), (MAIN, ARCHIVE)
 OVER = ("undone", "done", "forgotten")
+WITH_MARKER, FIRST, BESIDE, SAID_AGAIN, WITH_DELETE = (
+    "in the marker's transaction",
+    "before the run's first step",
+    "beside the copies, waited for by the run's own deletes",
+    "the same, and by a recovery before it goes on with a copy",
+    "in the delete's transaction",
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,8 @@ class Game:
     """A world to explore: one batch for each of `hops`, the tier that the row starts in, and the bug that is planted.
 
     Where it is `forgetful`, the first batch's source may lose its markers, and a recovery may pause after it saw none of it.
+    `word`: when Core is told that a run looks at the table. Where there are `older` programs, one of them may go on with a copy
+    that it finds: it knows of no word but its own run's first.
     """
 
     hops: tuple[tuple[int, int], ...]
@@ -32,6 +45,9 @@ class Game:
     fault: str = ""
     app_writes: int = 1
     forgetful: bool = False
+    doors: tuple[str, ...] = ("fast", "front")
+    word: str = WITH_MARKER
+    older: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,7 @@ class Reader:
     ledger: tuple[Any, ...]
     truths: tuple[Any, ...]
     lost: bool = False  # the first batch's source said that it is another one than the rows came from
+    told: bool = True  # Core said that a run has looked at the table
 
 
 @dataclass(frozen=True)
@@ -58,13 +75,14 @@ class World:
     batch: tuple[Any, ...]
     markers: tuple[Any, ...]  # None open moved aborted dropped
     ledger: tuple[Any, ...]  # None open copied undone done forgotten
-    mover: tuple[str, ...]  # idle intent open read copied deleted dead end
+    mover: tuple[str, ...]  # idle intent open read copied resumed taken-over deleted dead end
     read: tuple[Any, ...]  # (version, batch) that the mover's S1 saw
     app_left: int
     reader: Reader | None = None
     readers_left: int = 1
     lost: bool = False
     saw_none: bool = False  # a paused recovery's last look at the first batch's marker
+    word: bool = False  # Core's, where a reader asks for it
 
 
 Steps = Iterator[tuple[str, World]]
@@ -123,10 +141,15 @@ def at_rest(w: World, tier: int, g: Game) -> bool:
 
 def mover(w: World, b: int, g: Game) -> Steps:
     at, name, (src, dst) = w.mover[b], f"batch {b}: ", g.hops[b]
+    if may_say(w, b, g):
+        yield name + "Core's word", replace(w, word=True)
     if at == "idle" and all(w.ledger[e] in OVER for e in range(b) if g.hops[e] == g.hops[b]):
+        if src == CORE and g.word == FIRST and not w.word and "alone" in g.doors:
+            return
         yield name + "intent at the destination", replace(w, ledger=put(w.ledger, b, "open"), mover=put(w.mover, b, "intent"))
     elif at == "intent":
-        yield name + "marker at the source", replace(w, markers=put(w.markers, b, "open"), mover=put(w.mover, b, "open"))
+        opened = replace(w, markers=put(w.markers, b, "open"), mover=put(w.mover, b, "open"))
+        yield name + "marker at the source", says(opened, b, g, WITH_MARKER)
     elif at == "open" and w.rows[src] is not None and at_rest(w, src, g):
         saw = (w.rows[src], w.batch[src])
         yield name + "read the source", replace(w, read=put(w.read, b, saw), mover=put(w.mover, b, "read"))
@@ -136,7 +159,7 @@ def mover(w: World, b: int, g: Game) -> Steps:
         elif w.rows[dst] is None:
             copied = replace(w, rows=put(w.rows, dst, w.read[b][0]), batch=put(w.batch, dst, b))
             yield name + "copy", replace(copied, ledger=put(w.ledger, b, "copied"), mover=put(w.mover, b, "copied"))
-    elif at == "copied":
+    elif at in ("copied", "resumed", "taken-over"):
         yield from second(w, b, g)
     elif at == "deleted" and w.ledger[b] == "copied":
         yield name + "done", replace(w, ledger=put(w.ledger, b, "done"), mover=put(w.mover, b, "end"))
@@ -144,8 +167,25 @@ def mover(w: World, b: int, g: Game) -> Steps:
         yield name + "killed", replace(w, mover=put(w.mover, b, "dead"))
 
 
+def says(w: World, b: int, g: Game, when: str) -> World:
+    told = g.hops[b][0] == CORE and g.word == when and "alone" in g.doors
+    return replace(w, word=True) if told else w
+
+
+def may_say(w: World, b: int, g: Game) -> bool:
+    """Whether the mover may give the word in a transaction of its own now."""
+    if w.word or "alone" not in g.doors or g.hops[b][0] != CORE:
+        return False
+    if g.word == FIRST:
+        return w.mover[b] == "idle"
+    return g.word in (BESIDE, SAID_AGAIN) and w.mover[b] in ("intent", "open", "read", "copied")
+
+
 def second(w: World, b: int, g: Game) -> Steps:
-    """The wait, and S2. Who resumes a proven copy does the same."""
+    """The wait, and S2. Who resumes a proven copy does the same, but knows only of a word that it gives itself."""
+    own = w.mover[b] == "copied"
+    if own and g.hops[b][0] == CORE and g.word in (BESIDE, SAID_AGAIN) and not w.word and "alone" in g.doors:
+        return
     r, name, (src, dst) = w.reader, f"batch {b}: ", g.hops[b]
     older = r is not None and dst in r.seen and src not in r.seen and r.batch[dst] != b
     not_waited = g.fault == "no wait for old snapshots" or (
@@ -157,7 +197,8 @@ def second(w: World, b: int, g: Game) -> Steps:
     won = w.markers[b] == "open" or (g.fault == "a missing marker is no fence" and w.markers[b] == "dropped")
     if unchanged and won:
         gone = replace(w, rows=put(w.rows, src, None), batch=put(w.batch, src, None))
-        yield name + "delete, marker moved", replace(gone, markers=put(w.markers, b, "moved"), mover=put(w.mover, b, "deleted"))
+        moved = replace(gone, markers=put(w.markers, b, "moved"), mover=put(w.mover, b, "deleted"))
+        yield name + "delete, marker moved", moved if w.mover[b] == "taken-over" else says(moved, b, g, WITH_DELETE)
     else:
         yield name + "rolled back", replace(w, mover=put(w.mover, b, "dead"))
 
@@ -168,7 +209,14 @@ def recovery(w: World, b: int, g: Game) -> Steps:
     if w.ledger[b] not in ("open", "copied"):
         return
     if w.mover[b] == "dead" and w.ledger[b] == "copied" and w.markers[b] == "open" and w.read[b] is not None:
-        yield name + "resumed at the wait", replace(w, mover=put(w.mover, b, "copied"))
+        told = says(w, b, g, SAID_AGAIN)
+        if told != w:
+            yield name + "Core's word", told
+        else:
+            resumed = "resumed" if "alone" in g.doors else "copied"  # what it does then is the same but for the word
+            yield name + "resumed at the wait", replace(w, mover=put(w.mover, b, resumed))
+        if g.older:
+            yield f"older recovery of {b}: resumed at the wait", replace(w, mover=put(w.mover, b, "taken-over"))
     if w.markers[b] == "open" and g.fault != "undo without winning the marker":
         yield name + "marker aborted", replace(w, markers=put(w.markers, b, "aborted"))
     elif w.markers[b] == "moved":
@@ -188,23 +236,32 @@ def clearing(w: World, b: int, g: Game) -> Steps:
     """A longest reader after done the destination forgets the batch; another one later the marker goes."""
     r = w.reader
     if w.markers[b] == "aborted" and w.ledger[b] == "undone":
-        yield f"aborted marker of {b} dropped", replace(w, markers=put(w.markers, b, "dropped"))
+        yield f"aborted marker of {b} dropped", dropped(w, b, g)
     if w.ledger[b] == "done" and (r is None or r.began[b] == "done" or g.fault == "forget too early"):
         yield f"batch {b} forgotten at the destination", replace(w, ledger=put(w.ledger, b, "forgotten"))
     early = g.fault == "marker dropped before the ledger" and w.ledger[b] in ("done", "forgotten")
     late = w.ledger[b] == "forgotten" and (r is None or r.began[b] == "forgotten")
     if w.markers[b] == "moved" and (late or early):
-        yield f"marker of {b} dropped", replace(w, markers=put(w.markers, b, "dropped"))
+        yield f"marker of {b} dropped", dropped(w, b, g)
+
+
+def dropped(w: World, b: int, g: Game) -> World:
+    gone = replace(w, markers=put(w.markers, b, "dropped"))
+    return replace(gone, word=False) if g.fault == "a word goes with its marker" else gone
 
 
 def reading(w: World, g: Game) -> Steps:
     r = w.reader
     if r is None and w.readers_left:
         nothing, none = (None,) * 3, (None,) * len(g.hops)
-        for door in DOORS:
+        for door in g.doors:
             fresh = Reader(door, w.ledger, (), nothing, nothing, none, none, (w.truth,))
-            yield f"{door} reader: first snapshot", snapshot(replace(w, reader=fresh, readers_left=w.readers_left - 1), fresh, g)
-    elif r is not None and len(r.seen) < 3:
+            begun = replace(w, reader=fresh, readers_left=w.readers_left - 1)
+            if door == "alone" and g.fault == "a word of another snapshot than the rows":
+                yield "alone reader: asks for the word", replace(begun, reader=replace(fresh, told=w.word))
+            else:
+                yield f"{door} reader: first snapshot", snapshot(begun, fresh, g)
+    elif r is not None and not through(r):
         yield f"{r.door} reader: next snapshot", snapshot(w, r, g)
     elif r is not None:
         yield f"{r.door} reader ends", replace(w, reader=None)
@@ -217,7 +274,13 @@ def snapshot(w: World, r: Reader, g: Game) -> World:
     rows, batch = put(r.rows, tier, w.rows[tier]), put(r.batch, tier, w.batch[tier])
     lost = w.lost if g.hops[0][0] == tier else r.lost
     seen = replace(r, seen=(*r.seen, tier), rows=rows, batch=batch, markers=markers, ledger=ledger, lost=lost)
+    if r.door == "alone" and tier == CORE and g.fault != "a word of another snapshot than the rows":
+        seen = replace(seen, told=w.word)
     return replace(w, reader=seen)
+
+
+def through(r: Reader) -> bool:
+    return len(r.seen) == (1 if r.door == "alone" and not r.told else 3)
 
 
 def answer(r: Reader, g: Game) -> list[int]:
@@ -228,7 +291,14 @@ def answer(r: Reader, g: Game) -> list[int]:
         ignored = tier == CORE and g.fault == "every row at Core counts"
         return b is None or r.ledger[b] == "forgotten" or r.markers[b] == "moved" or ignored
 
+    if r.door == "alone":
+        return [] if r.rows[CORE] is None else [r.rows[CORE]]
     return [r.rows[t] for t in range(3) if r.rows[t] is not None and counts(t)]
+
+
+def arriving(r: Reader, g: Game) -> bool:
+    """Whether what the reader saw at Core may be a copy on its way up."""
+    return any(r.ledger[b] == "copied" for b, hop in enumerate(g.hops) if hop == UP) and g.fault != "copies at Core are believed"
 
 
 def broken(w: World, g: Game) -> str | None:
@@ -243,10 +313,12 @@ def broken(w: World, g: Game) -> str | None:
         return "I4: a deleted row came back"
     r = w.reader
     refused = r is not None and r.lost and r.ledger[0] in ("copied", "done") and g.fault != "a stranger is believed"
-    if r is not None and len(r.seen) == 3 and not refused:
+    refused |= r is not None and r.door == "alone" and ((r.rows[MAIN], r.rows[ARCHIVE]) != (None, None) or arriving(r, g))
+    if r is not None and through(r) and not refused:
         rows = answer(r, g)
         if len(rows) > 1 or (rows or [None])[0] not in r.truths:
-            return f"I2: a {r.door} reader saw {rows}, the row was {r.truths}"
+            who = "reader alone" if r.door == "alone" else f"{r.door} reader"
+            return f"I2: a {who} saw {rows}, the row was {r.truths}"
     return None
 
 
@@ -274,6 +346,7 @@ def explore(g: Game, limit: int | None = None) -> tuple[int, str | None, list[st
     return len(seen), None, []
 
 
+ALONE = ("alone",)
 SMALL: Sequence[Game] = (Game((UP,), MAIN), Game((DOWN,), CORE))
 FORGETFUL: Sequence[Game] = (Game((UP,), MAIN, forgetful=True), Game((DOWN,), CORE, forgetful=True))
 LARGE: Sequence[Game] = (
@@ -283,6 +356,24 @@ LARGE: Sequence[Game] = (
     Game((DOWN, UP), CORE),  # down and up again
     Game((DOWN, UP, DOWN), CORE, app_writes=0),
 )
+TOLD: Sequence[Game] = (
+    Game((DOWN,), CORE, doors=ALONE, older=True),
+    Game((DOWN,), CORE, doors=ALONE, older=True, word=FIRST),
+    Game((DOWN,), CORE, doors=ALONE, word=SAID_AGAIN),
+    Game((DOWN,), CORE, doors=ALONE, word=WITH_DELETE),
+)
+TOLD_LARGE: Sequence[Game] = (
+    Game((DOWN, DOWN), CORE, doors=ALONE, older=True),
+    Game((DOWN, UP), CORE, doors=ALONE, older=True),
+    Game((DOWN, AWAY), CORE, doors=ALONE, older=True),
+    Game((DOWN, UP, DOWN), CORE, doors=ALONE, app_writes=0),
+)
+UNTOLD: Sequence[Game] = (
+    Game((DOWN,), CORE, doors=ALONE, word=BESIDE),
+    Game((DOWN,), CORE, doors=ALONE, word=SAID_AGAIN, older=True),
+    Game((DOWN,), CORE, doors=ALONE, word=WITH_DELETE, older=True),
+)
+"""Orders in which such a reader is given too few rows."""
 FAULTS: Sequence[tuple[str, Game]] = (
     ("no wait for old snapshots", SMALL[0]),
     ("the fast door is not waited for", SMALL[0]),
@@ -298,4 +389,7 @@ FAULTS: Sequence[tuple[str, Game]] = (
     ("undo after a look", FORGETFUL[1]),
     ("a stranger is believed", FORGETFUL[1]),
     ("no rest before moving on", LARGE[2]),
+    ("a word of another snapshot than the rows", TOLD[0]),
+    ("a word goes with its marker", TOLD[0]),
+    ("copies at Core are believed", TOLD_LARGE[1]),
 )

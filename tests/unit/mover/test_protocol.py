@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 import horizon_model
-from protocol_model import FAULTS, FORGETFUL, LARGE, SMALL, Game, explore
+from protocol_model import FAULTS, FORGETFUL, LARGE, SMALL, TOLD, TOLD_LARGE, UNTOLD, Game, explore
 
 
 @pytest.mark.parametrize("game", SMALL, ids=lambda g: str(g.hops))
@@ -22,22 +22,37 @@ def test_a_source_that_loses_its_memory_breaks_nothing(game: Game) -> None:
     assert why is None, trace
 
 
+@pytest.mark.parametrize("game", TOLD, ids=lambda g: g.word)
+def test_a_reader_that_skips_main_by_cores_word_misses_no_row(game: Game) -> None:
+    _, why, trace = explore(game)
+    assert why is None, trace
+
+
+@pytest.mark.parametrize("game", UNTOLD, ids=lambda g: g.word + (", and an older program goes on" if g.older else ""))
+def test_a_word_that_a_killed_run_leaves_ungiven_makes_a_reader_miss_a_row(game: Game) -> None:
+    _, why, trace = explore(game)
+    assert why == "I2: a reader alone saw [], the row was (0,)"
+    assert "batch 0: killed" in trace
+
+
 @pytest.mark.parametrize(
-    ("fault", "game"), [f for f in FAULTS if f[1] in (*SMALL, *FORGETFUL)], ids=lambda f: f if isinstance(f, str) else ""
+    ("fault", "game"), [f for f in FAULTS if f[1] in (*SMALL, *FORGETFUL, *TOLD)], ids=lambda f: f if isinstance(f, str) else ""
 )
 def test_a_planted_fault_breaks_something(fault: str, game: Game) -> None:
     assert explore(replace(game, fault=fault))[1] is not None
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("game", LARGE, ids=lambda g: str(g.hops))
+@pytest.mark.parametrize("game", (*LARGE, *TOLD_LARGE), ids=lambda g: str(g.hops))
 def test_batches_beside_and_after_each_other_break_nothing(game: Game) -> None:
     _, why, trace = explore(game)
     assert why is None, trace
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("fault", "game"), [f for f in FAULTS if f[1] in LARGE], ids=lambda f: f if isinstance(f, str) else "")
+@pytest.mark.parametrize(
+    ("fault", "game"), [f for f in FAULTS if f[1] in (*LARGE, *TOLD_LARGE)], ids=lambda f: f if isinstance(f, str) else ""
+)
 def test_a_fault_that_needs_two_batches_breaks_something(fault: str, game: Game) -> None:
     assert explore(replace(game, fault=fault))[1] is not None
 
