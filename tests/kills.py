@@ -3,16 +3,25 @@
 import json
 import time
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import processes
 from processes import Ended
 from support import Tiers, tierkeeper_toml
-from tierkeeper.kernel.errors import Exit
+from tierkeeper.kernel.errors import Exit, UsageError
 from tierkeeper.kernel.faults import Point
+from tierkeeper.postgres.link import Connection
+from tierkeeper.query.runner import FastDoor
 
+END_RECORDS: Final = r"""
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND query ~ 'INTO tierkeeper.horizon \([^)]*\)\s+VALUES'
+"""
+"""Ends who records, or has recorded, a horizon; Core's word that a table was looked at is another statement."""
 POLICY = (
     {"name": "public.kinds", "mode": "mirror"},
     {"name": "public.events", "age": "at", "core": "30 days", "main": "60 days"},
@@ -68,6 +77,31 @@ class World:
         assert answer.returncode == 0, answer.stdout + answer.stderr
         return int(json.loads(answer.stdout)[0]["n"])
 
+    def count_alone(self) -> int | None:
+        """As a reader without an entry for the table, and without the archive, counts; None where it refuses to."""
+        try:
+            return int(alone(self.tiers).query("SELECT count(*) AS n FROM public.events").to_pylist()[0]["n"])
+        except UsageError:
+            return None
+
+
+def alone(tiers: Tiers) -> FastDoor:
+    """A reader whose configuration has no entry for any table: it takes Core's rows for all that there are, or refuses to."""
+    return FastDoor(tiers.core, tiers.main, tiers.catalog, [], timeout_seconds=30, archive=None)
+
+
+@contextmanager
+def records_held_up(core: Connection) -> Iterator[None]:
+    """Whoever records a horizon waits within the block; Core's word that a table was looked at goes through."""
+    core.execute("""
+        CREATE FUNCTION public.held_up() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN IF new.key_columns <> '{}' THEN PERFORM pg_advisory_xact_lock(77); END IF; RETURN new; END $$;
+        CREATE TRIGGER held_up BEFORE INSERT ON tierkeeper.horizon FOR EACH ROW EXECUTE FUNCTION public.held_up();
+        SELECT pg_advisory_lock(77)
+    """)
+    yield
+    core.execute("DROP TRIGGER held_up ON tierkeeper.horizon; SELECT pg_advisory_unlock(77)")
+
 
 def world_of(tiers: Tiers) -> World:
     """Rows rest for a second at Main."""
@@ -88,10 +122,11 @@ def rest(world: World) -> None:
 
 def check_nothing_lost(world: World, original: "Counter[Row]") -> None:
     """I1: every row is somewhere, as it was; I2: the reader's count is the original's, also with a batch in flight."""
-    online = world.online()
-    missing = original - (online["core"] | online["main"] | world.archived())
+    online, archived = world.online(), world.archived()
+    missing = original - (online["core"] | online["main"] | archived)
     assert not missing, f"{len(missing)} rows are nowhere"
     assert world.count_by_query() == original.total()
+    assert archived or world.count_alone() in {None, original.total()}, "a reader without an entry took a part for the whole"
 
 
 def check_as_undisturbed(world: World, original: "Counter[Row]", destination: str) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from kills import World, check_as_undisturbed, check_nothing_lost, furnish, rest, world_of
+from kills import END_RECORDS, World, check_as_undisturbed, check_nothing_lost, furnish, records_held_up, rest, world_of
 from strikes import IN_RECOVERY, POINTS
-from support import Tiers, sampled
+from support import Tiers, eventually, sampled
 from tierkeeper.kernel.errors import Exit
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.policy import Tier
@@ -91,6 +91,29 @@ def test_killed_during_recovery(world: World, destination: str, point: Point) ->
     check_nothing_lost(world, original)
     assert world.move(destination).returncode == 0
     check_as_undisturbed(world, original, destination)
+
+
+COPYING = POINTS["main"][POINTS["main"].index(Point.LEDGER_OPEN) : POINTS["main"].index(Point.DELETE_BEFORE_COMMIT)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("point", "next_point"), list(itertools.product(COPYING, (Point.DELETED, Point.HORIZON_RECORDED))))
+def test_killed_while_nothing_is_recorded_yet(world: World, point: Point, next_point: Point) -> None:
+    """I2: the horizon is written beside the copies. The next run deletes what these are of, and dies; a reader skips no row."""
+    original = world.online()["core"]
+    with closing(world.tiers.core.connect("app")) as app:
+        app.execute("TRUNCATE tierkeeper.horizon")
+        assert world.count_alone() == original.total()
+        with records_held_up(app):
+            assert world.move("main", die_at=point).returncode == -signal.SIGKILL
+            check_nothing_lost(world, original)
+            assert eventually(lambda: app.execute(END_RECORDS).fetchone() == (1,))
+        check_nothing_lost(world, original)
+        assert world.move("main", die_at=next_point).returncode == -signal.SIGKILL
+        check_nothing_lost(world, original)
+    assert world.move("main").returncode == 0
+    check_as_undisturbed(world, original, "main")
+    assert world.count_alone() is None
 
 
 STEPS = [Point.REFOUND, Point.UNDO_BEFORE_COMMIT, Point.UNDONE]

@@ -87,15 +87,11 @@ class Horizon:
     def record(self, look: Look, made: UUID | None) -> None:
         """Records in Core the horizon that was `made`. None: that the table was looked at, and goes by the last one."""
         if made is None:
-            self.say(self._core)
+            with transaction(self._core) as cur:
+                cur.last(self._sql("record_none"))
         else:
             self._record(made, look)
             reach(Point.HORIZON_RECORDED)
-
-    def say(self, core: Connection) -> None:
-        """Says over `core` that the table was looked at, where Core has not heard of it: now readers ask for it below."""
-        with transaction(core) as cur:
-            cur.last(self._sql("record_none"))
 
     def _note(self, fresh: Sequence[Bound], made: UUID | None, thawed: str) -> None:
         with transaction(self._main) as cur:

@@ -55,11 +55,6 @@ class Horizons:
             with suppress(psycopg.Error):
                 conn.cancel_safe(timeout=CANCEL_SECONDS)
 
-    def say(self, core: Connection) -> None:
-        """For rows that an earlier run copied and that leave now: it may have been killed before it had recorded anything."""
-        for horizon in self._horizons:
-            horizon.say(core)
-
     def note(self, *, settled: bool) -> None:
         """Notes what was found; where something was `settled` meanwhile, or was not ripe, it is looked for once more."""
         looks: Sequence[Look | None] = self._looks() if self._looks is not None else [None] * len(self._horizons)

@@ -95,10 +95,7 @@ class Mover:
             with horizons.looking():
                 markers = refuse_restored(self._source, self._destination)
                 self._known_conflicts(run)
-                copied = self._recover(run, markers)
-                if copied:
-                    horizons.say(self._source.conn)  # the spare ones are looking
-                goes_on = self._worker(run, self._source, self._destination, self._beat).release(copied)
+                goes_on = self._worker(run, self._source, self._destination, self._beat).release(self._recover(run, markers))
                 if goes_on:
                     tables = [s.name for s in self._shapes(selection)]
                     refuse_stranger(self._source, self._destination, tables, markers.identity)

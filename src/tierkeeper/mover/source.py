@@ -126,13 +126,14 @@ class Source:
                 cur.execute(note)
             cur.last(notes[-1])
 
-    @staticmethod
-    def _opening(bundle: Sequence[LedgerRow], destination: Tier) -> list[sql.Composed]:
+    def _opening(self, bundle: Sequence[LedgerRow], destination: Tier) -> list[sql.Composed]:
+        """I2: no row leaves Core without its marker, nor is there one without Core's word, whoever goes on with it."""
         notes = []
         for row in bundle:
             batch, table = row.batch, row.batch.table
             known = {"batch": batch.id, "seq": row.seq, "destination": destination, "schema": table.schema, "table": table.name}
-            notes.append(_SQL["marker_open"].format(**{k: sql.Literal(v) for k, v in known.items()}))
+            literals = {k: sql.Literal(v) for k, v in known.items()}
+            notes += [_SQL[name].format(**literals) for name in ("say", "marker_open") if name != "say" or self.tier == "core"]
             if batch.bundle is not None:
                 notes.append(_SQL["bundle_note"].format(batch=sql.Literal(batch.id), bundle=sql.Literal(batch.bundle)))
         return notes

@@ -64,9 +64,8 @@ class Run:
         self.copied_rows = 0
         self.ended = False
         self.origin: UUID | None = None  # who the source is
-        self.ready: Callable[[], object] = lambda: (
-            None
-        )  # waits for what must be durable before a row leaves, or raises why it is not
+        # Waits for what is recorded beside the copies, or raises why it was not: then no row leaves.
+        self.ready: Callable[[], object] = lambda: None
         self._refresh_parents = refresh_parents
         self._throttle = throttle
         self._conflicts: dict[TableName, list[Bound]] = {}

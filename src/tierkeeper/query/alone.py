@@ -66,6 +66,7 @@ class Alone:
         """
         suspected = departed.suspects(at_core, self._policies)
         asked = suspected.intersection(tables)
+        departed.refuse_arriving(at_core, asked, self._policies)
         links = (self._main, self._catalog if self._archive is not None else None)
         for link in links if asked else ():
             if link is not None:

@@ -28,6 +28,17 @@ def suspects(core: Cursor, policies: Mapping[TableName, TablePolicy]) -> frozens
     return frozenset(TableName(s, n) for s, n in core.execute(_SQL["looked_at"], named))
 
 
+def refuse_arriving(core: Cursor, tables: Collection[TableName], policies: Mapping[TableName, TablePolicy]) -> None:
+    """Raises UsageError where Core's snapshot has copies of one of `tables`.
+
+    The row that one was made of may be gone from Main since, and the copy be all that looks like a row.
+    """
+    named = {"schemas": [t.schema for t in tables], "names": [t.name for t in tables]}
+    for schema, name in core.execute(_SQL["arriving"], named).fetchall() if tables else ():
+        table = TableName(schema, name)
+        raise departed.refusal(table, policies.get(table), "main")
+
+
 def refuse(
     cur: Cursor, tables: Collection[TableName], policies: Mapping[TableName, TablePolicy], archive: SegmentScan | None
 ) -> None:

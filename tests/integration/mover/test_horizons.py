@@ -3,21 +3,16 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
 
 import pytest
 
 from hop import FILL, Hop, Killed, killed, open_filled
-from support import Tiers, eventually
+from kills import END_RECORDS, alone, records_held_up
+from support import Tiers, eventually, sampled
 from tierkeeper.kernel import faults
-from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.errors import TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.limits import LOCK_SECONDS
-
-END: Final = """
-    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%tierkeeper.horizon%'
-"""
 
 
 @pytest.fixture
@@ -26,9 +21,11 @@ def filled(tiers: Tiers) -> Iterator[Hop]:
         yield opened
 
 
-def test_no_row_leaves_core_before_its_horizon_is_durable(filled: Hop) -> None:
-    """I2: a reader asks Main for a table alone that Core says was looked at."""
-    filled.core.execute("BEGIN; LOCK TABLE tierkeeper.horizon IN SHARE MODE")
+def test_no_row_leaves_core_while_its_horizon_is_on_its_way(filled: Hop) -> None:
+    """I5: it may still be refused, and then nothing is to have left."""
+    assert filled.move().rows == 100
+    filled.core.execute(FILL.replace("(1, 100)", "(101, 200)"))
+    filled.core.execute("BEGIN; SELECT FROM tierkeeper.horizon FOR UPDATE")
     copied = "SELECT count(*) > 0 FROM tierkeeper.ledger WHERE state = 'copied'"
     with ThreadPoolExecutor(1) as pool:
         moving = pool.submit(filled.move)
@@ -39,7 +36,7 @@ def test_no_row_leaves_core_before_its_horizon_is_durable(filled: Hop) -> None:
         finally:
             filled.core.execute("COMMIT")
         assert moving.result().rows == 100
-    assert filled.counts() == (0, 100)
+    assert filled.counts() == (0, 200)
 
 
 def test_a_horizon_that_core_refuses_keeps_every_row_there(filled: Hop) -> None:
@@ -75,29 +72,35 @@ def at(point: Point, do: Callable[[], object]) -> None:
     faults.arm(reached)
 
 
-def test_copies_of_a_run_that_recorded_nothing_leave_core_behind_its_word(filled: Hop) -> None:
+@pytest.mark.parametrize("point", sampled((Point.MARKER_OPEN, Point.COPIED, Point.WAITED), Point.COPIED))
+def test_what_a_run_without_a_horizon_copied_leaves_core_behind_its_word(filled: Hop, point: Point) -> None:
     """I2: a run is killed while its record waits beside its first copies; the next one deletes what these are copies of."""
-    filled.core.execute("BEGIN; LOCK TABLE tierkeeper.horizon IN SHARE MODE")
+    reader = alone(filled.tiers)
+    counted = "SELECT count(*) AS n FROM t"
+    assert reader.query(counted).to_pylist() == [{"n": 100}]
+    horizons = "SELECT count(*) FROM tierkeeper.horizon WHERE key_columns <> '{}'"
+    with records_held_up(filled.core):
 
-    def die() -> None:
-        assert eventually(lambda: filled.core.execute(END).fetchone() == (1,))
-        raise Killed
+        def die() -> None:
+            assert eventually(lambda: filled.core.execute(END_RECORDS).fetchone() == (1,))
+            raise Killed
 
-    at(Point.COPIED, die)
-    with pytest.raises(Killed):
-        filled.move()
-    filled.core.execute("COMMIT")
-    looked_at = "SELECT count(*) FROM tierkeeper.horizon"
-    assert (filled.counts(), filled.core.execute(looked_at).fetchone()) == ((100, 100), (0,))
+        at(point, die)
+        with pytest.raises(Killed):
+            filled.move()
+    assert (filled.counts()[0], filled.core.execute(horizons).fetchone()) == (100, (0,))
     killed(filled, Point.DELETED)
-    assert (filled.counts(), filled.core.execute(looked_at).fetchone()) == ((0, 100), (1,))
+    assert (filled.counts(), filled.core.execute(horizons).fetchone()) == ((0, 100), (int(point is Point.MARKER_OPEN),))
+    with pytest.raises(UsageError, match="rows of it have moved to main"):
+        reader.query(counted)
     assert filled.move().stopped_because == "complete"
+    assert filled.counts() == (0, 100)
 
 
 def test_a_run_outlives_the_connection_that_looked_for_its_horizon(filled: Hop) -> None:
     """It is idle from then until the last look, and servers, poolers and routers end what is idle for long."""
     ended = list[object]()
-    at(Point.DONE, lambda: ended.append(filled.core.execute(END).fetchone()))
+    at(Point.DONE, lambda: ended.append(filled.core.execute(END_RECORDS).fetchone()))
     assert filled.move().rows == 100
     assert ended == [(1,)]
 

@@ -12,13 +12,14 @@ from uuid import UUID, uuid4
 import pytest
 from psycopg import Cursor, sql
 
-from hop import open_filled
+from hop import killed, open_filled
 from integration.query.world import build, set_up
 from support import Tiers, TiersFactory, tierkeeper_toml
 from tierkeeper.compose import open_keeper
 from tierkeeper.config import load
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.errors import Failed, NotNow, UsageError
+from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.tables import TableName, TableShape
 from tierkeeper.postgres.link import Connection, Link
@@ -416,6 +417,21 @@ def test_main_alone_never_answers_from_its_part_of_a_table(items: Tiers, made: s
         main.execute(made.encode())
     with pytest.raises(UsageError, match="in several tiers"):
         door(items).query(asked)
+
+
+def test_core_alone_never_answers_with_a_copy_whose_row_is_gone(tiers: Tiers) -> None:
+    """A copy is on its way up when the application deletes its row at Main, which is empty then (I2, I4)."""
+    unmanaged = FastDoor(tiers.core, tiers.main, tiers.catalog, [], timeout_seconds=30, archive=None)
+    with open_filled(tiers) as hop:
+        hop.move()
+        hop.main.execute("UPDATE tierkeeper.ledger SET state = 'forgotten', settled_at = '2024-01-01'")
+        killed(hop, Point.COPIED, "main", "core")
+        hop.main.execute("DELETE FROM public.t")
+        assert hop.counts() == (100, 0)
+        with pytest.raises(UsageError, match=r"no \[\[tables\]\] entry names it now"):
+            unmanaged.query("SELECT count(*) FROM t")
+        hop.move(source="main", destination="core")
+        assert unmanaged.query("SELECT count(*) AS n FROM t").to_pylist() == [{"n": 0}]
 
 
 def test_main_alone_never_answers_for_a_table_whose_entry_is_gone(tiers: Tiers) -> None:

@@ -2,6 +2,14 @@
 INSERT INTO tierkeeper.marker (batch, seq, destination, schema_name, table_name, state)
 VALUES ({batch}, {seq}, {destination}, {schema}, {table}, 'open')
 
+-- name: say
+-- Core's word that rows of the table may leave; Main knows of no such horizon. Asked for first: an INSERT would wait for a horizon
+-- that is being recorded.
+INSERT INTO tierkeeper.horizon (schema_name, table_name, id, key_columns, heaps, since, writer, timeline)
+SELECT {schema}, {table}, gen_random_uuid(), '{{}}', '{{}}', pg_current_xact_id(), pg_current_xact_id(), ''
+WHERE NOT EXISTS (SELECT FROM tierkeeper.horizon WHERE schema_name = {schema} AND table_name = {table})
+ON CONFLICT DO NOTHING
+
 -- name: bundle_note
 INSERT INTO tierkeeper.bundle (batch, bundle) VALUES ({batch}, {bundle})
 

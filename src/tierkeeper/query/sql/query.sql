@@ -143,9 +143,14 @@ WHERE c.id = ANY (%(ids)s::uuid[])
   )
 
 -- name: looked_at
--- Tables that a run from Core to Main has looked at, as it does before the first row leaves; without those that are asked for below.
+-- Tables that a run from Core to Main has looked at, or opened a marker of, without which no row leaves; but those that are asked for below.
 SELECT schema_name, table_name FROM tierkeeper.horizon
 WHERE (schema_name, table_name) NOT IN (SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[]))
+
+-- name: arriving
+-- Tables that have copies on their way up in Core: rows of Main's, as they were.
+SELECT DISTINCT schema_name, table_name FROM tierkeeper.ledger
+WHERE state = 'copied' AND (schema_name, table_name) IN (SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[]))
 
 -- name: has_memory
 SELECT to_regclass('tierkeeper.horizon') IS NOT NULL
