@@ -8,6 +8,7 @@ import typer
 from tierkeeper.cli import arguments
 from tierkeeper.cli.session import MaxTimeOption, Session, command
 from tierkeeper.kernel.policy import Tier
+from tierkeeper.mover.request import soon
 
 
 def register(app: typer.Typer) -> None:
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
         name = arguments.table(table)
         arguments.hop(from_, to)
         instant, age = arguments.cutoff(before, older_than)
-        with session.keeper(stoppable=True, max_time=max_time) as keeper:
-            run = partial(keeper.plan_move, explain=explain) if dry_run or explain else keeper.move
+        plans = dry_run or explain  # over connections of its own
+        with session.keeper(stoppable=True, max_time=max_time, soon=() if plans else soon(from_, to)) as keeper:
+            run = partial(keeper.plan_move, explain=explain) if plans else keeper.move
             session.show(run(name, from_, to, before=instant, older_than=age, where=where, limit=limit))

@@ -4,7 +4,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
@@ -14,10 +14,12 @@ import typer
 from tierkeeper.cli import arguments, logs, output
 from tierkeeper.cli.progress import TerminalProgress
 from tierkeeper.cli.stop import StopFlag
-from tierkeeper.config import Settings, load
-from tierkeeper.kernel.errors import Exit, NotNow
+from tierkeeper.config import Settings, folder, load
+from tierkeeper.kernel.errors import Exit, NotNow, UsageError
+from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.results import Result
 from tierkeeper.kernel.results.meaning import exit_code
+from tierkeeper.postgres.lending import expecting
 
 if TYPE_CHECKING:
     from tierkeeper.compose import Keeper
@@ -59,17 +61,23 @@ class Session:
         return load(self.config, os.environ, Path.cwd())
 
     @contextmanager
-    def keeper(self, *, stoppable: bool = False, max_time: str | None = None) -> Iterator["Keeper"]:
-        """The keeper of the configured tiers. With `stoppable` the first Ctrl-C or `max_time` asks it to end at a safe point."""
+    def keeper(
+        self, *, stoppable: bool = False, max_time: str | None = None, soon: Sequence[tuple[Tier, str]] = ()
+    ) -> Iterator["Keeper"]:
+        """The keeper of the configured tiers. With `stoppable` the first Ctrl-C or `max_time` asks it to end at a safe point.
+
+        `soon`: the connections that it will dial first, by tier and purpose; they are begun while it loads.
+        """
         seconds = arguments.seconds(max_time, "--max-time")
         settings = self.settings()
         if seconds is not None:
             self.stop.end_after(seconds)
-        from tierkeeper import compose
+        with expecting(_addresses(settings, soon)):
+            from tierkeeper import compose
 
-        listening: AbstractContextManager[None] = self.stop.listening() if stoppable else nullcontext()
-        with listening, self.progress, compose.open_keeper(settings, progress=self.progress, stop=self.stop) as keeper:
-            yield keeper
+            listening: AbstractContextManager[None] = self.stop.listening() if stoppable else nullcontext()
+            with listening, self.progress, compose.open_keeper(settings, progress=self.progress, stop=self.stop) as keeper:
+                yield keeper
 
     def line(self, result: Result) -> None:
         """Prints one of many results of a command that goes on: a line of JSON, or what a person wants to see of it."""
@@ -81,6 +89,14 @@ class Session:
         output.show(result, as_json=self.as_json)
         if isinstance(result, Result):
             self.code = exit_code(result)
+
+
+def _addresses(settings: Settings, soon: Sequence[tuple[Tier, str]]) -> list[str]:
+    """What can be dialled already; what is wrong with the others is told by whoever wants them."""
+    with suppress(UsageError):
+        links = settings.links(folder.pins(settings.environment(os.environ))) if soon else {}
+        return [links[tier].address(purpose) for tier, purpose in soon]
+    return []
 
 
 def command(app: typer.Typer, name: str) -> Callable[[Callable[Concatenate[Session, P], None]], Callable[..., None]]:

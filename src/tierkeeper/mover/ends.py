@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Destination
 from tierkeeper.mover.destination import PostgresDestination
-from tierkeeper.mover.request import Request
+from tierkeeper.mover.request import ASIDES, Request, dialled
 from tierkeeper.mover.source import Source
 from tierkeeper.postgres.keeping import Asides, at_once
 from tierkeeper.postgres.link import Connection, Link
@@ -20,9 +20,6 @@ from tierkeeper.tiers.tier import Tier as TierFacts
 
 Pair = tuple[Source, Destination]
 OpenPair = Callable[[], AbstractContextManager[Pair]]
-
-
-_ASIDES: Final = 3  # connections to the source for questions that are open at once; a run's workers go on with all but one
 
 
 @dataclass(frozen=True)
@@ -51,13 +48,11 @@ class Ends:
 def opened(tiers: Mapping[Tier, TierFacts], request: Request) -> Iterator[Ends]:
     """Raises as `Link.connect` does; of several errors the source's. A server with few connections left is asked less at once."""
     names: list[Tier] = [t for t in (request.source, request.destination) if t != "archive"]
-    # What is asked aside shares MOVER_LOCK with the others, as the workers do that go on with it.
-    wanted = [(name, purpose) for purpose in ("mover", "budget", "mover") for name in names]
-    more = [(names[0], "mover")] * (_ASIDES - 1)
-    dialled = at_once([partial(tiers[name].link.connect, purpose) for name, purpose in (*wanted, *more)])
+    wanted = dialled(request.source, request.destination)
+    found = at_once([partial(tiers[name].link.connect, purpose) for name, purpose in wanted])
     with ExitStack() as stack:
-        conns = [stack.enter_context(closing(one)) for one in dialled if not isinstance(one, TierkeeperError)]
-        for one in dialled[: len(wanted)]:
+        conns = [stack.enter_context(closing(one)) for one in found if not isinstance(one, TierkeeperError)]
+        for one in found[: 1 - ASIDES]:
             if isinstance(one, TierkeeperError):
                 raise one
         n = len(names)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from tierkeeper.kernel.limits import BATCH_ROWS, SEGMENT_ROWS
 from tierkeeper.kernel.policy import Tier
@@ -29,6 +30,27 @@ class Request:
     def upward(self) -> bool:
         """Whether rows go back to the tier that they came from."""
         return self.destination == "core"
+
+
+ASIDES: Final = 3  # connections to the source for questions that are open at once; a run's workers go on with all but one
+
+
+def dialled(source: Tier, destination: Tier) -> list[tuple[Tier, str]]:
+    """The connections that a run begins with, each with its purpose; it goes on without the last ASIDES - 1."""
+    names: list[Tier] = [t for t in (source, destination) if t != "archive"]
+    # What is asked aside shares MOVER_LOCK with the others, as the workers do that go on with it.
+    wanted = [(name, purpose) for purpose in ("mover", "budget", "mover") for name in names]
+    return [*wanted, *[(names[0], "mover")] * (ASIDES - 1)]
+
+
+def soon(source: Tier, destination: Tier) -> list[tuple[Tier, str]]:
+    """What a run from Core to Main dials at once: first what looks whether the setup is complete, for that takes the longest.
+
+    Empty for another hop.
+    """
+    if (source, destination) != ("core", "main"):
+        return []
+    return [("core", "setup"), ("core", "setup"), ("main", "setup"), *dialled(source, destination)]
 
 
 @dataclass(frozen=True)

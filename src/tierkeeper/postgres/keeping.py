@@ -15,6 +15,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from tierkeeper.kernel.errors import TierkeeperError
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres import lending
 from tierkeeper.postgres.lending import Lender, Lent
 from tierkeeper.postgres.session import Session
 
@@ -108,11 +109,9 @@ def shares() -> bool:
 
 
 def dial(conninfo: str) -> Session:
-    """An autocommit connection: one that was kept, else a new one. Raises as psycopg does."""
+    """An autocommit connection: one that was kept or expected, else a new one. Raises as psycopg does."""
     lender = _LOOK.get() or _RUN.get()
-    if lender is not None:
-        return lender.connect(conninfo)
-    return Session.connect(conninfo, autocommit=True, prepare_threshold=None)
+    return lending.dial(conninfo) if lender is None else lender.connect(conninfo)
 
 
 def at_once(calls: Sequence[Callable[[], T]]) -> list[T | TierkeeperError]:

@@ -7,7 +7,9 @@ user's own triggers could have left something in.
 
 import select
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from threading import Event, Lock, Timer
 from typing import Any, Final, Protocol
@@ -16,6 +18,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tierkeeper.kernel.limits import SPARE_AGE_SECONDS, SPARE_SECONDS
+from tierkeeper.postgres.expected import Expected
 from tierkeeper.postgres.session import Session
 
 OWN_TABLES: Final = frozenset({"alerts", "archive", "audit", "jobs", "mover", "usage"})
@@ -85,6 +88,34 @@ class Lent(Session):
         return not (self.closed or was_ended(self))
 
 
+_EXPECTED: ContextVar[Expected[Lent] | None] = ContextVar("expected", default=None)
+
+
+@contextmanager
+def expecting(conninfos: Iterable[str]) -> Iterator[None]:
+    """Within the block whoever dials one of these addresses gets a connection that was begun with the block."""
+    expected = Expected(_dial)
+    for conninfo in conninfos:
+        expected.expect(conninfo)
+    token = _EXPECTED.set(expected)
+    try:
+        yield
+    finally:
+        _EXPECTED.reset(token)
+        expected.close()
+
+
+def dial(conninfo: str) -> Lent:
+    """An autocommit connection, which nobody lends as yet: one that was expected, else a new one. Raises as psycopg does."""
+    expected = _EXPECTED.get()
+    found = None if expected is None else expected.take(conninfo)
+    return _dial(conninfo) if found is None else found
+
+
+def _dial(conninfo: str) -> Lent:
+    return Lent.connect(conninfo, autocommit=True, prepare_threshold=None)
+
+
 def was_ended(conn: Session) -> bool:
     """Whether there is something to read from an idle connection: a server says nothing to one unless it ends it."""
     heard = select.poll()
@@ -113,7 +144,7 @@ class Lender:
         conn = self._spare(database)
         if conn is None:
             named = conninfo if self._run is None else _renamed(conninfo, f"{_PREFIX}{self._run}")
-            conn = Lent.connect(named, autocommit=True, prepare_threshold=None)
+            conn = dial(named)
             conn.database, conn.dialled_at = database, time.monotonic()
         conn.name, conn.lender, conn.look, conn.wrote = name, self, look, False
         return conn

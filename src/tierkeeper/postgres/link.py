@@ -141,6 +141,10 @@ class Link:
         p = self.parameters
         return f"{p.get('host', 'localhost')}:{p.get('port', '5432')}/{p.get('dbname', '')}"
 
+    def address(self, purpose: str) -> str:
+        """What `connect` dials, with the password. Raises UsageError for a URL that is none."""
+        return _conninfo(self, purpose)
+
     def connect(self, purpose: str) -> Connection:
         """An autocommit connection. Raises NotNow where the server is away, UsageError where it refuses us.
 
