@@ -19,7 +19,11 @@ from tierkeeper.tiers.usage import measure
 
 @dataclass
 class Reclaimed:
-    """What came back of a table, what did not and why, and how much that is."""
+    """What came back of a table, what did not and why.
+
+    `unreturned_bytes`: of that what a later run gives back or new rows fill first. TOAST that nobody may rewrite is not in it:
+    it counts as used for good, and its table's other relations fall all the same when rows leave.
+    """
 
     figures: list[Reclaim] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -57,6 +61,7 @@ class Reclaimer:
         self._stop = stop
         self._done = Reclaimed()
         self._methods: dict[str, tuple[Method, float]] = {}
+        self._rewrite_stopped = False
 
     def run(self, before: Facts | None = None) -> Reclaimed | None:
         """Does it. None where there is no such table. `before`: the table as a VACUUM just before this found it."""
@@ -85,7 +90,8 @@ class Reclaimer:
             after = self._indexes(after, share, barred or held)
             # One that was rebuilt is lean, whatever the heap's share says of it.
             shares = dict.fromkeys(self._methods, 1.0)
-            self._done.unreturned_bytes = after.dead_bytes(lambda name: shares.get(name, share))
+            kept = 0 if self._rewrite_stopped else after.heap.dead_toast_bytes
+            self._done.unreturned_bytes = after.dead_bytes(lambda name: shares.get(name, share)) - kept
         self._report(before, after)
         return self._done
 
@@ -105,6 +111,7 @@ class Reclaimer:
             ended = done.ended if done.ended != "its front is full" else None
         elif choice.method is Method.REWRITE:
             ended = vacuum(self._conn, self._table, FULL, self._clock)
+            self._rewrite_stopped = ended is not None
         if choice.method is not Method.VACUUM and ended is None:
             self._methods[""] = (choice.method, self._clock.monotonic() - began)
         self._tell("", choice, ended)
