@@ -202,7 +202,9 @@ def refusal(server: Server, cost: Cost, rows: int) -> TierkeeperError | None:
             " lie there"
         )
         return NotNow(server.place, cause, "Make room on its disk, or raise max_wal_size, then run again")
-    if server.disk_bytes is not None and server.used_bytes + server.retained_bytes + cost.scratch_bytes > server.disk_bytes:
+    # What is sorted nowhere waits for a checkpoint, with the log of the first batch.
+    beside = server.used_bytes + server.retained_bytes
+    if cost.scratch_bytes and server.disk_bytes is not None and beside + cost.scratch_bytes > server.disk_bytes:
         cause = (
             f"sorting the rows takes {format_bytes(cost.scratch_bytes)} of temporary files, beside"
             f" {format_bytes(server.used_bytes)} of data and {format_bytes(server.retained_bytes)} of log on a disk of"

@@ -62,6 +62,13 @@ def test_a_sort_that_fills_the_disk_is_refused() -> None:
     assert "temporary files" in str(budget.refusal(SERVER, Cost(MB, 0, 480 * MB), 1000))
 
 
+def test_log_that_a_checkpoint_returns_is_waited_for_where_nothing_is_sorted() -> None:
+    flooded = replace(SERVER, lsn=1400 * MB)
+    assert flooded.retained_bytes > flooded.wal_room_bytes
+    assert budget.refusal(flooded, Cost(MB), 3) is None
+    assert "waiting for its next checkpoint" in str(budget.pause(flooded, Cost(MB)))
+
+
 def test_the_log_of_a_delete_follows_what_is_logged() -> None:
     bare = budget.delete_cost(TABLE, replace(SERVER, full_page_writes=False), 100_000, batches=1).wal_bytes
     images = budget.delete_cost(TABLE, SERVER, 100_000, batches=1).wal_bytes
