@@ -26,6 +26,7 @@ HURRY = Timing(
     stalled=1.2,
     sweep=0.2,
     renew=0.3,
+    lease=1,
     back_off=0.05,
     back_off_most=0.2,
     again=0.05,

@@ -18,15 +18,25 @@ NAME = "tierkeeper run"
 class Leadership:
     """The lease of one process. A connection is made for each look: it is not to hold one for weeks."""
 
-    def __init__(self, main: Link, clock: Clock, renew_seconds: float) -> None:
+    def __init__(self, main: Link, clock: Clock, renew_seconds: float, lasts_seconds: float) -> None:
         self._main = main
         self._clock = clock
         self._renew_seconds = renew_seconds
+        self._lasts_seconds = lasts_seconds
+        self._heard_at = clock.monotonic()
         self._lease: Lease | None = None
         self._next_at = clock.monotonic()
         self.has_it = False
         self.heard_of: str | None = None
         """What was last heard of somebody else who has it."""
+
+    @property
+    def may_be_led(self) -> bool:
+        """Whether somebody else may have it still, though Main does not say so: whoever was heard of within a lease's time.
+
+        The leader's machine may be the very one that Main went down with.
+        """
+        return self.heard_of is not None and self._clock.monotonic() - self._heard_at < self._lasts_seconds
 
     def look(self) -> bool:
         """Takes or renews the lease, if it is time: whether it was. Raises as `Link.connect` where Main is away.
@@ -38,7 +48,7 @@ class Leadership:
         try:
             self._with_lease(lambda lease: lease.take())
         except Taken as taken:
-            self.has_it, self.heard_of = False, taken.cause
+            self.has_it, self.heard_of, self._heard_at = False, taken.cause, self._clock.monotonic()
         else:
             self.has_it, self.heard_of = True, None
         self._next_at = self._clock.monotonic() + self._renew_seconds

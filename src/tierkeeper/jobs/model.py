@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tierkeeper.kernel.limits import LEASE_SECONDS
 from tierkeeper.kernel.ports import PART_VERSION
 from tierkeeper.kernel.results import Result
 
@@ -41,7 +42,8 @@ class Timing:
     heartbeat: float = 10  # between two signs of life of a worker
     stalled: float = 40  # a worker without one for so long is taken for dead, and its jobs are run by another
     sweep: float = 10  # between two looks for the jobs of dead workers
-    renew: float = 20  # of the lease, well within its 120
+    renew: float = 20  # of the lease, well within its time
+    lease: float = LEASE_SECONDS  # for so long a leader that was heard of may live, where Main does not say so any more
     back_off: float = 1  # after the first failure to reach Main; it doubles up to
     back_off_most: float = 60
     again: float = 60  # after the first failure of a job; it doubles up to

@@ -231,9 +231,9 @@ class Service:
         self._handled = {**known, **{job: at for job, at in self._handled.items() if at > known.get(job, at)}}
 
     async def _turn(self, main_is_there: bool) -> None:
-        """One look at the schedule. While Main is away only what watches goes on, unless another process is known to do so."""
+        """One look at the schedule. While Main is away only what watches goes on, unless another process may do so."""
         leads = self.leadership.has_it
-        if not leads and (main_is_there or self.leadership.heard_of is not None):
+        if not leads and (main_is_there or self.leadership.may_be_led):
             return
         now = self.clock.now()
         for job in self.jobs:

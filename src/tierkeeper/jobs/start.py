@@ -56,7 +56,7 @@ def start(
         queue = Queue(main, jobs, performer, pace)
         service = Service(
             queue=queue,
-            leadership=Leadership(main, time, pace.renew),
+            leadership=Leadership(main, time, pace.renew, pace.lease),
             memory=memory,
             performer=performer,
             jobs=jobs,

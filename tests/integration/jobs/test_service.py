@@ -309,6 +309,26 @@ def test_while_main_is_away_it_watches_and_then_goes_on(bench: Bench) -> None:
     assert leader.ended == [Exit.DONE]
 
 
+def test_one_that_stands_by_watches_where_main_went_away_with_whoever_led(bench: Bench) -> None:
+    """They may share a machine. Within a lease's time the leader may watch still, and then nobody is told twice."""
+    behind = bench.tiers
+    with FaultProxy(int(behind.main.parameters["port"])) as proxy:
+        other = Bench(replace(behind, main=proxy.link(behind.main)))
+        with in_background(bench, "run", []) as leader:
+            assert eventually(lambda: bool(bench.events("leads")))
+            with in_background(other, "run", [other.job("alerts", watches=True), other.job("quota")]) as standing:
+                assert eventually(lambda: bool(other.events("stands by")))
+                proxy.refuse()
+                assert eventually(lambda: bool(other.events("away")))
+                assert other.ran == []
+                assert eventually(lambda: other.ran == ["alerts"])
+                proxy.heal()
+                assert eventually(lambda: len(other.events("stands by")) == 2)
+                leader.reason = "stopped"
+                assert eventually(lambda: bool(other.events("leads")))
+    assert (leader.ended, standing.ended) == ([Exit.DONE], [Exit.DONE])
+
+
 def test_a_job_that_is_told_to_end_goes_on_the_next_time(bench: Bench) -> None:
     asked: list[str] = []
 
