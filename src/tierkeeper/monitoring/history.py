@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -35,6 +36,7 @@ from tierkeeper.monitoring import egress
 from tierkeeper.monitoring.egress import Egress, Share
 from tierkeeper.monitoring.model import VALUES, Activity, Figures, activity
 from tierkeeper.monitoring.spool import Samples, Spool
+from tierkeeper.postgres.catalog import server_now
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
@@ -182,14 +184,18 @@ class History:
             return
         with transaction(conn) as cur:
             cur.execute(_SQL["add"].format(columns=_COLUMNS), {"samples": json.dumps(rows)})
-            thin(cur, max(datetime.fromisoformat(row["at"]) for row in rows))
+            thin(cur, self._now(conn))
+
+    def _now(self, conn: Connection) -> datetime:
+        """By Main's clock: a machine whose own is ahead would have everything forgotten."""
+        return self._clock.now(partial(server_now, conn))
 
     def _tell(self, conn: Connection, shares: Sequence[Share], lock_seconds: float | None = None) -> None:
         if not shares:
             return
         with transaction(conn, lock_seconds=lock_seconds) as cur:
             egress.write(cur, shares)
-            egress.expire(cur, max(s.day for s in shares))
+            egress.expire(cur, self._now(conn).date())
         self._egress.told(shares)
 
     def _read(self, ask: Callable[[Cursor], list[Any]], *, by_itself: bool = False) -> list[Any]:

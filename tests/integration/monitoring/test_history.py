@@ -170,6 +170,21 @@ def test_the_oldest_are_forgotten(main: Connection, history_of: Callable[..., Hi
     assert [(NOW - at).days for at, _ in rows(main)] == [1094, 1000, 0]
 
 
+def test_a_machine_whose_clock_is_ahead_has_nothing_forgotten(main: Connection, history_of: Callable[..., History]) -> None:
+    """What it says of the time is its own; how old the others' samples are Main's clock says."""
+    samples = [sample(NOW - timedelta(minutes=5 * i), i) for i in range(100)] + [sample(NOW - timedelta(days=1000), 1)]
+    kept = history_of()
+    kept.received(NOW.date(), {"core": EGRESS_SENT_BYTES})
+    assert kept.record(samples).where == "main"
+    ahead = NOW + timedelta(days=5 * 365)
+    kept.received(ahead.date(), {"core": EGRESS_SENT_BYTES})
+    for minutes in range(3):
+        assert kept.record([sample(ahead + timedelta(minutes=minutes), 1)]).where == "main"
+    assert {at for at, _ in rows(main)} >= {s.at for s in samples}
+    days = main.execute("SELECT day FROM tierkeeper.egress").fetchall()
+    assert (NOW.date(),) in days
+
+
 def test_two_writers_at_once_lose_and_double_nothing(
     main: Connection, history_of: Callable[..., History], tmp_path: Path
 ) -> None:
