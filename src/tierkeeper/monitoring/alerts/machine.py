@@ -35,7 +35,7 @@ def firing(state: State) -> frozenset[tuple[str, str]]:
 def step(state: State, judged: Judged, now: datetime) -> State:
     """The state after a look. It tells nothing: `due` says what is to be told."""
     holding = {c.key: c for c in judged.conditions}
-    known = {r.key: r for r in state.records}
+    known = {r.key: _until(now, r) for r in state.records}
     records = list[Record]()
     for key, record in known.items():
         after = _held(record, holding[key], now) if key in holding else _absent(record, judged, now)
@@ -43,6 +43,23 @@ def step(state: State, judged: Judged, now: datetime) -> State:
             records.append(after)
     records += [_fired(Record(c, "pending", now, now), now) for key, c in holding.items() if key not in known]
     return replace(state, records=tuple(records))
+
+
+def _until(now: datetime, record: Record) -> Record:
+    """`record` without an instant that lies ahead: by a clock that was wrong it would not ring, remind or end until then."""
+
+    def past(at: datetime | None) -> datetime | None:
+        return None if at is None else min(at, now)
+
+    return replace(
+        record,
+        since=min(record.since, now),
+        changed_at=min(record.changed_at, now),
+        fired_at=past(record.fired_at),
+        clear_since=past(record.clear_since),
+        resolved_at=past(record.resolved_at),
+        told={target: replace(word, at=min(word.at, now)) for target, word in record.told.items()},
+    )
 
 
 def _fired(record: Record, now: datetime) -> Record:

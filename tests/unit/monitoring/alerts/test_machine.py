@@ -92,6 +92,17 @@ def test_what_still_rings_is_told_again_after_a_day() -> None:
     assert world.look(NEAR) == []
 
 
+def test_a_clock_that_was_ahead_silences_nothing_once_it_is_right() -> None:
+    world = World()
+    assert world.look(AWAY, NEAR, later=timedelta(days=1000)) == ["new approaching"]
+    world.now = NOON
+    heard = [world.look(AWAY, NEAR) for _ in range(24 * 60 + 2)]
+    assert [one for one in heard if one] == [["new tier away"], ["reminder approaching"]]
+    world.look(later=timedelta(days=1000))
+    world.now = NOON + timedelta(days=2)
+    assert [one for _ in range(12) if (one := world.look())] == [["over tier away"]], "the other ended at once"
+
+
 def test_what_is_not_known_neither_ends_nor_rings() -> None:
     world = World()
     world.look(NEAR)
