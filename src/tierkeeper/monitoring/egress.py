@@ -112,7 +112,7 @@ class Egress:
                 str(day): {str(t): [int(n), int(sent)] for t, (n, sent) in tiers.items()} for day, tiers in told["days"].items()
             }
             return _Sums(UUID(told["writer"]), days)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return _Sums()  # none yet, or damaged: what Main knows of the old writer stays there
 
     def _write(self, sums: _Sums) -> None:

@@ -61,12 +61,19 @@ def from_line(line: Sequence[Any]) -> Figures:
         raise ValueError("this is no sample")
     (schema + name).encode()
     named = dict(zip(VALUES, values, strict=True))
-    if any(not _is_count(v) for k, v in named.items() if k not in _INSTANTS and (v is not None or k == "bytes")):
+    if not isinstance(named["at"], str) or any(
+        not _is_count(v) for k, v in named.items() if k not in _INSTANTS and (v is not None or k == "bytes")
+    ):
         raise ValueError("this is no sample")
-    read: dict[str, Any] = {
-        k: datetime.fromisoformat(v).astimezone(UTC) if k in _INSTANTS and v is not None else v for k, v in named.items()
-    }
+    read: dict[str, Any] = {k: _instant(v) if k in _INSTANTS and v is not None else v for k, v in named.items()}
     return Figures(tier, TableName(schema, name) if name else None, **read)
+
+
+def _instant(value: str) -> datetime:
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except OverflowError:  # at the ends of the calendar
+        raise ValueError("this is no sample") from None
 
 
 def _is_count(value: object) -> bool:

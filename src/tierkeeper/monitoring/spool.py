@@ -123,5 +123,5 @@ def _parsed(line: bytes) -> list[Figures]:
     try:
         told = json.loads(line) if line else {}
         return [from_line(one) for one in told["samples"]] if told.get("v") == _VERSION else []
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return []

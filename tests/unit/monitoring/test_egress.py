@@ -5,7 +5,9 @@ import stat
 from datetime import date
 from pathlib import Path
 from threading import Thread
-from uuid import uuid4
+from uuid import UUID, uuid4
+
+import pytest
 
 from tierkeeper.kernel.limits import BOARD_EGRESS_SHARE, BOARD_FRESH_SECONDS, BOARD_METERED_FRESH_SECONDS
 from tierkeeper.monitoring.egress import Egress, Share, fresh_seconds, month_of, total
@@ -50,12 +52,15 @@ def test_a_month_is_what_all_machines_received_in_it_once() -> None:
     assert month_of(date(2026, 12, 31)) == (date(2026, 12, 1), date(2027, 1, 1))
 
 
-def test_a_damaged_file_begins_anew_as_another_machine(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage", ['{"writer": "', f'{{"writer": "{UUID(int=1)}", "days": {{"2026-06-01": {{"core": [1e999, 0]}}}}}}', "[" * 100_000]
+)
+def test_a_damaged_file_begins_anew_as_another_machine(tmp_path: Path, damage: str) -> None:
     """Else Main, which keeps the larger figure, would not see what comes now."""
     egress = Egress(tmp_path)
     egress.add(DAY, {"core": 100})
     (before,) = egress.shares()
-    (tmp_path / "egress.json").write_text('{"writer": "')
+    (tmp_path / "egress.json").write_text(damage)
     egress.add(DAY, {"core": 7})
     (after,) = egress.shares()
     assert (after.bytes, after.writer != before.writer) == (7, True)

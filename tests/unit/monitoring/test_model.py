@@ -98,6 +98,9 @@ def test_a_line_that_main_would_refuse_is_no_sample(wrong: object) -> None:
     line[4] = wrong
     with pytest.raises(ValueError, match="no sample"):
         from_line(line)
+    for instant in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", wrong):
+        with pytest.raises((ValueError, TypeError), match=r"no sample|Invalid isoformat"):
+            from_line([*line[:3], instant, *to_line(at(0, 1))[4:]])
     for name in ("a\0b", "\ud800"):
         with pytest.raises(ValueError, match=r"no sample|surrogates"):
             from_line(["core", "public", name, *to_line(at(0, 1))[3:]])

@@ -78,7 +78,7 @@ def test_a_torn_line_says_nothing_and_spoils_no_other(tmp_path: Path) -> None:
         file.write((tmp_path / "samples.jsonl").read_bytes()[:40])
     spool.add([sample(2)])
     with (tmp_path / "samples.jsonl").open("ab") as file:
-        file.write(b'{"v":1,"samples":[["co')
+        file.write(b"[" * 100_000 + b'\n{"v":1,"samples":[["co')
     assert minutes(spool.read()) == [0, 1, 2]
 
 
