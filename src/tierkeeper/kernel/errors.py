@@ -43,6 +43,10 @@ class NotNow(TierkeeperError):  # noqa: N818 - it reads as what it says: not a f
     exit_code = Exit.NOT_NOW
 
 
+class Busy(NotNow):
+    """Another run of ours is at it, perhaps on another machine: what it does shows in the sizes when it is through."""
+
+
 class InFlight(NotNow):
     """Copies that are in flight, or not forgotten yet, keep a table from being altered; settling them makes room."""
 

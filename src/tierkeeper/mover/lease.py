@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import psycopg
 
-from tierkeeper.kernel.errors import NotNow
+from tierkeeper.kernel.errors import Busy
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.limits import LEASE_SECONDS
 from tierkeeper.postgres.link import Connection, transaction
@@ -31,7 +31,7 @@ def _machine() -> str:
     return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
 
 
-class Taken(NotNow):
+class Taken(Busy):
     """Somebody else holds it."""
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-from tierkeeper.kernel.errors import TierkeeperError
+from tierkeeper.kernel.errors import Busy, TierkeeperError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.policy import Tier as TierName
 from tierkeeper.kernel.results import FaultResult, Left, MovePlan, MoveResult, QuotaChoice, Reclaim, told
@@ -22,6 +23,19 @@ class Report:
     errors: list[FaultResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
+    busy: set[str] = field(default_factory=set)
+    """What another run of ours is at."""
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What `QuotaResult` has of it."""
+        return {name: value for name, value in vars(self).items() if name != "busy"}
+
+    def leaves_to_another(self, source: TierName) -> bool:
+        """Whether another run is at rows that would leave: `source` is as full as it is for as long as that one takes."""
+        if self.busy:
+            self.notes.append(f"{source}: nothing leaves it early beside another run ({', '.join(sorted(self.busy))})")
+        return bool(self.busy)
 
     def missed(self, source: TierName, destination: TierName, policies: Iterable[TablePolicy]) -> None:
         """Tables that a run which had to end did not come to."""
@@ -51,3 +65,4 @@ def telling(report: Report) -> Iterator[None]:
         yield
     except TierkeeperError as error:
         report.errors += [one for one in told([error]) if one not in report.errors]
+        report.busy |= {error.place} if isinstance(error, Busy) else set()

@@ -133,7 +133,7 @@ class QuotaManager:
             if not dry_run and used is not None and used >= self._thresholds.start_at * self._tiers[name].quota_bytes:
                 report.notes.append(self._stays_full(name, used))
         report.left = left_over(report.moves, report.left)
-        return QuotaResult(dry_run=dry_run, tiers=tiers, stopped_because=None if dry_run else self._stop(), **vars(report))
+        return QuotaResult(dry_run=dry_run, tiers=tiers, stopped_because=None if dry_run else self._stop(), **report.shown)
 
     def pressed(self, in_vain: Mapping[str, int]) -> str | None:
         """Why a run should not wait for its time: Core or Main is too full, or will be before the next one.
@@ -277,7 +277,8 @@ class QuotaManager:
             if source == "core" or self._pressure(source) is not None:
                 for policy in self._policies:
                     self._reclaim(report, source, policy.name)
-                self._early(report, source)
+                if not report.leaves_to_another(source):
+                    self._early(report, source)
 
     def _drop_partitions(self, report: Report, source: TierName) -> None:
         """Of the tables whose policy asks for it, those that are older than it and empty."""

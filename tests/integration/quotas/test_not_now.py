@@ -12,6 +12,7 @@ from tierkeeper.config import load
 from tierkeeper.kernel.limits import LOCK_SECONDS
 from tierkeeper.kernel.ports import Stop
 from tierkeeper.kernel.stop import TIME_LIMIT
+from tierkeeper.mover.lease import Lease
 from tierkeeper.postgres import link
 from tierkeeper.postgres.link import Link
 
@@ -19,10 +20,10 @@ POLICY = {"name": "public.events", "age": "at", "core": "30 days"}
 ARCHIVED = {**POLICY, "main": "31 days"}
 
 
-def configure(tiers: Tiers, monkeypatch: pytest.MonkeyPatch, *policies: dict[str, str]) -> None:
+def configure(tiers: Tiers, monkeypatch: pytest.MonkeyPatch, *policies: dict[str, str], **quotas: str) -> None:
     for name, value in tiers.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TIERKEEPER_CONFIG", str(tierkeeper_toml(tiers, policies)))
+    monkeypatch.setenv("TIERKEEPER_CONFIG", str(tierkeeper_toml(tiers, policies, quotas=quotas)))
 
 
 def test_a_locked_table_is_named_and_keeps_no_other(
@@ -49,6 +50,27 @@ def test_a_locked_table_is_named_and_keeps_no_other(
         assert {("absent" in fault["place"], fault["not_now"]) for fault in faults} == {(True, False), (False, True)}
     configure(tiers, monkeypatch, POLICY)
     assert [move["rows"] for move in ask("quota")["moves"]] == [2000]
+
+
+def test_nothing_leaves_early_beside_another_run(make_tiers: TiersFactory, monkeypatch: pytest.MonkeyPatch, ask: Command) -> None:
+    """That one brings the tier down: meanwhile it is too full, and other tables' rows would leave in vain."""
+    tiers = make_tiers(core="events")
+    with closing(tiers.core.connect("application")) as application, closing(tiers.main.connect("other")) as other:
+        application.execute("CREATE TABLE young (id int PRIMARY KEY, at timestamptz NOT NULL, body text)")
+        application.execute(
+            "INSERT INTO young SELECT i, now() - i * interval '1 minute', repeat('x', 200) FROM generate_series(1, 20000) AS i"
+        )
+        application.execute("VACUUM ANALYZE young")
+        configure(tiers, monkeypatch, POLICY, {**POLICY, "name": "public.young"}, core="14MB")
+        ask("setup", "--apply")
+        lease = Lease(other, "public.events core <-> main")
+        lease.take()
+        beside = ask("quota", code=75)
+        assert ["another run holds it" in fault["cause"] for fault in beside["errors"]] == [True]
+        assert (beside["moves"], [c for c in beside["choices"] if c["early"]]) == ([], [])
+        assert any("beside another run" in note for note in beside["notes"])
+        lease.give_back()
+        assert [c["table"] for c in ask("quota")["choices"] if c["early"]] != []
 
 
 def test_an_archive_that_is_away_keeps_core_from_nothing(
