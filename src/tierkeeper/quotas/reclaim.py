@@ -21,8 +21,8 @@ from tierkeeper.tiers.usage import measure
 class Reclaimed:
     """What came back of a table, what did not and why.
 
-    `unreturned_bytes`: of that what a later run gives back or new rows fill first. TOAST that nobody may rewrite is not in it:
-    it counts as used for good, and its table's other relations fall all the same when rows leave.
+    `unreturned_bytes`: of that what a later run gives back or new rows fill first. What needs a rewrite that nobody has allowed
+    (TOAST), or more room than there is (an index), is not in it: it counts as used, and the other relations fall when rows leave.
     """
 
     figures: list[Reclaim] = field(default_factory=list)
@@ -62,6 +62,7 @@ class Reclaimer:
         self._done = Reclaimed()
         self._methods: dict[str, tuple[Method, float]] = {}
         self._rewrite_stopped = False
+        self._has_no_room: set[str] = set()
 
     def run(self, before: Facts | None = None) -> Reclaimed | None:
         """Does it. None where there is no such table. `before`: the table as a VACUUM just before this found it."""
@@ -90,8 +91,11 @@ class Reclaimer:
             after = self._indexes(after, share, barred or held)
             # One that was rebuilt is lean, whatever the heap's share says of it.
             shares = dict.fromkeys(self._methods, 1.0)
-            kept = 0 if self._rewrite_stopped else after.heap.dead_toast_bytes
-            self._done.unreturned_bytes = after.dead_bytes(lambda name: shares.get(name, share)) - kept
+            self._done.unreturned_bytes = after.heap.dead_bytes + sum(
+                index.dead_bytes(shares.get(index.name, share)) for index in after.indexes if index.name not in self._has_no_room
+            )
+            if self._rewrite_stopped:
+                self._done.unreturned_bytes += after.heap.dead_toast_bytes
         self._report(before, after)
         return self._done
 
@@ -120,9 +124,12 @@ class Reclaimer:
     def _indexes(self, facts: Facts, share: float, barred: str | None) -> Facts:
         """The indexes, the smallest first: what it gives back is room for the next."""
         for index in facts.indexes:
-            choice = plan.for_index(index, self._room(), share, barred=barred or self._stop())
+            held = barred or self._stop()
+            choice = plan.for_index(index, self._room(), share, barred=held)
             if choice is None:
                 continue
+            if held is None and index.fixed is None and choice.method is Method.VACUUM:
+                self._has_no_room.add(index.name)
             ended: str | None = None
             if choice.method is Method.REINDEX:
                 began = self._clock.monotonic()
