@@ -259,9 +259,11 @@ def _too_short(found: Growth | None) -> str | None:
     """Why nothing can be said yet; None where something can."""
     if found is None:
         return "there is no history yet"
-    if found.active_days < MIN_DAYS or found.points < MIN_POINTS:
+    if found.active_days < MIN_DAYS:
         hours = found.active_days * 24
         return f"there are {hours:.0f} hours of history only, of which nothing can be said; a forecast takes a day at least"
+    if found.points < MIN_POINTS:
+        return f"there are samples of {found.points} hours only, of which nothing can be said; a forecast takes {MIN_POINTS}"
     return None
 
 

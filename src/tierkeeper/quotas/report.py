@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from tierkeeper.kernel.errors import Busy, TierkeeperError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.policy import Tier as TierName
 from tierkeeper.kernel.results import FaultResult, Left, MovePlan, MoveResult, QuotaChoice, Reclaim, told
 from tierkeeper.kernel.tables import TableName
+
+ARCHIVED_SHARE: Final = 0.2  # of what rows take in Main, what segments do: measured 0.02 to 0.19, and a wall is told early
 
 
 @dataclass
@@ -36,6 +38,12 @@ class Report:
         if self.busy:
             self.notes.append(f"{source}: nothing leaves it early beside another run ({', '.join(sorted(self.busy))})")
         return bool(self.busy)
+
+    def coming_bytes(self, tier: TierName) -> int:
+        """About what is planned would take there."""
+        if tier == "archive":
+            return int(ARCHIVED_SHARE * sum(c.bytes for c in self.choices if c.to == tier))
+        return sum(p.destination_bytes or 0 for p in self.plans if p.to == tier)
 
     def missed(self, source: TierName, destination: TierName, policies: Iterable[TablePolicy]) -> None:
         """Tables that a run which had to end did not come to."""

@@ -213,8 +213,7 @@ class QuotaManager:
         if used is None or not any(p.to == name and p.rows for p in report.plans):
             return
         self._refuse_full(name, used)
-        coming = sum(p.destination_bytes or 0 for p in report.plans if p.to == name)
-        quota = self._tiers[name].quota_bytes
+        coming, quota = report.coming_bytes(name), self._tiers[name].quota_bytes
         if used + coming >= self._thresholds.start_at * quota:
             report.notes.append(
                 f"{name} uses {format_bytes(used)} of its quota of {format_bytes(quota)}, and about {format_bytes(coming)}"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from psycopg import sql
 
@@ -51,6 +52,10 @@ class TableSize:
         return self.heap_bytes + self.index_bytes + self.toast_bytes
 
 
+WRITABLE_AGAIN: Final = "BEGIN READ WRITE; ALTER DATABASE … SET default_transaction_read_only = off; COMMIT"
+"""What ends the read-only mode: without the READ WRITE a session there refuses the statement itself."""
+
+
 def refusal(usage: Usage, place: str, *, gives_only: bool) -> TierkeeperError | None:
     """Why the server takes no rows; None if it does. Pure.
 
@@ -65,9 +70,7 @@ def refusal(usage: Usage, place: str, *, gives_only: bool) -> TierkeeperError | 
         return NotNow(place, cause, remedy)
     if usage.read_only and not gives_only:
         cause = "it is read-only (default_transaction_read_only is on), so that no row can move here"
-        return NotNow(
-            place, cause, "Make room or raise its quota, then: ALTER DATABASE … SET default_transaction_read_only = off"
-        )
+        return NotNow(place, cause, f"Make room or raise its quota, then: {WRITABLE_AGAIN}")
     return None
 
 

@@ -82,6 +82,21 @@ def _status_after(tiers: Tiers, now: datetime) -> AlertStatusResult:
     return found.alert_status()
 
 
+def test_what_an_alert_says_of_a_read_only_tier_makes_it_writable_again(ready: Tiers) -> None:
+    with closing(ready.core.connect("app")) as conn:
+        (name,) = conn.execute("SELECT quote_ident(current_database())").fetchone() or ("",)
+        conn.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
+    found = keeper(ready)
+    assert "read-only" in kinds(found)
+    (remedy,) = (a.remedy for a in found.alert_status().alerts if a.kind == "read-only")
+    with closing(ready.core.connect("app")) as conn:
+        conn.execute("SET default_transaction_read_only = on")  # as any session that begins there finds it
+        for statement in remedy.partition("then, there: ")[2].replace("…", name).split("; "):
+            conn.execute(statement.encode())
+    with closing(ready.core.connect("app")) as conn:
+        assert conn.execute("SHOW default_transaction_read_only").fetchone() == ("off",)
+
+
 def test_a_move_that_failed_rings_until_one_goes_well(ready: Tiers) -> None:
     audit, error = PostgresAudit(ready.main), TierkeeperError("public.events", "a trigger refuses it", "Change it")
     with pytest.raises(TierkeeperError), audit.action("move", "public.events", {"from": "core", "to": "main"}):

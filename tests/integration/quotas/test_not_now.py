@@ -73,6 +73,21 @@ def test_nothing_leaves_early_beside_another_run(make_tiers: TiersFactory, monke
         assert [c["table"] for c in ask("quota")["choices"] if c["early"]] != []
 
 
+def test_an_archive_that_will_have_no_room_is_told_before_anything_moves(
+    make_tiers: TiersFactory, monkeypatch: pytest.MonkeyPatch, ask: Command
+) -> None:
+    tiers = make_tiers(core="events")
+    configure(tiers, monkeypatch, POLICY)
+    ask("quota")
+    for quota, told in (("4kB", 1), ("100MB", 0)):
+        configure(tiers, monkeypatch, ARCHIVED, archive=quota)
+        planned = ask("quota", "--dry-run")
+        assert sum("archive uses" in note and "would come" in note for note in planned["notes"]) == told
+    configure(tiers, monkeypatch, ARCHIVED, archive="4kB")
+    (fault,) = ask("quota", code=1)["errors"]
+    assert "so that no row was moved there" in fault["cause"]
+
+
 def test_an_archive_that_is_away_keeps_core_from_nothing(
     make_tiers: TiersFactory, monkeypatch: pytest.MonkeyPatch, ask: Command
 ) -> None:

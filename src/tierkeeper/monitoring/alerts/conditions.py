@@ -12,6 +12,7 @@ from tierkeeper.monitoring.alerts.facts import Facts, TierFacts
 from tierkeeper.monitoring.alerts.levels import Level, Windows, holds
 from tierkeeper.monitoring.alerts.model import Condition, Judged, Kind, Severity
 from tierkeeper.monitoring.model import Slot
+from tierkeeper.tiers.usage import WRITABLE_AGAIN
 
 _NEAR = Windows(limits.ALERT_SHORT_SECONDS, limits.ALERT_LONG_SECONDS)
 _FULL = Windows(limits.BREACH_SHORT_SECONDS, limits.BREACH_LONG_SECONDS)
@@ -117,7 +118,7 @@ def _forecast(
 def _read_only(tier: TierFacts) -> Condition:
     used = "" if tier.used_bytes is None else f"; {format_bytes(tier.used_bytes)} of {format_bytes(tier.quota_bytes)} are used"
     make_room = "Run `tierkeeper quota`, which takes rows out all the same" if tier.tier == "core" else "Make room there"
-    remedy = f"{make_room}, or raise its quota; then, there: ALTER DATABASE … SET default_transaction_read_only = off"
+    remedy = f"{make_room}, or raise its quota; then, there: {WRITABLE_AGAIN}"
     what, cause = f"{tier.tier} is read-only", f"new sessions there may not write (default_transaction_read_only is on){used}"
     return _of(tier, Kind.READ_ONLY, Severity.URGENT, what=what, cause=cause, remedy=remedy)
 
