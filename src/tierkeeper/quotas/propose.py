@@ -232,7 +232,7 @@ def _unmet(world: World, ways: Sequence[Sequence[_Way]], promise: float, total: 
 
     kept = best(lambda w: -w.kept, TIERS, budgets)
     if kept is not None:
-        possible = -kept.cost / total if total else 1.0
+        possible = max(0.0, -kept.cost) / total if total else 1.0
         return [
             Unmet(
                 constraint=_READS,

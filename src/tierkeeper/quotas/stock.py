@@ -4,7 +4,7 @@ It is made from what the servers know anyway (statistics, counters, the catalog 
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -23,11 +23,12 @@ GB: Final = 1e9
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows whose ages lie in [low_days, high_days), evenly."""
+    """Rows of a tier whose ages lie in [low_days, high_days), evenly."""
 
     low_days: float
     high_days: float
     rows: float
+    tier: Tier = "core"
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Stock:
-    """One table over all tiers. `undated_rows` have no age and stay in Core; `row_bytes` is what a row takes in each tier."""
+    """One table over all tiers. `undated_rows` have no age and stay in Core; `row_bytes` is what a row takes in each tier.
+
+    A row that lies deeper than its age asks, since it left early or the cutoff was shorter, stays there: none ever comes back.
+    """
 
     name: TableName
     now: Cutoffs
@@ -97,12 +101,16 @@ class Stock:
     asked: Asked = field(default_factory=Asked)
 
     @cached_property
-    def _edges(self) -> tuple[list[float], list[float]]:
-        """Ages in order, and how many rows are younger than each."""
-        edges = sorted({e for s in self.slices for e in (s.low_days, s.high_days)})
+    def _edges(self) -> tuple[tuple[list[float], list[float]], ...]:
+        """Of the rows in Core, in Core or Main, and anywhere: ages in order, and how many are younger than each."""
+        return tuple(self._edges_of(TIERS[: depth + 1]) for depth in range(len(TIERS)))
+
+    def _edges_of(self, tiers: Sequence[Tier]) -> tuple[list[float], list[float]]:
+        slices = [s for s in self.slices if s.tier in tiers]
+        edges = sorted({e for s in slices for e in (s.low_days, s.high_days)})
         density = [0.0] * (len(edges) + 1)
         at = {edge: i for i, edge in enumerate(edges)}
-        for s in self.slices:
+        for s in slices:
             per_day = s.rows / (s.high_days - s.low_days)
             density[at[s.low_days]] += per_day
             density[at[s.high_days]] -= per_day
@@ -114,9 +122,9 @@ class Stock:
     def oldest_days(self) -> float:
         return max((s.high_days for s in self.slices), default=0.0)
 
-    def younger(self, days: float) -> float:
-        """Rows that are younger than `days` now."""
-        edges, counts = self._edges
+    def younger(self, days: float, depth: int = -1) -> float:
+        """Rows that are younger than `days` now; `depth` 0: of those in Core, 1: in Core or Main, else anywhere."""
+        edges, counts = self._edges[depth]
         if not edges or days <= edges[0]:
             return 0.0
         if days >= edges[-1]:
@@ -127,13 +135,13 @@ class Stock:
     def bytes_at(self, cutoffs: Cutoffs, ahead_days: float) -> tuple[float, float, float]:
         """Bytes in Core, Main and the archive under `cutoffs`, `ahead_days` from now."""
         core, main = cutoffs.ends
-        young, middle, old = self._younger(core, ahead_days), self._younger(main, ahead_days), self._younger(inf, ahead_days)
+        young, middle, old = (self._younger(end, ahead_days, depth) for depth, end in enumerate((core, main, inf)))
         rows = (young + self.undated_rows, middle - young, old - middle)
         return tuple(r * self.row_bytes[t] for r, t in zip(rows, TIERS, strict=True))  # type: ignore[return-value]
 
-    def _younger(self, days: float, ahead: float) -> float:
+    def _younger(self, days: float, ahead: float, depth: int) -> float:
         """Rows that will be younger than `days`: those that come until then, and those of now that will not be too old."""
-        return self.rows_per_day * max(0.0, min(days, ahead)) + self.younger(days - ahead)
+        return self.rows_per_day * max(0.0, min(days, ahead)) + self.younger(days - ahead, depth)
 
 
 @dataclass(frozen=True)

@@ -131,10 +131,10 @@ def _stock(policy: TablePolicy, seen: Mapping[str, _Seen], per_row: float | None
             continue
         rows, undated_share = one.size.rows_estimate, one.ages.undated if one.ages is not None else 0.0
         undated += rows * undated_share if tier == "core" else 0.0
-        known = list(_known(one.ages, rows, now)) if one.ages is not None else []
+        known = list(_known(one.ages, rows, now, tier)) if one.ages is not None else []
         if not known:
             notes.append(f"{tier} has no statistics of {policy.name}.{policy.age}, so its ages are guessed: ANALYZE it there")
-            known = [Slice(low, max(high, low + 1.0), rows * (1 - undated_share))]
+            known = [Slice(low, max(high, low + 1.0), rows * (1 - undated_share), tier)]
         found += known
     found += [_of_segment(s, now) for s in seen["archive"].segments.get(policy.name, ())]
     main = _row_bytes(seen["main"].tables[policy.name].size)
@@ -144,18 +144,18 @@ def _stock(policy: TablePolicy, seen: Mapping[str, _Seen], per_row: float | None
     return Stock(policy.name, cutoffs, tuple(found), row_bytes, undated_rows=undated, bounds=bounds(policy, now))
 
 
-def _known(ages: Ages, rows: float, now: datetime) -> Iterable[Slice]:
+def _known(ages: Ages, rows: float, now: datetime, tier: TierName) -> Iterable[Slice]:
     """Slices from the planner's statistics."""
     at = now.timestamp()
     for since, until, share in ages.shares:
         low = (at - until) / DAY
-        yield Slice(low, max((at - since) / DAY, low + 1 / 24), rows * share)
+        yield Slice(low, max((at - since) / DAY, low + 1 / 24), rows * share, tier)
 
 
 def _of_segment(segment: ScanSegment, now: datetime) -> Slice:
     low = (now - segment.max_age) / timedelta(days=1) if segment.max_age is not None else 0.0
     high = (now - segment.min_age) / timedelta(days=1) if segment.min_age is not None else low + UNKNOWN_DAYS
-    return Slice(low, max(high, low + 1 / 24), segment.rows)
+    return Slice(low, max(high, low + 1 / 24), segment.rows, "archive")
 
 
 def _row_bytes(size: TableSize | None) -> float | None:

@@ -51,6 +51,19 @@ def test_rows_lie_where_their_age_puts_them() -> None:
     assert stock(undated_rows=5_000).bytes_at(Cutoffs(30, 90), 0)[0] == pytest.approx(35 * MB)
 
 
+def test_what_lies_deeper_than_its_age_asks_does_not_come_back() -> None:
+    """Rows that left early, or by a shorter cutoff: a longer one fills Core with what comes, and no faster."""
+    one = stock(slices=(Slice(0, 10, 10_000), Slice(10, 60, 50_000, "main"), Slice(60, 365, 305_000, "archive")))
+    assert one.bytes_at(Cutoffs(30, 90), 0) == pytest.approx((10 * MB, 50 * MB, 0.2 * 305 * MB))
+    assert one.bytes_at(Cutoffs(30, 90), 10) == pytest.approx((20 * MB, 50 * MB, 0.2 * 305 * MB))
+    assert one.bytes_at(Cutoffs(30, 90), 30) == pytest.approx((30 * MB, 60 * MB, 0.2 * 305 * MB))
+    assert one.bytes_at(Cutoffs(30, 90), 40) == pytest.approx((30 * MB, 60 * MB, 0.2 * 315 * MB))
+    assert one.bytes_at(Cutoffs(5, 20), 0) == pytest.approx((5 * MB, 15 * MB, 0.2 * 345 * MB))
+    assert one.younger(100) == pytest.approx(100_000)
+    told = what_if(world(one), {FLIGHTS: Cutoffs(90, 365)})
+    assert told.after["core"].used_bytes == pytest.approx(60 * MB, rel=0.001)  # 20 besides, ten days, and thirty that come
+
+
 def test_slices_may_lie_over_each_other() -> None:
     one = stock(slices=(Slice(0, 1, 50), Slice(1, 9, 50), Slice(0, 4, 40)))
     assert one.younger(1) == pytest.approx(50 + 10)
@@ -101,6 +114,8 @@ def test_a_promise_that_the_quota_forbids_says_the_nearest() -> None:
     assert unmet.possible == 0.9
     assert "90.0%" in unmet.cause
     assert optimise(world(stock(), core_mb=40), unmet.possible).feasible
+    (none,) = optimise(world(stock(asked=Asked(((90, 1),))), core_mb=40), 0.95).unmet
+    assert "at most 0.0% of" in none.cause
 
 
 def test_a_quota_that_cannot_be_kept_says_by_how_much() -> None:
