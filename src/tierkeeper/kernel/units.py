@@ -4,6 +4,7 @@ import calendar
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from tierkeeper.kernel.errors import UsageError
 
@@ -26,8 +27,14 @@ _SHORT = {
 }
 
 
+_BARE_BYTES_MIN: Final = 1_000_000  # no database is smaller
+
+
 def parse_bytes(text: str, place: str) -> int:
-    """Bytes in `text` such as "500MB" (10^6), "1.5 GiB" (2^30) or "1024". Raises UsageError naming `place`."""
+    """Bytes in `text` such as "500MB" (10^6), "1.5 GiB" (2^30) or "1048576". Raises UsageError naming `place`.
+
+    A bare number of few bytes is one whose unit was forgotten: a quota of 500 bytes would have all leave that may.
+    """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     unit = _SIZES.get(match[2].upper()) if match else None
     if match is None or unit is None:
@@ -35,6 +42,8 @@ def parse_bytes(text: str, place: str) -> int:
     size = int(float(match[1]) * unit)
     if size <= 0:
         raise UsageError(place, f"{text!r} is not more than nothing", 'Write a size above zero, such as "500MB"')
+    if not match[2] and size < _BARE_BYTES_MIN:
+        raise UsageError(place, f"{text!r} has no unit, and so few bytes hold nothing", 'Write its unit, such as "500MB"')
     return size
 
 

@@ -9,13 +9,13 @@ from tierkeeper.kernel.units import Age, format_bytes, parse_bytes, parse_instan
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("500MB", 500_000_000), ("10 GiB", 10 * 2**30), ("1.5kB", 1_500), ("1024", 1024), ("1 tb", 10**12)]
+    ("text", "size"), [("500MB", 500_000_000), ("10 GiB", 10 * 2**30), ("1.5kB", 1_500), ("1048576", 2**20), ("1 tb", 10**12)]
 )
 def test_sizes(text: str, size: int) -> None:
     assert parse_bytes(text, "here") == size
 
 
-@pytest.mark.parametrize("text", ["5 bananas", "", "MB", "-1MB", "1e6", "0", "0.2B", "1,5MB", "NaN"])
+@pytest.mark.parametrize("text", ["5 bananas", "", "MB", "-1MB", "1e6", "0", "0.2B", "1,5MB", "NaN", "500", "1024"])
 def test_what_is_no_size_names_its_place(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_bytes(text, "tiers.core.quota")
