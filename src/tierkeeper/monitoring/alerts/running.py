@@ -62,7 +62,7 @@ def _late(name: str, run: Run, at: datetime) -> Iterator[Condition]:
     """A run that did not come, or did not go well, within its period and half of it again: an ordinary delay does not ring."""
     kind, _, who, remedy = _RUNS[name]
     last = run.ok_at or run.since
-    if last is None or at - last <= run.period * (1 + RUN_GRACE_SHARE):
+    if last is None or at - last <= max(run.period * (1 + RUN_GRACE_SHARE), timedelta(seconds=JOB_LATE_SECONDS_MIN)):
         return
     days, period_days = (at - last) / timedelta(days=1), run.period / timedelta(days=1)
     if kind is Kind.SCRUB_OVERDUE:
@@ -98,6 +98,9 @@ def _missed(name: str, job: Job, at: datetime) -> Iterator[Condition]:
 
 
 def _every(days: float) -> str:
+    minutes = round(days * 24 * 60)
+    if minutes < 120:  # noqa: PLR2004 - fewer than two hours
+        return "hour" if minutes == 60 else f"{minutes} minutes" if minutes > 1 else "minute"  # noqa: PLR2004
     return "day" if days == 1 else f"{days:.0f} days" if days > 1 else f"{days * 24:.0f} hours"
 
 

@@ -165,6 +165,18 @@ def test_a_run_that_does_not_come_rings_half_a_period_late(name: str, kind: Kind
 
 
 @pytest.mark.parametrize(
+    ("minutes", "every"), [(1, "every minute"), (15, "every 15 minutes"), (60, "every hour"), (180, "every 3 hours")]
+)
+def test_a_run_that_takes_longer_than_its_period_is_at_work_and_not_late(minutes: int, every: str) -> None:
+    def late(hours: float) -> list[str]:
+        run = Run(timedelta(minutes=minutes), NOW - timedelta(hours=hours))
+        return [c.cause for c in judged(replace(WELL, runs={**WELL.runs, "quota": run})).conditions]
+
+    assert late(5.9) == []
+    assert [every in cause for cause in late(6.1)] == [True]
+
+
+@pytest.mark.parametrize(
     ("ok_days", "due_days", "late"),
     [(15, 7.1, True), (13, 13.1, False), (7.2, 7.1, True), (None, 7.1, True), (0.2, 0.1, False)],
 )
