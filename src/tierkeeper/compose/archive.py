@@ -4,6 +4,8 @@ import hashlib
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from tierkeeper.compose.restoring import RestoringKeeper
@@ -29,9 +31,14 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
 from tierkeeper.mover import markers
 from tierkeeper.mover.thawing import Thawed
+from tierkeeper.postgres.catalog import server_now
 from tierkeeper.postgres.link import Link, translated
 from tierkeeper.security.audit import LoggedAudit
 from tierkeeper.tiers import usage
+from tierkeeper.tiers.ask import ask_all
+
+if TYPE_CHECKING:
+    from tierkeeper.archive.model import Segment
 
 
 class ArchiveKeeper(RestoringKeeper):
@@ -92,18 +99,40 @@ class ArchiveKeeper(RestoringKeeper):
     def _over(self, policy: TablePolicy) -> list[str]:
         """What a run would remove, in words."""
         assert policy.archive is not None  # noqa: S101 - `_retired` gives no others
-        retention = self.archive.retention()
-        due, held = retention.due(policy.name, retention.cutoff(policy.archive))
+        due, held, _ = self._due(policy.name, policy.archive)
         rows = sum(s.rows for s in due)
         gone = [f"{len(due)} segments with {rows} rows are older than {policy.archive.text} and would be removed"] if due else []
         return [*gone, *held]
+
+    def _due(self, table: TableName, age: Age) -> "tuple[list[Segment], list[str], datetime]":
+        """The segments that are older than `age` by every clock that can be asked, what keeps others, and up to when they go.
+
+        They go for good, so that one clock that is ahead must not decide it: the catalog's server, this machine and the other
+        tiers' servers have to agree.
+        """
+        retention = self.archive.retention()
+        cutoff = retention.cutoff(age)
+        due, held = retention.due(table, cutoff)
+        if not due:
+            return due, held, cutoff
+        links = {str(name): link for name, link in self.links.items() if name != "archive"}
+        answers, _ = ask_all(links, lambda _, conn: self._clock.now(partial(server_now, conn)), "archive")
+        earliest = min([self._clock.now(), *answers.values()])
+        if age.before(earliest) >= cutoff:
+            return due, held, cutoff
+        agreed, held = retention.due(table, cutoff := age.before(earliest))
+        if len(agreed) < len(due):
+            held.append(
+                f"{len(due) - len(agreed)} segments are older than {age.text} by the clock of the catalog's server alone, and"
+                f" stay: by another it is {earliest:%Y-%m-%d %H:%M} UTC; set the one that is wrong"
+            )
+        return agreed, held, cutoff
 
     def _retire(self, policy: TablePolicy) -> tuple[list[str], list[str]]:
         """Removes a table's segments whose time is over; their ids, and what kept others."""
         assert policy.archive is not None  # noqa: S101 - `_retired` gives no others
         retention, removed = self.archive.retention(), list[str]()
-        cutoff = retention.cutoff(policy.archive)
-        due, held = retention.due(policy.name, cutoff)
+        due, held, cutoff = self._due(policy.name, policy.archive)
         if due:
             detail = {"older_than": policy.archive.text, "cutoff": cutoff, "segments": [str(s.id) for s in due]}
             ring = KeyRing.open(self._config_dir, self._environment)

@@ -1,7 +1,7 @@
 """`archive = "…"` in a policy: segments go when their time is over, never before, not under a lock, and nothing else goes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ import processes
 from support import tierkeeper_toml
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import load
-from tierkeeper.kernel.clock import FixedDay
+from tierkeeper.kernel.clock import FixedDay, SystemClock
 from tierkeeper.kernel.faults import Point
 from tierkeeper.objectstore.directory import DirectoryStore
 from vault import EVENTS, House, day
@@ -84,6 +84,24 @@ def test_a_segment_goes_when_its_youngest_row_is_too_old_and_not_a_moment_before
     verified = house.keeper.archive_verify()
     assert (verified.ok, verified.strays, verified.segments) == (True, [], 1)
     assert str(one) not in {s.segment for s in house.keeper.archive_list()}
+
+
+class Ahead(SystemClock):
+    """The servers are thirty years ahead; this machine is right."""
+
+    def now(self, server: Callable[[], datetime] | None = None) -> datetime:
+        return super().now(server) + timedelta(days=0 if server is None else 365 * 30)
+
+
+def test_a_clock_that_is_ahead_lets_nothing_go_for_good(two: tuple[House, str, str, set[int]]) -> None:
+    house, *_ = two
+    tierkeeper_toml(house.tiers, POLICY, query_timeout="1 second")
+    settings = load(house.config, {}, house.tiers.home)
+    wrong = open_keeper(settings, environment=house.tiers.environment, clock=Ahead())
+    done = wrong.archive_run()
+    assert done.removed == []
+    assert any("2 segments" in note and "clock of the catalog's server alone" in note for note in done.notes)
+    assert ids(house) == house.everything
 
 
 def test_without_the_policy_nothing_ever_goes(two: tuple[House, str, str, set[int]]) -> None:
