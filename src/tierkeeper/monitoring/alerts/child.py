@@ -25,7 +25,7 @@ _CAUSES: Final = (
     ),
     (r"timed out|timeout", "it does not answer in time"),
     (r"SMTPAuthenticationError|\b535\b", "it refuses the user or the password"),
-    (r"SMTPRecipientsRefused|was refused", "it refuses the recipient"),
+    (r"SMTPRecipientsRefused|was refused|: \(55[0-4], ", "it refuses the recipient"),
     (r"STARTTLS extension not supported", "it does not offer STARTTLS, which mode=starttls asks for"),
     (r"Network is unreachable|No route to host", "there is no way to it (network unreachable)"),
 )
