@@ -156,12 +156,17 @@ class Service:
         return None
 
     async def _empty(self) -> None:
-        """Works the queue until nothing in it is due. Parts are taken until then: a job may offer some at any time."""
+        """Works the queue until nothing in it is due. Parts are taken until then: a job may offer some at any time.
+
+        A job may take hours, in which whoever calls this on a timer is not called again: what watches goes on meanwhile.
+        """
         working = [asyncio.create_task(one) for one in (self.queue.work(), self.queue.work_parts())]
         with _asking_main():
             try:
                 while not self._stopping.is_set() and not any(one.done() for one in working):
                     await self._pause(self.timing.poll)
+                    await asyncio.to_thread(self.leadership.look)
+                    await self._turn(main_is_there=False)
                     await self.queue.wake()
                     if await self.queue.is_empty():
                         break

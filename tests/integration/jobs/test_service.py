@@ -136,6 +136,27 @@ def test_once_runs_what_is_due_and_makes_up_for_a_missed_year_once(bench: Bench)
     assert bench.events("ended")[-1].next.keys() == {"quota", "archive", "usage"}
 
 
+def test_once_goes_on_watching_for_as_long_as_a_job_takes(bench: Bench) -> None:
+    """Its timer does not call it again meanwhile; and nobody else takes it for dead."""
+    other, seen = Bench(bench.tiers), list[int]()
+
+    def fails() -> None:
+        raise NotNow("tiers.core", "it is away", "Wait")
+
+    def takes_long() -> None:
+        assert eventually(lambda: bench.ran.count("alerts") > 2)
+        with pytest.raises(NotNow, match="another run holds it"):
+            other.start("once", [])
+        seen.append(bench.ran.count("alerts"))
+
+    jobs = [bench.job("alerts", fails, watches=True), bench.job("quota", takes_long)]
+    bench.start("once", jobs)
+    bench.make_due("quota", "alerts")
+    bench.ran.clear()
+    bench.start("once", jobs)
+    assert len(seen) == 1
+
+
 def test_a_job_that_fails_is_told_and_tried_again_and_keeps_no_other(bench: Bench) -> None:
     failures = iter([NotNow("tiers.core", "it is away", "Wait"), Failed("t", "it broke", "Mend it"), ValueError("a secret")])
 
