@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 from uuid import UUID
@@ -33,7 +34,7 @@ from tierkeeper.kernel.limits import ARROW_BATCH_BYTES, COPY_BLOCK_BYTES
 from tierkeeper.kernel.tables import Column, TableName, TableShape
 from tierkeeper.postgres import ddl, rows, shapes
 from tierkeeper.postgres.arrow import copied
-from tierkeeper.postgres.binary import HEADER, TRAILER, to_binary
+from tierkeeper.postgres.binary import HEADER, OWN_FORM, TRAILER, to_binary
 from tierkeeper.postgres.link import Link, transaction, translated
 
 _NOT_KEPT: Final = "Nothing was kept: restore into a .parquet file, or on a server of the version that the rows came from"
@@ -224,7 +225,10 @@ def _make_schema(name: str) -> str:
 
 def _copy_in(cur: psycopg.Cursor, selection: Selection, name: TableName) -> ContentDigest:
     digest = ContentDigest(selection.schema)
-    written, form = (_in_binary, "binary") if all(map(_same_in_binary, selection.contents.carried)) else (_as_text, "csv")
+    carried = selection.contents.carried
+    written, form = _as_text, "csv"
+    if all(map(_goes_in_binary, carried)):
+        written, form = partial(_in_binary, ["" if c.native else c.column.base for c in carried]), "binary"
     into = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {})").format(_table(name), _columns(selection.schema.names), sql.SQL(form))
     with Beside("digest") as counting:
 
@@ -241,10 +245,10 @@ def _copy_in(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Cont
     return digest
 
 
-def _in_binary(batches: Iterator[pa.RecordBatch]) -> Iterator[bytes | memoryview]:
+def _in_binary(types: Sequence[str], batches: Iterator[pa.RecordBatch]) -> Iterator[bytes | memoryview]:
     yield HEADER
     for batch in batches:
-        yield from map(to_binary, _pieces(batch, _BINARY_BYTES))
+        yield from (to_binary(piece, types) for piece in _pieces(batch, _BINARY_BYTES))
         del batch
     yield TRAILER
 
@@ -260,11 +264,11 @@ def _is_large(block: bytes | memoryview) -> bool:
     return len(block) > ARROW_BATCH_BYTES
 
 
-def _same_in_binary(carried: Carried) -> bool:
-    """Whether Postgres's binary form of a value is what the archive has: the same number, or the same text. Unlike text it has
-    not to be read.
+def _goes_in_binary(carried: Carried) -> bool:
+    """Whether Postgres's binary form of a value is what the archive has, the same number or the same text, or is made of it
+    here. Unlike text it has not to be read there.
     """
-    return carried.native or carried.column.base in _TEXT_IN_BINARY or carried.column.kind == "e"
+    return carried.native or carried.column.kind == "e" or carried.column.base in _TEXT_IN_BINARY | OWN_FORM
 
 
 def _read_back(cur: psycopg.Cursor, selection: Selection, name: TableName) -> ContentDigest:
@@ -272,8 +276,8 @@ def _read_back(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Co
     cur.execute("SET LOCAL max_parallel_workers_per_gather = 0")
     cur.execute("SET LOCAL synchronize_seqscans = off")
     digest = ContentDigest(selection.schema)
-    expressions = sql.SQL(", ").join(sql.SQL(c.expression) for c in selection.contents.carried)
-    query = sql.SQL("SELECT {} FROM ONLY {}").format(expressions, _table(name))
+    columns = sql.SQL(", ").join(map(_as_copy_writes, selection.contents.carried))
+    query = sql.SQL("SELECT {} FROM ONLY {}").format(columns, _table(name))
     with _readable(f"table {name}"), Beside("digest") as counting, closing(copied(cur, query, selection.schema)) as batches:
         for batch in batches:
             counting(digest.update, batch)
@@ -281,6 +285,12 @@ def _read_back(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Co
                 counting.settle()  # it may be a large row
             del batch
     return digest
+
+
+def _as_copy_writes(carried: Carried) -> sql.Composable:
+    """The column as COPY gives its text, by its type's output function, as the archive has it."""
+    column = carried.column
+    return sql.SQL("{}{}").format(sql.Identifier(column.name), sql.SQL(f"::{column.written_as}" if column.written_as else ""))
 
 
 def _table(name: TableName) -> sql.Identifier:

@@ -5,6 +5,8 @@ column, and Arrow puts them together with those whose number differs from row to
 """
 
 import sys
+from binascii import unhexlify
+from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
@@ -14,26 +16,36 @@ HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"
 _EPOCH_DAYS: Final = 10_957  # from Arrow's first day, 1970, to that of Postgres, 2000
 _EPOCH_MICROSECONDS: Final = _EPOCH_DAYS * 86_400_000_000
+OWN_FORM: Final = frozenset({"jsonb", "uuid"})  # types of which Postgres's binary form is made here of their text
+_JSONB_VERSION: Final = b"\1"  # of the form in which the text comes next
 _NULL: Final = -1  # instead of a length
 _LAID_OUT_BYTES: Final = 12  # of a text; a byte laid out in each row takes a tenth of what a further piece of each row does
 
 
-def to_binary(batch: pa.RecordBatch) -> memoryview:
+def to_binary(batch: pa.RecordBatch, types: Sequence[str] = ()) -> memoryview:
     """The rows of `batch`, at least one of at least one column, between HEADER and TRAILER.
 
     Its types: bool, int16 to int64, float32, float64, string, date32, timestamp[us]; ages are Postgres's own, and NaN is the one
-    that it writes itself.
+    that it writes itself. `types`: of its columns in Postgres, where a string of one in OWN_FORM is its text, as Postgres writes
+    it; of other types it goes as it is. Raises ValueError for a text that is no such value.
     """
     rows, done, same = batch.num_rows, list[pa.Array](), _Same()
     same.add(batch.num_columns.to_bytes(2, "big"))
-    for column in batch.columns:
-        width = _common_width(column)
+    for column, type_ in zip(batch.columns, types or [""] * batch.num_columns, strict=True):
+        values = _uuids(column) if type_ == "uuid" else column
+        ahead = _JSONB_VERSION if type_ == "jsonb" else b""
+        width = _common_width(values)
         if width is not None:
-            same.add(width.to_bytes(4, "big"))
-            same.put(column)
+            same.add((len(ahead) + width).to_bytes(4, "big") + ahead)
+            same.put(values)
         else:
-            same.put(_lengths(column))
-            done += (same.of(rows), _text(column) if pa.types.is_string(column.type) else _without_nulls(column))
+            same.put(_lengths(values, len(ahead)))
+            if ahead and not values.null_count:
+                same.add(ahead)
+            done.append(same.of(rows))
+            if ahead and values.null_count:
+                done.append(_fixed(values.is_valid(), ahead * (rows - values.null_count), len(ahead)))
+            done.append(_text(values) if pa.types.is_string(values.type) else _without_nulls(values))
             same = _Same()
     if same.width:
         done.append(same.of(rows))
@@ -59,7 +71,8 @@ class _Same:
         text = pa.types.is_string(values.type)
         body = bytearray(_content(_text(values) if text else _as_sent(values)))
         width = len(body) // len(values)
-        for at in range(width) if text or sys.byteorder == "big" else reversed(range(width)):
+        in_order = text or pa.types.is_fixed_size_binary(values.type) or sys.byteorder == "big"
+        for at in range(width) if in_order else reversed(range(width)):
             one = body[at::width]
             if one.count(one[0]) < len(one):
                 self._differing.append((len(self._first), one))
@@ -87,9 +100,10 @@ def _width(kind: pa.DataType) -> int:
     return 1 if pa.types.is_boolean(kind) else int(kind.bit_width // 8)
 
 
-def _lengths(column: pa.Array) -> pa.Array:
+def _lengths(column: pa.Array, ahead_bytes: int) -> pa.Array:
     if pa.types.is_string(column.type):
         lengths = pc.binary_length(column)
+        lengths = pc.add(lengths, _number(ahead_bytes)[0]) if ahead_bytes else lengths
         return lengths.fill_null(_number(_NULL)[0]) if column.null_count else lengths
     return pc.if_else(column.is_valid(), _number(_width(column.type))[0], _number(_NULL)[0])
 
@@ -102,12 +116,28 @@ def _text(column: pa.Array) -> pa.Array:
 def _without_nulls(column: pa.Array) -> pa.Array:
     """The fixed-width values as bytes, none where there is a NULL."""
     there, width = column.drop_null(), _width(column.type)
-    lengths = pc.if_else(column.is_valid(), _number(width)[0], _number(0)[0])
     if not len(there):
-        return _binary(lengths, b"")
+        return _fixed(column.is_valid(), b"", width)
     same = _Same()
     same.put(there)
-    return _binary(lengths, _content(same.of(len(there))))
+    return _fixed(column.is_valid(), _content(same.of(len(there))), width)
+
+
+def _fixed(valid: pa.Array, body: memoryview | bytes, width: int) -> pa.Array:
+    """`width` of the bytes of `body` in each valid row, none in the others."""
+    return _binary(pc.if_else(valid, _number(width)[0], _number(0)[0]), body)
+
+
+def _uuids(column: pa.Array) -> pa.Array:
+    """Their 16 bytes of what Postgres writes: 32 digits and four dashes."""
+    filled = column.fill_null(_NO_UUID) if column.null_count else column
+    digits = bytes(_content(_text(filled))).translate(None, b"-")
+    ends = pc.min_max(pc.binary_length(filled))
+    if len(digits) != 32 * len(column) or not ends["min"].as_py() == ends["max"].as_py() == len(_NO_UUID.as_py()):
+        raise ValueError("a text of another length than a uuid's")
+    kind = pa.binary(16)
+    uuids = pa.Array.from_buffers(kind, len(column), [None, pa.py_buffer(unhexlify(digits))])
+    return pc.if_else(column.is_valid(), uuids, pa.nulls(1, kind)[0]) if column.null_count else uuids
 
 
 def _as_sent(column: pa.Array) -> pa.Array:
@@ -147,3 +177,12 @@ def _content(array: pa.Array) -> memoryview:
 
 _EMPTY: Final = pa.Array.from_buffers(pa.binary(), 1, [None, pa.py_buffer(bytes(8)), pa.py_buffer(b"")])[0]
 _NAN: Final = pa.Array.from_buffers(pa.float64(), 1, [None, pa.py_buffer((0x7FF8000000000000).to_bytes(8, sys.byteorder))])[0]
+_NO_UUID: Final = pa.Array.from_buffers(
+    pa.string(),
+    1,
+    [
+        None,
+        pa.py_buffer(_number(0).buffers()[1].to_pybytes() + _number(36).buffers()[1].to_pybytes()),
+        pa.py_buffer(b"00000000-0000-0000-0000-000000000000"),
+    ],
+)[0]

@@ -153,6 +153,29 @@ def test_negative_zero_and_the_processors_own_nan_come_back(bench: Bench) -> Non
     assert bench.rows("SELECT id, x::text, y::text FROM g ORDER BY id") == [(1, "NaN", "-0"), (2, "-0", "NaN")]
 
 
+def test_what_goes_in_its_types_own_form_comes_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uuid and jsonb, in domains too, NULL or not; and a value that comes to be another on the way is seen."""
+    bench.main.execute("CREATE DOMAIN token AS uuid; CREATE DOMAIN settings AS jsonb")
+    bench.main.execute("CREATE TABLE forms (at date, id uuid PRIMARY KEY, t token, all_of_it jsonb NOT NULL, more settings)")
+    bench.main.execute(
+        "INSERT INTO forms SELECT '2013-01-01', md5(g::text)::uuid, CASE WHEN g % 3 > 0 THEN md5('t' || g)::uuid END,"
+        """ jsonb_build_object('n', g, 'é', '"\\,' || chr(10)), CASE WHEN g % 2 > 0 THEN to_jsonb(repeat('x', g)) END"""
+        " FROM generate_series(1, 300) g"
+    )
+    before = bench.rows("SELECT f::text FROM forms f ORDER BY id")
+    bench.move("forms", "at")
+    monkeypatch.setattr(rows, "to_copy", None)  # they do not go as text
+    assert bench.archive.restore(TableName("public", "forms"), to="whole", target=bench.tiers.main).rows == len(before)
+    assert bench.rows("SELECT w::text FROM whole w ORDER BY id") == before
+    to_binary = restoring.to_binary
+    ((token,),) = bench.rows("SELECT t FROM whole WHERE all_of_it @> '{\"n\": 7}'")
+    for sent, other in ((b'"n": 7,', b'"n": 8,'), (token.bytes, bytes(16))):
+        monkeypatch.setattr(restoring, "to_binary", lambda *of, pair=(sent, other): bytes(to_binary(*of)).replace(*pair))
+        with pytest.raises(Failed, match="differs from the archive"):
+            bench.archive.restore(TableName("public", "forms"), to="wrong", target=bench.tiers.main)
+        assert bench.rows("SELECT to_regclass('public.wrong')") == [(None,)]
+
+
 def test_names_with_dots_and_quotes_come_back(bench: Bench) -> None:
     bench.main.execute('CREATE TABLE "T.x" (a int4, "a.b" int4, "a.b.c" text, "%s" text, "{0}" date, PRIMARY KEY ("a.b", a))')
     bench.main.execute("""INSERT INTO "T.x" VALUES (1, 2, 'x', 'y', '2013-01-01'), (3, 4, NULL, '', '2013-01-02')""")
@@ -259,7 +282,7 @@ def test_a_table_that_holds_other_rows_is_not_kept(
     """Whether its rows go in binary, as text does and numbers, or as text, as a numeric does."""
     to_copy, to_binary = rows.to_copy, restoring.to_binary
     monkeypatch.setattr(rows, "to_copy", lambda batch: to_copy(wrong(batch)))
-    monkeypatch.setattr(restoring, "to_binary", lambda batch: to_binary(wrong(batch)))
+    monkeypatch.setattr(restoring, "to_binary", lambda batch, types: to_binary(wrong(batch), types))
     for name, kind in (("in_binary", "text"), ("as_text", "numeric")):
         bench.main.execute(f"CREATE TABLE {name} (at date, id int4 PRIMARY KEY, x {kind})".encode())
         bench.main.execute(f"INSERT INTO {name} SELECT '2013-01-01', g, g FROM generate_series(1, 500) g".encode())

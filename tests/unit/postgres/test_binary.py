@@ -3,6 +3,7 @@
 import struct
 from datetime import UTC, date, datetime, timedelta
 from math import inf, nan
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -35,12 +36,18 @@ KINDS = {
 }
 
 
+OWN = {
+    "uuid": st.uuids().map(str) | st.just("0" * 8 + ("-" + "0" * 4) * 3 + "-" + "0" * 12),
+    "jsonb": st.sampled_from(["{}", "null", '{"é": [1, 2]}', '"' + "x" * 300 + '"']),
+}
+
+
 def by_hand(value: object, code: str) -> bytes:
     """One field as the manual says: its length and its bytes, or -1."""
     if value is None:
         return struct.pack(">i", -1)
     if isinstance(value, str):
-        body = value.encode()
+        body = UUID(value).bytes if code == "uuid" else b"\1" * (code == "jsonb") + value.encode()
     elif isinstance(value, datetime):
         body = struct.pack(">q", (value.replace(tzinfo=UTC) - FIRST) // timedelta(microseconds=1))
     elif isinstance(value, date):
@@ -53,32 +60,42 @@ def by_hand(value: object, code: str) -> bytes:
 
 
 @st.composite
-def tables(draw: st.DrawFn) -> tuple[pa.RecordBatch, bytes]:
-    """A batch of up to five columns with and without NULLs, maybe a slice of a larger one, and its rows by hand."""
-    kinds = draw(st.lists(st.sampled_from(list(KINDS)), min_size=1, max_size=5))
+def tables(draw: st.DrawFn) -> tuple[pa.RecordBatch, list[str], bytes]:
+    """A batch of up to five columns with and without NULLs, maybe a slice of a larger one, their types, and its rows by hand."""
+    drawn = draw(st.lists(st.sampled_from([*KINDS, *OWN]), min_size=1, max_size=5))
+    types = [k if k in OWN else "" for k in drawn]
+    kinds = [pa.string() if k in OWN else k for k in drawn]
     rows = draw(st.integers(1, 6))
     columns = []
-    for kind in kinds:
-        values = KINDS[kind][0]
+    for kind, own in zip(kinds, types, strict=True):
+        values = OWN[own] if own else KINDS[kind][0]
         with_nulls = draw(st.sampled_from([values, values | st.none(), st.none(), st.just(draw(values))]))
         columns.append(draw(st.lists(with_nulls, min_size=rows, max_size=rows)))
     names = [str(n) for n in range(len(kinds))]
     batch = pa.RecordBatch.from_arrays([pa.array(c, k) for c, k in zip(columns, kinds, strict=True)], names=names)
     start = draw(st.integers(0, rows - 1))
     taken = [c[start:] for c in columns]
-    codes = [KINDS[k][1] for k in kinds]
+    codes = [own or KINDS[k][1] for k, own in zip(kinds, types, strict=True)]
     hand = [
         struct.pack(">h", len(kinds)) + b"".join(by_hand(v, c) for v, c in zip(row, codes, strict=True))
         for row in zip(*taken, strict=True)
     ]
-    return batch.slice(start), b"".join(hand)
+    return batch.slice(start), types, b"".join(hand)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # the first draw loads pandas, if that is installed
 @given(tables())
-def test_rows_are_what_they_are_by_hand(made: tuple[pa.RecordBatch, bytes]) -> None:
-    batch, hand = made
-    assert bytes(to_binary(batch)) == hand
+def test_rows_are_what_they_are_by_hand(made: tuple[pa.RecordBatch, list[str], bytes]) -> None:
+    batch, types, hand = made
+    assert bytes(to_binary(batch, types)) == hand
+
+
+@pytest.mark.parametrize(
+    "texts", [["a" * 35], ["a" * 36], ["0" * 32 + "----", "00"], ["z" * 8 + ("-" + "0" * 4) * 3 + "-" + "0" * 12]]
+)
+def test_a_text_that_is_no_uuid_is_refused(texts: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"uuid|[Nn]on-hexadecimal"):
+        to_binary(pa.RecordBatch.from_arrays([pa.array(texts)], names=["u"]), ["uuid"])
 
 
 @pytest.mark.parametrize(("kind", "code"), [(pa.float64(), "d"), (pa.float32(), "f")])
