@@ -83,7 +83,7 @@ def _note(dialled: "_Dialled", action: tuple[UUID, str, str], kind: str, detail:
     action_id, verb, subject = action
     with translated("audit (main)"), dialled.taken() as conn, transaction(conn) as cur:
         try:
-            cur.execute(_SQL["note"], {
+            cur.last(_SQL["note"], {
                 "actor": actor(), "action": action_id, "kind": kind, "verb": verb, "subject": subject,
                 "detail": json.dumps(detail, default=str),
             })  # fmt: skip
