@@ -2,14 +2,17 @@
 
 from contextlib import ExitStack, closing, suppress
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
+from weakref import finalize
 
 from tierkeeper.compose.moving import MovingKeeper
 from tierkeeper.kernel.errors import NotNow, UsageError
+from tierkeeper.kernel.limits import KEPT_SECONDS
 from tierkeeper.kernel.policy import OnConflict, Tier
 from tierkeeper.kernel.results import RestoreResult
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.postgres.keeping import beside
+from tierkeeper.postgres.keeping import beside, lent_by
+from tierkeeper.postgres.lending import Lender
 from tierkeeper.postgres.link import Link, translated
 from tierkeeper.tiers import identity, profile, usage
 
@@ -54,6 +57,8 @@ class RestoringKeeper(MovingKeeper):
         }
         detail |= {"since": since, "until": until, "segment": segment}
         with ExitStack() as stack:
+            if is_file:
+                stack.enter_context(lent_by(self._lender))
             # Looking changes nothing: it need not wait until the intent is durable.
             look = partial(self.archive.selected, table, since=since, until=until, segment=segment)
             selected = stack.enter_context(beside(look))
@@ -74,6 +79,13 @@ class RestoringKeeper(MovingKeeper):
             if note is not None:
                 note(rows=result.rows, inserted=result.inserted, skipped=result.skipped, replaced=result.replaced)
         return result.model_copy(update={"on": shown})
+
+    @cached_property
+    def _lender(self) -> Lender:
+        """Of the connections over which a file's rows are looked for and audited, which takes less than to dial them."""
+        lender = Lender("restore", spare_seconds=KEPT_SECONDS)
+        finalize(self, lender.close)
+        return lender
 
     def _counted(self, target: Link) -> set[TableName]:
         """The tables of which `query` counts the rows that lie at `target`."""

@@ -95,12 +95,24 @@ def sharing(run: str) -> Iterator[None]:
         yield
         return
     lender = Lender(run)
+    try:
+        with lent_by(lender):
+            yield
+    finally:
+        lender.close()
+
+
+@contextmanager
+def lent_by(lender: Lender) -> Iterator[None]:
+    """As `sharing`, over connections of `lender`, which outlive the block as it has them."""
+    if _RUN.get() is not None:
+        yield
+        return
     token = _RUN.set(lender)
     try:
         yield
     finally:
         _RUN.reset(token)
-        lender.close()
 
 
 def shares() -> bool:

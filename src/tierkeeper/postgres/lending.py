@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from tierkeeper.kernel.limits import SPARE_AGE_SECONDS, SPARE_SECONDS
+from tierkeeper.kernel.limits import ANSWER_SECONDS, SPARE_AGE_SECONDS, SPARE_SECONDS
 from tierkeeper.postgres.expected import Expected
 from tierkeeper.postgres.session import Session
 
@@ -87,6 +87,19 @@ class Lent(Session):
             return False
         return not (self.closed or was_ended(self))
 
+    def answers(self) -> bool:
+        """Whether its server says something, and within ANSWER_SECONDS: a link may have broken unheard."""
+        try:
+            self.pgconn.send_query(b"")
+            self.pgconn.flush()
+            if not _heard(self, ANSWER_SECONDS):
+                return False
+            while self.pgconn.get_result() is not None:
+                pass
+        except psycopg.Error:
+            return False
+        return self.is_alive
+
 
 _EXPECTED: ContextVar[Expected[Lent] | None] = ContextVar("expected", default=None)
 
@@ -118,20 +131,25 @@ def _dial(conninfo: str) -> Lent:
 
 def was_ended(conn: Session) -> bool:
     """Whether there is something to read from an idle connection: a server says nothing to one unless it ends it."""
+    return _heard(conn, 0)
+
+
+def _heard(conn: Session, seconds: float) -> bool:
     heard = select.poll()
     heard.register(conn.fileno(), select.POLLIN)
-    return bool(heard.poll(0))
+    return bool(heard.poll(1000 * seconds))
 
 
 class Lender:
     """Connections that are not in use now, by database. Several threads take from it: each operation on a list is one step.
 
     `run` names its connections at their servers; without one each has the name of its first user's purpose. One that nobody has
-    wanted for SPARE_SECONDS is closed, unless it keeps them `to_the_end`.
+    wanted for `spare_seconds` (SPARE_SECONDS) is closed, unless it keeps them `to_the_end`.
     """
 
-    def __init__(self, run: str | None = None, *, to_the_end: bool = False) -> None:
+    def __init__(self, run: str | None = None, *, to_the_end: bool = False, spare_seconds: float | None = None) -> None:
         self._run = run
+        self._given_seconds = spare_seconds
         self._to_the_end = to_the_end
         self._free: dict[Hashable, list[Lent]] = {}
         self._over = Event()
@@ -148,6 +166,10 @@ class Lender:
             conn.database, conn.dialled_at = database, time.monotonic()
         conn.name, conn.lender, conn.look, conn.wrote = name, self, look, False
         return conn
+
+    @property
+    def _spare_seconds(self) -> float:
+        return SPARE_SECONDS if self._given_seconds is None else self._given_seconds
 
     @property
     def is_warm(self) -> bool:
@@ -181,7 +203,9 @@ class Lender:
                 conn = free.pop()  # who has waited least: the others run out
             except IndexError:
                 return None
-            if time.monotonic() - conn.dialled_at < SPARE_AGE_SECONDS and conn.is_alive:
+            now = time.monotonic()
+            is_fresh = self._to_the_end or now - conn.given_back_at <= SPARE_SECONDS
+            if now - conn.dialled_at < SPARE_AGE_SECONDS and conn.is_alive and (is_fresh or conn.answers()):
                 return conn
             conn.close()
 
@@ -189,14 +213,14 @@ class Lender:
         with self._timing:
             if self._timer is not None or self._to_the_end or self._over.is_set():
                 return
-            self._timer = Timer(SPARE_SECONDS, self._run_out)
+            self._timer = Timer(self._spare_seconds, self._run_out)
             self._timer.daemon = True
             self._timer.start()
 
     def _run_out(self) -> None:
         with self._timing:
             self._timer = None
-        self._close_spare(SPARE_SECONDS)
+        self._close_spare(self._spare_seconds)
         if self.is_warm:
             self._begin_timer()
 

@@ -1,5 +1,6 @@
 """When something is gone for good: Main, or the key. What the archive still gives, and what must not be made worse."""
 
+import gc
 import time
 from contextlib import closing
 from datetime import UTC, datetime
@@ -7,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from support import Tiers, TiersFactory, tierkeeper_toml
+from support import Tiers, TiersFactory, eventually, tierkeeper_toml
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import load
 from tierkeeper.kernel.errors import Faults, NotNow, UsageError
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.postgres.session import Session
 
 EVENTS = TableName("public", "events")
 POLICY = ({"name": "public.kinds", "mode": "mirror"}, {"name": "public.events", "age": "at", "core": "30 days"})
@@ -44,6 +46,26 @@ def test_a_file_is_restored_while_main_is_away(tiers: Tiers) -> None:
         keeper.archive_restore(EVENTS, to="back", tier="core")
     with closing(tiers.core.connect("test")) as core:
         assert core.execute("SELECT to_regclass('public.back')").fetchone() == (None,), "nothing runs that cannot be audited (I7)"
+
+
+def test_a_program_that_asks_again_dials_nothing_and_keeps_nothing_behind_it(
+    tiers: Tiers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, dialled = keeper_of(tiers, tiers.home / "tierkeeper.toml"), list[object]()
+    connect = Session.connect.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(Session, "connect", classmethod(lambda *of, **more: (dialled.append(of), connect(*of, **more))[1]))
+    counts = []
+    for number in range(3):
+        assert keeper.archive_restore(EVENTS, to=str(tiers.home / f"{number}.csv")).rows == 239
+        counts.append(len(dialled))
+    assert counts == [2, 2, 2]
+    audited = "SELECT kind, count(*) FROM tierkeeper.audit WHERE verb = 'restore' GROUP BY kind ORDER BY kind"
+    named = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tierkeeper restore'"
+    with closing(tiers.main.connect("test")) as main:
+        assert main.execute(audited).fetchall() == [("intent", 3), ("outcome", 3)]
+        del keeper
+        gc.collect()
+        assert eventually(lambda: main.execute(named).fetchone() == (0,))
 
 
 def test_no_new_key_is_made_for_an_archive_that_has_one(tiers: Tiers) -> None:

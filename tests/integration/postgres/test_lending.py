@@ -11,8 +11,9 @@ from faultproxy import FaultProxy
 from support import Tiers, eventually
 from tierkeeper.kernel.errors import Failed, NotNow
 from tierkeeper.postgres import lending
-from tierkeeper.postgres.keeping import looking, sharing
+from tierkeeper.postgres.keeping import lent_by, looking, sharing
 from tierkeeper.postgres.link import Connection, Link, take_own_path, transaction, translated
+from tierkeeper.postgres.session import Session
 
 NAMED = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tierkeeper trial' AND datname = current_database()"
 
@@ -133,6 +134,26 @@ def test_one_that_nobody_wants_is_given_up_and_an_old_one_is_dialled_anew(tiers:
         assert second != first
         monkeypatch.setattr(lending, "SPARE_AGE_SECONDS", 0)
         assert _used(tiers.core, "usage") != second, "what a role is set to since would not hold for it"
+
+
+def test_one_that_is_kept_for_longer_is_asked_first_whether_it_is_there(tiers: Tiers, monkeypatch: pytest.MonkeyPatch) -> None:
+    lender = lending.Lender("trial", spare_seconds=60)
+    with FaultProxy(int(tiers.core.parameters["port"])) as proxy, lent_by(lender):
+        core = proxy.link(tiers.core)
+        first = _used(core, "usage", _reads)
+        monkeypatch.setattr(lending, "SPARE_SECONDS", 0)
+        assert _used(core, "usage", _writes) == first
+        monkeypatch.setattr(lending, "ANSWER_SECONDS", 0.2)
+        monkeypatch.setattr(
+            lending.Lent, "connect", lambda *of, **more: (proxy.heal(), Session.connect.__func__(lending.Lent, *of, **more))[1]
+        )
+        proxy.hold("to_client")
+        second = _used(core, "usage", _reads)
+        assert second != first, "its link had broken unheard"
+        assert _used(core, "usage", _reads) == second
+    lender.close()
+    with closing(tiers.core.connect("oracle")) as oracle:
+        assert eventually(lambda: oracle.execute(NAMED).fetchone() == (0,))
 
 
 def test_what_comes_over_shared_sessions_counts_once(tiers: Tiers) -> None:
