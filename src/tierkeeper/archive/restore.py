@@ -7,8 +7,8 @@ equal. It never touches an existing table or file; `merging` does that.
 import errno
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -26,7 +26,7 @@ from tierkeeper.archive.digest import ContentDigest
 from tierkeeper.archive.lossless import Carried, arrow_schema
 from tierkeeper.archive.model import Contents, Segment
 from tierkeeper.archive.reading import SegmentReader
-from tierkeeper.archive.segment import PAGE_BY_PAGE, parquet_writer, read_batches, row_groups, rows_in
+from tierkeeper.archive.segment import PAGE_BY_PAGE, OpenSegment, parquet_writer, read_batches, row_groups, rows_in
 from tierkeeper.kernel.ahead import Beside, drawn
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point, reach
@@ -58,14 +58,20 @@ class Selection:
     schema: pa.Schema
     since: datetime | None
     until: datetime | None
-    data_keys: Mapping[UUID, bytes] = field(default_factory=dict, repr=False)
+    still_open: dict[UUID, tuple[ExitStack, OpenSegment]] = field(default_factory=dict, repr=False)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, authenticated page by page."""
         for segment in self.segments:
-            with self.reader.open(segment, self.data_keys.get(segment.id)) as content:
+            with self._opened(segment) as content:
                 for batch in content.batches(self.since, self.until):
                     yield batch if batch.schema.equals(self.schema) else _ages_as_text(batch, self.schema, self.contents.age)
+
+    @contextmanager
+    def _opened(self, segment: Segment) -> Iterator[OpenSegment]:
+        held, content = self.still_open.pop(segment.id, (ExitStack(), None))
+        with held:
+            yield content or held.enter_context(self.reader.open(segment))
 
 
 def names_a_file(to: str) -> bool:
@@ -83,9 +89,10 @@ def select(reader: SegmentReader, segments: Sequence[Segment], since: datetime |
         raise UsageError(f"table {segments[-1].table}", cause, "Leave --since and --until out")
     wanted = [s for s in segments if _may_match(s, since, until)]
     newest = wanted[-1] if wanted else segments[-1]
-    data_keys = {newest.id: reader.data_key(newest)}
-    with reader.open(newest, data_keys[newest.id]) as content:
+    with ExitStack() as stack:
+        content = stack.enter_context(reader.open(newest))
         contents = content.contents
+        still_open = {newest.id: (stack.pop_all(), content)} if wanted else {}
     for other in {s.schema_hash: s for s in wanted if s.schema_hash != newest.schema_hash}.values():
         with reader.open(other) as content:
             theirs = content.contents
@@ -94,7 +101,7 @@ def select(reader: SegmentReader, segments: Sequence[Segment], since: datetime |
             cause = f"its columns changed between segment {other.id} and segment {newest.id}: {what}"
             raise UsageError(f"table {newest.table}", cause, "Restore them one by one with --segment")
         contents = replace(contents, age_is_native=False)
-    return Selection(reader, wanted, contents, arrow_schema(contents.carried), since, until, data_keys)
+    return Selection(reader, wanted, contents, arrow_schema(contents.carried), since, until, still_open)
 
 
 def _difference(old: TableShape, new: TableShape) -> str:
@@ -157,10 +164,12 @@ def to_file(selection: Selection, path: Path) -> int:
         if path.exists():
             raise UsageError(str(path), "it exists already", "Name a file that does not exist")
         with _unnamed(path.parent) as (file, source):
-            write = _csv_file if path.suffix == ".csv" else _parquet_file
-            sent, kept = write(selection, file, str(path))
-            _compare(sent, kept, str(path))
-            os.fsync(file.fileno())
+            write, read = (_write_csv, _read_csv) if path.suffix == ".csv" else (_write_parquet, _read_parquet)
+            sent, blocks = write(selection, file)
+            file.flush()
+            with Beside("fsync") as syncing:
+                syncing(os.fsync, file.fileno())
+                _compare(sent, read(selection.schema, file, blocks, str(path)), str(path))
             reach(Point.RESTORE_BEFORE_COMMIT)
             try:
                 # Unlike a rename it never replaces a file that came meanwhile. A descriptor makes it follow /proc's link.
@@ -301,25 +310,28 @@ def _columns(names: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
-def _csv_file(selection: Selection, file: BinaryIO, place: str) -> tuple[ContentDigest, ContentDigest]:
-    sent, kept = ContentDigest(selection.schema), ContentDigest(selection.schema)
-    blocks: list[int] = []
-    top = rows.header(selection.schema)
-    file.write(top)
+def _write_csv(selection: Selection, file: BinaryIO) -> tuple[ContentDigest, list[int]]:
+    """What was written, and in blocks of how many bytes."""
+    sent = ContentDigest(selection.schema)
+    blocks = [file.write(rows.header(selection.schema))]
     for batch in selection.batches():
         sent.update(batch)
         blocks += (file.write(rows.to_csv(piece)) for piece in _pieces(batch))
         del batch
-    file.flush()
-    file.seek(len(top))
+    return sent, blocks
+
+
+def _read_csv(schema: pa.Schema, file: BinaryIO, blocks: Sequence[int], place: str) -> ContentDigest:
+    kept = ContentDigest(schema)
+    file.seek(blocks[0])
     with _readable(place):
-        for length_bytes in blocks:
-            kept.update(rows.from_csv(file.read(length_bytes), selection.schema))
-    return sent, kept
+        for length_bytes in blocks[1:]:
+            kept.update(rows.from_csv(file.read(length_bytes), schema))
+    return kept
 
 
-def _parquet_file(selection: Selection, file: BinaryIO, place: str) -> tuple[ContentDigest, ContentDigest]:
-    sent, kept = ContentDigest(selection.schema), ContentDigest(selection.schema)
+def _write_parquet(selection: Selection, file: BinaryIO) -> tuple[ContentDigest, list[int]]:
+    sent = ContentDigest(selection.schema)
     metadata = {"tierkeeper": selection.contents.to_json()}
     groups = row_groups(selection.batches())
     group = next(groups, [])
@@ -330,12 +342,16 @@ def _parquet_file(selection: Selection, file: BinaryIO, place: str) -> tuple[Con
             writer.write_table(pa.Table.from_batches(group, schema=selection.schema))
             del batch, group  # or they would stay while the next group is read
             group = next(groups, [])
-    file.flush()
+    return sent, []
+
+
+def _read_parquet(schema: pa.Schema, file: BinaryIO, _: Sequence[int], place: str) -> ContentDigest:
+    kept = ContentDigest(schema)
     file.seek(0)
     with _readable(place):
         for batch in read_batches(pq.ParquetFile(pa.PythonFile(file, mode="r"), **PAGE_BY_PAGE)):
-            kept.update(pa.RecordBatch.from_arrays(batch.columns, schema=selection.schema))
-    return sent, kept
+            kept.update(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+    return kept
 
 
 def _pieces(batch: pa.RecordBatch, size_bytes: int = COPY_BLOCK_BYTES) -> Iterator[pa.RecordBatch]:
