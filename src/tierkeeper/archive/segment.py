@@ -8,7 +8,7 @@ so that no page of one segment can stand in another.
 import hashlib
 import io
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 
 from tierkeeper.archive.digest import ContentDigest
-from tierkeeper.archive.lossless import Carried, arrow_schema
+from tierkeeper.archive.layout import Layout, carried_again, layout, stored
+from tierkeeper.archive.lossless import arrow_schema
 from tierkeeper.archive.model import ColumnSummary, Contents
 from tierkeeper.archive.summary import Summarizer, Summary
 from tierkeeper.kernel.ahead import Beside
@@ -40,7 +41,6 @@ from tierkeeper.kernel.limits import (
 DATA_KEY_BYTES: Final = 32  # AES-256
 _METADATA: Final = b"tierkeeper"
 _ZSTD_LEVEL: Final = 3
-_NARROW_BITS: Final = 16  # of a number: two planes of bytes
 PAGE_BY_PAGE: Final = MappingProxyType({"pre_buffer": False, "buffer_size": COPY_BLOCK_BYTES})
 """How a Parquet file is opened so that a column's pages are read one by one, and not the column of a row group at once."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -70,77 +70,55 @@ def write(contents: Contents, batches: Iterable[pa.RecordBatch], data_key: bytes
     schema = arrow_schema(carried)
     digest, summary, sink = ContentDigest(schema), Summarizer(carried, contents.shape.key), _HashingSink(out)
     properties = pe.create_encryption_properties(data_key, aad_prefix=_aad(contents.segment), store_aad_prefix=False)
-    described = schema.with_metadata({_METADATA: contents.to_json()})
+    described = {_METADATA: contents.to_json()}
 
     def count(group: Sequence[pa.RecordBatch]) -> None:
         for batch in group:
             digest.update(batch)
-            summary.update(batch)
+        summary.update(group)
 
-    finished: list[pq.FileMetaData] = []
     groups = row_groups(batches)
     group = next(groups, [])
-    encodings = {c.column.name: how for c in carried if (how := _encoding(c, contents, group)) is not None}
+    lies = layout(contents, group)
     with (
-        parquet_writer(
-            sink, described, group, encodings, encryption_properties=properties, metadata_collector=finished
-        ) as writer,
+        parquet_writer(sink, lies.schema.with_metadata(described), group, lies, encryption_properties=properties) as writer,
         Beside("digest") as counting,
         Beside("segment-writer") as writing,
     ):
         while group:
             counting(count, group)
-            table = pa.Table.from_batches([pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in group])
+            table = pa.Table.from_batches([stored(b, lies.schema) for b in group])
             writing(writer.write_table, table, row_group_size=ROW_GROUP_ROWS)
             if _wide(table.num_rows, table.nbytes):
                 counting.settle()
                 writing.settle()
             del group, table  # or they would stay while the next group is read
             group = next(groups, [])
-    return Written(
-        sink.length_bytes, sink.sha256, digest.rows, digest.hexdigest(), summary.columns(), summary.summary(finished[0])
-    )
-
-
-def _encoding(carried: Carried, contents: Contents, first: Sequence[pa.RecordBatch]) -> str | None:
-    """How a column's values are laid out if not by a dictionary, whose making takes longer than all the rest of the writing.
-
-    Neighbours of a sorted column differ by small numbers. Of other numbers all first bytes lie together, then all second ones:
-    smaller than a dictionary where most values differ, and nowhere much larger for those of two bytes.
-    """
-    name, kind = carried.column.name, carried.type
-    if carried.delta and name in (contents.age, *contents.shape.key):
-        return "DELTA_BINARY_PACKED"
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        return None
-    if kind.bit_width > _NARROW_BITS:
-        seen = first[0].column(name) if first else pa.array([], kind)
-        if pc.count_distinct(seen).as_py() * 2 < len(seen):
-            return None
-    return "BYTE_STREAM_SPLIT"
+    return Written(sink.length_bytes, sink.sha256, digest.rows, digest.hexdigest(), summary.columns(), summary.summary())
 
 
 def parquet_writer(
     sink: Any,
     schema: pa.Schema,
     first: Sequence[pa.RecordBatch],
-    encodings: Mapping[str, str] = MappingProxyType({}),
+    lies: Layout | None = None,
     **options: Any,
 ) -> pq.ParquetWriter:
-    """A writer of rows, the first of which are `first`. Columns in `encodings` (by name, Parquet's) get no dictionary.
+    """A writer of rows, the first of which are `first`, laid out as `lies` says, or, without, in Parquet's own way.
 
     Columns with wide values get no dictionary and no least and greatest value: these would lie in memory beside the values.
     """
     size_bytes = {n: max((b.column(n).nbytes for b in first), default=0) for n in schema.names}
     narrow = [f.name for f in schema if not pa.types.is_string(f.type) or size_bytes[f.name] < ROW_GROUP_BYTES // 2]
+    encodings = lies.encodings if lies else {}
     return pq.ParquetWriter(
         sink,
         schema,
         compression="zstd",
         compression_level=_ZSTD_LEVEL,
-        use_dictionary=[n for n in narrow if n not in encodings],
-        column_encoding=dict(encodings) or None,
-        write_statistics=narrow,
+        use_dictionary=[n for n in narrow if lies is None or n in lies.dictionaries],
+        column_encoding=encodings or None,
+        write_statistics=[n for n in narrow if lies is None or n in lies.statistics],
         **options,
     )
 
@@ -228,7 +206,7 @@ class OpenSegment:
                 found = read_batches(self.parquet, range(self.parquet.num_row_groups), read if columns is not None else None)
             for rows in found:
                 if rows.num_rows:
-                    yield pa.RecordBatch.from_arrays([rows.column(name) for name in wanted.names], schema=wanted)
+                    yield pa.RecordBatch.from_arrays([carried_again(rows.column(n)) for n in wanted.names], schema=wanted)
 
     def _bounded(self, since: datetime | None, until: datetime | None, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows with age in [since, until). A row group's ages are read first: of the other columns nothing behind the last
@@ -264,7 +242,8 @@ class OpenSegment:
             unit = _DAY_MICROSECONDS if pa.types.is_date(kind) else 1
             ends = min(one.min_raw for one in found) * unit, max(one.max_raw for one in found) * unit
             return str(_EPOCH + timedelta(microseconds=ends[0])), str(_EPOCH + timedelta(microseconds=ends[1]))
-        return str(min(one.min for one in found)), str(max(one.max for one in found))
+        told = (lambda raw: UUID(bytes=raw)) if base == "uuid" else str
+        return str(told(min(one.min_raw for one in found))), str(told(max(one.max_raw for one in found)))
 
     def _field(self, name: str) -> pa.Field:
         index = self.schema.get_field_index(name)

@@ -5,12 +5,12 @@ A manifest stays in the chain for ever, and the data key does not: with it goes 
 
 import secrets
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import date
 from typing import Any, Final, Literal
 from uuid import UUID
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -21,9 +21,9 @@ from tierkeeper.archive.model import ColumnSummary, Document
 from tierkeeper.kernel.errors import Failed
 
 _LONGEST_SUMMARY: Final = 64  # characters of a least or greatest text; longer ones say little and make a manifest long
+_UTF8_BYTES: Final = 4  # of a character, at most
 _PURPOSE: Final = b"tierkeeper summary 1"
 _NONCE_BYTES: Final = 12  # AES-GCM's own
-_EPOCH: Final = datetime(1970, 1, 1)  # of times in UTC, which are told without their zone
 
 
 class Summary(Document):
@@ -61,61 +61,70 @@ def _cipher(data_key: bytes) -> AESGCM:
 
 
 class Summarizer:
-    """Per column the nulls; the first and the last row's key. Values it takes from the finished file's own statistics."""
+    """Per column the nulls, and where they say something the extremes; the first and the last row's key."""
 
     def __init__(self, carried: Sequence[Carried], key: Sequence[str]) -> None:
         self._carried = carried
         self._key = key
         self._nulls = [0] * len(carried)
+        # Text of a type that sorts by value would mislead, and NaN has no place in an order.
+        ordered = [c.native and not pa.types.is_floating(c.type) and not pa.types.is_boolean(c.type) for c in carried]
+        self._extremes = {i: _Extremes() for i, has in enumerate(ordered) if has}
         self.first_key: tuple[str, ...] = ()
         self.last_key: tuple[str, ...] = ()
 
-    def update(self, batch: pa.RecordBatch) -> None:
-        if not batch.num_rows:
-            return
-        self.first_key = self.first_key or self._key_of(batch, 0)
-        self.last_key = self._key_of(batch, batch.num_rows - 1)
-        self._nulls = [n + array.null_count for n, array in zip(self._nulls, batch.columns, strict=True)]
+    def update(self, group: Sequence[pa.RecordBatch]) -> None:
+        """Counts the rows in, each batch with at least one."""
+        self.first_key = self.first_key or self._key_of(group[0], 0)
+        self.last_key = self._key_of(group[-1], group[-1].num_rows - 1)
+        for batch in group:
+            self._nulls = [n + array.null_count for n, array in zip(self._nulls, batch.columns, strict=True)]
+        for index, extremes in self._extremes.items():
+            extremes.update(pa.chunked_array([batch.column(index) for batch in group]))
 
     def columns(self) -> tuple[ColumnSummary, ...]:
         """What may be said of them without saying any value."""
         found = zip(self._carried, self._nulls, strict=True)
         return tuple(ColumnSummary(name=c.column.name, type=c.column.type, native=c.native, nulls=n) for c, n in found)
 
-    def summary(self, file: pq.FileMetaData) -> Summary:
-        """What says values, those of the finished `file`; long ones are left out."""
-        ranges: dict[str, tuple[str, str]] = {}
-        for index, carried in enumerate(self._carried):
-            # Text of a type that sorts by value would mislead, and NaN has no place in the file's order.
-            if carried.native and not pa.types.is_floating(carried.type) and not pa.types.is_boolean(carried.type):
-                groups = [file.row_group(g).column(index).statistics for g in range(file.num_row_groups)]
-                extremes = _extremes(groups, carried.type)
-                if extremes is not None and max(map(len, extremes)) <= _LONGEST_SUMMARY:
-                    ranges[carried.column.name] = extremes
+    def summary(self) -> Summary:
+        """What says values; long ones are left out."""
+        told = {self._carried[i].column.name: extremes.told() for i, extremes in self._extremes.items()}
+        ranges = {name: both for name, both in told.items() if both is not None}
         return Summary(ranges=ranges, first_key=list(self.first_key), last_key=list(self.last_key))
 
     def _key_of(self, batch: pa.RecordBatch, row: int) -> tuple[str, ...]:
         return tuple(_shown(_plain(batch.column(name)[row])) for name in self._key)
 
 
-def _extremes(groups: Sequence[pq.Statistics | None], kind: pa.DataType) -> tuple[str, str] | None:
-    """The least and the greatest value, as text; None where there is none, or a group of long values does not tell its own."""
-    if any(one is None or not (one.has_min_max or one.num_values == 0) for one in groups):
-        return None
-    known = [one for one in groups if one is not None and one.has_min_max]
-    if not known:
-        return None
-    least, greatest = min(one.min_raw for one in known), max(one.max_raw for one in known)
-    return _told(least, kind), _told(greatest, kind)
+class _Extremes:
+    """The least and the greatest value of a column: of text the least and the greatest bytes. Given up where values are long."""
+
+    def __init__(self) -> None:
+        self._found: tuple[Any, Any] | None = None
+        self._long = False
+
+    def update(self, array: pa.ChunkedArray) -> None:
+        if pa.types.is_string(array.type) and not self._long:
+            longest = pc.max(pc.binary_length(array)).as_py() or 0
+            self._long = longest > _LONGEST_SUMMARY * _UTF8_BYTES  # a large one would lie in memory twice more
+        if self._long:
+            return
+        ends = pc.min_max(array)
+        if not ends["min"].is_valid:
+            return
+        least, greatest = (_plain(ends[end]) for end in ("min", "max"))
+        self._long = max(len(str(least)), len(str(greatest))) > _LONGEST_SUMMARY
+        before = (least, greatest) if self._found is None else self._found
+        self._found = min(least, before[0], key=_order), max(greatest, before[1], key=_order)
+
+    def told(self) -> tuple[str, str] | None:
+        """As text; None where there is none, or it is long."""
+        return None if self._long or self._found is None else (_shown(self._found[0]), _shown(self._found[1]))
 
 
-def _told(raw: Any, kind: pa.DataType) -> str:
-    """A value as the file has it: bytes of a text, microseconds or days since 1970 of a time; some machines know no zones."""
-    if pa.types.is_date(kind):
-        return (_EPOCH + timedelta(days=raw)).date().isoformat()
-    if pa.types.is_timestamp(kind):
-        return (_EPOCH + timedelta(microseconds=raw)).isoformat()
-    return raw.decode() if isinstance(raw, bytes) else str(raw)
+def _order(value: Any) -> Any:
+    return value.encode() if isinstance(value, str) else value
 
 
 def _plain(scalar: pa.Scalar) -> Any:
