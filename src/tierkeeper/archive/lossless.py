@@ -82,11 +82,11 @@ def _native_type(column: Column, age: str, *, age_is_native: bool) -> "pa.DataTy
 
 def _expression(column: Column, *, native: bool) -> str:
     name = '"' + column.name.replace('"', '""') + '"'
-    if not native:
+    if native:
+        return f"{name}::pg_catalog.{column.base}" if column.kind == "d" else name  # the driver knows no domains
+    if column.base in _native_ages() or column.written_as:
         # concat() calls the type's output function, which COPY's input undoes; a cast to text may be somebody's own function, and
         # the one of character(n) drops blanks. It gives '' for NULL, and IS NULL is true for a row of NULLs: hence num_nulls().
         written = name + (f"::{column.written_as}" if column.written_as else "")
         return f"CASE pg_catalog.num_nulls({name}) WHEN 0 THEN pg_catalog.concat({written}) END"
-    if column.kind == "d":
-        return f"{name}::pg_catalog.{column.base}"  # the driver knows no domains
-    return name
+    return name  # COPY calls its output function by itself

@@ -30,12 +30,10 @@ _ARROW: Final = {
 
 
 def schema(columns: Sequence[tuple[str, int]]) -> pa.Schema:
-    """The Arrow schema of a result whose columns have these names and types (object ids). Raises ValueError for other types."""
+    """The Arrow schema of a result whose columns have these names and types (object ids): of other types, their text."""
     known = psycopg.adapters.types
     types = {known[name].oid: type_ for name, type_ in _ARROW.items()}
-    if other := next((name for name, oid in columns if oid not in types), None):
-        raise ValueError(f"column {other!r} has a type whose text Arrow does not read")
-    return pa.schema([pa.field(name, types[oid]) for name, oid in columns])
+    return pa.schema([pa.field(name, types.get(oid, pa.string())) for name, oid in columns])
 
 
 def to_csv(batch: pa.RecordBatch) -> bytes:

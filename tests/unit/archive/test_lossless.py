@@ -34,6 +34,9 @@ TEXT = [
 ]
 
 
+TIMES = ["date", "timestamp", "timestamptz"]
+
+
 @pytest.mark.parametrize("base", NATIVE)
 def test_native_types_travel_as_they_are(base: str) -> None:
     (plain,) = carry(shape(Column("a", base, base)), "at", age_is_native=True)
@@ -49,7 +52,8 @@ def test_everything_else_goes_through_its_output_function(base: str) -> None:
     (carried,) = carry(shape(Column('a "b"', base, base)), "at", age_is_native=True)
     assert not carried.native
     assert carried.type == pa.string()
-    assert carried.expression == 'CASE pg_catalog.num_nulls("a ""b""") WHEN 0 THEN pg_catalog.concat("a ""b""") END'
+    called = 'CASE pg_catalog.num_nulls("a ""b""") WHEN 0 THEN pg_catalog.concat("a ""b""") END'
+    assert carried.expression == (called if base in TIMES else '"a ""b"""'), "COPY calls it; of times it must be text before that"
 
 
 def test_xml_goes_as_the_text_that_it_is() -> None:
