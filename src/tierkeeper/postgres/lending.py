@@ -1,8 +1,8 @@
 """Connections that outlive who asked for them, and go on to who asks next: to dial costs several round trips, and some CPU at
 both ends.
 
-Nobody is given one that is not as good as new: in a transaction, cancelled from aside, ended by its server, or used for what the
-user's own triggers could have left something in.
+Nobody is given one that is not as good as new: in a transaction, cancelled from aside, or ended by its server. What the user's
+own triggers could have left something in is made new first, and where that cannot be done it is closed.
 """
 
 import select
@@ -20,6 +20,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tierkeeper.kernel.limits import ANSWER_SECONDS, SPARE_AGE_SECONDS, SPARE_SECONDS
 from tierkeeper.postgres.expected import Expected
 from tierkeeper.postgres.session import Session
+from tierkeeper.postgres.statements import load
+
+_SQL: Final = load("tierkeeper.postgres", "lending.sql")
+_FLUSHES_SINCE: Final = 150000  # an older server counts what a session has written when it ends, or is idle for long
 
 OWN_TABLES: Final = frozenset({"alerts", "archive", "audit", "jobs", "mover", "usage"})
 """For these purposes tierkeeper's own tables are written; the user's only where `ran_users_code` says so."""
@@ -49,6 +53,9 @@ class Lent(Session):
     database: Hashable = None
     dialled_at = given_back_at = 0.0
     was_cancelled = False
+    is_the_servers: bool | None = None
+    """Whether the session is a server's own for as long as this lasts; None where nobody has asked. A pooler's may be another
+    client's next."""
 
     def cancel_safe(self, **kwargs: Any) -> None:
         self.was_cancelled = True  # it may come late, and hit another's statement
@@ -75,8 +82,29 @@ class Lent(Session):
     def is_clean(self) -> bool:
         """Whether nothing of its user is left in it."""
         purpose = self.name.removeprefix(_PREFIX)
-        used = self.in_transaction or self.was_cancelled or self.ran_users_code or (self.wrote and purpose not in OWN_TABLES)
-        return not (self.closed or used)
+        return self._is_at_rest and not (self.ran_users_code or (self.wrote and purpose not in OWN_TABLES))
+
+    @property
+    def _is_at_rest(self) -> bool:
+        return not (self.closed or self.in_transaction or self.was_cancelled)
+
+    def renew(self) -> bool:
+        """Takes out what triggers of the user's may have left: settings, a role, locks, temporary tables, what it listens to. Its
+        server then counts what was written, as at its end. False where that cannot be done, and it is to be closed.
+
+        Never over a pooler: there it might be done to another client's session.
+        """
+        if not self._is_at_rest or self.info.server_version < _FLUSHES_SINCE:
+            return False
+        try:
+            if self.is_the_servers is None:
+                self.is_the_servers = super().execute(_SQL["pid"]).fetchone() == (self.info.backend_pid,)
+            if self.is_the_servers:
+                super().execute(_SQL["renew"])
+        except psycopg.Error:
+            return False
+        self.ran_users_code = False
+        return self.is_the_servers
 
     @property
     def is_alive(self) -> bool:
@@ -178,7 +206,7 @@ class Lender:
 
     def takes(self, conn: Lent) -> bool:
         """Whether it keeps `conn`, which its user is done with."""
-        if self._over.is_set() or not conn.is_clean:
+        if self._over.is_set() or not (conn.is_clean or conn.renew()):
             return False
         conn.look, conn.given_back_at = None, time.monotonic()
         conn.count_received()

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from contextlib import closing
 from threading import Thread
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from faultproxy import FaultProxy
+from hosted import Hosted
 from support import Tiers, eventually
 from tierkeeper.kernel.errors import Failed, NotNow
 from tierkeeper.postgres import lending
@@ -77,15 +80,80 @@ def test_the_parts_of_a_run_share_one_session_whatever_they_read_or_write_of_our
     assert _used(tiers.core, "usage") != first
 
 
-@pytest.mark.parametrize(
-    ("purpose", "use"),
-    [("mover", _deletes), ("mover", _runs_a_trigger), ("vacuum", _writes), ("setup", _writes), ("usage", _cancels)],
-)
-def test_what_a_user_may_have_left_something_in_is_nobody_elses(
-    tiers: Tiers, purpose: str, use: Callable[[Connection], object]
-) -> None:
+def test_one_that_a_cancel_was_sent_after_is_nobody_elses(tiers: Tiers) -> None:
     with sharing("trial"):
-        assert _used(tiers.core, purpose, use) != _used(tiers.core, "usage")
+        assert _used(tiers.core, "usage", _cancels) != _used(tiers.core, "usage")
+
+
+@pytest.mark.parametrize(
+    ("purpose", "use"), [("mover", _deletes), ("mover", _runs_a_trigger), ("vacuum", _writes), ("setup", _writes)]
+)
+def test_what_a_user_may_have_left_something_in_is_made_new(
+    tiers: Tiers, monkeypatch: pytest.MonkeyPatch, purpose: str, use: Callable[[Connection], object]
+) -> None:
+    renewed, renew = list[int](), lending.Lent.renew
+    monkeypatch.setattr(lending.Lent, "renew", lambda conn: renewed.append(conn.info.backend_pid) or renew(conn))
+    with sharing("trial"):
+        first = _used(tiers.core, purpose, use)
+        assert renewed == [first]
+        assert _used(tiers.core, "usage") == first
+
+
+LEFT = """
+    CREATE FUNCTION public.leave() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        CREATE TEMP TABLE IF NOT EXISTS left_over (a int);
+        LISTEN left_over;
+        EXECUTE 'PREPARE left_over AS SELECT 1';
+        EXECUTE 'DECLARE left_over CURSOR WITH HOLD FOR SELECT 1';
+        PERFORM pg_advisory_lock(7), nextval('public.s'), set_config('tierkeeper.leaving', '1', false),
+                set_config('statement_timeout', '1min', false), set_config('search_path', 'elsewhere', false),
+                set_config('session_authorization', 'pg_monitor', false), set_config('role', 'pg_monitor', false);
+        RETURN NEW;
+    END $$;
+    CREATE SEQUENCE public.s;
+    CREATE TABLE public.t (a int);
+    CREATE TRIGGER leave BEFORE INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION public.leave()
+"""
+IS_LEFT = """
+    SELECT current_user, session_user, current_setting('statement_timeout'),
+           coalesce(current_setting('tierkeeper.leaving', true), ''),
+           current_setting('search_path'), ARRAY(SELECT pg_listening_channels()), to_regclass('pg_temp.left_over'),
+           (SELECT count(*) FROM pg_prepared_statements), (SELECT count(*) FROM pg_cursors WHERE is_holdable),
+           (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())
+"""
+
+
+def test_nothing_that_a_trigger_of_the_users_left_is_there_for_the_next(tiers: Tiers) -> None:
+    """The role that the login itself takes up stays taken up."""
+    with closing(tiers.core.connect("oracle")) as oracle:
+        oracle.execute(LEFT)
+        user, database = (sql.Identifier(tiers.core.parameters[part]) for part in ("user", "dbname"))
+        oracle.execute(sql.SQL("ALTER ROLE {} IN DATABASE {} SET role = 'pg_read_all_stats'").format(user, database))
+        oracle.execute("GRANT ALL ON public.t, public.s TO pg_read_all_stats")
+        with closing(tiers.core.connect("another")) as fresh:
+            new = fresh.execute(IS_LEFT).fetchall()
+        with sharing("trial"):
+            with closing(tiers.core.connect("mover")) as conn:
+                with transaction(conn, own_path=True) as cur:
+                    cur.execute("INSERT INTO public.t VALUES (1)")
+                left = conn.execute(IS_LEFT).fetchall()
+                pid = conn.info.backend_pid
+            counted = oracle.execute("SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 't'").fetchone()
+            with closing(tiers.core.connect("usage")) as conn:
+                assert conn.info.backend_pid == pid
+                assert conn.execute(IS_LEFT).fetchall() == new
+                with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+                    conn.execute("SELECT currval('public.s')")
+    assert [(was, now) for was, now in zip(left[0], new[0], strict=True) if was == now] == [], "all of it was left"
+    assert counted == (1,), "what was written is counted at once, as of a session that has ended"
+
+
+def test_what_a_poolers_other_clients_have_set_stays_theirs(supabase_free: Hosted) -> None:
+    with closing(supabase_free.pooled.connect("another")) as conn:
+        conn.execute("SET statement_timeout = '1min'")
+    with sharing("trial"):
+        assert _used(supabase_free.pooled, "mover", _deletes) != _used(supabase_free.pooled, "mover", _runs_a_trigger)
+    assert supabase_free.leaks() == ["setting statement_timeout=60000"]
 
 
 def test_what_an_event_trigger_of_the_users_has_set_is_nobody_elses(tiers: Tiers) -> None:
