@@ -324,7 +324,7 @@ def _drawn(found: Growth, road: _Road, first: int, rng: random.Random, paths: in
         drawn: list[float] = []
         while len(drawn) < count:
             some = by_weekday[(ends_on + len(drawn)) % WEEK]
-            start = some[rng.randrange(len(some))]
+            start = rng.choice(some)
             drawn += increments[start : start + block]
         return drawn[:count]
 
@@ -345,7 +345,7 @@ def _passage(road: _Road, walk: Sequence[float], rate: float, falls: Sequence[fl
     due = inf if runs is None else runs.next_in_days
     for end, added in enumerate(walk, start=1):
         while here < end:
-            until = min(float(end), due)
+            until = due if due < end else end
             after = level + added * (until - here)
             if after >= road.quota:
                 return here + (road.quota - level) / added

@@ -7,8 +7,11 @@ Growth is what is added between the falls; the falls are kept apart, since they 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from itertools import accumulate, groupby, pairwise
-from statistics import fmean, median, pstdev
+from math import sqrt
+from operator import mul
+from statistics import fmean, median
 from typing import Final
 
 from tierkeeper.kernel.series import Sample
@@ -137,9 +140,15 @@ def slope(increments: Sequence[float]) -> float:
 
     Written over the increments it is their mean, those in the middle weighing most.
     """
-    n = len(increments)
-    weights = [(k + 1) * (n - k) for k in range(n)]
-    return sum(w * i for w, i in zip(weights, increments, strict=True)) / sum(weights) if n else 0.0
+    weights, whole = _weights(len(increments))
+    return sum(map(mul, weights, increments)) / whole if increments else 0.0
+
+
+@cache
+def _weights(n: int) -> tuple[tuple[int, ...], int]:
+    """Of n increments each one's, and their sum: a forecast's range asks hundreds of times for the same n."""
+    weights = tuple((k + 1) * (n - k) for k in range(n))
+    return weights, sum(weights)
 
 
 def weekly_profile(increments: Sequence[float], weekdays: Sequence[int]) -> tuple[float, ...]:
@@ -157,8 +166,11 @@ def weekly_profile(increments: Sequence[float], weekdays: Sequence[int]) -> tupl
 
 def _buckets(dated: Sequence[tuple[float, float]]) -> list[Point]:
     """One point for each hour with samples: the median of its samples, so that a wild one does not count."""
-    hours = groupby(dated, key=lambda one: int(one[0] * DAY // BUCKET_SECONDS))
-    return [Point(fmean(day for day, _ in some), median(size for _, size in some)) for some in (list(g) for _, g in hours)]
+    hours = (list(some) for _, some in groupby(dated, key=lambda one: int(one[0] * DAY // BUCKET_SECONDS)))
+    return [
+        Point(*some[0]) if len(some) == 1 else Point(fmean(day for day, _ in some), median(size for _, size in some))
+        for some in hours
+    ]
 
 
 def _noise(points: Sequence[Point]) -> float:
@@ -263,13 +275,19 @@ def _turn(increments: Sequence[float]) -> int:
         old, new = increments[:-ago], increments[-ago:]
         if len(old) < WEEK:
             continue
-        spread = max(pstdev(old), pstdev(new), 1e-9) * (1 / len(old) + 1 / len(new)) ** 0.5
+        spread = max(_deviation(old), _deviation(new), 1e-9) * (1 / len(old) + 1 / len(new)) ** 0.5
         apart = (fmean(new) - fmean(old)) / spread
         if ago in RISES and apart < RISE_SIGMAS:
             continue
         if abs(apart) > best:
             best, where = abs(apart), len(old)
     return where
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """The standard deviation; that of `statistics` reckons in fractions, which takes a hundred times as long."""
+    mean = fmean(values)
+    return sqrt(fmean((v - mean) ** 2 for v in values))
 
 
 def _pace(trend: Sequence[float]) -> float:
