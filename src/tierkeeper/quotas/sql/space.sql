@@ -116,8 +116,18 @@ JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND c.relname = %(table)s
 
 -- name: ages
--- What the planner knows of ages; of a partitioned table what it knows of all its partitions together.
-SELECT DISTINCT ON (s.schemaname, s.tablename) s.schemaname::text, s.tablename::text,
+-- What the planner knows of ages; of a partitioned table what it knows of all its partitions together. Which columns are asked about
+-- is settled first, and their statistics are looked up by names: else those of every column that there is are gone through.
+WITH these AS MATERIALIZED (
+  SELECT n.nspname, c.relname, a.attname
+  FROM unnest(%(schemas)s::name[], %(tables)s::name[], %(columns)s::name[]) AS asked (schema_name, table_name, age)
+  JOIN pg_namespace AS n ON n.nspname = asked.schema_name
+  JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = asked.table_name
+  JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = asked.age
+  -- Another type would not be read as a time, and is no age.
+  WHERE a.atttypid IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
+)
+SELECT t.nspname::text, t.relname::text,
        ARRAY(
          SELECT extract(epoch FROM v)::float8
          FROM unnest(s.most_common_vals::text::timestamptz[]) WITH ORDINALITY AS c (v, place) ORDER BY place
@@ -128,12 +138,10 @@ SELECT DISTINCT ON (s.schemaname, s.tablename) s.schemaname::text, s.tablename::
          FROM unnest(s.histogram_bounds::text::timestamptz[]) WITH ORDINALITY AS b (v, place) ORDER BY place
        ),
        s.null_frac::float8
-FROM pg_stats s
-JOIN unnest(%(schemas)s::text[], %(tables)s::text[], %(columns)s::text[]) AS asked (schema_name, table_name, age)
-  ON s.schemaname = asked.schema_name AND s.tablename = asked.table_name AND s.attname = asked.age
-JOIN pg_namespace n ON n.nspname = s.schemaname
-JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = s.tablename
-JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = s.attname
--- Another type would not be read as a time, and is no age.
-WHERE a.atttypid IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
-ORDER BY s.schemaname, s.tablename, s.inherited DESC
+FROM these AS t
+CROSS JOIN LATERAL (
+  SELECT k.most_common_vals, k.most_common_freqs, k.histogram_bounds, k.null_frac FROM pg_stats AS k
+  WHERE k.schemaname = t.nspname AND k.tablename = t.relname AND k.attname = t.attname
+  ORDER BY k.inherited DESC LIMIT 1
+) AS s
+ORDER BY t.nspname, t.relname
