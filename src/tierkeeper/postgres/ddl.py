@@ -139,22 +139,32 @@ def table_statement(name: TableName, columns: Sequence[Column], key: Sequence[st
 def read_types(cur: psycopg.Cursor[Any], oids: Collection[int]) -> dict[int, PgType]:
     """The types `oids` and all that they are made of, however deep, by oid."""
     version = cur.connection.info.server_version
-    found = {oid: _BUILT_IN[version, oid] for oid in oids if (version, oid) in _BUILT_IN}
-    if len(found) < len(set(oids)):
-        found |= types_of(cur.execute(types_query(sql.Literal(sorted(oids)), version)).fetchall(), version)
-    return found
+    if all((version, oid) in _BUILT_IN for oid in oids):
+        return _built_in(version)
+    return types_of(cur.execute(types_query(sql.Literal(sorted(oids)), version)).fetchall(), version)
+
+
+def knows_types(version: int) -> bool:
+    """Whether most tables' types are known of a server of `version`, so that to ask for them is mostly in vain: no other question
+    takes a server so long to plan.
+    """
+    return bool(_built_in(version))
+
+
+def _built_in(version: int) -> dict[int, PgType]:
+    return {oid: t for (of, oid), t in list(_BUILT_IN.items()) if of == version}
 
 
 def types_query(oids: sql.Composable, version: int) -> sql.Composed:
     """What tells `types_of` of the types `oids`, an array of SQL's, on a server of `version`."""
-    return _SQL["types"].format(types=oids, known=sql.Literal([oid for of, oid in list(_BUILT_IN) if of == version]))
+    return _SQL["types"].format(types=oids, known=sql.Literal(list(_built_in(version))))
 
 
 def types_of(rows: Iterable[Sequence[Any]], version: int) -> dict[int, PgType]:
     """The types that were asked for and all that they are made of, however deep, by oid; maybe others of Postgres's own too."""
     found = {t.oid: t for t in (PgType(*row) for row in rows)}
-    _BUILT_IN.update({(version, oid): t for oid, t in found.items() if oid < _FIRST_UNPINNED_OID and not t.parts})
-    return {oid: t for (of, oid), t in list(_BUILT_IN.items()) if of == version} | found
+    _BUILT_IN.update({(version, oid): t for oid, t in found.items() if oid < _FIRST_UNPINNED_OID})  # and so are their parts
+    return _built_in(version) | found
 
 
 def within(oid: int, types: Mapping[int, PgType]) -> Iterator[PgType]:

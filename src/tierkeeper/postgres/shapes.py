@@ -101,14 +101,16 @@ class _Found:
         roots = _SQL["named"].format(**{part: sql.Literal(of) for part, of in named(names).items()})
         trees = _SQL["with_parts"].format(tables=roots)
         version = cur.connection.info.server_version
-        rows, described, keys, foreign, triggers, types = cur.all_of(
+        knows_types = ddl.knows_types(version)
+        rows, described, keys, foreign, triggers, *more = cur.all_of(
             [
                 (_SQL["relation"], named(names)),
                 *((_SQL[asked].format(tables=roots), None) for asked in ("columns", "key")),
                 *((_SQL[asked].format(tables=trees), None) for asked in ("foreign_parts", "delete_triggers")),
-                (ddl.types_query(_SQL["types_of"].format(tables=roots), version), None),
+                *([] if knows_types else [(ddl.types_query(_SQL["types_of"].format(tables=roots), version), None)]),
             ]
         )
+        types = ddl.read_types(cur, {row[2] for row in described}) if knows_types else ddl.types_of(more[0], version)
         relations = {TableName(schema, name): (int(oid), str(kind), tree) for schema, name, oid, kind, tree in rows}
         columns: dict[int, list[tuple[Any, ...]]] = {}
         for *column, oid in described:
@@ -116,7 +118,7 @@ class _Found:
         return cls(
             relations,
             columns,
-            ddl.types_of(types, version),
+            types,
             {oid: tuple(key) for oid, *key in keys},
             {oid: TableName(schema, name) for oid, schema, name in foreign},
             triggers,
