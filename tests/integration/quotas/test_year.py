@@ -11,7 +11,6 @@ from faultproxy import FaultProxy
 from receivers import http_receiver
 from support import Tiers
 from tierkeeper.kernel.errors import NotNow, TierkeeperError
-from tierkeeper.postgres.keeping import sharing
 from year import LOOKS, QUOTA_BYTES, Year, year
 
 FLOOD = 200  # the day on which it begins
@@ -23,11 +22,10 @@ def live(one: Year, days: range, *, also: Callable[[], object] = lambda: None) -
         for part in range(LOOKS):
             one.look(day, part * 24 // LOOKS)
             one.write(day, part)
-            with sharing("jobs"):  # as of those that are due at once
-                assert one.keeper.record_usage().errors == []
-                pressed = one.keeper.quota_if_pressed()
-                assert pressed is None or pressed.errors == []
-                also()
+            assert one.keeper.record_usage().errors == []
+            pressed = one.keeper.quota_if_pressed()
+            assert pressed is None or pressed.errors == []
+            also()
             if part == 0:
                 one.look(day, 3)
                 assert one.keeper.quota().errors == []
