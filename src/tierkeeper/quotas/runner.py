@@ -26,6 +26,7 @@ from tierkeeper.quotas.partitions import PartitionDropper
 from tierkeeper.quotas.parts import PartsReclaimer
 from tierkeeper.quotas.reclaim import Reclaimer
 from tierkeeper.quotas.report import Report, by_policy, telling
+from tierkeeper.quotas.resting import has_older, rested
 from tierkeeper.quotas.room import StoreRoom
 from tierkeeper.tiers.ask import ask_all
 from tierkeeper.tiers.space import WORTH_BYTES
@@ -34,7 +35,6 @@ from tierkeeper.tiers.usage import measure, table_size
 
 GROWN_SHARE: Final = 0.02  # of the quota: a tier that no run could bring down has its next one early once it grew by so much
 REST_SECONDS = 10  # a longer rest between two hops is left for the next run
-LOOK_SECONDS: Final = 0.5  # between two looks during that rest whether the run is asked to end
 COUNTED: Final = {"server": "all databases of the server", "database": "this database"}
 HOPS: Final[tuple[tuple[TierName, TierName], ...]] = (("main", "archive"), ("core", "main"))
 """What has rested goes first: new arrivals make a table rest again."""
@@ -224,18 +224,16 @@ class QuotaManager:
         for source, destination in HOPS:
             self._hop(report, source, destination)
             self._make_room(report, source)
-        arrived = any(m.to == "main" and m.rows for m in report.moves) and any(p.main is not None for p in self._policies)
-        if arrived and self._thresholds.rest_seconds <= REST_SECONDS and self._rested():
-            self._hop(report, "main", "archive")
+        arrived = any(m.to == "main" and m.rows for m in report.moves)
+        if arrived and self._thresholds.rest_seconds <= REST_SECONDS:
+            with telling(report):
+                self._go_on(report)
 
-    def _rested(self) -> bool:
-        """Waits until what has arrived may go on; False where the run is asked to end before."""
-        until = self._clock.monotonic() + self._thresholds.rest_seconds + 0.1
-        while (left := until - self._clock.monotonic()) > 0:
-            if self._stop() is not None:
-                return False
-            self._clock.sleep(min(left, LOOK_SECONDS))
-        return self._stop() is None
+    def _go_on(self, report: Report) -> None:
+        """Takes on what was too old for Main, too, when it has rested there. Without such rows there is nothing to wait for."""
+        old = has_older(self._tiers["main"], self._leaving("main"), self._clock)
+        if old and rested(self._clock, self._stop, self._thresholds.rest_seconds):
+            self._hop(report, "main", "archive")
 
     def _hop(self, report: Report, source: TierName, destination: TierName) -> None:
         """Table by table. Those that a run which must end does not come to are named, and not looked at."""
