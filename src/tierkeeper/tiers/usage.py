@@ -1,6 +1,9 @@
 """How full a tier is, as its provider counts it. It measures and decides nothing."""
 
+import os
+import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -101,10 +104,20 @@ def table_size(conn: Connection, names: Sequence[TableName]) -> dict[TableName, 
 
 def directory_bytes(root: Path) -> int:
     """Bytes of all files below `root`; 0 where it is not there. A file that goes away meanwhile does not count."""
-    total = 0
-    for file in root.rglob("*"):
-        try:
-            total += file.stat().st_size if file.is_file() else 0
-        except FileNotFoundError:
-            continue
+    total, folders = 0, [str(root)]
+    while folders:
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    total += _file_bytes(entry)
     return total
+
+
+def _file_bytes(entry: os.DirEntry[str]) -> int:
+    try:
+        found = entry.stat()
+    except FileNotFoundError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
