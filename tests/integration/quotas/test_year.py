@@ -11,7 +11,7 @@ from faultproxy import FaultProxy
 from receivers import http_receiver
 from support import Tiers
 from tierkeeper.kernel.errors import NotNow, TierkeeperError
-from year import LOOKS, QUOTA_BYTES, Year, year
+from year import CORE_DAYS, LOOKS, QUOTA_BYTES, Year, year
 
 FLOOD = 200  # the day on which it begins
 
@@ -38,13 +38,16 @@ def check(one: Year) -> None:
 
 
 def test_a_flood_finds_room(tiers: Tiers) -> None:
-    """Its days bring more than Core has room for."""
+    """Two weeks, the last days of which bring more than Core has room for."""
     with year(tiers) as one:
-        one.begin(FLOOD)
-        live(one, range(FLOOD, FLOOD + 3))
+        one.begin(FLOOD - 10)
+        live(one, range(FLOOD - 10, FLOOD + 4))
         check(one)
         assert one.fullest_bytes > 0.7 * QUOTA_BYTES
-        assert any(kept < sum(one.written[-30:]) for kept, _, _ in one.held), "rows left before their time"
+        before = len(one.written) - len(one.held)
+        by_age = [sum(one.written[: before + day][-CORE_DAYS:]) for day in range(1, len(one.held) + 1)]
+        early = [kept < young for (kept, _, _), young in zip(one.held, by_age, strict=True)]
+        assert not any(early[:10]) and any(early[10:]), "rows left before their time, in the flood alone"
 
 
 @pytest.mark.long
