@@ -165,7 +165,9 @@ def _price(held: tuple[int, int, int]) -> float:
 def year(tiers: Tiers, seed: int = 1, *, reached: Tiers | None = None, extra: str = "") -> Iterator[Year]:
     """The tiers with the application's table in Core, on the first morning; `extra` is TOML.
 
-    `reached`: how the keeper reaches them, where the oracle has another way.
+    `reached`: how the keeper reaches them, where the oracle has another way. All goes on in one block that shares connections, as
+    in the process of `run`, which dials anew where minutes have passed: here none do. The tests' server syncs nothing to its
+    disk; nothing crashes here.
     """
     given = reached or tiers
     calendar = Calendar()
