@@ -276,6 +276,11 @@ def archived_lsn(segment: str | None, segment_bytes: int, lsn: int) -> int:
     return min((number + 1) * segment_bytes, lsn)
 
 
-def disk_bytes(quota_bytes: int, *, counts_server: bool) -> int | None:
-    """What a hosted tier's disk holds: not documented, so a multiple of what is sold. A server of one's own: nobody says."""
-    return int(DISK_SHARE * quota_bytes) if counts_server else None
+def disk_bytes(quota_bytes: int, used_bytes: int, *, sold_bytes: int | None, counts_server: bool) -> int | None:
+    """What a hosted tier's disk holds: not documented, so a multiple of what is sold. A server of one's own: nobody says.
+
+    Where more lies there already the user's quota is less than what the provider has sold (`sold_bytes`), which counts then, and
+    where that is wrong too nobody says.
+    """
+    holds = (int(DISK_SHARE * quota) for quota in (quota_bytes, sold_bytes or 0))
+    return next((disk for disk in holds if disk > used_bytes), None) if counts_server else None

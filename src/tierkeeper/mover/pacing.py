@@ -46,7 +46,9 @@ def server(conn: Connection, tier: Tier, assumed_redo: int | None = None) -> Ser
         place=f"tiers.{tier.name}",
         used_bytes=used_bytes,
         quota_bytes=tier.quota_bytes,
-        disk_bytes=budget.disk_bytes(tier.quota_bytes, counts_server=tier.profile.counts == "server"),
+        disk_bytes=budget.disk_bytes(
+            tier.quota_bytes, used_bytes, sold_bytes=tier.profile.quota_bytes, counts_server=tier.profile.counts == "server"
+        ),
         max_wal_bytes=int(max_wal),
         segment_bytes=int(segment),
         lsn=int(lsn),

@@ -22,6 +22,17 @@ def test_the_disk_bounds_the_log_before_the_setting_does() -> None:
     assert replace(SERVER, used_bytes=1100 * MB).wal_room_bytes == 0
 
 
+def test_a_disk_that_holds_more_than_it_should_is_larger() -> None:
+    """Of a quota that the user has set far below what lies there, all of it would be refused to leave."""
+
+    def disk(used_mb: int, sold_mb: int | None = 500) -> int | None:
+        sold = None if sold_mb is None else sold_mb * MB
+        return budget.disk_bytes(60 * MB, used_mb * MB, sold_bytes=sold, counts_server=True)
+
+    assert (disk(50), disk(119), disk(130), disk(1100), disk(130, None)) == (120 * MB, 120 * MB, 1000 * MB, None, None)
+    assert budget.disk_bytes(60 * MB, 130 * MB, sold_bytes=None, counts_server=False) is None
+
+
 def test_a_slot_and_an_archiver_hold_what_a_checkpoint_would_return() -> None:
     assert SERVER.retained_bytes == 50 * MB + 16 * 2**20
     stuck = replace(SERVER, slots=(Slot("s", False, 300 * MB), Slot("t", True, 899 * MB)))
