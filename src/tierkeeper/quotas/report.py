@@ -33,6 +33,12 @@ class Report:
         """What `QuotaResult` has of it."""
         return {name: value for name, value in vars(self).items() if name != "busy"}
 
+    @property
+    def why(self) -> str | None:
+        """The gravest of what had to wait, for whoever reads the audit."""
+        gravest = min(self.errors, key=lambda one: one.not_now, default=None)
+        return None if gravest is None else f"{gravest.place}: {gravest.cause}"
+
     def leaves_to_another(self, source: TierName) -> bool:
         """Whether another run is at rows that would leave: `source` is as full as it is for as long as that one takes."""
         if self.busy:

@@ -118,7 +118,7 @@ class QuotaManager:
                 self._work(report)
                 methods = sorted({f"{r.method} of {r.table} ({r.relation})" for r in report.reclaimed})
                 rows = sum(m.rows for m in report.moves)
-                note(rows=rows, errors=len(report.errors), reclaimed=methods, in_vain=self._in_vain)
+                note(rows=rows, errors=len(report.errors), why=report.why, reclaimed=methods, in_vain=self._in_vain)
         after = before if dry_run else self._used(report)
         tiers = {
             name: QuotaTier(

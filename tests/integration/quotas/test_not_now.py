@@ -101,6 +101,9 @@ def test_an_archive_that_is_away_keeps_core_from_nothing(
     assert [(move["to"], move["rows"]) for move in done["moves"]] == [("main", 2000)]
     for document in (planned, done):
         assert [(e["place"], e["not_now"]) for e in document["errors"]] == [("tiers.archive (127.0.0.1:1/x)", True)]
+    ask("alert", "run")
+    (cause,) = (a["cause"] for a in ask("alert", "status")["alerts"] if a["kind"] == "migration failed")
+    assert cause.startswith("1 had to wait: tiers.archive (127.0.0.1:1/x): the server does not answer")
 
 
 def test_a_run_that_must_end_names_the_tables_that_it_did_not_come_to(make_tiers: TiersFactory) -> None:

@@ -9,7 +9,8 @@ WITH newest AS MATERIALIZED (SELECT * FROM tierkeeper.audit ORDER BY id DESC LIM
        SELECT o.verb, o.subject, coalesce(i.detail ->> 'to', '') AS destination, o.at, o.id, 
               coalesce(
                 o.detail ->> 'failed',
-                CASE WHEN o.detail -> 'errors' > '0' THEN (o.detail ->> 'errors') || ' tables had to wait' END
+                CASE WHEN o.detail -> 'errors' > '0'
+                     THEN (o.detail ->> 'errors') || ' had to wait' || coalesce(': ' || (o.detail ->> 'why'), '') END
               ) AS failed
        FROM newest AS o JOIN newest AS i ON i.action = o.action AND i.kind = 'intent'
        WHERE o.kind = 'outcome'
