@@ -44,13 +44,13 @@ def dialled(source: Tier, destination: Tier) -> list[tuple[Tier, str]]:
 
 
 def soon(source: Tier, destination: Tier) -> list[tuple[Tier, str]]:
-    """What a run from Core to Main dials at once: first what looks whether the setup is complete, for that takes the longest.
+    """What a run from Core to Main dials until it moves. First what looks whether the setup is complete: that takes the longest.
 
     Empty for another hop.
     """
     if (source, destination) != ("core", "main"):
         return []
-    return [("core", "setup"), ("core", "setup"), ("main", "setup"), *dialled(source, destination)]
+    return [("core", "setup"), ("core", "setup"), ("main", "setup"), *dialled(source, destination), ("main", "audit")]
 
 
 @dataclass(frozen=True)
