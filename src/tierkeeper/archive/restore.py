@@ -34,8 +34,9 @@ from tierkeeper.kernel.limits import ARROW_BATCH_BYTES, COPY_BLOCK_BYTES
 from tierkeeper.kernel.tables import Column, TableName, TableShape
 from tierkeeper.postgres import ddl, rows, shapes
 from tierkeeper.postgres.arrow import copied
-from tierkeeper.postgres.binary import HEADER, OWN_FORM, TRAILER, to_binary
+from tierkeeper.postgres.binary import HEADER, TRAILER, to_binary
 from tierkeeper.postgres.link import Link, transaction, translated
+from tierkeeper.postgres.own_form import OWN_FORM
 
 _NOT_KEPT: Final = "Nothing was kept: restore into a .parquet file, or on a server of the version that the rows came from"
 _TEMPORARY: Final = "pg_temp"  # the session's own schema, which is there by itself

@@ -5,19 +5,16 @@ column, and Arrow puts them together with those whose number differs from row to
 """
 
 import sys
-from binascii import unhexlify
 from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tierkeeper.postgres.own_form import EPOCH_DAYS, EPOCH_MICROSECONDS, own_form
+
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"
-_EPOCH_DAYS: Final = 10_957  # from Arrow's first day, 1970, to that of Postgres, 2000
-_EPOCH_MICROSECONDS: Final = _EPOCH_DAYS * 86_400_000_000
-OWN_FORM: Final = frozenset({"jsonb", "uuid"})  # types of which Postgres's binary form is made here of their text
-_JSONB_VERSION: Final = b"\1"  # of the form in which the text comes next
 _NULL: Final = -1  # instead of a length
 _LAID_OUT_BYTES: Final = 12  # of a text; a byte laid out in each row takes a tenth of what a further piece of each row does
 
@@ -32,8 +29,7 @@ def to_binary(batch: pa.RecordBatch, types: Sequence[str] = ()) -> memoryview:
     rows, done, same = batch.num_rows, list[pa.Array](), _Same()
     same.add(batch.num_columns.to_bytes(2, "big"))
     for column, type_ in zip(batch.columns, types or [""] * batch.num_columns, strict=True):
-        values = _uuids(column) if type_ == "uuid" else column
-        ahead = _JSONB_VERSION if type_ == "jsonb" else b""
+        values, ahead = own_form(column, type_)
         width = _common_width(values)
         if width is not None:
             same.add((len(ahead) + width).to_bytes(4, "big") + ahead)
@@ -128,27 +124,15 @@ def _fixed(valid: pa.Array, body: memoryview | bytes, width: int) -> pa.Array:
     return _binary(pc.if_else(valid, _number(width)[0], _number(0)[0]), body)
 
 
-def _uuids(column: pa.Array) -> pa.Array:
-    """Their 16 bytes of what Postgres writes: 32 digits and four dashes."""
-    filled = column.fill_null(_NO_UUID) if column.null_count else column
-    digits = bytes(_content(_text(filled))).translate(None, b"-")
-    ends = pc.min_max(pc.binary_length(filled))
-    if len(digits) != 32 * len(column) or not ends["min"].as_py() == ends["max"].as_py() == len(_NO_UUID.as_py()):
-        raise ValueError("a text of another length than a uuid's")
-    kind = pa.binary(16)
-    uuids = pa.Array.from_buffers(kind, len(column), [None, pa.py_buffer(unhexlify(digits))])
-    return pc.if_else(column.is_valid(), uuids, pa.nulls(1, kind)[0]) if column.null_count else uuids
-
-
 def _as_sent(column: pa.Array) -> pa.Array:
     """Values without NULL as numbers of the bits that Postgres gives them."""
     kind = column.type
     if pa.types.is_boolean(kind):
         return column.cast(pa.uint8())
     if pa.types.is_timestamp(kind):
-        return pc.subtract(column.view(pa.int64()), _number(_EPOCH_MICROSECONDS, kind=pa.int64())[0])
+        return pc.subtract(column.view(pa.int64()), _number(EPOCH_MICROSECONDS, kind=pa.int64())[0])
     if pa.types.is_date(kind):
-        return pc.subtract(column.view(pa.int32()), _number(_EPOCH_DAYS)[0])
+        return pc.subtract(column.view(pa.int32()), _number(EPOCH_DAYS)[0])
     if pa.types.is_floating(kind) and pc.any(pc.is_nan(column)).as_py():
         return pc.if_else(pc.is_nan(column), _NAN.cast(kind), column)
     return column
@@ -177,12 +161,3 @@ def _content(array: pa.Array) -> memoryview:
 
 _EMPTY: Final = pa.Array.from_buffers(pa.binary(), 1, [None, pa.py_buffer(bytes(8)), pa.py_buffer(b"")])[0]
 _NAN: Final = pa.Array.from_buffers(pa.float64(), 1, [None, pa.py_buffer((0x7FF8000000000000).to_bytes(8, sys.byteorder))])[0]
-_NO_UUID: Final = pa.Array.from_buffers(
-    pa.string(),
-    1,
-    [
-        None,
-        pa.py_buffer(_number(0).buffers()[1].to_pybytes() + _number(36).buffers()[1].to_pybytes()),
-        pa.py_buffer(b"00000000-0000-0000-0000-000000000000"),
-    ],
-)[0]

@@ -154,13 +154,22 @@ def test_negative_zero_and_the_processors_own_nan_come_back(bench: Bench) -> Non
 
 
 def test_what_goes_in_its_types_own_form_comes_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """uuid and jsonb, in domains too, NULL or not; and a value that comes to be another on the way is seen."""
+    """uuid, jsonb and times, in domains too, NULL or not; and a value that comes to be another on the way is seen."""
     bench.main.execute("CREATE DOMAIN token AS uuid; CREATE DOMAIN settings AS jsonb")
     bench.main.execute("CREATE TABLE forms (at date, id uuid PRIMARY KEY, t token, all_of_it jsonb NOT NULL, more settings)")
+    bench.main.execute("ALTER TABLE forms ADD seen timestamptz, ADD plain timestamp(3), ADD day date")
     bench.main.execute(
         "INSERT INTO forms SELECT '2013-01-01', md5(g::text)::uuid, CASE WHEN g % 3 > 0 THEN md5('t' || g)::uuid END,"
-        """ jsonb_build_object('n', g, 'é', '"\\,' || chr(10)), CASE WHEN g % 2 > 0 THEN to_jsonb(repeat('x', g)) END"""
+        """ jsonb_build_object('n', g, 'é', '"\\,' || chr(10)), CASE WHEN g % 2 > 0 THEN to_jsonb(repeat('x', g)) END,"""
+        " now() + g * g * '1 day 0.1 seconds'::interval, '2000-02-29'::timestamp - g * '1 year 1 millisecond'::interval,"
+        " '2000-01-01'"
         " FROM generate_series(1, 300) g"
+    )
+    bench.main.execute(
+        "UPDATE forms SET seen = '-infinity', plain = '4714-11-24 00:00:00.25 BC', day = 'infinity'"
+        """ WHERE all_of_it @> '{"n": 7}';"""
+        "UPDATE forms SET seen = NULL, plain = '294276-12-31 23:59:59.999', day = '4713-01-01 BC'"
+        """ WHERE all_of_it @> '{"n": 8}'"""
     )
     before = bench.rows("SELECT f::text FROM forms f ORDER BY id")
     bench.move("forms", "at")

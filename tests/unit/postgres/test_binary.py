@@ -36,7 +36,27 @@ KINDS = {
 }
 
 
+ODD_TIMES = {  # as timestamp_send() gives them
+    "infinity": 2**63 - 1,
+    "-infinity": -(2**63),
+    "10000-01-01 00:00:00": 252_455_616_000_000_000,
+    "294276-12-31 23:59:59.999999": 9_223_371_331_199_999_999,
+    "0001-12-31 23:59:59.5 BC": -63_082_281_600_500_000,
+    "0001-02-29 12:00:00 BC": -63_108_763_200_000_000,
+    "4714-11-24 00:00:00 BC": -211_813_488_000_000_000,
+}
+ODD_DATES = {"infinity": 2**31 - 1, "-infinity": -(2**31), "5874897-12-31": 2_145_031_948, "4713-01-01 BC": -2_451_507}
+
+
+def written(time: datetime) -> str:
+    """As Postgres writes it."""
+    return f"{time:%H:%M:%S}".join([f"{time.year:04}-{time:%m-%d} ", f"{time:.%f}".rstrip("0").rstrip(".")])
+
+
 OWN = {
+    "date": st.dates().map(lambda d: d.isoformat()) | st.sampled_from(list(ODD_DATES)),
+    "timestamp": TIMES.map(written) | st.sampled_from(list(ODD_TIMES)),
+    "timestamptz": st.tuples(TIMES.map(written) | st.sampled_from(list(ODD_TIMES))).map(lambda t: with_zone(*t)),
     "uuid": st.uuids().map(str) | st.just("0" * 8 + ("-" + "0" * 4) * 3 + "-" + "0" * 12),
     "jsonb": st.sampled_from(["{}", "null", '{"é": [1, 2]}', '"' + "x" * 300 + '"']),
 }
@@ -47,7 +67,7 @@ def by_hand(value: object, code: str) -> bytes:
     if value is None:
         return struct.pack(">i", -1)
     if isinstance(value, str):
-        body = UUID(value).bytes if code == "uuid" else b"\1" * (code == "jsonb") + value.encode()
+        body = own_by_hand(value, code)
     elif isinstance(value, datetime):
         body = struct.pack(">q", (value.replace(tzinfo=UTC) - FIRST) // timedelta(microseconds=1))
     elif isinstance(value, date):
@@ -57,6 +77,24 @@ def by_hand(value: object, code: str) -> bytes:
     else:
         body = struct.pack(f">{code}", value)
     return struct.pack(">i", len(body)) + body
+
+
+def with_zone(text: str) -> str:
+    head, bc = text.removesuffix(" BC"), text.endswith(" BC")
+    return text if text.endswith("infinity") else f"{head}+00{' BC' if bc else ''}"
+
+
+def own_by_hand(value: str, code: str) -> bytes:
+    if code == "date":
+        odd = ODD_DATES.get(value)
+        return struct.pack(">i", (date.fromisoformat(value) - FIRST.date()).days if odd is None else odd)
+    if code.startswith("timestamp"):
+        plain = value.replace("+00", "")
+        odd = ODD_TIMES.get(plain)
+        return struct.pack(
+            ">q", (datetime.fromisoformat(plain + "+00") - FIRST) // timedelta(microseconds=1) if odd is None else odd
+        )
+    return UUID(value).bytes if code == "uuid" else b"\1" * (code == "jsonb") + value.encode()
 
 
 @st.composite
@@ -91,11 +129,34 @@ def test_rows_are_what_they_are_by_hand(made: tuple[pa.RecordBatch, list[str], b
 
 
 @pytest.mark.parametrize(
-    "texts", [["a" * 35], ["a" * 36], ["0" * 32 + "----", "00"], ["z" * 8 + ("-" + "0" * 4) * 3 + "-" + "0" * 12]]
+    "texts", [["a" * 35], ["a" * 36], ["0" * 31 + "----", "0" * 33 + "----"], ["z" * 8 + ("-" + "0" * 4) * 3 + "-" + "0" * 12]]
 )
 def test_a_text_that_is_no_uuid_is_refused(texts: list[str]) -> None:
     with pytest.raises(ValueError, match=r"uuid|[Nn]on-hexadecimal"):
         to_binary(pa.RecordBatch.from_arrays([pa.array(texts)], names=["u"]), ["uuid"])
+
+
+@pytest.mark.parametrize(
+    ("type_", "texts"), [("date", [*ODD_DATES]), ("timestamp", [*ODD_TIMES]), ("timestamptz", [with_zone(t) for t in ODD_TIMES])]
+)
+def test_times_that_arrow_does_not_read(type_: str, texts: list[str]) -> None:
+    ordinary = (
+        "2013-07-04"
+        if type_ == "date"
+        else with_zone("2013-07-04 01:02:03.5")
+        if type_ == "timestamptz"
+        else "2013-07-04 01:02:03.5"
+    )
+    for values in ([*texts], [None, *texts, ordinary, None], *([t] for t in texts)):
+        batch = pa.RecordBatch.from_arrays([pa.array(values, pa.string())], names=["t"])
+        assert bytes(to_binary(batch, [type_])) == b"".join(b"\0\1" + by_hand(v, type_) for v in values)
+
+
+@pytest.mark.parametrize("text", ["", "now", "2013-7-4", "2013-07-04 00:00:00+01", "2013-07-04 00:00:00.1234567+00", "99999"])
+@pytest.mark.parametrize("type_", ["date", "timestamptz"])
+def test_a_text_that_is_no_time_is_refused(type_: str, text: str) -> None:
+    with pytest.raises(ValueError, match="no time"):
+        to_binary(pa.RecordBatch.from_arrays([pa.array([text, "infinity"])], names=["t"]), [type_])
 
 
 @pytest.mark.parametrize(("kind", "code"), [(pa.float64(), "d"), (pa.float32(), "f")])
