@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Keeper(WatchingKeeper):
-    """Everything a user can ask for, on the configured tiers. Each call opens what it needs and closes it again, or soon after."""
+    """Everything a user can ask for, on the configured tiers. Each call opens what it needs and closes it again or soon after."""
 
     def check(self) -> CheckResult:
         """Looks at everything. Raises Faults, all at once, each with its remedy."""
