@@ -27,6 +27,7 @@ from tierkeeper.archive.layout import Layout, carried_again, layout, stored
 from tierkeeper.archive.lossless import arrow_schema
 from tierkeeper.archive.model import ColumnSummary, Contents
 from tierkeeper.archive.summary import Summarizer, Summary
+from tierkeeper.archive.window import WindowedFile
 from tierkeeper.kernel.ahead import Beside
 from tierkeeper.kernel.errors import Failed
 from tierkeeper.kernel.limits import (
@@ -34,8 +35,11 @@ from tierkeeper.kernel.limits import (
     BOUNDED_ROWS,
     COPY_BLOCK_BYTES,
     DIGEST_ROWS,
+    GATHERED_ROWS,
+    READ_BYTES,
     ROW_GROUP_BYTES,
     ROW_GROUP_ROWS,
+    STORE_PART_BYTES,
 )
 
 DATA_KEY_BYTES: Final = 32  # AES-256
@@ -88,7 +92,7 @@ def write(contents: Contents, batches: Iterable[pa.RecordBatch], data_key: bytes
         while group:
             counting(count, group)
             table = pa.Table.from_batches([stored(b, lies.schema) for b in group])
-            writing(writer.write_table, table, row_group_size=ROW_GROUP_ROWS)
+            writing(writer.write_table, table, row_group_size=_unit_rows(table))
             if _wide(table.num_rows, table.nbytes):
                 counting.settle()
                 writing.settle()
@@ -124,7 +128,7 @@ def parquet_writer(
 
 
 def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
-    """`batches` cut and gathered into groups of at most ROW_GROUP_ROWS rows, sooner ended where they reach ROW_GROUP_BYTES.
+    """`batches` cut and gathered into groups of at most GATHERED_ROWS rows, sooner ended where they reach ROW_GROUP_BYTES.
 
     Nothing of a group is held here once the next is asked for. One of wide rows ends at half of it: the last row comes on top.
     """
@@ -133,16 +137,24 @@ def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatc
     for batch in batches:
         step, at = rows_in(batch, ROW_GROUP_BYTES), 0
         while at < batch.num_rows:
-            group.append(batch.slice(at, min(step, ROW_GROUP_ROWS - rows)))
+            group.append(batch.slice(at, min(step, GATHERED_ROWS - rows)))
             at += group[-1].num_rows
             rows += group[-1].num_rows
             size_bytes += group[-1].nbytes
-            if rows == ROW_GROUP_ROWS or size_bytes >= ROW_GROUP_BYTES // (2 if _wide(rows, size_bytes) else 1):
+            if rows == GATHERED_ROWS or size_bytes >= ROW_GROUP_BYTES // (2 if _wide(rows, size_bytes) else 1):
                 yield group
                 group, rows, size_bytes = [], 0, 0
         del batch
     if group:
         yield group
+
+
+def _unit_rows(table: pa.Table) -> int:
+    """Of how many rows a reader's units are that `table` is cut into, all alike. Wide rows stay together."""
+    rows, size_bytes = int(table.num_rows), int(table.nbytes)
+    if not rows or _wide(rows, size_bytes):
+        return max(1, rows)
+    return -(-rows // max(-(-rows // ROW_GROUP_ROWS), round(size_bytes / READ_BYTES)))
 
 
 def _wide(rows: int, size_bytes: int) -> bool:
@@ -159,12 +171,13 @@ def opened(file: BinaryIO, segment: UUID, data_key: bytes, place: str) -> Iterat
     """The encrypted `file` for reading. Raises Failed, naming `place`, at the first byte that is not what was written."""
     properties = pe.create_decryption_properties(data_key, aad_prefix=_aad(segment))
     with authenticated(place):
-        parquet = pq.ParquetFile(pa.PythonFile(file, mode="r"), decryption_properties=properties, **PAGE_BY_PAGE)
+        windowed = WindowedFile(file)
+        parquet = pq.ParquetFile(pa.PythonFile(windowed, mode="r"), decryption_properties=properties, **PAGE_BY_PAGE)
         description = (parquet.schema_arrow.metadata or {}).get(_METADATA, b"")
     contents = Contents.from_json(description, place)
     if contents.segment != segment:
         raise Failed(place, f"the file is that of segment {contents.segment}", "Run `tierkeeper archive verify`")
-    yield OpenSegment(parquet, contents, place)
+    yield OpenSegment(parquet, contents, place, windowed)
 
 
 @contextmanager
@@ -184,6 +197,7 @@ class OpenSegment:
     parquet: pq.ParquetFile
     contents: Contents
     place: str
+    file: WindowedFile
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -215,6 +229,7 @@ class OpenSegment:
         for group in range(self.parquet.num_row_groups):
             if not self._may_match(group, since, until):
                 continue
+            self._hold(group, columns)
             ages = self.parquet.read_row_group(group, columns=[self.contents.age]).column(0).combine_chunks()
             wanted = age_mask(ages, since, until)
             left = pc.sum(wanted).as_py() or 0
@@ -227,6 +242,16 @@ class OpenSegment:
                     yield batch.filter(here)
                 if not left:
                     break
+
+    def _hold(self, group: int, columns: Sequence[str]) -> None:
+        """Fetches the row group at once where most of it is wanted: it lies together, its columns are asked for one by one."""
+        known = self.parquet.metadata.row_group(group)
+        chunks = [known.column(i) for i in range(known.num_columns)]
+        wanted = sum(c.total_compressed_size for c in chunks if c.path_in_schema in columns)
+        starts = [min(c.data_page_offset, c.dictionary_page_offset or c.data_page_offset) for c in chunks]
+        start, end = min(starts), max(s + c.total_compressed_size for s, c in zip(starts, chunks, strict=True))
+        if wanted * 2 >= end - start and end - start <= STORE_PART_BYTES:
+            self.file.hold(start, end)
 
     def bounds(self, name: str) -> tuple[str, str] | None:
         """The least and the greatest value of a column, as Postgres reads them; None where its type's order is not the file's."""
@@ -271,10 +296,25 @@ def read_batches(
     most_rows: int = DIGEST_ROWS,
 ) -> Iterator[pa.RecordBatch]:
     """The rows of all row groups, or of `groups`, in order, at most `most_rows` at a time, and of wide rows few."""
-    for group in range(parquet.num_row_groups) if groups is None else groups:
-        known = parquet.metadata.row_group(group)
-        few = known.num_rows * ARROW_BATCH_BYTES // max(1, known.total_byte_size)
-        yield from parquet.iter_batches(batch_size=min(most_rows, max(1, few)), row_groups=[group], columns=columns)
+    for some in _together(parquet.metadata, range(parquet.num_row_groups) if groups is None else groups, most_rows):
+        known = [parquet.metadata.row_group(group) for group in some]
+        few = sum(g.num_rows for g in known) * ARROW_BATCH_BYTES // max(1, sum(g.total_byte_size for g in known))
+        yield from parquet.iter_batches(batch_size=min(most_rows, max(1, few)), row_groups=some, columns=columns)
+
+
+def _together(file: pq.FileMetaData, groups: Sequence[int], most_rows: int) -> Iterator[list[int]]:
+    """`groups` in lists that make one batch each: to begin to read costs as much for a few rows as for many."""
+    some: list[int] = []
+    rows = size_bytes = 0
+    for group in groups:
+        known = file.row_group(group)
+        rows, size_bytes = rows + known.num_rows, size_bytes + known.total_byte_size
+        if some and (rows > most_rows or size_bytes > ARROW_BATCH_BYTES):
+            yield some
+            some, rows, size_bytes = [], known.num_rows, known.total_byte_size
+        some.append(group)
+    if some:
+        yield some
 
 
 def age_mask(ages: pa.Array, since: datetime | None, until: datetime | None) -> pa.Array:

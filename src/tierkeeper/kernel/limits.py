@@ -23,8 +23,12 @@ PIECE_PAGES: Final = 16  # heap pages that are counted as one when batches are c
 ROWS_PER_PAGE: Final = 40  # an ordinary row of 200 bytes; it only sets how finely the heap is counted for small batches
 LEASE_RENEW_SECONDS: Final = 20  # well within LEASE_SECONDS, and seldom enough to cost nothing
 SEGMENT_ROWS: Final = 1_000_000  # one archive file; larger ones make a retry dear, smaller ones waste the catalog
-ROW_GROUP_ROWS: Final = 32_768  # the reader's unit: a day reads two fifths of its bytes with 122,880, for 3 % of size
-ROW_GROUP_BYTES: Final = 16 * 2**20  # wide rows end a row group sooner: memory holds two of them, and a wide row threefold
+GATHERED_ROWS: Final = 32_768  # are compressed, or read back, at once: threads that wait for each other more often cost a tenth
+ROW_GROUP_ROWS: Final = (
+    16_384  # the reader's unit: of a million narrow rows it and the footer, which lists all, are near their least
+)
+READ_BYTES: Final = 1_835_008  # or so many bytes as they lie, some 400 kB compressed: smaller units cost size and writing
+ROW_GROUP_BYTES: Final = 16 * 2**20  # two row groups of wide rows may lie in memory, and a wide row threefold
 ARROW_BATCH_BYTES: Final = 4 * 2**20  # rows on their way as Arrow come in batches of so much; larger ones gain nothing
 DIGEST_ROWS: Final = 65_536  # content digests are taken over blocks of this many rows, whatever the chunks on the way
 PARSED_BYTES: Final = 2 * 2**20  # rows that come as text are turned into Arrow so much at once: larger pieces gain nothing

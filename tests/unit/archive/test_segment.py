@@ -204,7 +204,7 @@ print(mask.to_pylist(), "pandas" in sys.modules)
 def test_row_groups_end_at_rows_or_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = list(format_.row_groups(batches(2500, size=300)))
     assert [sum(b.num_rows for b in g) for g in groups] == [2500]
-    monkeypatch.setattr(format_, "ROW_GROUP_ROWS", 1000)
+    monkeypatch.setattr(format_, "GATHERED_ROWS", 1000)
     assert [sum(b.num_rows for b in g) for g in format_.row_groups(batches(2500, size=300))] == [1000, 1000, 500]
     monkeypatch.setattr(format_, "ROW_GROUP_BYTES", 20_000)
     sizes = [sum(b.nbytes for b in g) for g in format_.row_groups(batches(2500, size=2500))]
