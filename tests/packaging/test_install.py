@@ -59,6 +59,15 @@ def test_setup_wants_a_python_that_is_new_enough(tmp_path: Path) -> None:
     assert (ran.returncode, (tmp_path / ".venv").exists()) == (2, False)
     assert f"Python 3.11 or newer is needed, and found is {old}. Name one: make PYTHON=" in ran.stderr
 
+DIVIDES = """
+from decimal import Decimal
+import duckdb
+from tierkeeper.query.values import divider
+with duckdb.connect() as conn:
+    conn.create_function("divided", divider(0, 0), ["DECIMAL(38,0)"] * 2, "DECIMAL(38,24)")
+    print(conn.execute("SELECT divided(7, 2)").fetchone() == (Decimal("3.5"),))
+"""
+
 
 def works(environment: Environment) -> None:
     """The command, from a link too, and the four modules."""
@@ -84,6 +93,7 @@ def test_an_installed_wheel_works_and_names_the_extra_that_is_missing(tmp_path: 
     environment.pip("install", "--no-index", wheel)
     works(environment)
     assert set(json.loads(environment.run("python", "-c", EVERY_MODULE).stdout)) <= OF_EXTRAS
+    assert environment.run("python", "-c", DIVIDES).stdout == "True\n"  # DuckDB has requirements that it does not name
     (environment.home / "tierkeeper.toml").write_text(CONFIGURED)
     for command in WITHOUT:
         said = environment.run("tierkeeper", *command, code=2).stderr
