@@ -213,6 +213,21 @@ def test_row_groups_end_at_rows_or_bytes(monkeypatch: pytest.MonkeyPatch) -> Non
     assert rows == list(range(2500))
 
 
+@pytest.mark.parametrize(("rows", "size_bytes"), [(1000, 10**9), (10**6, 20_000)])
+def test_a_readers_units_end_at_rows_or_bytes(monkeypatch: pytest.MonkeyPatch, rows: int, size_bytes: int) -> None:
+    monkeypatch.setattr(format_, "ROW_GROUP_ROWS", rows)
+    monkeypatch.setattr(format_, "READ_BYTES", size_bytes)
+    monkeypatch.setattr(format_, "ARROW_BATCH_BYTES", 9_000)  # so that not all are read back at once
+    data, result = written(2500)
+    file = check(data, result).parquet.metadata
+    found = [file.row_group(g).num_rows for g in range(file.num_row_groups)]
+    whole_bytes = sum(b.nbytes for b in batches(2500))
+    units = max(-(-2500 // rows), round(whole_bytes / size_bytes))
+    assert (sum(found), len(found)) == (2500, units)
+    assert units > 1
+    assert len({*found[:-1]}) == 1, "they are alike"
+
+
 def test_an_empty_segment_is_a_segment() -> None:
     data, result = written(0)
     assert (result.rows, result.summary.first_key, result.summary.ranges) == (0, [], {})
