@@ -59,6 +59,7 @@ def test_setup_wants_a_python_that_is_new_enough(tmp_path: Path) -> None:
     assert (ran.returncode, (tmp_path / ".venv").exists()) == (2, False)
     assert f"Python 3.11 or newer is needed, and found is {old}. Name one: make PYTHON=" in ran.stderr
 
+
 DIVIDES = """
 from decimal import Decimal
 import duckdb
