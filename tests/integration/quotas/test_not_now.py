@@ -18,6 +18,7 @@ from tierkeeper.postgres.link import Link
 
 POLICY = {"name": "public.events", "age": "at", "core": "30 days"}
 ARCHIVED = {**POLICY, "main": "31 days"}
+REST_SECONDS = 1.2  # what came to Main rests there as long as a reader may last
 
 
 def configure(tiers: Tiers, monkeypatch: pytest.MonkeyPatch, *policies: dict[str, str], **quotas: str) -> None:
@@ -83,6 +84,7 @@ def test_an_archive_that_will_have_no_room_is_told_before_anything_moves(
         configure(tiers, monkeypatch, ARCHIVED, archive=quota)
         planned = ask("quota", "--dry-run")
         assert sum("archive uses" in note and "would come" in note for note in planned["notes"]) == told
+    time.sleep(REST_SECONDS)
     configure(tiers, monkeypatch, ARCHIVED, archive="4kB")
     (fault,) = ask("quota", code=1)["errors"]
     assert "so that no row was moved there" in fault["cause"]
@@ -126,7 +128,7 @@ def test_a_run_that_must_end_names_the_tables_that_it_did_not_come_to(make_tiers
     assert [(m.table, m.rows, m.stopped_because) for m in ended.moves] == [("public.events", 2000, TIME_LIMIT)]
     assert [(one.table, one.from_, one.to, one.rows) for one in ended.left] == [("public.later", "core", "main", None)]
     assert ended.stopped_because == TIME_LIMIT
-    time.sleep(1.2)  # what came to Main rests there as long as a reader may last
+    time.sleep(REST_SECONDS)
     moved.clear()
     archived = keeper(lambda: TIME_LIMIT if moved else None).archive_run()
     assert [(run.table, run.rows) for run in archived.runs] == [("public.events", 2000)]
