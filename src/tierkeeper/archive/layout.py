@@ -60,6 +60,11 @@ def carried_again(array: pa.Array) -> pa.Array:
     return _text_of_uuids(array.storage) if array.type == pa.uuid() else array
 
 
+def uuid_told(raw: bytes) -> str:
+    """A uuid of a file's statistics: older files have its text. Both sort alike."""
+    return str(UUID(bytes=raw)) if len(raw) == _UUID_BYTES else raw.decode()
+
+
 def _is_uuid(carried: Carried) -> bool:
     return carried.column.base == "uuid" and not carried.native
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 
 from tierkeeper.archive.digest import ContentDigest
-from tierkeeper.archive.layout import Layout, carried_again, layout, stored
+from tierkeeper.archive.layout import Layout, carried_again, layout, stored, uuid_told
 from tierkeeper.archive.lossless import arrow_schema
 from tierkeeper.archive.model import ColumnSummary, Contents
 from tierkeeper.archive.summary import Summarizer, Summary
@@ -267,8 +267,8 @@ class OpenSegment:
             unit = _DAY_MICROSECONDS if pa.types.is_date(kind) else 1
             ends = min(one.min_raw for one in found) * unit, max(one.max_raw for one in found) * unit
             return str(_EPOCH + timedelta(microseconds=ends[0])), str(_EPOCH + timedelta(microseconds=ends[1]))
-        told = (lambda raw: UUID(bytes=raw)) if base == "uuid" else str
-        return str(told(min(one.min_raw for one in found))), str(told(max(one.max_raw for one in found)))
+        least, greatest = min(one.min_raw for one in found), max(one.max_raw for one in found)
+        return (uuid_told(least), uuid_told(greatest)) if base == "uuid" else (str(least), str(greatest))
 
     def _field(self, name: str) -> pa.Field:
         index = self.schema.get_field_index(name)

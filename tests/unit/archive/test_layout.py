@@ -124,3 +124,16 @@ def test_the_file_has_uuids_and_says_by_which_it_may_be_left_out() -> None:
     assert columns["id"].statistics.logical_type.type == "UUID"
     assert {n for n, c in columns.items() if c.statistics is not None} == {"id", "at"}
     assert {n for n, c in columns.items() if "RLE_DICTIONARY" in c.encodings} == {"account", "kind"}
+
+
+def test_a_file_that_has_uuids_as_text_is_read_as_one_that_has_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As older ones have: their rows, and by which keys they may be left out."""
+    batch = rows(1000, [None, str(uuid4())])
+    with monkeypatch.context() as older:
+        older.setattr(layout_, "_is_uuid", lambda _: False)
+        data, result = written(batch)
+    check(data, result)
+    with format_.opened(io.BytesIO(data), ID, KEY, "x") as content:
+        assert content.parquet.schema_arrow.field("id").type == pa.string()
+        assert pa.Table.from_batches(content.batches()) == pa.Table.from_batches([batch])
+        assert content.bounds("id") == (str(UUID(int=0)), str(UUID(int=999 * 2**100 + 999)))
