@@ -5,6 +5,7 @@ Nobody is given one that is not as good as new: in a transaction, cancelled from
 own triggers could have left something in is made new first, and where that cannot be done it is closed.
 """
 
+import os
 import select
 import time
 from collections.abc import Hashable, Iterable, Iterator
@@ -13,6 +14,7 @@ from contextvars import ContextVar
 from functools import cache
 from threading import Event, Lock, Timer
 from typing import Any, Final, Protocol
+from weakref import WeakSet
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -183,6 +185,7 @@ class Lender:
         self._over = Event()
         self._timer: Timer | None = None
         self._timing = Lock()
+        _LENDERS.add(self)
 
     def connect(self, conninfo: str, look: Look | None = None) -> Session:
         """Raises as psycopg does."""
@@ -224,6 +227,12 @@ class Lender:
                 self._timer.cancel()
         self._close_spare(0)
 
+    def forget(self) -> None:
+        """What a process begins with that was forked: its parent goes on with the connections, and with the timer."""
+        if self._free:
+            _THE_PARENTS.append(self._free)
+        self._free, self._timer, self._timing = {}, None, Lock()
+
     def _spare(self, database: Hashable) -> Lent | None:
         free = self._free.get(database, [])
         while True:
@@ -262,6 +271,19 @@ class Lender:
                 except ValueError:
                     continue  # somebody has just been given it
                 conn.close()
+
+
+_LENDERS: Final[WeakSet[Lender]] = WeakSet()
+_THE_PARENTS: Final = list[object]()
+"""Connections that are never used, nor ended, here: that would be said over their parent's link."""
+
+
+def _forget() -> None:
+    for lender in list(_LENDERS):
+        lender.forget()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 @cache

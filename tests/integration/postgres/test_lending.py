@@ -1,6 +1,9 @@
 """Connections that the parts of a run use one after the other."""
 
+import contextlib
+import os
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from threading import Thread
@@ -78,6 +81,22 @@ def test_the_parts_of_a_run_share_one_session_whatever_they_read_or_write_of_our
     with closing(tiers.core.connect("usage")) as conn:
         assert eventually(lambda: conn.execute(NAMED).fetchone() == (0,)), "its run is over"
     assert _used(tiers.core, "usage") != first
+
+
+def test_what_a_program_forks_dials_for_itself(tiers: Tiers) -> None:
+    """Two processes that speak over one connection would each get the other's rows."""
+    with sharing("trial"):
+        first = _used(tiers.core, "usage")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of other threads, which hold nothing here
+            child = os.fork()
+        if not child:
+            with contextlib.suppress(BaseException):
+                own = _used(tiers.core, "usage")
+                os._exit(23 if own != first and _used(tiers.core, "usage") == own else 1)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 23
+        assert _used(tiers.core, "usage") == first, "the child has ended it"
 
 
 def test_one_that_a_cancel_was_sent_after_is_nobody_elses(tiers: Tiers) -> None:
