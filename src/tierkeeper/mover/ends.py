@@ -15,10 +15,11 @@ from tierkeeper.mover.destination import PostgresDestination
 from tierkeeper.mover.request import ASIDES, Request, dialled
 from tierkeeper.mover.source import Source
 from tierkeeper.postgres.keeping import Asides, at_once
-from tierkeeper.postgres.link import Connection, Link
+from tierkeeper.postgres.link import Connection, Full, Link, named
 from tierkeeper.tiers.tier import Tier as TierFacts
 
 Pair = tuple[Source, Destination]
+_Dialled = Connection | TierkeeperError
 OpenPair = Callable[[], AbstractContextManager[Pair]]
 
 
@@ -49,7 +50,7 @@ def opened(tiers: Mapping[Tier, TierFacts], request: Request) -> Iterator[Ends]:
     """Raises as `Link.connect` does; of several errors the source's. A server with few connections left is asked less at once."""
     names: list[Tier] = [t for t in (request.source, request.destination) if t != "archive"]
     wanted = dialled(request.source, request.destination)
-    found = at_once([partial(tiers[name].link.connect, purpose) for name, purpose in wanted])
+    found = _in_place(wanted, at_once([partial(tiers[name].link.connect, purpose) for name, purpose in wanted]))
     with ExitStack() as stack:
         conns = [stack.enter_context(closing(one)) for one in found if not isinstance(one, TierkeeperError)]
         for one in found[: 1 - ASIDES]:
@@ -69,6 +70,21 @@ def opened(tiers: Mapping[Tier, TierFacts], request: Request) -> Iterator[Ends]:
             stack.enter_context(Asides([here, *further])),
             stack.enter_context(Asides(there)) if there else None,
         )
+
+
+def _in_place(wanted: Sequence[tuple[Tier, str]], found: Sequence[_Dialled]) -> list[_Dialled]:
+    """`found`, where one that a run can go on without stands in for one that it needs and that a server was too full to give.
+
+    They are all dialled at once, so that it may refuse any.
+    """
+    placed = list(found)
+    for at, (name, purpose) in enumerate(wanted[: 1 - ASIDES]):
+        for spare in range(len(wanted) - ASIDES + 1, len(wanted)):
+            conn = placed[spare]
+            if isinstance(placed[at], Full) and wanted[spare][0] == name and not isinstance(conn, TierkeeperError):
+                conn.name = named(purpose)
+                placed[at], placed[spare] = conn, placed[at]
+    return placed
 
 
 @contextmanager

@@ -162,11 +162,14 @@ class Link:
         return conn
 
 
+def named(purpose: str) -> str:
+    """What a connection is named at its server, and what it may do here goes by."""
+    return f"tierkeeper {purpose}"
+
+
 @cache
 def _conninfo(link: Link, purpose: str) -> str:
-    return conninfo.make_conninfo(
-        "", **{**link.parameters, "application_name": f"tierkeeper {purpose}", "client_encoding": "UTF8"}
-    )
+    return conninfo.make_conninfo("", **{**link.parameters, "application_name": named(purpose), "client_encoding": "UTF8"})
 
 
 @cache
