@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tierkeeper.archive.lossless import Carried, arrow_schema
-from tierkeeper.archive.model import Contents
+from tierkeeper.archive.model import BYTES_VERSION, TEXTS_VERSION, Contents
 
 _NARROW_BITS: Final = 16  # of a number: two planes of bytes
 _UUID_BYTES: Final = 16
@@ -32,6 +32,11 @@ class Layout:
     encodings: dict[str, str]
     dictionaries: list[str]
     statistics: list[str]
+
+    @property
+    def version(self) -> int:
+        """Of what the file says of itself."""
+        return BYTES_VERSION if pa.uuid() in self.schema.types else TEXTS_VERSION
 
 
 def layout(contents: Contents, first: Sequence[pa.RecordBatch]) -> Layout:

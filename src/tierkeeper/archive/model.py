@@ -18,7 +18,8 @@ from tierkeeper.kernel.tables import Column, TableName, TableShape
 SegmentState = Literal["copied", "sealed", "undone", "unsure", "removed"]
 
 _FILE_FORMAT: Final = "tierkeeper segment"
-_VERSION: Final = 1
+TEXTS_VERSION: Final = 1
+BYTES_VERSION: Final = 2  # of a file that has uuids as their bytes
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,8 @@ class Contents:
         columns = [[c.column.name, c.column.type, c.column.collation, c.native] for c in self.carried]
         return hashlib.sha256(rfc8785.dumps([columns, list(self.shape.key)])).hexdigest()
 
-    def to_json(self) -> bytes:
+    def to_json(self, version: int = TEXTS_VERSION) -> bytes:
+        """`version`: of how the file has its columns. Whoever does not know it would take them for damaged."""
         shape: dict[str, str | int | list[str]] = {
             "schema": self.shape.name.schema,
             "table": self.shape.name.name,
@@ -195,7 +197,7 @@ class Contents:
         return rfc8785.dumps(
             {
                 "format": _FILE_FORMAT,
-                "version": _VERSION,
+                "version": version,
                 "segment": str(self.segment),
                 "age": self.age,
                 "age_is_native": self.age_is_native,
@@ -211,7 +213,7 @@ class Contents:
         """Raises Failed naming `place` if `data` is no description that this version reads."""
         try:
             d = json.loads(data)
-            if (d["format"], d["version"]) != (_FILE_FORMAT, _VERSION):
+            if d["format"] != _FILE_FORMAT or d["version"] not in (TEXTS_VERSION, BYTES_VERSION):
                 raise Failed(
                     place, f"it has format {d['format']!r}, version {d['version']!r}", "Use a tierkeeper that reads this version"
                 )

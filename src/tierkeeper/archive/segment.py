@@ -74,7 +74,6 @@ def write(contents: Contents, batches: Iterable[pa.RecordBatch], data_key: bytes
     schema = arrow_schema(carried)
     digest, summary, sink = ContentDigest(schema), Summarizer(carried, contents.shape.key), _HashingSink(out)
     properties = pe.create_encryption_properties(data_key, aad_prefix=_aad(contents.segment), store_aad_prefix=False)
-    described = {_METADATA: contents.to_json()}
 
     def count(group: Sequence[pa.RecordBatch]) -> None:
         for batch in group:
@@ -84,6 +83,7 @@ def write(contents: Contents, batches: Iterable[pa.RecordBatch], data_key: bytes
     groups = row_groups(batches)
     group = next(groups, [])
     lies = layout(contents, group)
+    described = {_METADATA: contents.to_json(lies.version)}
     with (
         parquet_writer(sink, lies.schema.with_metadata(described), group, lies, encryption_properties=properties) as writer,
         Beside("digest") as counting,

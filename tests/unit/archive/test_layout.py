@@ -121,6 +121,8 @@ def test_the_file_has_uuids_and_says_by_which_it_may_be_left_out() -> None:
         assert pa.Table.from_batches(window)["account"].to_pylist() == batch.column("account").slice(500, 3).to_pylist()
         assert content.bounds("id") == (str(UUID(int=0)), str(UUID(int=999 * 2**100 + 999)))
         assert content.bounds("account") is None
+        # By another an older tierkeeper would take the bytes for a damaged text.
+        assert b'"version":2' in content.parquet.schema_arrow.metadata[b"tierkeeper"]
     assert columns["id"].statistics.logical_type.type == "UUID"
     assert {n for n, c in columns.items() if c.statistics is not None} == {"id", "at"}
     assert {n for n, c in columns.items() if "RLE_DICTIONARY" in c.encodings} == {"account", "kind"}
@@ -135,5 +137,6 @@ def test_a_file_that_has_uuids_as_text_is_read_as_one_that_has_their_bytes(monke
     check(data, result)
     with format_.opened(io.BytesIO(data), ID, KEY, "x") as content:
         assert content.parquet.schema_arrow.field("id").type == pa.string()
+        assert b'"version":1' in content.parquet.schema_arrow.metadata[b"tierkeeper"]
         assert pa.Table.from_batches(content.batches()) == pa.Table.from_batches([batch])
         assert content.bounds("id") == (str(UUID(int=0)), str(UUID(int=999 * 2**100 + 999)))

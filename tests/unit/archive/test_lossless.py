@@ -111,7 +111,7 @@ def test_what_a_file_says_of_itself_survives_and_damage_is_named() -> None:
     contents = Contents(uuid4(), table, "at", True, {"TimeZone": "UTC"})
     back = Contents.from_json(contents.to_json(), "x")
     assert (back, back.shape.ddl, back.schema_hash) == (contents, table.ddl, contents.schema_hash)
-    for bad in (b"", b"{}", b"[]", contents.to_json().replace(b'"version":1', b'"version":2')):
+    for bad in (b"", b"{}", b"[]", contents.to_json().replace(b'"version":1', b'"version":3')):
         with pytest.raises(Failed):
             Contents.from_json(bad, "x")
     with pytest.raises(Failed, match="is no manifest"):
