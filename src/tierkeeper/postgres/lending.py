@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from weakref import WeakSet
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tierkeeper.kernel.limits import ANSWER_SECONDS, SPARE_AGE_SECONDS, SPARE_SECONDS
@@ -56,8 +57,8 @@ class Lent(Session):
     dialled_at = given_back_at = 0.0
     was_cancelled = False
     is_the_servers: bool | None = None
-    """Whether the session is a server's own for as long as this lasts; None where nobody has asked. A pooler's may be another
-    client's next."""
+    """Whether the session is a server's own for as long as this lasts, and all that made it can be done again; None where nobody
+    has asked. A pooler's may be another client's next."""
 
     def cancel_safe(self, **kwargs: Any) -> None:
         self.was_cancelled = True  # it may come late, and hit another's statement
@@ -100,7 +101,8 @@ class Lent(Session):
             return False
         try:
             if self.is_the_servers is None:
-                self.is_the_servers = super().execute(_SQL["pid"]).fetchone() == (self.info.backend_pid,)
+                whose = _SQL["whose"].format(pid=sql.Literal(self.info.backend_pid))
+                self.is_the_servers = super().execute(whose).fetchone() == (True,)
             if self.is_the_servers:
                 super().execute(_SQL["renew"])
         except psycopg.Error:

@@ -167,6 +167,23 @@ def test_nothing_that_a_trigger_of_the_users_left_is_there_for_the_next(tiers: T
     assert counted == (1,), "what was written is counted at once, as of a session that has ended"
 
 
+AT_LOGIN = """
+    CREATE FUNCTION public.welcome() RETURNS event_trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM set_config('tenant.name', 'whoever', false); END $$;
+    CREATE EVENT TRIGGER welcome ON login EXECUTE FUNCTION public.welcome()
+"""
+
+
+def test_what_a_trigger_does_at_login_the_next_finds_done(tiers: Tiers) -> None:
+    """The user's triggers may go by it: what makes a session new takes it out."""
+    with closing(tiers.core.connect("oracle")) as oracle:
+        oracle.execute(AT_LOGIN)
+    with sharing("trial"):
+        for _ in range(2):
+            with closing(tiers.core.connect("mover")) as conn, transaction(conn, own_path=True) as cur:
+                assert cur.execute("SELECT current_setting('tenant.name', true)").fetchone() == ("whoever",)
+
+
 def test_what_a_poolers_other_clients_have_set_stays_theirs(supabase_free: Hosted) -> None:
     with closing(supabase_free.pooled.connect("another")) as conn:
         conn.execute("SET statement_timeout = '1min'")
