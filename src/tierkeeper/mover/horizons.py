@@ -31,16 +31,16 @@ class Horizons:
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """Looks while the block settles what earlier runs left."""
+        """Looks while the block settles what earlier runs left. Who leaves it without `note` has no use for the look."""
         if not self._apart:
             yield
             return
         with beside(self._look) as self._looks:
             try:
                 yield
-            except BaseException:
-                self._give_up()
-                raise
+            finally:
+                if len(self._made) < len(self._horizons):
+                    self._give_up()
 
     def _look(self) -> list[Look]:
         return [h.look(voids=False, goes_on=self._goes_on) for h in self._horizons if self._goes_on()]

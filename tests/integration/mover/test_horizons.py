@@ -3,12 +3,16 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from threading import Event
 
 import pytest
 
-from hop import FILL, Hop, Killed, killed, open_filled
+from hop import BEFORE, FILL, Hop, Killed, T, killed, open_filled
 from kills import END_RECORDS, alone, records_held_up
 from support import Tiers, eventually, sampled
+from tierkeeper.compose import open_keeper
+from tierkeeper.config import load
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point
@@ -120,5 +124,30 @@ def test_who_ends_a_run_at_once_does_not_wait_for_the_look_beside(filled: Hop) -
         filled.move()
     assert time.monotonic() - ended_at[0] < LOCK_SECONDS / 2
     filled.main.execute("COMMIT")
+    assert filled.move().stopped_because == "complete"
+    assert filled.counts() == (0, 100)
+
+
+def test_a_run_that_is_to_end_does_not_wait_for_the_look_beside(filled: Hop) -> None:
+    """It waits for a reader at Main when it is asked to end."""
+    with filled.main.transaction(), closing(filled.tiers.main.connect("locks")) as locking:
+        filled.main.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        filled.main.execute("SELECT")
+        killed(filled, Point.COPIED)
+        locking.execute("BEGIN; LOCK TABLE tierkeeper.compared IN ACCESS EXCLUSIVE MODE")
+        asked = Event()
+        stops = open_keeper(
+            load(filled.tiers.home / "tierkeeper.toml", filled.tiers.environment, filled.tiers.home),
+            environment=filled.tiers.environment,
+            stop=lambda: "asked to end" if asked.is_set() else None,
+        )
+        with ThreadPoolExecutor(1) as pool:
+            moving = pool.submit(stops.move, T, "core", "main", before=BEFORE)
+            waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'tierkeeper.compared'::regclass AND NOT granted"
+            assert eventually(lambda: locking.execute(waiting).fetchone() == (1,))
+            asked.set()
+            began = time.monotonic()
+            assert moving.result().stopped_because == "asked to end"
+            assert time.monotonic() - began < LOCK_SECONDS / 2
     assert filled.move().stopped_because == "complete"
     assert filled.counts() == (0, 100)
