@@ -304,11 +304,15 @@ def _quota(result: r.QuotaResult) -> Iterator[RenderableType]:
         yield space
     yield from notes(result.notes)
     yield from waits(result.errors)
+    for still in result.stays_full:
+        yield bad(still.cause) if still.over_quota else Text.assemble(("note  ", "yellow"), visible(still.cause))
+        yield Text.assemble("  ", (visible(still.remedy), "green"))
     if result.dry_run:
         yield Text("Nothing was changed (dry run).")
     elif not result.errors:
         moved = {to: sum(m.rows for m in result.moves if m.to == to) for to in ("main", "archive")}
-        yield good(f"{plural(moved['main'], 'row')} moved to Main, {plural(moved['archive'], 'row')} to the archive")
+        said = f"{plural(moved['main'], 'row')} moved to Main, {plural(moved['archive'], 'row')} to the archive"
+        yield Text(said) if any(still.over_quota for still in result.stays_full) else good(said)
 
 
 def moves_table(moves: Sequence[r.MoveResult]) -> Table:

@@ -73,6 +73,8 @@ def _event(event: r.RunEvent) -> Iterator[RenderableType]:
     rows = sum(one.get("rows") or 0 for one in moves)
     said = f"done {took}" + (f", {plural(rows, 'row')}" if rows else "")
     yield Text.assemble(head, (said, "green") if event.ok else (f"failed {took}", "red"))
+    for still in result.get("stays_full") or ():
+        yield Text.assemble(" " * 23, (visible(still["cause"]), "red" if still["over_quota"] else "yellow"))
     if not event.ok:
         again = "at its next time" if event.again_at is None else f"at {event.again_at:%H:%M:%S}Z"
         error = event.error

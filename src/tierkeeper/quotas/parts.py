@@ -91,6 +91,7 @@ class PartsReclaimer:
             self._done.figures += done.figures
             self._done.notes += [note for note in done.notes if note not in self._done.notes]
             self._done.unreturned_bytes += done.unreturned_bytes
+            self._done.kept_bytes += done.kept_bytes
 
     def _report(self, others: dict[TableName, tuple[Facts, Facts]], seconds: float) -> None:
         """What VACUUM alone gave back, of the parts where that is all."""

@@ -23,11 +23,13 @@ class Reclaimed:
 
     `unreturned_bytes`: of that what a later run gives back or new rows fill first. What needs a rewrite that nobody has allowed
     (TOAST), or more room than there is (an index), is not in it: it counts as used, and the other relations fall when rows leave.
+    `kept_bytes`: all that did not come back, that too.
     """
 
     figures: list[Reclaim] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unreturned_bytes: int = 0
+    kept_bytes: int = 0
 
 
 class Reclaimer:
@@ -106,6 +108,18 @@ class Reclaimer:
         """The table and its TOAST."""
         untouchable = look.untouchable(self._conn, self._table, self._whole)
         choice = plan.for_table(facts.heap, self._room(), barred=barred, untouchable=untouchable)
+        ended = self._by(choice, facts)
+        after = look.facts(self._conn, self._table, locked=locked) or facts
+        if choice.method is Method.COMPACTION and ended is None:  # what stays is what stays now, and a rewrite may have room
+            choice = plan.for_table(after.heap, self._room(), barred=barred, untouchable=untouchable)
+            if choice.method is Method.REWRITE:
+                ended = self._by(choice, after)
+                after = look.facts(self._conn, self._table, locked=locked) or after
+        self._tell("", choice, ended)
+        return after
+
+    def _by(self, choice: Choice, facts: Facts) -> str | None:
+        """Does what was chosen, where that is more than VACUUM; why it ended early, None where it did not."""
         began = self._clock.monotonic()
         ended: str | None = None
         if choice.method is Method.COMPACTION:
@@ -118,8 +132,7 @@ class Reclaimer:
             self._rewrite_stopped = ended is not None
         if choice.method is not Method.VACUUM and ended is None:
             self._methods[""] = (choice.method, self._clock.monotonic() - began)
-        self._tell("", choice, ended)
-        return look.facts(self._conn, self._table, locked=locked) or facts
+        return ended
 
     def _indexes(self, facts: Facts, share: float, barred: str | None) -> Facts:
         """The indexes, the smallest first: what it gives back is room for the next."""
@@ -151,6 +164,7 @@ class Reclaimer:
     def _tell(self, relation: str, choice: Choice, ended: str | None) -> None:
         """Notes what a choice leaves, with the reason."""
         name = f"{self._table}: its index {relation}" if relation else str(self._table)
+        self._done.kept_bytes += choice.stays_bytes + (choice.gain_bytes if ended is not None else 0)
         if ended is not None:
             self._done.notes.append(f"{name}: {choice.method} stopped: {ended}")
         elif choice.stays_bytes:

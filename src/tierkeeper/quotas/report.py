@@ -8,7 +8,7 @@ from typing import Any, Final
 from tierkeeper.kernel.errors import Busy, TierkeeperError
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.policy import Tier as TierName
-from tierkeeper.kernel.results import FaultResult, Left, MovePlan, MoveResult, QuotaChoice, Reclaim, told
+from tierkeeper.kernel.results import FaultResult, Left, MovePlan, MoveResult, QuotaChoice, Reclaim, StaysFull, told
 from tierkeeper.kernel.tables import TableName
 
 ARCHIVED_SHARE: Final = 0.2  # of what rows take in Main, what segments do: measured 0.02 to 0.19, and a wall is told early
@@ -24,6 +24,7 @@ class Report:
     reclaimed: list[Reclaim] = field(default_factory=list)
     errors: list[FaultResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    stays_full: list[StaysFull] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
     busy: set[str] = field(default_factory=set)
     """What another run of ours is at."""

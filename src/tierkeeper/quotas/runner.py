@@ -18,10 +18,9 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import format_bytes
 from tierkeeper.postgres.keeping import looking
 from tierkeeper.postgres.link import translated
-from tierkeeper.quotas import plan
+from tierkeeper.quotas import full, plan
 from tierkeeper.quotas.coldest import Choice, Pressure, pressure
 from tierkeeper.quotas.early import Ahead, Bounds, EarlyMoves
-from tierkeeper.quotas.look import largest_tables
 from tierkeeper.quotas.partitions import PartitionDropper
 from tierkeeper.quotas.parts import PartsReclaimer
 from tierkeeper.quotas.reclaim import Reclaimer
@@ -29,7 +28,6 @@ from tierkeeper.quotas.report import Report, by_policy, telling
 from tierkeeper.quotas.resting import has_older, rested
 from tierkeeper.quotas.room import StoreRoom
 from tierkeeper.tiers.ask import ask_all
-from tierkeeper.tiers.space import WORTH_BYTES
 from tierkeeper.tiers.tier import Tier
 from tierkeeper.tiers.usage import measure, table_size
 
@@ -104,6 +102,7 @@ class QuotaManager:
         self._clock = clock
         self._stop = stop
         self._unreturned: dict[tuple[TierName, TableName], int] = {}
+        self._kept: dict[tuple[TierName, TableName], int] = {}
         self._in_vain: dict[TierName, int] = {}
 
     def run(self, *, dry_run: bool) -> QuotaResult:
@@ -131,7 +130,11 @@ class QuotaManager:
         }
         for name, used in after.items():
             if not dry_run and used is not None and used >= self._thresholds.start_at * self._tiers[name].quota_bytes:
-                report.notes.append(self._stays_full(name, used))
+                leaving = self._leaving(name) if name != "archive" else []
+                kept = {table: size for (tier, table), size in self._kept.items() if tier == name}
+                seen = full.Seen(report.moves, report.errors, kept)
+                follows = [p for p in self._policies if p.follows]
+                report.stays_full.append(full.look(self._tiers[name], used, leaving, follows, seen))
         report.left = left_over(report.moves, report.left)
         return QuotaResult(dry_run=dry_run, tiers=tiers, stopped_because=None if dry_run else self._stop(), **report.shown)
 
@@ -381,17 +384,6 @@ class QuotaManager:
             done = PartsReclaimer(conn, name, table, one, clock=self._clock, stop=self._stop).run(self._apart - {table})
             if done is not None:
                 self._unreturned[name, table] = done.unreturned_bytes
+                self._kept[name, table] = done.kept_bytes
                 report.reclaimed += done.figures
                 report.notes += [note for note in done.notes if note not in report.notes]
-
-    def _stays_full(self, name: TierName, used: int) -> str:
-        """What to tell about a tier that is still too full, with what fills it."""
-        quota = self._tiers[name].quota_bytes
-        said = f"{name} stays at {used / quota:.0%} of its quota"
-        if name == "archive":
-            return said
-        moving = {p.name for p in [*self._leaving(name), *(p for p in self._policies if p.follows)]}
-        with translated(f"tiers.{name}"), closing(self._tiers[name].link.connect("usage")) as conn:
-            found = largest_tables(conn)
-        staying = [f"{table} ({format_bytes(size)})" for table, size in found if table not in moving and size >= WORTH_BYTES]
-        return f"{said}; no policy lets rows leave {', '.join(staying[:3])}" if staying else said

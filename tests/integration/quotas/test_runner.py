@@ -161,8 +161,11 @@ def test_a_table_whose_policy_names_no_age_for_core_stays_there(house: House, po
     result = house.keeper(policy, core="10MB").quota()
     assert early(result) == 0
     assert len(house.ids(house.core)) == 20_000
-    assert "core stays at" in told(result)
-    assert "no policy lets rows leave public.logs" in told(result)
+    (still,) = result.stays_full
+    assert still.over_quota
+    assert still.cause.startswith("core stays at ")
+    assert "no policy lets rows leave public.logs (" in still.cause
+    assert "core = … under [[tables]]" in still.remedy
 
 
 @pytest.mark.long

@@ -234,3 +234,14 @@ def test_a_curve_shows_its_shape_and_its_gaps() -> None:
     assert sparkline([r.UsageSample(at=when, bytes=5) for when in at], 4) == "▁▁▁▁"
     assert (sparkline([]), sparkline(rising[:1])) == ("", "▁")
     assert len(sparkline(rising, 4)) == 4
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_run_that_leaves_a_tier_over_its_quota_ends_with_why_and_what_to_do_and_with_no_tick(over: bool) -> None:
+    still = r.StaysFull(
+        tier="core", used_bytes=218, quota_bytes=100, over_quota=over, cause="core stays at", remedy="Run it later"
+    )
+    page = shown(r.QuotaResult(dry_run=False, tiers={}, stays_full=[still]))
+    assert ("✓" in page, "✗ core stays at" in page) == (not over, over)
+    assert "core stays at" in page
+    assert "Run it later" in page

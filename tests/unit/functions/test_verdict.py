@@ -15,6 +15,7 @@ from tierkeeper.kernel.results import (
     QuotaResult,
     Result,
     SetupResult,
+    StaysFull,
     VerifyResult,
 )
 from tierkeeper.kernel.results.meaning import exit_code, left_over
@@ -34,12 +35,14 @@ def verified(**more: object) -> VerifyResult:
 
 LOCKED = FaultResult(place="public.u", cause="something holds a lock", remedy="Run again", not_now=True)
 BROKEN = FaultResult(place="public.v", cause="a trigger raises", remedy="Change it", not_now=False)
+FULL = StaysFull(tier="core", used_bytes=218, quota_bytes=100, over_quota=True, cause="resting", remedy="Wait")
 LEFT = [Left(table="public.t", from_="core", to="main", rows=7)]
 
 GOOD = [
     QuotaResult(dry_run=False, tiers={}),
     QuotaResult(dry_run=False, tiers={}, moves=[move(5, TIME_LIMIT, left=7)], left=LEFT, stopped_because=TIME_LIMIT),
     QuotaResult(dry_run=False, tiers={}, moves=[move(0, "resting", left=7)], left=LEFT),
+    QuotaResult(dry_run=False, tiers={}, stays_full=[FULL]),
     ArchiveRunResult(runs=[move(5)]),
     SetupResult(applied=True, steps=[]),
     verified(),

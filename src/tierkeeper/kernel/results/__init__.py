@@ -87,7 +87,17 @@ from tierkeeper.kernel.results.homeserver import (
     TokenResult,
 )
 from tierkeeper.kernel.results.jobs import RunEvent
-from tierkeeper.kernel.results.moving import Left, MovePlan, MoveResult, QuotaChoice, QuotaResult, QuotaTier, Reclaim, Stays
+from tierkeeper.kernel.results.moving import (
+    Left,
+    MovePlan,
+    MoveResult,
+    QuotaChoice,
+    QuotaResult,
+    QuotaTier,
+    Reclaim,
+    Stays,
+    StaysFull,
+)
 from tierkeeper.kernel.results.spending import (
     CostResult,
     CostTotal,
@@ -214,6 +224,7 @@ __all__ = [
     "StatusAnswer",
     "StatusResult",
     "Stays",
+    "StaysFull",
     "StoreReport",
     "TableStatus",
     "TableUsage",

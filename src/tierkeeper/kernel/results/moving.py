@@ -110,6 +110,17 @@ class QuotaChoice(Result):
     why: str
 
 
+class StaysFull(Result):
+    """A tier that a run left at `start_at` of its quota, or above."""
+
+    tier: str
+    used_bytes: int
+    quota_bytes: int
+    over_quota: bool = Field(description="it is at its quota or above")
+    cause: str = Field(description="what fills it, and what keeps it there")
+    remedy: str
+
+
 class QuotaResult(Result):
     """`quota`: what was moved and why, what space came back, and what could not be done."""
 
@@ -121,5 +132,9 @@ class QuotaResult(Result):
     reclaimed: list[Reclaim] = Field(default=[], description="relation by relation, before and after")
     errors: list[FaultResult] = Field(default=[], description="tables that had to wait; the others went on")
     notes: list[str] = Field(default=[])
+    stays_full: list[StaysFull] = Field(
+        default=[],
+        description="tiers that are too full still; what may not move yet is no failure",
+    )
     left: list[Left] = Field(default=[], description="of tables that the run did not come to, or left before they were through")
     stopped_because: str | None = Field(default=None, description="why it ended before it was through; null: it was")
