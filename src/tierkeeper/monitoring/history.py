@@ -69,6 +69,7 @@ class History:
         self._spool = Spool(folder) if folder is not None else None
         self._egress = Egress(folder)
         self._away: tuple[float, TierkeeperError] | None = None
+        self._locked: TierkeeperError | None = None
 
     def record(self, samples: Samples) -> Recorded:
         """Writes the samples of one instant to Main, behind those that wait, or else to the spool. It raises for neither."""
@@ -92,7 +93,7 @@ class History:
     @property
     def away(self) -> TierkeeperError | None:
         """Why Main was not to be asked, so that what was read last is this machine's alone; None where it answers."""
-        return None if self._away is None else self._away[1]
+        return self._locked if self._away is None else self._away[1]
 
     def samples(
         self, tier: Tier | None = None, table: TableName | None = None, *, every: bool = False, since: datetime | None = None
@@ -199,22 +200,27 @@ class History:
         self._egress.told(shares)
 
     def _read(self, ask: Callable[[Cursor], list[Any]], *, by_itself: bool = False) -> list[Any]:
-        """What Main answers; nothing where it is away, refuses us or has no such table.
+        """What Main answers; nothing where it is away, refuses us, locks what is asked for or has no such table.
 
         Raises NotNow where a table is locked that is asked for `by_itself`: of the others Main tells all the same.
         """
         try:
             self._refuse_away()
             with translated("tiers.main"), closing(self._main.connect("usage")) as conn, _short(conn) as cur:
-                return ask(cur)
+                found = ask(cur)
         except (NotNow, UsageError) as error:  # it is away, or its address is wrong
-            if by_itself and isinstance(error.__cause__, errors.LockNotAvailable):
-                raise
-            if self._away is None:
+            if isinstance(error.__cause__, errors.LockNotAvailable):  # it is there, and tells of its other tables
+                if by_itself:
+                    raise
+                self._locked = NotNow(error.place, "somebody locks tierkeeper.usage there", error.remedy)
+            elif self._away is None:
                 self.found_away(error)
         except Failed as error:
             if not isinstance(error.__cause__, _NOT_SET_UP):
                 raise
+        else:
+            self._locked = self._locked if by_itself else None
+            return found
         return []
 
     def _refuse_away(self) -> None:

@@ -178,6 +178,16 @@ def test_egress_that_somebody_locks_is_not_known_and_spoils_nothing_else(sample:
     assert found["tables"] == before["tables"]
 
 
+def test_a_history_that_somebody_locks_is_named_and_not_the_egress(sample: Tiers, ask: Command) -> None:
+    ask("usage", "--record")
+    sent = ask("status")["tiers"]["core"]["egress_bytes_this_month"]
+    with closing(sample.main.connect("locks")) as other:
+        other.execute("BEGIN; LOCK TABLE tierkeeper.usage IN ACCESS EXCLUSIVE MODE")
+        core = ask("status")["tiers"]["core"]
+    assert "somebody locks tierkeeper.usage" in core["forecast"]["reason"]
+    assert (core["cost"]["note"], core["cost"]["egress_bytes"]) == (None, pytest.approx(sent, abs=50_000)), "known"
+
+
 def test_egress_is_what_the_servers_sent(sample: Tiers, ask: Command) -> None:
     """Two large answers by both drivers: what is counted is a little more than the rows, and Core's rows are not Main's."""
 
