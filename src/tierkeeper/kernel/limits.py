@@ -163,3 +163,5 @@ BOARD_ACTIONS: Final = 15
 BOARD_SEGMENTS: Final = 12
 BOARD_DUE_TABLES: Final = 20  # whose rows that are old enough to move are estimated: a plan each, and no row is read
 BOARD_DUE_STALE_SHARE: Final = 0.05  # of a table's rows may have changed since its statistics; then they say little of its oldest
+
+NO_ROOM: Final = "so that no row was moved there"  # how a full destination is known again in what a run said of it

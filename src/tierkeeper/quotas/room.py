@@ -5,6 +5,7 @@ from contextlib import closing
 
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Failed
+from tierkeeper.kernel.limits import NO_ROOM
 from tierkeeper.kernel.ports import Arrivals
 from tierkeeper.kernel.units import format_bytes
 from tierkeeper.postgres.catalog import catalog
@@ -86,4 +87,4 @@ class StoreRoom:
         proposals = coldest.retention(self._kept(), self._clock.now(), over)
         if proposals:
             remedy += f". If the oldest may be forgotten: {'; '.join(proposals)}"
-        return Failed("tiers.archive", f"{cause}, so that no row was moved there", remedy)
+        return Failed("tiers.archive", f"{cause}, {NO_ROOM}", remedy)

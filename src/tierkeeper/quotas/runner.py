@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Failed
+from tierkeeper.kernel.limits import NO_ROOM
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.policy import Tier as TierName
 from tierkeeper.kernel.ports import Audit, Stop
@@ -262,7 +263,7 @@ class QuotaManager:
         quota = self._tiers[name].quota_bytes
         full = self._store.full(used) if name == "archive" else None
         if name != "archive" and used >= quota:
-            cause = f"it uses {format_bytes(used)} of its quota of {format_bytes(quota)}, so that no row was moved there"
+            cause = f"it uses {format_bytes(used)} of its quota of {format_bytes(quota)}, {NO_ROOM}"
             remedy = "Give it more room and raise its quota; nothing in it is deleted to make room"
             full = Failed(f"tiers.{name}", cause, remedy)
         if full is not None:

@@ -11,6 +11,7 @@ from tierkeeper.monitoring.alerts import running
 from tierkeeper.monitoring.alerts.facts import Facts, TierFacts
 from tierkeeper.monitoring.alerts.levels import Level, Windows, holds
 from tierkeeper.monitoring.alerts.model import Condition, Judged, Kind, Severity
+from tierkeeper.monitoring.alerts.once import told_once
 from tierkeeper.monitoring.model import Slot
 from tierkeeper.tiers.usage import WRITABLE_AGAIN
 
@@ -43,7 +44,8 @@ def judge(facts: Facts, start_at: float, firing: Collection[tuple[str, str]] = (
     for tier in facts.tiers:
         _judge_tier(found, facts, tier, start_at, firing)
     running.judge(found.conditions, found.unsaid, facts)
-    return Judged(tuple(found.conditions), frozenset(found.unsaid))
+    conditions, covered = told_once(found.conditions, firing)
+    return Judged(tuple(conditions), frozenset(found.unsaid | covered))
 
 
 def _judge_tier(found: _Found, facts: Facts, tier: TierFacts, start_at: float, firing: Collection[tuple[str, str]]) -> None:
