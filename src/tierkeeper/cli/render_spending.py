@@ -35,7 +35,9 @@ def optimise(result: r.OptimiseResult) -> Iterator[RenderableType]:
         return
     yield from _lines(result.toml)
     if result.optimal:
-        yield good("Nothing on the grid of days costs less and keeps to all quotas and the promise. Nothing was changed")
+        yield good(
+            "Of all cutoffs on the grid of days that keep to all quotas and the promise these cost least. Nothing was changed"
+        )
     else:
         yield good(f"A better proposal could save {result.gap:,.2f} {result.currency} a month at most. Nothing was changed")
 

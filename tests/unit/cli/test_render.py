@@ -245,3 +245,13 @@ def test_a_run_that_leaves_a_tier_over_its_quota_ends_with_why_and_what_to_do_an
     assert ("✓" in page, "✗ core stays at" in page) == (not over, over)
     assert "core stays at" in page
     assert "Run it later" in page
+
+
+def test_a_proposal_is_not_followed_by_a_line_that_nothing_costs_less() -> None:
+    change = r.CutoffChange(
+        table="t", core_days=1, main_days=None, proposed_core_days=9, proposed_main_days=None, reads=0,
+        reads_in_core=None, proposed_reads_in_core=None,
+    )  # fmt: skip
+    page = shown(r.OptimiseResult(feasible=True, optimal=True, promise=0.9, currency="USD", changes=[change]))
+    assert "these cost least" in page
+    assert "costs less" not in page
