@@ -36,7 +36,12 @@ def test_a_counter_that_fell_was_reset_and_says_what_came_since() -> None:
 
 
 def test_a_reset_is_seen_even_where_the_counter_has_passed_its_old_value_again() -> None:
-    assert reads(at(0, 100), at(1, 150, reset=NOON)) == {NOON.date(): 150}
+    assert reads(at(0, 100, 9), at(1, 150, 2, reset=NOON)) == {NOON.date(): 150}
+
+
+def test_another_tables_reset_is_none_of_this_one() -> None:
+    """The server tells when anything in the database was reset last: what this table ever did was not done today."""
+    assert reads(at(0, 10**9, 7), at(1, 10**9 + 5, 7, reset=NOON)) == {NOON.date(): 5}
 
 
 def test_a_partition_that_is_dropped_is_no_reset() -> None:
