@@ -100,9 +100,9 @@ _COUNTERS: Final = ("reads", "writes", "cache_hits", "cache_reads")
 def grown(before: Figures, after: Figures) -> dict[str, int]:
     """By how much each counter grew from one sample to the next of the same thing.
 
-    One that fell was reset, and so were all of them where the server says so: what they show now came since. Where none fell, what
-    the server says was of another table: it tells the database's last reset, of whatever. But where a partition went, and nothing
-    was reset, its share went along: how much was added meanwhile nobody knows, and it counts as nothing.
+    One that fell was reset, and so were all of them where the server says so: what they show now came since. Where none fell,
+    what the server says was of another table: it tells the database's last reset, of whatever. But where a partition went, and
+    nothing was reset, its share went along: how much was added meanwhile nobody knows, and it counts as nothing.
     """
     pairs = {name: (getattr(before, name), getattr(after, name)) for name in _COUNTERS}
     known = {name: (b, a) for name, (b, a) in pairs.items() if b is not None and a is not None}

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from adbc_driver_postgresql import dbapi
 
 _BATCH_HINT: Final = "adbc.postgresql.batch_size_hint_bytes"
+_DIAL_BYTES: Final = """(
+  SELECT 4000 + sum(greatest(reltuples, 0) * CASE relname WHEN 'pg_attribute' THEN 43 ELSE 70 END)::bigint
+  FROM pg_catalog.pg_class WHERE relnamespace = 'pg_catalog'::regnamespace AND relname IN ('pg_attribute', 'pg_type')
+)"""
+"""About what the driver receives before it can be asked anything: two handshakes, and each column and type of the database."""
 _STATE: Final = re.compile(r"SQLSTATE: (\w{5})")
 _PASSES: Final = ("08", "40", "53", "55P03", "57")
 """How an SQLSTATE begins that passes by itself: connection, rollback, resources, a lock, the operator's doing."""
@@ -58,7 +63,8 @@ def snapshot_reader(
         with _dialled(uri) as conn, conn.cursor() as cur:
             cur.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             cur.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")  # the server made this name; SET takes no parameter
-            cur.execute(f"SELECT {', '.join(first)}")
+            cur.execute(f"SELECT {_DIAL_BYTES} AS dialled, {', '.join(first)}")
+            link.received.add(int(cur.fetch_arrow_table().column("dialled")[0].as_py() or 0))
             cur.adbc_statement.set_options(**{_BATCH_HINT: str(ARROW_BATCH_BYTES)})
             cur.execute(query)
             with cur.fetch_record_batch() as reader:

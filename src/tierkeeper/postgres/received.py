@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _BYTES_RECEIVED: Final = 128  # where Linux has tcpi_bytes_received in its struct tcp_info, since 4.1
 _INFO_BYTES: Final = _BYTES_RECEIVED + 8
+_ROW_BYTES: Final = 7  # of a binary COPY: a message's kind and length, and the number of columns
+_LENGTH_BYTES: Final = 4  # before each value
 
 
 class Received:
@@ -47,10 +49,18 @@ class Received:
 
         def batches() -> "Iterator[pa.RecordBatch]":
             for batch in reader:
-                self.add(batch.nbytes)
+                self.add(batch.nbytes + batch.num_rows * framed)
                 yield batch
 
+        framed = _frame_bytes(reader.schema)
         return pa.RecordBatchReader.from_batches(reader.schema, batches())
+
+
+def _frame_bytes(schema: "pa.Schema") -> int:
+    """What each row of a binary COPY has beside its values, less what Arrow has of that as well: the offsets of long values."""
+    import pyarrow as pa
+
+    return _ROW_BYTES + sum(0 if pa.types.is_string(t) or pa.types.is_binary(t) else _LENGTH_BYTES for t in schema.types)
 
 
 def of_socket(descriptor: int) -> int:

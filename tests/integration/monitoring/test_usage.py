@@ -208,7 +208,7 @@ def test_egress_is_what_the_servers_sent(sample: Tiers, ask: Command) -> None:
         rows = keeper.query("SELECT * FROM flights")
     after = received()
     assert rows.num_rows > 3000
-    assert rows.nbytes * 0.8 < after["core"] - between["core"] < rows.nbytes * 2
+    assert rows.nbytes < after["core"] - between["core"] < rows.nbytes * 4, "each value has its length beside it"
 
 
 def test_a_hosted_tier_by_variables_alone(

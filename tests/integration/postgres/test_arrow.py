@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from psycopg import sql
 
+from faultproxy import FaultProxy
 from support import Tiers
 from tierkeeper.archive.digest import ContentDigest
 from tierkeeper.kernel.errors import NotNow
@@ -109,3 +110,15 @@ def test_copied_rows_are_bit_for_bit_those_of_the_driver(tiers: Tiers) -> None:
             found[purpose] = digest.rows, digest.hexdigest()
     assert found["mover"] == found["probe"]
     assert found["mover"][0] == 3856
+
+
+@pytest.mark.parametrize("query", ["SELECT 1 AS one", "SELECT g FROM generate_series(1, 100000) g", MANY])
+def test_what_the_server_sent_is_counted_though_the_driver_hides_its_socket(tiers: Tiers, query: str) -> None:
+    """The driver's own look at the catalog too: beside a small answer that is nearly all."""
+    with FaultProxy(int(tiers.core.parameters["port"])) as proxy:
+        link = proxy.link(tiers.core)
+        with closing(tiers.core.connect("test")) as conn, transaction(conn, isolation="repeatable read", read_only=True) as cur:
+            snapshot = str(cur.execute("SELECT pg_export_snapshot()").fetchall()[0][0])
+            with snapshot_reader(link, snapshot, query, purpose="probe") as reader:
+                reader.read_all()
+        assert link.received.so_far == pytest.approx(proxy.passed_bytes["to_client"], rel=0.1)
