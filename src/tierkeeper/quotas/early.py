@@ -116,6 +116,7 @@ class EarlyMoves:
                 if (size := size_with(conn, p.name, along.get(p.name, ()))) is not None
             }
         self._unproven = _Unproven()
+        self._begun: Pressure | None = None
         self._left = {name: table.may_leave for name, table in self._tables.items()}
 
     @property
@@ -134,6 +135,18 @@ class EarlyMoves:
             coming_bytes=coming,
         )
 
+    def _going_on(self, freed_bytes: int) -> Pressure | None:
+        """`pressure`, and once rows have begun to leave until the tier is down at `stop_at`: else the next rows that come would
+        have a run of their own, and each takes its share of every table.
+        """
+        bounds, begun = self._bounds, self._begun
+        self._begun = found = self.pressure(freed_bytes) if begun is None else begun
+        if begun is None or found is None:
+            return found
+        coming, quota = self._ahead.coming_bytes, self._tier.quota_bytes
+        left = pressure(self._used() - freed_bytes, quota, start_at=bounds.stop_at, stop_at=bounds.stop_at, coming_bytes=coming)
+        return None if left is None or left.over_bytes < STEP_BYTES else Pressure(left.over_bytes, found.why)
+
     def plan(self, gone: Mapping[TableName, int]) -> list[QuotaChoice]:
         """What would leave after the rows that go by policy have (`gone`, by table)."""
         freed = sum(t.row_bytes * gone.get(name, 0) for name, t in self._tables.items())
@@ -147,7 +160,7 @@ class EarlyMoves:
         """What leaves next. `unreturned`: bytes of tables that keep their deleted rows' space: those have room for new rows, and
         more that leave them would lower nothing.
         """
-        found = self.pressure(sum(unreturned.values()))
+        found = self._going_on(sum(unreturned.values()))
         if found is None:
             return None
         kept = {n for n in self._left if any(unreturned.get(table) for table in self.leaving_with(n))}
@@ -217,7 +230,8 @@ class EarlyMoves:
 
     def _candidate(self, table: _Table, rows: int, over_bytes: int) -> Candidate:
         wanted = min(rows, math.ceil(over_bytes / table.row_bytes)) if table.row_bytes else 0
-        youngest = table.ages.at(wanted / table.size.rows_estimate) if table.ages is not None and wanted else None
+        older = table.may_leave - rows  # those have left, or leave by policy
+        youngest = table.ages.at((older + wanted) / table.size.rows_estimate) if table.ages is not None and wanted else None
         age = None if youngest is None else max(0.0, (self._now.timestamp() - youngest) / _DAY_SECONDS)
         reads = self._ahead.reads().get(table.policy.name)
         return Candidate(table.policy, rows, table.row_bytes, age, reads)
