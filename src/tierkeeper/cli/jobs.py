@@ -53,7 +53,7 @@ def _start(session: Session, role: "Role") -> None:
     from tierkeeper.jobs.start import start
 
     with session.stop.listening(), showing(settings, role), balancing(session, settings, role) as beside:
-        session.code = start(role, settings, tell=session.line, stop=session.stop, beside=beside)
+        session.code = start(role, settings, tell=session.line, stop=session.stop, beside=beside, read=session.settings)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import Settings, folder
+from tierkeeper.jobs.changed import Changed
 from tierkeeper.jobs.lead import Leadership
 from tierkeeper.jobs.memory import Memory
 from tierkeeper.jobs.model import Job, Timing
@@ -33,13 +34,14 @@ def start(
     timing: Timing | None = None,
     environment: Mapping[str, str] | None = None,
     beside: Mapping[str, Callable[[Stop], None]] | None = None,
+    read: Callable[[], Settings] | None = None,
     **more: Any,
 ) -> Exit:
     """Runs until `stop` says why it must end; `once` until nothing is due. `more` goes to `open_keeper`.
 
     Raises NotNow where `once` finds another process at it or Main away, and what keeps it from beginning: a bad address, a queue
     of another version. From then on an error of a job is the job's, and Main may go and come back. `beside` goes on in threads
-    while `run` does.
+    while `run` does. `read` gives the settings as they are by now: that they have changed is told.
     """
     time = clock or SystemClock()
     pace = timing or Timing()
@@ -48,7 +50,10 @@ def start(
     async def serve() -> Exit:
         main, loop = settings.links(folder.pins(given))["main"], asyncio.get_running_loop()
 
+        changed = Changed(settings, read or (lambda: settings), tell, time)
+
         def keeper() -> Keeper:
+            changed.look()
             return open_keeper(settings, clock=time, stop=stop, environment=given, sharing=Shared(queue, loop), **more)
 
         memory = Memory(main)

@@ -15,7 +15,7 @@ class RunEvent(Result):
     event: str = Field(
         description="leads (has the lease), stands by (another has it), works (takes jobs), away (Main does not answer), job (one"
         " has run), part (of another process's move; passed over where `told` says why), stalled (a dead worker's job goes to"
-        " another), balance (what the balancer tells), ended"
+        " another), balance (what the balancer tells), changed (the configuration has; it goes on with what it began with), ended"
     )
     told: str = Field(default="", description="the same in words")
     job: str | None = Field(default=None, description="as `[schedule]` names it")
