@@ -163,7 +163,8 @@ def spending(tiers: Outlook, total: r.CostTotal | None) -> Iterator[RenderableTy
     columns = ("Grows a day", "Cost so far", "This month")
     table = grid("Tier", "Full", *columns, "", right=columns)
     for name, (f, c) in known.items():
-        about = c.note or {"high": "", "none": f.reason}.get(f.confidence, f"{f.confidence} confidence: {f.reason}")
+        is_told = f.confidence not in ("high", "none") or f.reason.startswith(r.HISTORY_AWAY)
+        about = c.note or (f"{f.confidence} confidence: {f.reason}" if is_told else "")
         grows = cell(None) if f.confidence == "none" else size(round(f.bytes_per_day))
         amounts = (amount(c.so_far, c.currency), amount(c.month, c.currency))
         table.add_row(cell(name, "bold"), _full(f), grows, *amounts, cell(about, "yellow" if c.note else "dim"))

@@ -51,12 +51,14 @@ def why(
 ) -> Iterator[tuple[str, str]]:
     """Causes, each with its remedy. Pure."""
     last = {move.table: move for move in seen.moves if move.from_ == tier}
-    waiting = [f"{m.rows_left:,} of {m.table} ({m.stopped_because})" for m in last.values() if m.rows_left]
+    waiting = [f"{m.rows_left:,} of {m.table} ({m.stopped_because})" for m in last.values() if m.rows_left and not _capped(m)]
+    capped = [f"{m.rows_left:,} of {m.table}" for m in last.values() if m.rows_left and _capped(m)]
     staying = [(name, size) for name, size in tables if name not in {p.name for p in [*leaving, *follows]}]
     least = [str(p.name) for p in leaving if (p.core_min if tier == "core" else p.main_min) is not None]
     told = [
         ("had to wait: {}", [one.place for one in seen.errors], "Do what is told of what had to wait"),
         ("rows that may not leave yet: {}", waiting, "Run `tierkeeper quota` again later: `tierkeeper run` does"),
+        ("one run takes a share of each table, and leaves to the next: {}", capped, "Run `tierkeeper quota` again"),
         (
             "space of deleted rows did not come back: {}",
             _sizes(list(seen.kept.items())),
@@ -66,8 +68,12 @@ def why(
         ("the least age keeps rows of {}", least, f"Lower {tier}_min under [[tables]]"),
     ]
     found = [(text.format(_named(names)), remedy) for text, names, remedy in told if names]
-    again = "Run `tierkeeper quota` again: one run takes a share of each table"
-    yield from found or [(f"the largest there: {_named(_sizes(tables)) or 'no table'}", again)]
+    largest = _named(_sizes(tables)) or "no table"
+    yield from found or [(f"the largest there: {largest}", "Run `tierkeeper quota` again, or let its rows leave younger")]
+
+
+def _capped(move: MoveResult) -> bool:
+    return move.stopped_because == "row limit"
 
 
 def _sizes(tables: Sequence[tuple[TableName, int]]) -> list[str]:

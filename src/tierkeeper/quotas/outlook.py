@@ -7,7 +7,7 @@ from typing import Final
 
 from tierkeeper.kernel.limits import FORECAST_DAYS, FORECAST_LOW_SHARE
 from tierkeeper.kernel.policy import Tier as TierName
-from tierkeeper.kernel.results import CostResult, CostTotal, ForecastResult, TierStatus
+from tierkeeper.kernel.results import HISTORY_AWAY, CostResult, CostTotal, ForecastResult, TierStatus
 from tierkeeper.kernel.series import Sample
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.watching import History
@@ -73,7 +73,7 @@ def without_history(told: tuple[ForecastResult, CostResult], tier: Tier, cause: 
     """`told` where Main, which has the history, could not be asked: what is missing is said, not taken for nothing."""
     found, price = told
     if found.confidence == "none":
-        found = found.model_copy(update={"reason": f"Main has the history: {cause}"})
+        found = found.model_copy(update={"reason": f"{HISTORY_AWAY}: {cause}"})
     if price.note is None and (tier.price.storage_per_gb_month or tier.price.egress_per_gb or tier.price.requests_per_million):
         price = price.model_copy(update={"note": "reckoned without the history, which Main has"})
     return found, price

@@ -255,3 +255,17 @@ def test_a_proposal_is_not_followed_by_a_line_that_nothing_costs_less() -> None:
     page = shown(r.OptimiseResult(feasible=True, optimal=True, promise=0.9, currency="USD", changes=[change]))
     assert "these cost least" in page
     assert "costs less" not in page
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_shown"), [("Main has the history: it is locked", True), ("there is no history yet", False)]
+)
+def test_why_a_forecast_is_not_known_now_is_told_and_that_none_is_there_yet_is_no_news(reason: str, is_shown: bool) -> None:
+    forecast = r.ForecastResult(
+        confidence="none", reason=reason, earliest=None, likely=None, bytes_per_day=0, net_bytes_per_day=0, history_days=0
+    )
+    cost = r.CostResult(
+        currency="USD", so_far=0, month=0, storage=0, egress=0, requests=0, fixed=0, egress_bytes=None, known_since=None
+    )
+    tier = r.TierStatus(used_bytes=1, quota_bytes=2, share=0.5, healthy=True, read_only=False, forecast=forecast, cost=cost)
+    assert (reason in " ".join(shown(r.StatusResult(tiers={"core": tier}, tables={}), width=200).split())) is is_shown

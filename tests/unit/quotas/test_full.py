@@ -32,6 +32,7 @@ def said(*, moves: list[MoveResult] = [], errors: list[FaultResult] = [], kept: 
     ("given", "words"),
     [
         ({"moves": [move(9, "resting"), move(7, "resting")]}, "rows that may not leave yet: 7 of public.logs (resting)"),
+        ({"moves": [move(9, "row limit"), move(7, "row limit")]}, "and leaves to the next: 7 of public.logs"),
         ({"errors": [FaultResult(place="public.u", cause="locked", remedy="Wait")]}, "had to wait: public.u"),
         ({"kept": 5_000_000}, "space of deleted rows did not come back: public.logs (5.0 MB)"),
         ({"size": 4_000_000}, "no policy lets rows leave public.wages (4.0 MB)"),

@@ -99,6 +99,7 @@ from tierkeeper.kernel.results.moving import (
     StaysFull,
 )
 from tierkeeper.kernel.results.spending import (
+    HISTORY_AWAY,
     CostResult,
     CostTotal,
     CutoffChange,
@@ -136,6 +137,7 @@ from tierkeeper.kernel.results.usage import (
 )
 
 __all__ = [
+    "HISTORY_AWAY",
     "AlertResult",
     "AlertStatusResult",
     "AlertTargetResult",

@@ -1,12 +1,13 @@
 """What is said of growth, cost, and of cutoffs that would cost less."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from tierkeeper.kernel.results.base import Result
 
+HISTORY_AWAY: Final = "Main has the history"  # how a reason begins that will pass, and is no lack of samples
 Confidence = Literal["none", "low", "medium", "high"]
 
 
