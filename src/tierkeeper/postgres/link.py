@@ -52,6 +52,12 @@ reader, whose time is bounded, sets its bound itself.
 
 _UNBOUNDED: Final[Mapping[str, str]] = MappingProxyType({"idle_in_transaction_session_timeout": "0"})
 """What would end a transaction of ours in its middle: one waits for another tier, or reads what takes long."""
+_LIVENESS: Final[Mapping[str, str]] = MappingProxyType(
+    {"tcp_keepalives_idle": "20", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "4"}
+)
+"""How soon a server ends a transaction of ours whose machine it cannot reach any more: in 40 seconds, as a dead worker's work is
+taken over. Its own time is two hours as a rule, in which nobody else gets what the transaction has locked.
+"""
 _TRANSACTION_TIMEOUT: Final = "transaction_timeout"
 _TRANSACTION_TIMEOUT_SINCE: Final = 170000  # to an older server it is no setting at all
 
@@ -173,16 +179,18 @@ def _conninfo(link: Link, purpose: str) -> str:
 
 
 @cache
-def _begin(isolation: Isolation, read_only: bool, lock_seconds: float, may_end: bool) -> tuple[sql.SQL, ...]:
+def _begin(isolation: Isolation, read_only: bool, lock_seconds: float, may_end: bool, holds: bool) -> tuple[sql.SQL, ...]:
     """BEGIN with the settings of every transaction of ours, put together once: there may be thousands in a second.
 
-    `may_end`: the server knows a bound for whole transactions.
+    `may_end`: the server knows a bound for whole transactions. `holds`: others would wait for its end.
     """
     local = {**PINNED, **UNDISTURBED, **_UNBOUNDED, "lock_timeout": f"{lock_seconds}s", "search_path": "pg_catalog"}
     if not read_only:
         local["synchronous_commit"] = "on"
     if may_end:
         local[_TRANSACTION_TIMEOUT] = "0"
+    if holds:
+        local |= _LIVENESS
     begin = sql.SQL("BEGIN ISOLATION LEVEL {} {}").format(
         sql.SQL("REPEATABLE READ" if isolation == "repeatable read" else "READ COMMITTED"),
         sql.SQL("READ ONLY" if read_only else "READ WRITE"),
@@ -220,14 +228,14 @@ def transaction(
     conn.ran_users_code |= own_path
     may_end = conn.info.server_version >= _TRANSACTION_TIMEOUT_SINCE
     first: list[sql.Composable] = [
-        *_begin(isolation, read_only, waits, may_end),
+        *_begin(isolation, read_only, waits, may_end, holds=bool(shared) or not read_only),
         *opening,
         *shared,
         *([OWN_PATH] if own_path else []),
     ]
     if ahead:
         first = [
-            *_begin("read committed", read_only=False, lock_seconds=waits, may_end=may_end),
+            *_begin("read committed", read_only=False, lock_seconds=waits, may_end=may_end, holds=True),
             *shared,
             *ahead,
             sql.SQL("COMMIT"),
