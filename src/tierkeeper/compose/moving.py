@@ -131,9 +131,9 @@ class MovingKeeper(TrustingKeeper):
 
     def _segments_kept(self) -> list[Kept]:
         """Those that count, of tables whose rows may be forgotten: retention removes no others."""
-        named = {str(p.name): p.name for p in self._policies if p.mode == "move" and p.age is not None}
+        named = {str(p.name): p for p in self._policies if p.mode == "move" and p.age is not None}
         listed = self.archive.list()
-        return [Kept(named[s.table], s.max_age, s.bytes) for s in listed if s.table in named]
+        return [Kept(named[s.table].name, s.max_age, s.bytes, named[s.table].main) for s in listed if s.table in named]
 
     def _prepare(self, policies: Sequence[TablePolicy], source: Tier, destination: Tier, *, apply: bool) -> SetupResult:
         mirrors = tuple(p for p in self._policies if p.mode == "mirror")

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.kernel.units import format_bytes
+from tierkeeper.kernel.units import Age, format_bytes
 
 ROW_SECONDS: Final = 12e-6  # of work to move and delete a row, whatever its width (bench: move-scale)
 BYTE_SECONDS: Final = 5e-8  # of work for each byte of it that travels, and that compaction moves about afterwards
@@ -114,18 +114,23 @@ def _why(candidate: Candidate) -> str:
 
 @dataclass(frozen=True)
 class Kept:
-    """A segment of the archive: its table, the age of its youngest row (None: unknown), and its size."""
+    """A segment of the archive: its table, the age of its youngest row (None: unknown), its size, and when rows leave Main."""
 
     table: TableName
     youngest: datetime | None
     bytes: int
+    main: Age | None = None
 
 
 def retention(segments: Sequence[Kept], now: datetime, over_bytes: int) -> list[str]:
     """What to write so that the archive keeps less: `archive = "…"` of each table, the oldest segments of all first, until
-    `over_bytes` would be free. Empty where no segment's age is known.
+    `over_bytes` would be free. Empty where no segment's age is known. An age that would have rows go for good before they leave
+    Main, or as soon as they do, is none.
     """
-    oldest = sorted((s for s in segments if s.youngest is not None), key=lambda s: (s.youngest, str(s.table)))
+    oldest = sorted(
+        (s for s in segments if s.youngest is not None and _outlives_main(s, s.youngest, now)),
+        key=lambda s: (s.youngest, str(s.table)),
+    )
     free: dict[TableName, tuple[int, int, datetime]] = {}
     left = over_bytes
     for segment in oldest:
@@ -137,8 +142,18 @@ def retention(segments: Sequence[Kept], now: datetime, over_bytes: int) -> list[
         left -= segment.bytes
     said = []
     for table, (count, size, youngest) in free.items():
-        months = int((now - youngest).total_seconds() // (_DAY_SECONDS * _MONTH_DAYS))
+        months = _months(youngest, now)
         if months >= 1:
             many = "1 segment" if count == 1 else f"{count} segments"
             said.append(f'archive = "{months} months" for {table} would remove {many} with {format_bytes(size)}, for good')
     return said
+
+
+def _months(youngest: datetime, now: datetime) -> int:
+    return int((now - youngest).total_seconds() // (_DAY_SECONDS * _MONTH_DAYS))
+
+
+def _outlives_main(segment: Kept, youngest: datetime, now: datetime) -> bool:
+    """Whether the archive would still keep the rows of the table for a while that come to it."""
+    months = _months(youngest, now)
+    return segment.main is None or Age("", months, timedelta()).before(now) < segment.main.before(now)

@@ -2,11 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tierkeeper.kernel.policy import TablePolicy
 from tierkeeper.kernel.tables import TableName
+from tierkeeper.kernel.units import Age
 from tierkeeper.quotas.coldest import Candidate, Kept, choose, pressure, retention
 
 MB = 10**6
@@ -98,3 +100,10 @@ def test_a_full_archive_proposes_to_forget_the_oldest_and_no_more_than_it_takes(
     ]
     assert retention([Kept(flights, NOW - timedelta(days=3), MB)], NOW, MB) == [], "no age in whole months removes it"
     assert retention([], NOW, MB) == []
+
+
+@pytest.mark.parametrize(("main", "proposes"), [("2 months", False), ("93 days", False), ("1 month", True)])
+def test_no_proposal_forgets_rows_before_or_as_they_leave_main(main: str, proposes: bool) -> None:
+    """The configuration would refuse it, or all that the archive ever gets would be gone with its next run."""
+    segment = Kept(TableName("public", "rent"), NOW - timedelta(days=65), 40 * MB, Age.parse(main, "main"))
+    assert bool(retention([segment], NOW, 40 * MB)) is proposes
