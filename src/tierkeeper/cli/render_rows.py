@@ -158,7 +158,8 @@ def _archive_run(result: r.ArchiveRunResult) -> Iterator[RenderableType]:
         yield from notes([f"{run.table}: {note}" for note in run.notes])
     yield from waits(result.errors)
     rows = sum(m.rows for m in result.runs)
-    yield good(f"{plural(rows, 'row')} archived in {plural(len(result.segments), 'segment')}")
+    said = f"{plural(rows, 'row')} archived in {plural(len(result.segments), 'segment')}"
+    yield Text(said) if result.errors else good(said)
 
 
 @render.register(r.SegmentDetail)

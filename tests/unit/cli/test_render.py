@@ -269,3 +269,11 @@ def test_why_a_forecast_is_not_known_now_is_told_and_that_none_is_there_yet_is_n
     )
     tier = r.TierStatus(used_bytes=1, quota_bytes=2, share=0.5, healthy=True, read_only=False, forecast=forecast, cost=cost)
     assert (reason in " ".join(shown(r.StatusResult(tiers={"core": tier}, tables={}), width=200).split())) is is_shown
+
+
+def test_a_run_of_the_archiver_that_could_not_go_on_ends_without_a_tick() -> None:
+    fault = r.FaultResult(place="tiers.archive", cause="it is full", remedy="Give it more room")
+    page = shown(r.ArchiveRunResult(runs=[MOVE], errors=[fault]))
+    assert "archived in" in page
+    assert "✓" not in page
+    assert "✓" in shown(r.ArchiveRunResult(runs=[MOVE]))
