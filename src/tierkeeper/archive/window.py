@@ -7,19 +7,19 @@ gives out, both are fetched once and at once.
 import io
 from typing import BinaryIO, Final
 
+from tierkeeper.kernel.seekable import Seekable
+
 _END_BYTES: Final = 64 * 1024  # that a Parquet reader looks at first; most footers are no longer
 _FOOTER_BYTES_MAX: Final = 16 * 2**20  # a longer one the reader fetches by itself, and where its length is damaged says so
 _LENGTH: Final = slice(-8, -4)  # of the file: how long the footer before it is
 
 
-class WindowedFile(io.RawIOBase):
+class WindowedFile(Seekable):
     """`file`, whose end is read at once."""
 
     def __init__(self, file: BinaryIO) -> None:
-        super().__init__()
+        super().__init__(file.seek(0, io.SEEK_END))
         self._file = file
-        self._length_bytes = file.seek(0, io.SEEK_END)
-        self._at = 0
         first = max(0, self._length_bytes - _END_BYTES)
         end = self._fetched(first, self._length_bytes)
         footer = max(0, self._length_bytes - 8 - int.from_bytes(end[_LENGTH], "little"))
@@ -32,19 +32,6 @@ class WindowedFile(io.RawIOBase):
         if not (self._windows[1][0] == start and len(self._windows[1][1]) == end - start):
             self._windows[1] = (0, b"")  # lest both lie in memory
             self._windows[1] = (start, self._fetched(start, end))
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length_bytes}[whence])
-        return self._at
 
     def read(self, size: int = -1) -> bytes:
         end = self._length_bytes if size < 0 else min(self._length_bytes, self._at + size)

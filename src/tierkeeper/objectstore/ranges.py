@@ -1,8 +1,9 @@
 """An object somewhere else as a seekable file that is read in ranges."""
 
-import io
 from collections.abc import Callable
 from typing import Any, BinaryIO, cast
+
+from tierkeeper.kernel.seekable import Seekable
 
 
 def in_ranges(read: Callable[[int, int], bytes], length_bytes: int, block_bytes: int) -> BinaryIO:
@@ -14,24 +15,11 @@ def in_ranges(read: Callable[[int, int], bytes], length_bytes: int, block_bytes:
     return cast("BinaryIO", _Ranges(read, length_bytes, block_bytes))
 
 
-class _Ranges(io.RawIOBase):
+class _Ranges(Seekable):
     def __init__(self, read: Callable[[int, int], bytes], length_bytes: int, block_bytes: int) -> None:
-        super().__init__()
-        self._read, self._length_bytes, self._block_bytes, self._at = read, length_bytes, block_bytes, 0
+        super().__init__(length_bytes)
+        self._read, self._block_bytes = read, block_bytes
         self._first, self._block = 0, memoryview(b"")  # what came last, and where it begins
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length_bytes}[whence])
-        return self._at
 
     def readinto(self, buffer: Any) -> int:
         """Fills `buffer` unless the object ends before."""
