@@ -35,7 +35,7 @@ demo: python
 	.venv/bin/tierkeeper demo
 
 test: setup
-	$(PY) -m pytest -m "not long" --numprocesses 2 --dist worksteal
+	$(PY) -m pytest -m "not long" --numprocesses 3 --dist worksteal
 
 # Beside the types, on the other core: every test can be imported, and is compiled by then for the workers of `make test`.
 COLLECT := PYTHONDONTWRITEBYTECODE= $(PY) -m pytest --collect-only -qqq
