@@ -1,5 +1,7 @@
 """Takes segments out of the archive when the time that the policy gives their rows is over. Nothing else ever removes one."""
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 
 from tierkeeper.archive.catalog import Catalog
@@ -12,25 +14,50 @@ from tierkeeper.kernel.units import Age
 from tierkeeper.objectstore.port import Store, put_object
 
 
+@dataclass(frozen=True)
+class Due:
+    """The segments of a table that may go, what keeps others, in words, and up to when they were asked for."""
+
+    segments: list[Segment]
+    held: list[str]
+    cutoff: datetime
+
+
 class Retention:
-    """I1: a segment goes only when its *youngest* row is older than the policy says, by the catalog server's clock, when nothing
-    about it is in flight, and when no lock holds it.
+    """I1: a segment goes only when its *youngest* row is older than the policy says, by every clock that can be asked, when
+    nothing about it is in flight, and when no lock holds it. It goes for good: one clock that is ahead must not decide it.
 
     A signed removal is put into the store first, so that a rebuild never brings it back and never takes it for lost. Then the
     catalog says so, in one statement, which is when readers stop counting it; its key and its file outlive the longest reader.
     Its manifest stays: the chain is whole. Killed at any step, the next run goes on.
     """
 
-    def __init__(self, store: Store, catalog: Catalog, clock: Clock) -> None:
+    def __init__(self, store: Store, catalog: Catalog, clock: Clock, others: Callable[[], Iterable[datetime]]) -> None:
+        """`others`: the time by the clocks of other servers, as many as answer."""
         self._store = store
         self._catalog = catalog
         self._clock = clock
+        self._others = others
 
-    def cutoff(self, age: Age) -> datetime:
-        """What is older than this, now, may go."""
-        return age.before(self._clock.now(self._catalog.now))
+    def due(self, table: TableName, age: Age) -> Due:
+        """The table's segments that are older than `age`."""
+        cutoff = age.before(self._clock.now(self._catalog.now))
+        due, held = self._free(table, cutoff)
+        if not due:
+            return Due(due, held, cutoff)
+        earliest = min(self._clock.now(), *self._others())
+        agreed = min(cutoff, age.before(earliest))
+        if agreed == cutoff:
+            return Due(due, held, cutoff)
+        left, held = self._free(table, agreed)
+        if len(left) < len(due):
+            held.append(
+                f"{len(due) - len(left)} segments are older than {age.text} by the clock of the catalog's server alone, and"
+                f" stay: by another it is {earliest:%Y-%m-%d %H:%M} UTC; set the one that is wrong"
+            )
+        return Due(left, held, agreed)
 
-    def due(self, table: TableName, cutoff: datetime) -> tuple[list[Segment], list[str]]:
+    def _free(self, table: TableName, cutoff: datetime) -> tuple[list[Segment], list[str]]:
         """The table's segments that are wholly older than `cutoff`; those that a lock holds are told apart, in words."""
         free, held = [], []
         for segment in self._catalog.older_than(table, cutoff):

@@ -2,7 +2,7 @@
 
 import builtins
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -240,11 +240,11 @@ class Archive:
         """By the catalog server's clock."""
         return self._catalog.now()
 
-    def retention(self) -> "Retention":
-        """Removes segments whose time is over."""
+    def retention(self, clocks: Callable[[], Iterable[datetime]]) -> "Retention":
+        """Removes segments whose time is over, by this archive's clocks and by those of other servers, `clocks`."""
         from tierkeeper.archive.retention import Retention
 
-        return Retention(self._store, self._catalog, self._clock)
+        return Retention(self._store, self._catalog, self._clock, clocks)
 
     def sweep(self, longest_reader_seconds: float) -> str | None:
         """Deletes what nothing points to any more; see `outlived.sweep`."""

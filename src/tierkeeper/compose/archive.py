@@ -38,7 +38,7 @@ from tierkeeper.tiers import usage
 from tierkeeper.tiers.ask import ask_all
 
 if TYPE_CHECKING:
-    from tierkeeper.archive.model import Segment
+    from tierkeeper.archive.retention import Retention
 
 
 class ArchiveKeeper(RestoringKeeper):
@@ -96,48 +96,33 @@ class ArchiveKeeper(RestoringKeeper):
         """The policies that let rows leave the archive."""
         return [p for p in self._policies if p.archive is not None and table in (None, p.name)]
 
+    def _retention(self) -> "Retention":
+        return self.archive.retention(self._clocks)
+
+    def _clocks(self) -> list[datetime]:
+        """The time at the tiers that answer."""
+        links = {str(name): link for name, link in self.links.items() if name != "archive"}
+        answers, _ = ask_all(links, lambda _, conn: self._clock.now(partial(server_now, conn)), "archive")
+        return list(answers.values())
+
     def _over(self, policy: TablePolicy) -> list[str]:
         """What a run would remove, in words."""
         assert policy.archive is not None  # noqa: S101 - `_retired` gives no others
-        due, held, _ = self._due(policy.name, policy.archive)
-        rows = sum(s.rows for s in due)
-        gone = [f"{len(due)} segments with {rows} rows are older than {policy.archive.text} and would be removed"] if due else []
-        return [*gone, *held]
-
-    def _due(self, table: TableName, age: Age) -> "tuple[list[Segment], list[str], datetime]":
-        """The segments that are older than `age` by every clock that can be asked, what keeps others, and up to when they go.
-
-        They go for good, so that one clock that is ahead must not decide it: the catalog's server, this machine and the other
-        tiers' servers have to agree.
-        """
-        retention = self.archive.retention()
-        cutoff = retention.cutoff(age)
-        due, held = retention.due(table, cutoff)
-        if not due:
-            return due, held, cutoff
-        links = {str(name): link for name, link in self.links.items() if name != "archive"}
-        answers, _ = ask_all(links, lambda _, conn: self._clock.now(partial(server_now, conn)), "archive")
-        earliest = min([self._clock.now(), *answers.values()])
-        if age.before(earliest) >= cutoff:
-            return due, held, cutoff
-        agreed, held = retention.due(table, cutoff := age.before(earliest))
-        if len(agreed) < len(due):
-            held.append(
-                f"{len(due) - len(agreed)} segments are older than {age.text} by the clock of the catalog's server alone, and"
-                f" stay: by another it is {earliest:%Y-%m-%d %H:%M} UTC; set the one that is wrong"
-            )
-        return agreed, held, cutoff
+        due = self._retention().due(policy.name, policy.archive)
+        number, rows, age = len(due.segments), sum(s.rows for s in due.segments), policy.archive.text
+        return [*([f"{number} segments with {rows} rows are older than {age} and would be removed"] if number else []), *due.held]
 
     def _retire(self, policy: TablePolicy) -> tuple[list[str], list[str]]:
         """Removes a table's segments whose time is over; their ids, and what kept others."""
         assert policy.archive is not None  # noqa: S101 - `_retired` gives no others
-        retention, removed = self.archive.retention(), list[str]()
-        due, held, cutoff = self._due(policy.name, policy.archive)
-        if due:
-            detail = {"older_than": policy.archive.text, "cutoff": cutoff, "segments": [str(s.id) for s in due]}
+        retention, removed = self._retention(), list[str]()
+        due = retention.due(policy.name, policy.archive)
+        held = due.held
+        if due.segments:
+            detail = {"older_than": policy.archive.text, "cutoff": due.cutoff, "segments": [str(s.id) for s in due.segments]}
             ring = KeyRing.open(self._config_dir, self._environment)
             with self._audit.action("remove from archive", str(policy.name), detail) as note:
-                for segment in due:
+                for segment in due.segments:
                     if self._stop() is None and retention.remove(segment, f"older than {policy.archive.text}", ring):
                         removed.append(str(segment.id))
                 note(removed=removed)
