@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -43,13 +43,26 @@ class Prepare(Protocol):
         ...
 
 
-class _Looked(NamedTuple):
-    """Connections, the rows that are meant and what hangs on them, what they weigh, and what the destination lacks for them."""
+@dataclass(frozen=True)
+class _Case:
+    """A request, its connections, the rows that it means, and what hangs on them."""
 
+    request: Request
     ends: Ends
     source: Source
     selection: Selection
     explorer: Explorer | None
+
+    @property
+    def tables(self) -> tuple[TableName, ...]:
+        """The request's own and those that go with it."""
+        return family.tables_of(self.request.table, self.explorer)
+
+
+class _Looked(NamedTuple):
+    """A case, what its rows weigh, and what the destination lacks for them."""
+
+    case: _Case
     weighed: Weighed
     missing: Callable[[], SetupResult]
 
@@ -99,12 +112,12 @@ class MoveService:
 
     def _plan(self, request: Request, *, explain: bool) -> MovePlan:
         policy = self._policy(request)
-        with self._looked(request, policy) as (ends, source, selection, explorer, weighed, missing):
-            tables = family.tables_of(request.table, explorer)
+        with self._looked(request, policy) as (case, weighed, missing):
+            ends, source, selection, tables = case.ends, case.source, case.selection, case.tables
             notes = [note for table in tables for note in fitness.around(ends.source, ends.destination, request, table)]
-            rows, surveyed = conflicts.without(ends.main(request.source), source.holdings, selection, weighed.rows), None
-            if explorer is not None:
-                surveyed = self._survey(request, source, explorer, weighed, ends)
+            rows = conflicts.without(ends.main(request.source), source.holdings, selection, weighed.rows)
+            surveyed = self._survey(case, weighed)
+            if surveyed is not None:
                 rows = len(surveyed.rows)
                 notes += [f"rows of {', '.join(map(str, tables))} go together where foreign keys join them", *surveyed.notes]
             notes += [f"rows of {h.min_age} to {h.max_age} were thawed, and stay until {h.until}" for h in selection.held]
@@ -140,22 +153,20 @@ class MoveService:
         """Moves, after making what is missing at the destination. Raises the errors of every part, translated."""
         policy = self._policy(request)
         began = self._clock.monotonic()
-        with self._looked(request, policy, moves=True) as (ends, source, selection, explorer, weighed, missing):
-            tables = family.tables_of(request.table, explorer)
-            notes = []
+        with self._looked(request, policy, moves=True) as (case, weighed, missing):
+            selection, notes = case.selection, []
             if request.upward:
-                surveyed = None if explorer is None else self._survey(request, source, explorer, weighed, ends)
-                notes += returning.notes(self._room, policy, returning.arrivals(request, source, selection, surveyed))
+                arrivals = returning.arrivals(request, case.source, selection, self._survey(case, weighed))
+                notes += returning.notes(self._room, policy, arrivals)
             if weighed.refusal is not None:
                 raise weighed.refusal
             detail = {"from": request.source, "to": request.destination, "cutoff": selection.cutoff, "where": request.where}
-            if explorer is not None:
-                detail["with"] = ", ".join(str(t) for t in tables if t != request.table)
-            run = partial(self._run, request, source, selection, explorer=explorer, ends=ends)
-            prepared = self._prepared(request, tables, run, weighed, missing)
+            if case.explorer is not None:
+                detail["with"] = ", ".join(str(t) for t in case.tables if t != request.table)
+            prepared = self._prepared(case, weighed, missing)
             notes += [*prepared.notes, *(f"{e.place}: {e.cause}. {e.remedy}" for e in prepared.errors)]
             with self._audit.action("move", str(request.table), detail) as note:
-                outcome = run(weighed, prepared.waiting)
+                outcome = self._run(case, weighed, prepared.waiting)
                 if weighed.limit != request.limit and outcome.stopped_because == "row limit":
                     outcome.stopped_because = f"no room at {request.destination} for more"
                 note(rows=outcome.rows, batches=outcome.moved, stopped_because=outcome.stopped_because)
@@ -180,32 +191,26 @@ class MoveService:
                 selection = self._selection(request, policy, source)
                 explorer = self._explorer(request, source, selection, ends, found())
                 source.learn(table, around(), toasted())
-                tables = family.tables_of(table, explorer)
-                with nullcontext(of_it_alone) if explorer is None else beside(partial(set_up, tables)) as missing:
-                    self._refuse_unfit(request, source, selection, explorer, ends, arrives)
+                case = _Case(request, ends, source, selection, explorer)
+                with nullcontext(of_it_alone) if explorer is None else beside(partial(set_up, case.tables)) as missing:
+                    self._refuse_unfit(case, arrives)
                     pace, selections = self._pace(request, explorer), [selection, *family.others(selection, explorer)]
                     cuts, conn = moves and explorer is None, ends.looking[0][1]
                     weighed = weigh_all(source, request, pace, selections, conn=conn, looked_at=looked_at, cuts=cuts)
-                    yield _Looked(ends, source, selection, explorer, weighed, missing)
+                    yield _Looked(case, weighed, missing)
 
-    def _prepared(
-        self,
-        request: Request,
-        tables: Sequence[TableName],
-        run: Callable[[Weighed, Collection[str]], Outcome],
-        weighed: Weighed,
-        missing: Callable[[], SetupResult],
-    ) -> SetupResult:
+    def _prepared(self, case: _Case, weighed: Weighed, missing: Callable[[], SetupResult]) -> SetupResult:
         """The setup, made where anything is `missing`.
 
         Where copies in flight keep the table from being altered they are settled, and no new ones made.
         """
+        request, tables = case.request, case.tables
         try:
             found = missing()
             return self._set_up(request, tables, apply=True) if found.steps else found
         except InFlight:
             with self._audit.action("settle", str(request.table), {"from": request.source, "to": request.destination}) as note:
-                outcome = run(replace(weighed, limit=0), [str(p.name) for p in self._policies])
+                outcome = self._run(case, replace(weighed, limit=0), [str(p.name) for p in self._policies])
                 note(recovered=outcome.recovered)
             return self._set_up(request, tables, apply=True)
 
@@ -225,19 +230,9 @@ class MoveService:
         ):
             note(rows=mirror.refresh(core, main, tables))
 
-    def _run(
-        self,
-        request: Request,
-        source: Source,
-        selection: Selection,
-        weighed: Weighed,
-        waiting: Collection[str],
-        *,
-        explorer: Explorer | None,
-        ends: Ends,
-    ) -> Outcome:
-        longest = self._bounds.longest_reader_seconds
-        pace, tables = self._pace(request, explorer), family.tables_of(request.table, explorer)
+    def _run(self, case: _Case, weighed: Weighed, waiting: Collection[str]) -> Outcome:
+        request, source, ends, tables = case.request, case.source, case.ends, case.tables
+        longest, pace = self._bounds.longest_reader_seconds, self._pace(request, case.explorer)
         throttle = Pacer.of(ends.looking, weighed, pace, clock=self._clock, stop=self._stop)
         if request.source == "main":
             self._thaws.settle(tables)
@@ -246,11 +241,7 @@ class MoveService:
             lease = Lease(source.conn, f"{min(tables)} main -> archive")
             rest = partial(recovery.lately_come, came, tables, longest)
             with self._archive() as destination:
-                mover = self._mover(
-                    request, source, destination, lease, rest,
-                    weighed=weighed, throttle=throttle, explorer=explorer,
-                )  # fmt: skip
-                return mover.run(selection)
+                return self._mover(case, destination, lease, rest, weighed=weighed, throttle=throttle).run(case.selection)
         if not request.upward:
             self.refresh_mirrors(waiting)
         conn = ends.destination
@@ -260,30 +251,21 @@ class MoveService:
         back = Source(self._links[request.destination], conn, request.destination)
         came = PostgresDestination(source.conn, request.source, request.destination, longest)
         rest = partial(recovery.arrivals_rest, back, came, tables, longest)
-        ahead = 0 if explorer is not None else max(min(pace.workers, plan.workers_of(weighed.batches)) - 1, 0)
+        ahead = 0 if case.explorer is not None else max(min(pace.workers, plan.workers_of(weighed.batches)) - 1, 0)
         with Pairs(lambda: pair(self._links, request, there, ends.here.take()), ahead) as pairs:
             mover = self._mover(
-                request, source, there, lease, rest,
-                weighed=weighed, throttle=throttle, waiting=waiting, explorer=explorer, pairs=pairs, spare=ends.spare,
-            )  # fmt: skip
-            return mover.run(selection)
+                case, there, lease, rest, weighed=weighed, throttle=throttle, waiting=waiting, pairs=pairs, spare=ends.spare
+            )
+            return mover.run(case.selection)
 
-    def _refuse_unfit(  # noqa: PLR0917
-        self,
-        request: Request,
-        source: Source,
-        selection: Selection,
-        explorer: Explorer | None,
-        ends: Ends,
-        arrives: Callable[[], fitness.Surroundings | None] | None,
-    ) -> None:
+    def _refuse_unfit(self, case: _Case, arrives: Callable[[], fitness.Surroundings | None] | None) -> None:
         """`arrives` tells what is around the request's own table at the destination, or raises why its rows must not come."""
-        tables = family.tables_of(request.table, explorer)
-        selections = [selection] if explorer is None else explorer.selections.values()
-        leaves = {one.shape.name: source.refuse_unfit(one) for one in selections}
+        request, ends, explorer = case.request, case.ends, case.explorer
+        selections = [case.selection] if explorer is None else explorer.selections.values()
+        leaves = {one.shape.name: case.source.refuse_unfit(one) for one in selections}
         if ends.destination is not None:
             there = self._there(request, ends.destination)
-            for table in tables:
+            for table in case.tables:
                 reached = arrives() if arrives is not None and table == request.table else there.refuse_unfit(table)
                 fitness.refuse_loop(leaves.get(table), request.source, reached, request.destination)
             if explorer is not None:
@@ -311,14 +293,17 @@ class MoveService:
         """The policies of `tables`, in the configuration's order."""
         return [self._policies[at] for at in sorted(self._places[t] for t in tables)]
 
-    def _survey(self, request: Request, source: Source, explorer: Explorer, weighed: Weighed, ends: Ends) -> Survey:
-        limit = request.limit if request.upward else None
-        return survey(source, explorer, weighed.batch_rows, ends.main(request.source), limit=limit, weighed=request.upward)
+    def _survey(self, case: _Case, weighed: Weighed) -> Survey | None:
+        """What goes together; None where nothing hangs on the rows."""
+        request, explorer = case.request, case.explorer
+        if explorer is None:
+            return None
+        limit, main = request.limit if request.upward else None, case.ends.main(request.source)
+        return survey(case.source, explorer, weighed.batch_rows, main, limit=limit, weighed=request.upward)
 
     def _mover(
         self,
-        request: Request,
-        source: Source,
+        case: _Case,
         destination: Destination,
         lease: Lease,
         rests: Callable[[Collection[TableName]], str | None],
@@ -326,12 +311,12 @@ class MoveService:
         weighed: Weighed,
         throttle: Throttle,
         waiting: Collection[str] = (),
-        explorer: Explorer | None = None,
         pairs: Pairs | None = None,
         spare: tuple[Connection, Connection] | None = None,
     ) -> Mover:
+        request, explorer = case.request, case.explorer
         return Mover(
-            source,
+            case.source,
             destination,
             lease,
             pace=replace(self._pace(request, explorer), batch_rows=weighed.batch_rows, limit=weighed.limit),
