@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.common import Bench, program
@@ -33,8 +34,8 @@ def _psql(url: str, statement: str) -> str:
     return f"{shlex.quote(program('psql'))} -qX {shlex.quote(url)} -c {shlex.quote(statement)}"
 
 
-def _pipe(b: Bench) -> str:
-    out, into = "COPY public.events TO STDOUT (FORMAT binary)", "COPY public.events FROM STDIN (FORMAT binary)"
+def _pipe(b: Bench, options: str = "(FORMAT binary)") -> str:
+    out, into = f"COPY public.events TO STDOUT {options}", f"COPY public.events FROM STDIN {options}"
     return f"{_psql(b.core_url, out)} | {_psql(b.main.url(), into)}; {_psql(b.core_url, _DELETE)}"
 
 
@@ -60,6 +61,7 @@ def _loop(b: Bench) -> str:
 _CLIENT = "postgresql-client"
 PEERS = {
     "pipe": Peer("psql COPY | psql COPY, then one DELETE, unverified", [("psql", _CLIENT)], _pipe),
+    "text": Peer("psql COPY | psql COPY as text, then one DELETE, unverified", [("psql", _CLIENT)], partial(_pipe, options="")),
     "dump": Peer(
         "pg_dump -Fc | pg_restore, then one DELETE, unverified",
         [("psql", _CLIENT), ("pg_dump", _CLIENT), ("pg_restore", _CLIENT)],
