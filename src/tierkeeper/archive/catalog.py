@@ -361,7 +361,7 @@ def reading(conn: Connection) -> ReadingStatus:
     with transaction(conn, read_only=True) as cur:
         segments, unread, oldest, stalest, first = cur.execute(_SQL["reading"]).fetchone() or (0, 0, None, None, None)
         last = cur.execute(_SQL["drill_last"]).fetchone()
-    drill = DrillStatus(at=last[0], ok=last[1], segments=last[2], restored=last[3]) if last else None
+    drill = DrillStatus(at=last[0], ok=last[1], segments=last[2], restored=last[3], wrong=last[4]) if last else None
     return ReadingStatus(
         segments=segments, unread=unread, oldest_read_at=oldest, stalest_at=stalest, first_written_at=first, drill=drill
     )

@@ -55,9 +55,9 @@ class Drill:
         segments = catalog.segments(states=("sealed",))
         turn = sample.of(segments) if sample is not None else {s.id for s in segments}
         rows = size_bytes = done = 0
+        stopped = None
         for segment in (s for s in segments if s.id in turn):
             if (stopped := self.stop()) is not None:
-                wrong.append(f"{len(turn) - done} segments were left: {stopped}")
                 break
             try:
                 rows += self._restore(segment)
@@ -65,8 +65,9 @@ class Drill:
                 raise
             except TierkeeperError as error:
                 wrong.append(f"{segment.id}: {error.place}: {error.cause}")
-            size_bytes += segment.bytes
-            done += 1
+            else:
+                size_bytes += segment.bytes
+                done += 1
         return DrillResult(
             segments=len(segments),
             restored=done,
@@ -77,6 +78,7 @@ class Drill:
             seconds=round(self.clock.monotonic() - began, 3),
             wrong=wrong,
             at=self.clock.now(),
+            stopped_because=stopped,
             ok=not wrong,
         )
 

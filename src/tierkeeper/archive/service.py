@@ -201,7 +201,7 @@ class Archive:
             return f"the store gives {found} segments, and the catalog knows {after}"
 
         result = Drill(self._store, ring, scratch, self._clock, stop).run(share, listed)
-        if before is not None:
+        if before is not None and (result.stopped_because is None or result.wrong):  # one that was cut short proves nothing
             self._catalog.drilled(result)
         return result
 

@@ -229,6 +229,8 @@ def _drill(result: r.DrillResult) -> Iterator[RenderableType]:
         f"{result.restored} of {plural(result.segments, 'segment')}, {plural(result.rows, 'row')} restored and compared: {took}"
     )
     yield good(f"opened with the recovery key alone: {told}") if result.ok else bad(told)
+    if result.stopped_because is not None:
+        yield Text(f"Ended early ({result.stopped_because}): it proves nothing of the others, and is not noted.", "dim")
 
 
 @render.register(r.KitResult)

@@ -15,6 +15,7 @@ from tierkeeper.config import load
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.stop import STOPPED
 from vault import House
 
 KEYS = Path(".config/tierkeeper")
@@ -53,12 +54,28 @@ def test_what_would_stop_a_new_machine_is_found(house: House) -> None:
     (house.tiers.store / two["commit_object"]).unlink()
     ended = processes.command(["archive", "drill", "--json"], house.tiers.environment)
     assert ended.returncode == 1
-    wrong = json.loads(ended.stdout)["wrong"]
-    assert len(wrong) == 3
+    result = json.loads(ended.stdout)
+    wrong = result["wrong"]
+    assert (len(wrong), result["segments"], result["restored"]) == (3, 1, 0)
     assert wrong[0].startswith(f"{two['id']}: no marker says")
     assert "the store gives 1 segments, and the catalog knows 2" in wrong[1]
     assert wrong[2].startswith(f"{one['id']}: ")
-    assert house.keeper.status().archive.drill.ok is False  # type: ignore[union-attr]
+    noted = house.keeper.status().archive.drill  # type: ignore[union-attr]
+    assert noted is not None
+    assert (noted.ok, noted.restored, noted.wrong) == (False, 0, wrong)
+    assert scratch_databases(house) == []
+
+
+def test_a_drill_that_was_cut_short_is_not_noted_as_one_that_failed(house: House) -> None:
+    asked: list[int] = []
+
+    def after_one() -> str | None:
+        asked.append(1)
+        return STOPPED if len(asked) > 1 else None
+
+    cut = open_keeper(house.keeper._settings, environment=house.tiers.environment, stop=after_one).archive_drill()
+    assert (cut.ok, cut.wrong, cut.stopped_because, cut.restored) == (True, [], STOPPED, 1)
+    assert house.keeper.status().archive.drill is None  # type: ignore[union-attr]
     assert scratch_databases(house) == []
 
 

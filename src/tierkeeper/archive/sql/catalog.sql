@@ -193,7 +193,7 @@ INSERT INTO tierkeeper.drill (at, ok, segments, restored, rows, seconds, wrong)
 VALUES (%(at)s, %(ok)s, %(segments)s, %(restored)s, %(rows)s, %(seconds)s, %(wrong)s)
 
 -- name: drill_last
-SELECT at, ok, segments, restored FROM tierkeeper.drill ORDER BY at DESC LIMIT 1
+SELECT at, ok, segments, restored, wrong FROM tierkeeper.drill ORDER BY at DESC LIMIT 1
 
 -- name: newest
 SELECT key_id, manifest FROM tierkeeper.segment WHERE state <> 'undone' ORDER BY position DESC LIMIT 1

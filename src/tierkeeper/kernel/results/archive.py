@@ -85,6 +85,7 @@ class DrillResult(Result):
     rebuild_seconds: float = Field(description="of all seconds, those that making the catalog again took")
     seconds: float
     wrong: list[str] = Field(default=[], description="what a new machine would be stopped by")
+    stopped_because: str | None = Field(default=None, description="why it ended before it was through; null: it was")
     ok: bool
 
 

@@ -93,6 +93,7 @@ class DrillStatus(Result):
     ok: bool
     segments: int
     restored: int
+    wrong: list[str] = Field(default=[], description="what a new machine would be stopped by")
 
 
 class ReadingStatus(Result):
