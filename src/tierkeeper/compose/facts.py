@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from tierkeeper.kernel import limits
 from tierkeeper.kernel.errors import TierkeeperError
-from tierkeeper.kernel.results import QuotaResult, ReadingStatus, StatusResult, StoreReport, TierStatus
+from tierkeeper.kernel.results import DrillStatus, QuotaResult, ReadingStatus, StatusResult, StoreReport, TierStatus
 from tierkeeper.kernel.series import Sample
 from tierkeeper.monitoring.alerts.facts import Away, Expiry, Facts, Fault, Forecast, Job, Run, TierFacts
 from tierkeeper.monitoring.awake import Awake
@@ -30,7 +30,7 @@ from tierkeeper.tiers.tier import Tier
 
 T = TypeVar("T")
 DAY: Final = timedelta(days=1)
-_PERIODS: Final[Mapping[str, timedelta]] = {"quota": DAY, "archive": 7 * DAY, "drill": 90 * DAY}
+_PERIODS: Final[Mapping[str, timedelta]] = {"quota": DAY, "archive": 7 * DAY, "scrub": DAY, "drill": 90 * DAY}
 """How often each runs by the user's schedule (daily, weekly); a drill is good for a quarter."""
 _NAMES: Final = {
     "leaf": "the certificate of the home server",
@@ -45,6 +45,9 @@ _REMEDIES: Final = {
 _RENEWED: Final = (
     "A hosted server's provider renews it: ask them why not. On your own: put the new one into the file that ssl_cert_file names,"
     " then there: SELECT pg_reload_conf(). It is looked at once a day"
+)
+_SERVER_READS: Final = (
+    "On the server: let `tierkeeper homeserver` run, which reads all that it keeps by itself; where it runs, look at its log"
 )
 _STOPPED: Final = ("KeyboardInterrupt", "SystemExit", "it was told to end")
 
@@ -166,16 +169,20 @@ def _runs(
     if archive is not None and archive.segments:
         # A home server reads what it keeps by itself; of another store the archive's own reading counts.
         read_at = archive.stalest_at if report is None else report.oldest_read_at
-        days = limits.SCRUB_DAYS if report is None else report.scrub_days
-        yield "scrub", Run(periods.get("scrub", days * DAY), read_at)
+        every = limits.SCRUB_TURNS * periods["scrub"] if report is None else report.scrub_days * DAY
+        yield "scrub", Run(every, read_at, remedy=None if report is None else _SERVER_READS)
         drill = archive.drill
-        place = "the archive" if drill is None else f"{drill.restored} of {drill.segments} segments came back"
-        cause = "" if drill is None else f"the drill of {drill.at:%Y-%m-%d %H:%M} UTC found something wrong"
-        failed = (Fault(place, cause, ""),) if drill is not None and not drill.ok else ()
+        failed = (Fault("the archive", _drilled(drill), ""),) if drill is not None and not drill.ok else ()
         yield (
             "drill",
             Run(periods["drill"], drill.at if drill is not None and drill.ok else None, archive.first_written_at, failed),
         )
+
+
+def _drilled(drill: DrillStatus) -> str:
+    first = f", such as {drill.wrong[0]}" if drill.wrong else ""
+    what = f"{len(drill.wrong)} faults" if len(drill.wrong) > 1 else "a fault"
+    return f"the drill of {drill.at:%Y-%m-%d %H:%M} UTC found {what}{first}"
 
 
 def _belongs(key: tuple[str, str, str], name: str) -> bool:

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Final
 
 from tierkeeper.jobs.model import Job
 from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.limits import SCRUB_TURNS
 from tierkeeper.kernel.results import DrillResult
 
 if TYPE_CHECKING:
     from tierkeeper.compose import Keeper
 
-SCRUB_SAMPLE: Final = "1/30"  # a day: what was read longest ago first, so that all is read in a month
+SCRUB_SAMPLE: Final = f"1/{SCRUB_TURNS}"  # a day: what was read longest ago first, so that all is read in a month
 DRILL_SAMPLE: Final = "1/12"  # a month: with the next kit in hand all is restored in a year
 _MOVES: Final = "moves"  # both take rows from Main to the archive: one would find the other's lease
 

@@ -75,6 +75,7 @@ CONNECTIONS_MAX: Final = 256  # that it keeps open; idle ones make place, so tha
 TOKEN_DAYS: Final = 365  # a token that says nothing else lives so long
 LOCK_YEARS_MAX: Final = 30  # no lock may end later: a mistyped year would keep an object for good
 SCRUB_DAYS: Final = 30  # in which the home server reads all that it keeps
+SCRUB_TURNS: Final = 30  # of the schedule's scrub until the whole archive was read, from day to day in the same time
 SCRUB_LOOK_SECONDS: Final = 60  # between two turns of it
 HEALTH_SECONDS: Final = 1  # how old its answer to whoever asks for its health may be
 LEAF_DAYS: Final = 90  # of the home server's certificate; it is renewed by itself when a third of them is left

@@ -177,18 +177,26 @@ def _pausing(tier: TierFacts, facts: Facts) -> Iterator[Condition]:
     serious = left <= timedelta(days=limits.PAUSE_SERIOUS_DAYS_LEFT)
     why = f"; the last try: {tier.read_cause}" if tier.read_cause else ""
     nobody = "no read came through" if tier.kept_awake else "no row there was read or written, as far as the history goes,"
-    look = "Run `tierkeeper status`; if the tier is away, restore the project in the provider's dashboard"
-    wake = f"Read a row of any table there; take keep_awake = false under [tiers.{tier.tier}] out, and `tierkeeper run` does it"
-    is_about_to = left > timedelta() or (tier.away is None and not tier.kept_awake)  # whoever answers is awake still
+    is_about_to = left > timedelta() or tier.away is None  # whoever answers is awake still
     yield _of(
         tier,
         Kind.PAUSING,
         Severity.SERIOUS if serious else Severity.WARNING,
         what=f"the project of {tier.tier} is about to be paused" if is_about_to else f"{tier.tier} may be paused by now",
         cause=f"{nobody} for {quiet_days:.1f} days, and its provider pauses it after {tier.pauses_after_days}{why}",
-        remedy=look if tier.kept_awake or not is_about_to else wake,
+        remedy=_awaken(tier),
         figures={"quiet_days": round(quiet_days, 2)},
     )
+
+
+def _awaken(tier: TierFacts) -> str:
+    if tier.away is not None:
+        return "Run `tierkeeper status`; if the tier is away, restore the project in the provider's dashboard"
+    if tier.kept_awake:
+        return (
+            "Read a row of any table there; look that `tierkeeper run` runs, which does it daily, and what it tells of keep_awake"
+        )
+    return f"Read a row of any table there; take keep_awake = false under [tiers.{tier.tier}] out, and `tierkeeper run` does it"
 
 
 def _of(

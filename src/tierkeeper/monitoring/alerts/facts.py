@@ -67,13 +67,15 @@ class Fault:
 class Run:
     """Something that happens by itself at least every `period`.
 
-    `ok_at`: when it last went well; `since`: from when on it could have, where it never did. `faults`: of the last one.
+    `ok_at`: when it last went well; `since`: from when on it could have, where it never did. `faults`: of the last one. `remedy`:
+    what to do where it is late, if that is not what is usual.
     """
 
     period: timedelta
     ok_at: datetime | None = None
     since: datetime | None = None
     faults: tuple[Fault, ...] = ()
+    remedy: str | None = None
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def judge(conditions: list[Condition], unsaid: set[tuple[Kind, str]], facts: Fac
 
 
 def _failed(name: str, kind: Kind, severity: Severity, fault: Fault) -> Condition:
-    what = f"the restore drill failed: {fault.place}" if kind is Kind.DRILL_FAILED else f"moving {fault.place} failed"
+    what = "the restore drill failed" if kind is Kind.DRILL_FAILED else f"moving {fault.place} failed"
     remedy = f"{fault.remedy}; then {_again(name)}" if fault.remedy else _RUNS[name][3]
     return Condition(kind, f"{name}: {fault.place}", name, severity, what, fault.cause, remedy)
 
@@ -67,12 +67,12 @@ def _late(name: str, run: Run, at: datetime) -> Iterator[Condition]:
     days, period_days = (at - last) / timedelta(days=1), run.period / timedelta(days=1)
     if kind is Kind.SCRUB_OVERDUE:
         what = "a part of the archive was not read for too long"
-        cause = f"some of it was last read whole {days:.0f} days ago, and all of it is to be read every {period_days:.0f} days"
+        cause = f"some of it was last read whole {days:.0f} days ago, and all of it is to be read every {_every(period_days)}"
     else:
         what = f"{who} is late"
         when = f"it last went well {days:.1f} days ago" if run.ok_at is not None else f"it never went well in {days:.1f} days"
         cause = f"{when}, and should every {_every(period_days)}"
-    yield Condition(kind, f"{name}: late", name, Severity.WARNING, what, cause, remedy, {"days": round(days, 2)})
+    yield Condition(kind, f"{name}: late", name, Severity.WARNING, what, cause, run.remedy or remedy, {"days": round(days, 2)})
 
 
 def _missed(name: str, job: Job, at: datetime) -> Iterator[Condition]:
@@ -110,7 +110,8 @@ def _expiring(expiry: Expiry, at: datetime) -> Iterator[Condition]:
         return
     days = left / timedelta(days=1)
     over = left <= timedelta()
-    what = f"{expiry.what} has expired" if over else f"{expiry.what} expires in {max(days, 0.1):.1f} days"
+    # By its date: once nobody can ask any more, it is told as it was seen last.
+    what = f"{expiry.what} has expired" if over else f"{expiry.what} expires on {expiry.at:%Y-%m-%d}"
     severity = Severity.SERIOUS if days <= EXPIRY_SERIOUS_DAYS else Severity.WARNING
     cause = f"it is valid until {expiry.at:%Y-%m-%d %H:%M} UTC, and nothing is read or written through it after that"
     yield Condition(

@@ -114,6 +114,8 @@ def test_a_project_that_nobody_reads_is_about_to_pause(days: float, severity: Se
     if severity is not None:
         assert only(facts).kind is Kind.PAUSING
         assert "connection refused" in only(facts).cause
+        assert only(facts).what == "the project of core is about to be paused", "it answers, so it is not yet"
+        assert "look that `tierkeeper run` runs" in only(facts).remedy
 
 
 @pytest.mark.parametrize(("days", "severity"), [(4.9, None), (5.1, Severity.WARNING), (9.0, Severity.SERIOUS)])
@@ -125,8 +127,10 @@ def test_a_project_that_is_not_kept_awake_is_about_to_pause_by_its_history(days:
         assert one.what == "the project of core is about to be paused", "it answers, so it is not yet"
         assert f"no row there was read or written, as far as the history goes, for {days:.1f} days" in one.cause
         assert "keep_awake = false under [tiers.core]" in one.remedy
-    away = of_core(read_at=NOW - 9 * DAY, kept_awake=False, away=Away("refused", "Look"))
-    assert "core may be paused by now" in [c.what for c in judged(away).conditions]
+    for kept_awake in (True, False):
+        away = of_core(read_at=NOW - 9 * DAY, kept_awake=kept_awake, away=Away("refused", "Look"))
+        (paused,) = [c for c in judged(away).conditions if c.kind is Kind.PAUSING]
+        assert (paused.what, "restore the project" in paused.remedy) == ("core may be paused by now", True)
 
 
 def test_a_tier_that_does_not_pause_or_is_not_kept_awake_does_not_ring() -> None:
@@ -202,7 +206,7 @@ def test_a_run_that_is_late_by_what_it_left_is_told_once() -> None:
 
 
 def test_a_failed_drill_and_damage_ring() -> None:
-    runs = {**WELL.runs, "drill": Run(90 * DAY, NOW, faults=(Fault("3 of 4 segments came back", "one is damaged", ""),))}
+    runs = {**WELL.runs, "drill": Run(90 * DAY, NOW, faults=(Fault("the archive", "one is damaged", ""),))}
     facts = replace(WELL, runs=runs, damage=(Fault("the store", "1 of 9 objects are wrong", ""),))
     assert {c.kind for c in judged(facts).conditions} == {Kind.DRILL_FAILED, Kind.DAMAGED}
     assert all("`tierkeeper archive" in c.remedy for c in judged(facts).conditions)
@@ -216,8 +220,8 @@ def test_what_expires_rings_in_time(days: float, severity: Severity | None) -> N
     token = Expiry("this machine's token", NOW + days * DAY, "Make another", 14 * DAY)
     facts = replace(WELL, expiries=(token,))
     assert [c.severity for c in judged(facts).conditions] == ([] if severity is None else [severity])
-    if days < 0:
-        assert "has expired" in only(facts).what
+    if severity is not None:  # by its date, which stays true where nobody can ask any more
+        assert only(facts).what == f"this machine's token {'has expired' if days < 0 else f'expires on {token.at:%Y-%m-%d}'}"
 
 
 def test_what_could_not_be_had_is_unsaid() -> None:
