@@ -123,7 +123,7 @@ class SpendingKeeper(UsageKeeper):
         for policy in self._policies:
             if policy.name in found:
                 reads = found[policy.name]
-                counted.update(scans(with_days(reads.by_oldest, reads.everything, 1.0), cutoffs_of(policy, now)))
+                counted.update(scans(with_days(reads.by_oldest, reads.everything, 1.0), cutoffs_of(policy, now).ends))
         return counted
 
 

@@ -5,7 +5,7 @@ It proposes on a grid of whole days. Where nothing costs less than what is there
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, log
+from math import ceil, inf, log
 from typing import Final
 
 from tierkeeper.kernel.policy import TIERS, Tier
@@ -66,9 +66,10 @@ def optimise(world: World, promise: float, grid: Sequence[int] = GRID_DAYS) -> O
             before=figures(world, before),
             cost_per_month_before=total_cost(world, before),
             reads_in_core_before=reads_in_core(world, before),
-            notes=notes,
+            notes=[*notes, *_left_already(world, before)],
         )
     after = {one.name: _cutoffs(option) for one, option in zip(world.stocks, found.options, strict=True)}
+    notes += _left_already(world, after)
     if after != before and abs(total_cost(world, before) - total_cost(world, after)) < WORTH_A_MONTH:
         notes += ["the cutoffs of now cost as good as the same, less than a hundredth more or less a month"]
     return OptimiseResult(
@@ -105,7 +106,7 @@ def what_if(world: World, after: Mapping[TableName, Cutoffs]) -> WhatIfResult:
         reads_in_core_after=reads_in_core(world, then),
         within_quotas=all(one.used_bytes <= one.limit_bytes for one in told.values()),
         toml=toml(world, then),
-        notes=_notes(world),
+        notes=[*_notes(world), *_left_already(world, then)],
     )
 
 
@@ -296,6 +297,23 @@ def _notes(world: World) -> list[str]:
         notes.append("no ages were asked for yet ('query' keeps them), so that the promise holds whatever the cutoffs")
     if everything:
         notes.append(f"scans without a bound on the age read every tier under any cutoffs, and do not count: {everything:,}")
+    return notes
+
+
+def _left_already(world: World, chosen: Mapping[TableName, Cutoffs]) -> list[str]:
+    """The reads that the cutoffs `chosen` promise to Core, and that it cannot answer yet."""
+    notes = []
+    for one in world.stocks:
+        end, (whole, _) = chosen[one.name].ends[0], one.whole(chosen[one.name], 0.0)
+        reads = one.asked.within(end) - one.asked.within(whole)
+        if reads:
+            since = round(whole - s.EDGE_DAYS)
+            until = f"in {ceil(end - whole)} days" if end < inf else "never, by this cutoff"
+            notes.append(
+                f"{reads:,} of the reads that count as Core's reach further down as yet: rows of {one.name} that are {since} days"
+                f" old have left it already, and a cutoff brings none back. That is over {until}, or once"
+                f" `tierkeeper move {one.name} --from main --to core` has"
+            )
     return notes
 
 

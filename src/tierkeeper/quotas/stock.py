@@ -18,6 +18,7 @@ from tierkeeper.tiers.price import Price
 PLAN_DAYS: Final = 30.0  # a proposal has to keep to the quotas for so long, and its cost is that of so long
 LOOKS: Final = (0.0, 10.0, 20.0, 30.0)  # days ahead at which the tiers are weighed
 HORIZON_DAYS: Final = 3_650
+EDGE_DAYS: Final = 1.0  # to which the age is known at which rows have left a tier: asked ages are whole days
 GB: Final = 1e9
 
 
@@ -122,6 +123,12 @@ class Stock:
     def oldest_days(self) -> float:
         return max((s.high_days for s in self.slices), default=0.0)
 
+    def whole(self, cutoffs: Cutoffs, ahead_days: float) -> tuple[float, float]:
+        """The ages up to which Core has every row under `cutoffs`, `ahead_days` from now, and up to which Core and Main have."""
+        left = [min((s.low_days for s in self.slices if s.tier in TIERS[depth:]), default=inf) for depth in (1, 2)]
+        core, main = (min(end, low + EDGE_DAYS + ahead_days) for end, low in zip(cutoffs.ends, left, strict=True))
+        return core, main
+
     def younger(self, days: float, depth: int = -1) -> float:
         """Rows that are younger than `days` now; `depth` 0: of those in Core, 1: in Core or Main, else anywhere."""
         edges, counts = self._edges[depth]
@@ -183,13 +190,14 @@ def cost_of(stock: Stock, cutoffs: Cutoffs, prices: Mapping[Tier, Price]) -> flo
     moved = stock.rows_per_day * PLAN_DAYS / GB
     sent = sum(moved * stock.row_bytes[t] * (prices[t].egress_per_gb or 0.0) for t, end in leaves if end < inf)
     monthly = PLAN_DAYS / max(1.0, stock.asked.days)
-    asked = sum(n * monthly / 1e6 * prices[t].requests_per_million for t, n in scans(stock.asked, cutoffs).items())
-    return storage + sent + asked
+    reached = [scans(stock.asked, stock.whole(cutoffs, ahead)) for ahead in LOOKS]
+    asked = sum(sum(one[t] for one in reached) / len(reached) * prices[t].requests_per_million for t in TIERS)
+    return storage + sent + asked * monthly / 1e6
 
 
-def scans(asked: Asked, cutoffs: Cutoffs) -> Mapping[Tier, int]:
-    """How many scans reach each tier: those that allow older rows than the one above keeps, and those without a bound."""
-    core, main = cutoffs.ends
+def scans(asked: Asked, whole: tuple[float, float]) -> Mapping[Tier, int]:
+    """How many scans reach each tier: those that allow older rows than the one above has `whole`, and those without a bound."""
+    core, main = whole
     total = asked.total + asked.everything
     return {"core": total, "main": total - asked.within(core), "archive": total - asked.within(main)}
 

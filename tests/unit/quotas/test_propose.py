@@ -64,6 +64,25 @@ def test_what_lies_deeper_than_its_age_asks_does_not_come_back() -> None:
     assert told.after["core"].used_bytes == pytest.approx(60 * MB, rel=0.001)  # 20 besides, ten days, and thirty that come
 
 
+def test_reads_of_rows_that_have_left_already_are_paid_for_and_told() -> None:
+    """Core's cutoff is 90 days, and what is older than 30 lies in Main: a read of 90 days reaches it for two months."""
+    left = stock(now=Cutoffs(90, 365), slices=(Slice(0, 30, 30_000), Slice(30, 365, 335_000, "main")))
+    there = stock(now=Cutoffs(90, 365))
+    prices = {**PRICES, "main": Price(requests_per_million=1e6)}  # one each, and nothing else
+    free = {**PRICES, "main": Price()}
+    paid = [s.cost_of(one, one.now, prices) - s.cost_of(one, one.now, free) for one in (left, there)]
+    assert paid == [pytest.approx(40 + 13), pytest.approx(13)]  # a month: forty of 90 days, ten of 400, three of everything
+    (note,) = [n for n in what_if(world(left), {}).notes if "have left it already" in n]
+    assert note.startswith("40 of the reads")
+    assert "30 days" in note
+    assert "over in 59 days" in note
+    assert "tierkeeper move public.flights --from main --to core" in note
+    assert any("have left it already" in n for n in optimise(world(left), 0.98).notes)
+    assert not any("have left it already" in n for n in what_if(world(there), {}).notes)
+    shorter = what_if(world(left), {FLIGHTS: Cutoffs(30, 365)})
+    assert not any("have left it already" in n for n in shorter.notes)
+
+
 def test_slices_may_lie_over_each_other() -> None:
     one = stock(slices=(Slice(0, 1, 50), Slice(1, 9, 50), Slice(0, 4, 40)))
     assert one.younger(1) == pytest.approx(50 + 10)
