@@ -120,6 +120,19 @@ def test_reads_and_writes_are_counted(core: Connection) -> None:
     assert (after.tables[EVENTS].cache_hits or 0) > (before.tables[EVENTS].cache_hits or 0)
 
 
+@pytest.mark.parametrize("ways", ["indexonlyscan", "indexscan", "bitmapscan"])
+def test_rows_that_an_index_answers_for_are_counted_once_however_it_is_read(core: Connection, ways: str) -> None:
+    core.execute("VACUUM (ANALYZE) public.events")
+    for way in ("seqscan", "indexonlyscan", "indexscan", "bitmapscan"):
+        core.execute(f"SET enable_{way} = {'on' if way in (ways, ways.replace('only', '')) else 'off'}".encode())
+    before = look(core).tables[EVENTS].reads or 0
+    plan = "\n".join(row[0] for row in core.execute("EXPLAIN SELECT count(id) FROM public.events WHERE id BETWEEN 1 AND 300"))
+    assert {"indexonlyscan": "Index Only", "indexscan": "Index Scan", "bitmapscan": "Bitmap"}[ways] in plan
+    core.execute("SELECT count(id) FROM public.events WHERE id BETWEEN 1 AND 300")
+    core.execute("SELECT pg_stat_force_next_flush()")
+    assert 300 <= (look(core).tables[EVENTS].reads or 0) - before <= 310  # the planner looks at an entry now and then
+
+
 @pytest.mark.parametrize(
     ("lock", "table"),
     [

@@ -161,10 +161,11 @@ WHERE c.relkind IN ('r', 'p', 'm')
 -- name: counters
 -- What has been done to the tables since the statistics were reset: rows read by scans and by indexes, rows written, pages found in
 -- the server's memory and not; and the deleted rows that no VACUUM has met yet. A partition that is dropped takes its share along.
+-- A scan of an index alone fetches no row: where indexes gave more entries than rows were fetched by them, those count.
 WITH RECURSIVE {tree}
 SELECT rn.nspname::text, r.relname::text, count(*) FILTER (WHERE c.relkind <> 'p'),
        coalesce(sum(pg_stat_get_tuples_returned(c.oid)), 0)::bigint,
-       coalesce(sum(pg_stat_get_tuples_fetched(c.oid) + i.fetched), 0)::bigint,
+       coalesce(sum(greatest(pg_stat_get_tuples_fetched(c.oid) + i.fetched, i.entries)), 0)::bigint,
        coalesce(sum(pg_stat_get_tuples_inserted(c.oid)), 0)::bigint,
        coalesce(sum(pg_stat_get_tuples_updated(c.oid)), 0)::bigint,
        coalesce(sum(pg_stat_get_tuples_deleted(c.oid)), 0)::bigint,
@@ -176,6 +177,7 @@ JOIN pg_class AS c ON c.oid = tree.oid AND c.relkind IN ('r', 'p', 'm')
 JOIN pg_class AS r ON r.oid = tree.root JOIN pg_namespace AS rn ON rn.oid = r.relnamespace
 CROSS JOIN LATERAL (
   SELECT coalesce(sum(pg_stat_get_tuples_fetched(x.indexrelid)), 0) AS fetched,
+         coalesce(sum(pg_stat_get_tuples_returned(x.indexrelid)), 0) AS entries,
          coalesce(sum(pg_stat_get_blocks_hit(x.indexrelid)), 0) AS hit,
          coalesce(sum(pg_stat_get_blocks_fetched(x.indexrelid) - pg_stat_get_blocks_hit(x.indexrelid)), 0) AS missed
   FROM pg_index AS x WHERE x.indrelid = c.oid
