@@ -25,6 +25,7 @@ SEED: Final = 20130101  # a forecast is the same whenever it is made from the sa
 PATHS: Final = 120  # histories drawn anew; more move the ends of the range by less than they mean
 EARLY: Final = 0.1  # of the paths are full before the early end of the range, and as many after its late end
 WALK_DAYS: Final = 90  # a path is walked day by day for so long, later by its rate: single days no longer matter then
+SURGE_DOUBT: Final = 1.25  # a surge's few hours tell its pace no better: by so much it may be faster
 WITHIN_DAY: Final = 0.5  # days by which the ends are moved out: a path knows days, not at what hours they grow
 HORIZON_DAYS: Final = 3_650  # what is fuller later than that is not said to fill
 MIN_DAYS: Final = 1.0  # of history, before which nothing is said
@@ -172,6 +173,8 @@ def _course(samples: Sequence[Sample], quota_bytes: int, now: datetime) -> _Cour
 
 def _told(course: _Course, alone: FullAt, full: FullAt) -> Forecast:
     runs, surging = course.runs, course.surging
+    if surging is not None:
+        alone, full = _sooner(course, surging, alone), _sooner(course, surging, full)
     confidence, reason = _confidence(course.found, course.stale_days, alone, course.now)
     if surging is not None:
         confidence, reason = "low", f"{reason}, but in these hours {format_bytes(int(surging))} a day come, far more than ever"
@@ -189,6 +192,12 @@ def _told(course: _Course, alone: FullAt, full: FullAt) -> Forecast:
         runs_per_week=WEEK / runs.every_days if runs is not None else 0.0,
         surge_bytes_per_day=surging,
     )
+
+
+def _sooner(course: _Course, pace: float, full: FullAt) -> FullAt:
+    """`full` with the early end that a surge makes, if it goes on: nobody knows yet whether it does."""
+    early = _at(course.now, max(0.0, (course.quota - course.used) / (SURGE_DOUBT * pace) - WITHIN_DAY))
+    return full if early is None or (full.earliest is not None and full.earliest < early) else replace(full, earliest=early)
 
 
 def full_before(told: Forecast, instant: datetime) -> bool:

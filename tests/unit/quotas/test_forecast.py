@@ -135,6 +135,15 @@ def test_the_trigger_asks_for_the_early_end_and_a_likely_one_that_is_near() -> N
     assert full_before(wide, found.at + 6 * DAY)
 
 
+def test_what_begins_to_grow_today_may_be_full_soon() -> None:
+    """Nobody knows yet whether it goes on: it is the early end of the range, not the likely one."""
+    found = told(hourly([100.0] * 56 * 24 + [100 + 20 * h / 24 for h in range(24)]), quota_mb=220)
+    assert found.full.likely is None
+    assert found.full.earliest is not None
+    assert (found.full.earliest - found.at) / DAY == pytest.approx(5.0 / 1.25 - 0.5, abs=0.1)
+    assert found.full_without_runs.earliest == found.full.earliest
+
+
 def test_a_flood_of_these_hours_triggers_and_one_that_is_over_does_not() -> None:
     calm = [100 + 5 * h / 24 for h in range(30 * 24)]
     flood = calm + [calm[-1] + 12 * k for k in range(1, 9)]
