@@ -186,6 +186,7 @@ def _pausing(tier: TierFacts, facts: Facts) -> Iterator[Condition]:
         cause=f"{nobody} for {quiet_days:.1f} days, and its provider pauses it after {tier.pauses_after_days}{why}",
         remedy=_awaken(tier),
         figures={"quiet_days": round(quiet_days, 2)},
+        hold_seconds=limits.JOB_LATE_HOLD_SECONDS,
     )
 
 

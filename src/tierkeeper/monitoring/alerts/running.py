@@ -72,7 +72,17 @@ def _late(name: str, run: Run, at: datetime) -> Iterator[Condition]:
         what = f"{who} is late"
         when = f"it last went well {days:.1f} days ago" if run.ok_at is not None else f"it never went well in {days:.1f} days"
         cause = f"{when}, and should every {_every(period_days)}"
-    yield Condition(kind, f"{name}: late", name, Severity.WARNING, what, cause, run.remedy or remedy, {"days": round(days, 2)})
+    yield Condition(
+        kind,
+        f"{name}: late",
+        name,
+        Severity.WARNING,
+        what,
+        cause,
+        run.remedy or remedy,
+        {"days": round(days, 2)},
+        hold_seconds=JOB_LATE_HOLD_SECONDS,
+    )
 
 
 def _missed(name: str, job: Job, at: datetime) -> Iterator[Condition]:

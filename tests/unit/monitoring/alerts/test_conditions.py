@@ -116,6 +116,7 @@ def test_a_project_that_nobody_reads_is_about_to_pause(days: float, severity: Se
         assert "connection refused" in only(facts).cause
         assert only(facts).what == "the project of core is about to be paused", "it answers, so it is not yet"
         assert "look that `tierkeeper run` runs" in only(facts).remedy
+        assert only(facts).hold_seconds == 3600, "a machine that was off reads at once when it is back"
 
 
 @pytest.mark.parametrize(("days", "severity"), [(4.9, None), (5.1, Severity.WARNING), (9.0, Severity.SERIOUS)])
@@ -165,6 +166,7 @@ def test_a_run_that_does_not_come_rings_half_a_period_late(name: str, kind: Kind
 
     assert late(2.9) == []
     assert late(3.1) == [kind]
+    assert only(replace(WELL, runs={**WELL.runs, name: Run(2 * DAY, NOW - 4 * DAY)})).hold_seconds == 3600
     assert late(3.1, ever=False) == [kind]
 
 
