@@ -13,6 +13,7 @@ import pytest
 from tierkeeper.postgres.link import Link
 
 LONGEST_READER = "1 second"
+REST_SECONDS = 1.2  # after which rows have rested in a tier, where the longest reader is that one
 
 FLIGHTS_POLICY: tuple[Mapping[str, str], ...] = (
     {"name": "public.flights", "age": "time_hour", "core": "90 days", "main": "180 days", "mode": "move"},

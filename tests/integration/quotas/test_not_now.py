@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from support import Command, Tiers, TiersFactory, tierkeeper_toml
+from support import REST_SECONDS, Command, Tiers, TiersFactory, tierkeeper_toml
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import load
 from tierkeeper.kernel.limits import LOCK_SECONDS
@@ -18,7 +18,6 @@ from tierkeeper.postgres.link import Link
 
 POLICY = {"name": "public.events", "age": "at", "core": "30 days"}
 ARCHIVED = {**POLICY, "main": "31 days"}
-REST_SECONDS = 1.2  # what came to Main rests there as long as a reader may last
 
 
 def configure(tiers: Tiers, monkeypatch: pytest.MonkeyPatch, *policies: dict[str, str], **quotas: str) -> None:

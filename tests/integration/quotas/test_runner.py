@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support import Tiers, tierkeeper_toml
+from support import REST_SECONDS, Tiers, tierkeeper_toml
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import load
 from tierkeeper.kernel.clock import SystemClock
@@ -27,7 +27,6 @@ from tierkeeper.tiers.usage import measure
 
 LOGS = {"name": "public.logs", "age": "at", "core": "100 years"}
 OLD_LOGS = {**LOGS, "core": "30 days"}
-REST_SECONDS = 1.2  # longer than the query.timeout of these configurations
 
 MAKE = """
 CREATE TABLE public.{table} (id bigint PRIMARY KEY, at timestamptz NOT NULL, body text);
