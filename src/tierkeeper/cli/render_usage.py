@@ -50,7 +50,9 @@ def _usage(result: r.UsageResult) -> Iterator[RenderableType]:
         if number:
             yield Text()
         yield from _tier(name, tier)
-    if not any(t.samples for t in result.tiers.values()):
+    if result.history is not None:
+        yield from notes([f"Main's part of the curves is missing: {result.history.cause}. {result.history.remedy}"])
+    elif not any(t.samples for t in result.tiers.values()):
         yield from notes(["nothing was recorded yet: 'tierkeeper usage --record' takes a sample"], "blue")
     if result.recorded is not None:
         yield Text()

@@ -13,7 +13,7 @@ from tierkeeper.compose.keys import VaultKeeper
 from tierkeeper.kernel import log
 from tierkeeper.kernel.errors import NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.policy import TIERS, Tier
-from tierkeeper.kernel.results import RecordResult, UsageResult, told
+from tierkeeper.kernel.results import ErrorResult, RecordResult, UsageResult, told
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
 from tierkeeper.monitoring import measure, report
@@ -63,6 +63,7 @@ class UsageKeeper(VaultKeeper):
         recorded = self._record(look) if record else None
         with looking():
             samples = self.history.samples(every=True, since=None if since is None else since.before(look.at))
+            away = self.history.away
             received = self.history.egress_of(TIERS, look.at.date())
         kept = report.Kept.of(s for s in samples if table is None or s.table in (None, table))
         policy = frozenset(p.name for p in self._policies)
@@ -73,7 +74,8 @@ class UsageKeeper(VaultKeeper):
             )
             for tier, facts in self._tiers.items()
         }  # fmt: skip
-        return UsageResult(at=look.at, tiers=tiers, recorded=recorded)
+        missing = None if away is None else ErrorResult(place=away.place, cause=away.cause, remedy=away.remedy)
+        return UsageResult(at=look.at, tiers=tiers, history=missing, recorded=recorded)
 
     def count_egress(self) -> None:
         """Adds what the links have received so far to this month's egress. That it cannot be written down ends nothing."""

@@ -184,7 +184,10 @@ def test_a_history_that_somebody_locks_is_named_and_not_the_egress(sample: Tiers
     with closing(sample.main.connect("locks")) as other:
         other.execute("BEGIN; LOCK TABLE tierkeeper.usage IN ACCESS EXCLUSIVE MODE")
         core = ask("status")["tiers"]["core"]
+        usage = ask("usage")
     assert "somebody locks tierkeeper.usage" in core["forecast"]["reason"]
+    assert ("somebody locks tierkeeper.usage" in usage["history"]["cause"], usage["tiers"]["core"]["samples"]) == (True, [])
+    assert ask("usage")["history"] is None
     assert (core["cost"]["note"], core["cost"]["egress_bytes"]) == (None, pytest.approx(sent, abs=50_000)), "known"
 
 

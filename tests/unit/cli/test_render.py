@@ -277,3 +277,11 @@ def test_a_run_of_the_archiver_that_could_not_go_on_ends_without_a_tick() -> Non
     assert "archived in" in page
     assert "✓" not in page
     assert "✓" in shown(r.ArchiveRunResult(runs=[MOVE]))
+
+
+def test_a_history_that_cannot_be_read_is_not_one_without_samples() -> None:
+    bare = r.UsageResult(at=NOW, tiers={"core": r.TierUsage(quota_bytes=1)})
+    assert "nothing was recorded yet" in shown(bare)
+    locked = r.ErrorResult(place="tiers.main", cause="somebody locks tierkeeper.usage there", remedy="Try again")
+    told = shown(bare.model_copy(update={"history": locked}))
+    assert ("nothing was recorded yet" in told, "somebody locks tierkeeper.usage there. Try again" in told) == (False, True)

@@ -111,4 +111,5 @@ class UsageResult(Result):
 
     at: datetime
     tiers: dict[str, TierUsage]
+    history: ErrorResult | None = Field(default=None, description="why Main's samples are not among these; null: they are")
     recorded: RecordResult | None = None
