@@ -19,6 +19,7 @@ from tierkeeper.kernel.ahead import preload
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Failed, Fenced, TierkeeperError
 from tierkeeper.kernel.faults import Point, reach
+from tierkeeper.kernel.limits import SEGMENT_BESIDE_BYTES
 from tierkeeper.kernel.policy import Tier
 from tierkeeper.kernel.ports import Batch, LedgerRow, LedgerState, SourceSnapshot
 from tierkeeper.kernel.tables import TableName, TableShape
@@ -115,7 +116,7 @@ class ArchiveDestination:
         try:
             with ExitStack() as scratch:
                 written = [self._written(s, scratch.enter_context(self._writer.scratch_file())) for s in snapshots]
-                self._weigh(sum(made.written.bytes for made, _ in written))
+                self._weigh(sum(made.written.bytes + SEGMENT_BESIDE_BYTES for made, _ in written))
                 for made, file in written:
                     self._writer.put(made, file, put)
             proven = [(made, self._writer.proven(made, put)) for made, _ in written]

@@ -23,6 +23,9 @@ PIECE_PAGES: Final = 16  # heap pages that are counted as one when batches are c
 ROWS_PER_PAGE: Final = 40  # an ordinary row of 200 bytes; it only sets how finely the heap is counted for small batches
 LEASE_RENEW_SECONDS: Final = 20  # well within LEASE_SECONDS, and seldom enough to cost nothing
 SEGMENT_ROWS: Final = 1_000_000  # one archive file; larger ones make a retry dear, smaller ones waste the catalog
+SEGMENT_BESIDE_BYTES: Final = (
+    4_000  # its manifest, wrapped key and commit: 3.5 kB of a narrow table, and small beside any wide one
+)
 GATHERED_ROWS: Final = 32_768  # are compressed, or read back, at once: threads that wait for each other more often cost a tenth
 ROW_GROUP_ROWS: Final = (
     16_384  # the reader's unit: of a million narrow rows it and the footer, which lists all, are near their least

@@ -23,7 +23,8 @@ from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres.link import Connection, Link
 from tierkeeper.quotas import runner
 from tierkeeper.quotas.early import Ahead
-from tierkeeper.tiers.usage import measure
+from tierkeeper.quotas.room import StoreRoom
+from tierkeeper.tiers.usage import directory_bytes, measure
 
 LOGS = {"name": "public.logs", "age": "at", "core": "100 years"}
 OLD_LOGS = {**LOGS, "core": "30 days"}
@@ -296,7 +297,7 @@ def test_a_full_archive_takes_no_row_and_loses_none(house: House) -> None:
     assert sum(m.rows for m in keeper.quota().moves if m.to == "archive") == 100
 
 
-def test_a_run_of_the_archiver_stops_at_the_quota(house: House) -> None:
+def test_a_run_of_the_archiver_stops_at_the_quota(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """The segment that has no room is not put: the rows stay at Main, the store as it was, and a later run takes them."""
     house.make("logs", rows=3_000)
     policy = {**OLD_LOGS, "main": "31 days"}
@@ -309,8 +310,13 @@ def test_a_run_of_the_archiver_stops_at_the_quota(house: House) -> None:
     assert house.ids(house.main) == list(range(1, 3_001))
     assert not any((house.tiers.store / "segment").rglob("*.*")) or bounded.archive_list() == []
     time.sleep(REST_SECONDS)
+    weighed = list[int]()
+    monkeypatch.setattr(StoreRoom, "weigh", lambda _, segment_bytes: weighed.append(segment_bytes))
+    stored = directory_bytes(house.tiers.store)
     assert sum(r.rows for r in house.keeper(policy).archive_run().runs) == 3_000
     assert house.ids(house.main) == []
+    grown = directory_bytes(house.tiers.store) - stored
+    assert grown <= sum(weighed) < grown + 2_000 * len(weighed), "all that is put is weighed, manifests and keys too"
 
 
 def test_with_the_store_away_core_is_relieved_all_the_same(house: House) -> None:
