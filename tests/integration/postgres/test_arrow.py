@@ -95,6 +95,9 @@ FROM generate_series(-32768, 32767, 17) AS i
 """
 
 
+SMALL = "SELECT 1 AS one"
+
+
 def test_copied_rows_are_bit_for_bit_those_of_the_driver(tiers: Tiers) -> None:
     """What the archive reads is proven by reading it back; that it was read rightly, two decoders have to agree on."""
     with closing(tiers.core.connect("test")) as conn:
@@ -112,13 +115,15 @@ def test_copied_rows_are_bit_for_bit_those_of_the_driver(tiers: Tiers) -> None:
     assert found["mover"][0] == 3856
 
 
-@pytest.mark.parametrize("query", ["SELECT 1 AS one", "SELECT g FROM generate_series(1, 100000) g", MANY])
+@pytest.mark.parametrize("query", [SMALL, "SELECT g FROM generate_series(1, 100000) g", MANY])
 def test_what_the_server_sent_is_counted_though_the_driver_hides_its_socket(tiers: Tiers, query: str) -> None:
-    """The driver's own look at the catalog too: beside a small answer that is nearly all."""
+    """Also what it receives beside the rows: of a small answer that is nearly all, and it is no look at the whole catalog."""
     with FaultProxy(int(tiers.core.parameters["port"])) as proxy:
         link = proxy.link(tiers.core)
         with closing(tiers.core.connect("test")) as conn, transaction(conn, isolation="repeatable read", read_only=True) as cur:
             snapshot = str(cur.execute("SELECT pg_export_snapshot()").fetchall()[0][0])
             with snapshot_reader(link, snapshot, query, purpose="probe") as reader:
                 reader.read_all()
-        assert link.received.so_far == pytest.approx(proxy.passed_bytes["to_client"], rel=0.1)
+        sent = proxy.passed_bytes["to_client"]
+        assert link.received.so_far == pytest.approx(sent, rel=0.1)
+        assert sent < 10_000 or query != SMALL
