@@ -5,11 +5,12 @@ from contextlib import closing
 
 import pytest
 
-from hop import Hop, killed, open_filled
+from hop import Hop, T, killed, open_filled
 from support import Tiers
 from tierkeeper.kernel.errors import Failed, Faults, UsageError
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.policy import Tier
+from tierkeeper.kernel.units import Age
 from tierkeeper.mover.destination import PostgresDestination
 
 COUNT = "SELECT count(*) AS n FROM public.t"
@@ -23,6 +24,16 @@ def hop(tiers: Tiers) -> Iterator[Hop]:
 
 def count(hop: Hop) -> int:
     return int(hop.keeper.query(COUNT).to_pylist()[0]["n"])
+
+
+def archived(hop: Hop) -> None:
+    hop.main.execute("UPDATE tierkeeper.ledger SET settled_at = settled_at - interval '1 hour'")
+    if not hop.counts()[1]:
+        hop.move()
+        hop.main.execute("UPDATE tierkeeper.ledger SET settled_at = settled_at - interval '1 hour'")
+    assert hop.move(source="main", destination="archive").rows == 100
+    with closing(hop.tiers.catalog.connect("person")) as catalog:
+        catalog.execute("UPDATE tierkeeper.ledger SET state = 'forgotten' WHERE state = 'done'")
 
 
 def check_told(hop: Hop, tier: str, match: str) -> None:
@@ -78,6 +89,45 @@ def test_a_tier_behind_main_that_was_put_back(hop: Hop, tier: str, source: Tier,
         else:
             hop.core.execute("DELETE FROM tierkeeper.ledger; DELETE FROM public.t")
     check_told(hop, tier, "put back from an older backup")
+
+
+def test_a_catalog_of_before_a_thaw(hop: Hop) -> None:
+    """The chain is as long as before: a segment that leaves adds nothing to it. A writer's token leaves the files, too."""
+    archived(hop)
+    thawed = hop.keeper.archive_thaw(T, hold=Age.parse("30 days", "test"))
+    assert (thawed.rows, count(hop), hop.keeper.archive_verify().ok) == (100, 100, True)
+    with hop.tiers.catalog.connect("person") as catalog:
+        catalog.execute(
+            "UPDATE tierkeeper.segment SET state = 'sealed', removal_object = NULL; DELETE FROM tierkeeper.outlived;"
+            " DELETE FROM tierkeeper.thaw; DELETE FROM tierkeeper.marker"
+        )
+    match = "archive was put back from an older backup"
+    check_told(hop, "archive", match)
+    assert "the catalog counts it still" in "; ".join(hop.keeper.archive_verify().damaged)
+    with pytest.raises(Failed, match=match):
+        hop.move(source="main", destination="archive")
+    assert hop.counts() == (0, 100)
+
+
+def test_a_main_of_before_an_archive_run_does_not_archive_its_rows_again(hop: Hop) -> None:
+    hop.move()
+    hop.main.execute("UPDATE tierkeeper.ledger SET settled_at = settled_at - interval '1 hour'; CREATE TABLE before AS TABLE t")
+    archived(hop)
+    assert hop.keeper.check().ok
+    hop.main.execute("DELETE FROM tierkeeper.marker; INSERT INTO public.t TABLE before")
+    match = "main was put back from an older backup"
+    with pytest.raises(Faults) as found:
+        hop.keeper.check()
+    (told,) = [e for e in found.value.errors if e.place == "tiers.main"]
+    assert match in told.cause
+    with pytest.raises(Failed, match=match):
+        hop.move(source="main", destination="archive")
+    assert [s.rows for s in hop.keeper.archive_list()] == [100]
+    hop.main.execute("DELETE FROM public.t")
+    hop.main.execute(told.remedy.rpartition("say so in main: ")[2].encode())
+    assert hop.keeper.check().ok
+    assert hop.move(source="main", destination="archive").rows == 0
+    assert count(hop) == 100
 
 
 @pytest.mark.parametrize("point", [Point.COPIED, Point.DELETED])

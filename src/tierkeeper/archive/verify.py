@@ -15,7 +15,7 @@ from uuid import UUID
 from tierkeeper.archive import summary
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.checkpoint import Watch
-from tierkeeper.archive.model import Commit, Replacement, Segment, parse_document
+from tierkeeper.archive.model import Commit, Replacement, Segment, Thawing, parse_document
 from tierkeeper.archive.reading import SegmentReader, check_content
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
@@ -24,6 +24,8 @@ from tierkeeper.kernel.results import Left, VerifyResult
 from tierkeeper.objectstore.port import KINDS, Kind, ObjectMissing, Store, split_key
 
 _REMEDY = "Restore the store from its copy"
+_LEFT = (Thawing.model_fields["format"].default,)
+"""Words that are only put once the catalog does not count the segment any more. A removal's is put before."""
 
 
 def _turn(segment: Segment) -> tuple[datetime, int]:
@@ -197,6 +199,7 @@ def _strangers(
     """
     known = {key for s in chain for key in (_objects(s) if s.state not in ("undone", "removed") else _remains(s))}
     counting = {s.manifest for s in chain if s.state != "undone"}
+    sealed = {s.manifest for s in chain if s.state in ("copied", "sealed")}
     for kind in KINDS:
         for key in listed[kind]:
             if key in known:
@@ -213,6 +216,10 @@ def _strangers(
             else:
                 if kind == "commit" and body.get("manifest") not in counting:
                     found.damaged.append(f"{key}: the store holds a segment that the catalog does not count")
+                elif kind == "commit" and body.get("format") in _LEFT and body.get("manifest") in sealed:
+                    found.damaged.append(
+                        f"{key}: it says that segment {body.get('segment')} left, and the catalog counts it still"
+                    )
                 else:
                     found.strays.append(f"{key}: an interrupted run left it")
 

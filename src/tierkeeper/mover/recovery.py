@@ -5,6 +5,7 @@ settled by a conflicting write to the marker and a read in a new statement, neve
 """
 
 from collections.abc import Collection, Iterable
+from contextlib import closing
 from uuid import UUID
 
 from tierkeeper.kernel.faults import Point, reach
@@ -16,6 +17,7 @@ from tierkeeper.mover.plan import Verdict, verdict
 from tierkeeper.mover.refinding import take_back_equal
 from tierkeeper.mover.source import Markers, Source
 from tierkeeper.mover.undoing import Untold
+from tierkeeper.postgres.link import Link, translated
 from tierkeeper.tiers import memory
 
 
@@ -30,6 +32,12 @@ def refuse_restored(source: Source, destination: Destination) -> Markers:
         if state == "moved" and destination.knows(batch_id) in (None, "open", "undone"):
             raise memory.restored(source.tier, destination.tier, batch_id)
     return markers
+
+
+def refuse_put_back(source: Source, archive: Link) -> None:
+    """Raises Failed where Main, the source, or the archive is older than what the other remembers of it."""
+    with translated("tiers.archive"), closing(archive.connect("mover")) as catalog:
+        memory.refuse_put_back(source.conn, catalog)
 
 
 def refuse_stranger(source: Source, destination: Destination, tables: Iterable[TableName], now: UUID | None) -> None:

@@ -237,6 +237,7 @@ class MoveService:
         if request.source == "main":
             self._thaws.settle(tables)
         if ends.destination is None:
+            recovery.refuse_put_back(source, self._links["archive"])
             came = PostgresDestination(source.conn, "main", "core", longest)
             lease = Lease(source.conn, f"{min(tables)} main -> archive")
             rest = partial(recovery.lately_come, came, tables, longest)

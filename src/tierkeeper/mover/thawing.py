@@ -30,6 +30,7 @@ from tierkeeper.postgres import references
 from tierkeeper.postgres.link import Connection, Link, transaction, translated
 from tierkeeper.postgres.session import Cursor
 from tierkeeper.postgres.statements import load
+from tierkeeper.tiers import memory
 from tierkeeper.tiers.standing import Displaced
 
 _SQL = load("tierkeeper.mover", "source.sql")
@@ -148,6 +149,7 @@ class Thaw:
         ):
             home = _Home(main, self._longest_reader_seconds, self._vault())
             source = Source(self._catalog, catalog, "archive")
+            memory.refuse_put_back(main, catalog)
             for one in sorted(tables):
                 home.refuse_unfit(one)
             lease = Lease(main, f"{min(tables)} main -> archive")

@@ -30,6 +30,7 @@ def trust_catalog(main: Cursor, catalog: Cursor, from_main: Mapping[UUID, str], 
     """`trust` for Main and the catalog."""
     memory.refuse_restored(catalog, "main", "archive", from_main)
     memory.refuse_restored(main, "archive", "main", from_catalog)
+    memory.refuse_thawed(catalog, memory.thawed(main))
 
 
 def _origins(arrived: Sequence[Any]) -> dict[TableName, UUID]:

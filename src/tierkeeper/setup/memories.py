@@ -1,6 +1,7 @@
 """Whether the tiers know of each other what they must: one that was put back from an older backup does not."""
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
 from uuid import UUID
 
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
@@ -45,7 +46,20 @@ def faults(links: Mapping[str, Link], policies: Collection[TablePolicy]) -> list
         return found
 
     answers, _ = ask_all({t: link for t, link in links.items() if len(sources) > 1}, wrong, "check")
-    return [error for errors in answers.values() for error in errors]
+    return [*(error for errors in answers.values() for error in errors), *_put_back(links)]
+
+
+def _put_back(links: Mapping[str, Link]) -> list[TierkeeperError]:
+    """What Main and the archive say of each other, where both answer and have their ledgers."""
+    if not {"main", "archive"} <= set(links):
+        return []
+    try:
+        with closing(links["main"].connect("check")) as main, closing(links["archive"].connect("check")) as archive:
+            if all("ledger" in observe.own_schema(conn).relations for conn in (main, archive)):
+                memory.refuse_put_back(main, archive)
+    except (Failed, NotNow) as error:
+        return [error]
+    return []
 
 
 def _forgotten(tier: str, sources: Mapping[str, tuple[UUID | None, Mapping[UUID, str]]]) -> list[TierkeeperError]:

@@ -4,8 +4,8 @@ A source is known by the random identity that was written into it with its schem
 without that schema, another database behind the URL, and a schema that was dropped and made again have another one, or none.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -19,6 +19,15 @@ from tierkeeper.postgres.link import Connection, transaction
 from tierkeeper.postgres.statements import load
 
 _SQL = load("tierkeeper.tiers", "tiers.sql")
+
+
+class Handed(NamedTuple):
+    """A batch that was handed over: `seq` is its place in the destination's ledger, `origin` the source's identity."""
+
+    batch: UUID
+    seq: int
+    table: TableName
+    origin: UUID
 
 
 def asked(tier: str) -> tuple[sql.SQL, dict[str, str]]:
@@ -113,6 +122,61 @@ def restored(source: str, destination: str, batch: UUID) -> Failed:
         f"{destination} was put back from an older backup",
         f"Bring {destination} to its state after the last move{lost}; until then nothing is moved",
     )
+
+
+def thawed(main: "psycopg.Cursor[Any]") -> list[UUID]:
+    """The segments whose rows came back to Main and count there."""
+    return [segment for (segment,) in main.execute(_SQL["thawed"]).fetchall()]
+
+
+def refuse_thawed(catalog: "psycopg.Cursor[Any]", segments: Sequence[UUID]) -> None:
+    """Raises Failed where the archive counts one of `segments`, which Main was asked for before: their rows count there.
+
+    The chain does not tell: a segment that leaves the archive adds nothing to it.
+    """
+    counted = catalog.execute(_SQL["counted_still"], {"segments": list(segments)}).fetchone() if segments else None
+    if counted is not None:
+        raise Failed(
+            "tiers.archive",
+            f"segment {counted[0]} was thawed, its rows count in Main, and the catalog counts them still: "
+            "archive was put back from an older backup",
+            "Bring the catalog to its state after the last thaw, or make it again with `tierkeeper archive rebuild`",
+        )
+
+
+def last_handed(catalog: "psycopg.Cursor[Any]") -> Handed | None:
+    """The newest batch that the archive has from Main; None where there is none, or nobody knows which Main it was."""
+    row = catalog.execute(_SQL["last_handed"]).fetchone()
+    return None if row is None else Handed(row[0], row[1], TableName(row[2], row[3]), row[4])
+
+
+def refuse_forgetful(main: "psycopg.Cursor[Any]", last: Handed | None) -> None:
+    """Raises Failed where Main, asked after the archive, does not remember `last`: its rows may be in both.
+
+    Another Main is not meant: it never had them.
+    """
+    if last is None or main.execute(_SQL["unremembered"], last._asdict()).fetchone() is None:
+        return
+    literals = {"batch": str(last.batch), "seq": last.seq, "schema": last.table.schema, "table": last.table.name}
+    remember = _SQL["remember"].format(**{k: sql.Literal(v) for k, v in literals.items()}).as_string(None).replace("\n", " ")
+    raise Failed(
+        "tiers.main",
+        f"the archive has rows of {last.table} (batch {last.batch}) that left Main, and Main does not remember it: "
+        "main was put back from an older backup, and rows that were archived since are in both",
+        "Bring main to its state after the last move, or delete there what the segments have that came after the backup "
+        f"(`tierkeeper archive list`), and say so in main: {remember}",
+    )
+
+
+def refuse_put_back(main: Connection, catalog: Connection) -> None:
+    """Raises Failed where one of Main and the archive is older than what the other remembers of it."""
+    with transaction(main, read_only=True) as cur:
+        came = thawed(cur)
+    with transaction(catalog, read_only=True) as cur:
+        refuse_thawed(cur, came)
+        last = last_handed(cur)
+    with transaction(main, read_only=True) as cur:
+        refuse_forgetful(cur, last)
 
 
 def _first(found: "psycopg.Cursor[Any]") -> UUID | None:

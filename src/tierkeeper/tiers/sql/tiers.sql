@@ -113,3 +113,25 @@ WHERE l.batch = ANY (%(batches)s) AND NOT EXISTS (
     AND t.tgtype & 25 = 25 -- for each row, on UPDATE and DELETE
     AND NOT age(t.xmin) BETWEEN 0 AND age(l.copy_xid::xid)
 )
+
+-- name: thawed
+-- Main's ledger has the segment's id in the place of a predicate.
+SELECT predicate::uuid FROM tierkeeper.ledger WHERE source = 'archive' AND state IN ('done', 'forgotten')
+
+-- name: counted_still
+SELECT id FROM tierkeeper.segment WHERE id = ANY (%(segments)s) AND state IN ('copied', 'sealed') ORDER BY position LIMIT 1
+
+-- name: last_handed
+SELECT batch, seq, schema_name, table_name, origin FROM tierkeeper.ledger
+WHERE source = 'main' AND state IN ('done', 'forgotten') AND origin IS NOT NULL
+ORDER BY seq DESC LIMIT 1
+
+-- name: unremembered
+-- The newest marker of a hop is kept for ever: what was handed over after it is not remembered.
+SELECT FROM tierkeeper.tier AS t
+WHERE t.role = 'main' AND t.id = %(origin)s
+  AND NOT EXISTS (SELECT FROM tierkeeper.marker AS m WHERE m.destination = 'archive' AND (m.batch = %(batch)s OR m.seq >= %(seq)s))
+
+-- name: remember
+INSERT INTO tierkeeper.marker (batch, seq, destination, schema_name, table_name, state, settled_at)
+VALUES ({batch}, {seq}, 'archive', {schema}, {table}, 'moved', now())
