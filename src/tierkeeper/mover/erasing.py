@@ -111,9 +111,13 @@ class Eraser:
         with translated(f"tiers.{tier}"), closing(self._links[tier].connect("erase")) as conn:
             if not shapes.exists(conn, table):
                 return 0
-            statement = _SQL["count" if dry_run else "delete"].format(table=model.qualified(table), where=_condition(where))
+            asked, statement = (
+                _SQL[n].format(table=model.qualified(table), where=_condition(where)) for n in ("count", "delete")
+            )
             try:
-                return self._executed(conn, statement, dry_run=dry_run)
+                return self._executed(conn, place, asked, None if dry_run else statement)
+            except errors.SerializationFailure as error:
+                raise NotNow(place, "some of the rows were changed meanwhile", "Run the same command again") from error
             except errors.ObjectInUse as error:
                 cause = f"some of the rows are on their way, or came a moment ago ({error.diag.message_primary})"
                 raise NotNow(place, cause, "Run the same command again, a little later") from error
@@ -122,12 +126,16 @@ class Eraser:
                 raise Failed(place, cause, "Erase those first") from error
 
     @staticmethod
-    def _executed(conn: Connection, statement: sql.Composed, *, dry_run: bool) -> int:
-        with transaction(conn, read_only=dry_run, own_path=True) as cur:
-            cur.execute(statement)
-            if dry_run:
-                return int((cur.fetchone() or (0,))[0])
-            rows = cur.rowcount
+    def _executed(conn: Connection, place: str, asked: sql.Composed, statement: sql.Composed | None) -> int:
+        """How many rows were counted and, with a `statement`, deleted. Raises Failed where the table keeps some of them."""
+        with transaction(conn, isolation="repeatable read", read_only=statement is None, own_path=True) as cur:
+            (rows,) = cur.execute(asked).fetchone() or (0,)
+            if statement is None:
+                return int(rows)
+            kept = int(rows) - cur.execute(statement).rowcount
+            if kept:
+                cause = f"{kept} of the {rows} rows stay in spite of the delete: a trigger or rule of the table keeps them"
+                raise Failed(place, cause, "Drop or disable it (ALTER TABLE … DISABLE TRIGGER), run again, then put it back")
             cur.execute("SET CONSTRAINTS ALL IMMEDIATE")
             reach(Point.DELETE_BEFORE_COMMIT)
         if rows:

@@ -259,3 +259,17 @@ def test_bad_input_changes_nothing(three: House) -> None:
     with pytest.raises(Failed, match="other rows refer to these"):
         erase(three)
     assert asked(three) == three.everything
+
+
+def test_rows_that_a_trigger_keeps_are_not_said_to_be_gone(three: House) -> None:
+    body = "BEGIN UPDATE public.events SET at = at WHERE id = OLD.id; RETURN NULL; END"
+    execute(three, f"CREATE FUNCTION public.soft() RETURNS trigger LANGUAGE plpgsql AS $${body}$$", "core")
+    execute(three, "CREATE TRIGGER soft BEFORE DELETE ON public.events FOR EACH ROW EXECUTE FUNCTION public.soft()", "core")
+    with pytest.raises(Failed, match="rows stay in spite of the delete"):
+        erase(three)
+    assert asked(three) == three.everything
+    execute(
+        three, "DROP TRIGGER soft ON public.events; CREATE RULE soft AS ON DELETE TO public.events DO INSTEAD NOTHING", "core"
+    )
+    with pytest.raises(Failed, match="rows stay in spite of the delete"):
+        erase(three)
