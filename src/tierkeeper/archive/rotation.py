@@ -9,6 +9,7 @@ from tierkeeper.archive.model import Segment, WrappedKey, Wrapping, parse_docume
 from tierkeeper.archive.outlived import sweep
 from tierkeeper.archive.reading import SegmentReader
 from tierkeeper.archive.replacing import Replacer, all_stay
+from tierkeeper.archive.wrapped import refuse_unopened, unopened
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.clock import Clock
 from tierkeeper.kernel.errors import Failed, TierkeeperError
@@ -47,6 +48,14 @@ class Rotation:
     def waiting(self) -> list[Segment]:
         """Segments that are not wrapped to the key in use."""
         return self._catalog.wrapped_for_others(self._ring.recipient_id)
+
+    def require_newest(self) -> None:
+        """Raises UsageError where another machine has rotated to a key that this one lacks: only that one can go on."""
+        refuse_unopened(self._catalog, lambda: self._ring)
+
+    def unopened(self) -> int:
+        """How many segments are wrapped to an operational key that this ring lacks."""
+        return unopened(self._catalog, lambda: self._ring)
 
     def is_complete(self) -> bool:
         """Whether nothing is left of an earlier run."""

@@ -17,6 +17,7 @@ from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.checkpoint import Watch
 from tierkeeper.archive.model import Commit, Replacement, Segment, Thawing, parse_document
 from tierkeeper.archive.reading import SegmentReader, check_content
+from tierkeeper.archive.wrapped import refuse_unopened
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.ports import Stop
@@ -80,7 +81,7 @@ def verify(
     what lies in the store besides. Raises NotNow where the store or the catalog is away, UsageError for an unknown segment or a
     missing key: neither is damage.
     """
-    keys()
+    refuse_unopened(catalog, keys, segment_id)
     listed = {} if segment_id else {kind: _listed(store, kind) for kind in KINDS}  # before the catalog, which knows them sooner
     chain, end = catalog.chain()
     counted = [s for s in chain if s.state not in ("undone", "removed")]

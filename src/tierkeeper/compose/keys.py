@@ -4,6 +4,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from tierkeeper.archive.wrapped import NEWER
 from tierkeeper.compose.archive import ArchiveKeeper
 from tierkeeper.crypto import kit
 from tierkeeper.crypto.keys import RECOVERY_FILE, VARIABLE, KeyRing
@@ -58,6 +59,7 @@ class VaultKeeper(ArchiveKeeper):
         Raises UsageError where the key does not come from `archive.key`.
         """
         ring = KeyRing.open(self._config_dir, self._environment)
+        self.archive.rotation(ring).require_newest()
         with self._audit.action("rotate keys", "tiers.archive", {"recipient": ring.recipient_id, "reencrypt": reencrypt}) as note:
             goes_on = not self.archive.rotation(ring).is_complete()
             if not goes_on:
@@ -101,7 +103,10 @@ class VaultKeeper(ArchiveKeeper):
         others = {key: n for key, n in (segments or {}).items() if key != ring.key_id}
         notes += [f"{n} segments were written with key {key}, which this one does not open" for key, n in others.items()]
         elsewhere = 0 if segments is None or others else len(self.archive.rotation(ring).waiting())
-        if elsewhere:
+        unopened = self.archive.rotation(ring).unopened() if elsewhere else 0
+        if unopened:
+            notes.append(f"{unopened} segments are wrapped to a newer operational key, which this one does not open. {NEWER}")
+        elif elsewhere:
             notes.append(f"{elsewhere} segments are wrapped to another operational key: run `tierkeeper keys rotate` to go on")
         if here.exists():
             notes.append(
@@ -114,7 +119,7 @@ class VaultKeeper(ArchiveKeeper):
             recovery_file=str(here) if here.exists() else None,
             segments=segments,
             notes=notes,
-            ok=not others,
+            ok=not others and not unopened,
         )
 
 

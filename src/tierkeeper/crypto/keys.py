@@ -4,11 +4,13 @@ The ring seals documents to two age recipients, the operational one and the offl
 print, log or raise a secret, and must never let a document through that is not exactly what was signed.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -19,6 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from tierkeeper.kernel.errors import Failed, UsageError
+from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.host import has_lasting_disk
 
 KEY_FILE: Final = "archive.key"
@@ -65,6 +68,11 @@ class KeyRing:
     def recipient_id(self) -> str:
         """Names the operational key that is sealed to."""
         return _short(self.operational)
+
+    def opens(self, recipient_id: str) -> bool:
+        """Whether what was sealed to the operational key of that name opens: to the recovery key all is sealed as well."""
+        own = (str(one.to_public()) for one in (self.identity, *self.previous))
+        return self.signing_key is None or recipient_id in map(_short, own)
 
     @classmethod
     def open(cls, config_dir: Path, environment: Mapping[str, str]) -> Self:
@@ -153,17 +161,23 @@ class KeyRing:
         Raises UsageError for a recovery key, and where the file is not this ring's.
         """
         path = config_dir / KEY_FILE
-        if self.signing_key is None or not path.exists() or type(self).open(config_dir, {}).recipient_id != self.recipient_id:
-            cause = "the key in use does not come from this file"
-            raise UsageError(str(path), cause, f"Rotate where {KEY_FILE} lies, without {VARIABLE}")
         identity, previous = pyrage.x25519.Identity.generate(), (self.identity, *self.previous)
-        values = str(identity), self.signing_key.hex(), self.recovery, " ".join(str(one) for one in previous)
         temporary = path.with_name(f".{KEY_FILE}.new")
         try:
-            temporary.unlink(missing_ok=True)
-            _write_new(temporary, _render(_OPERATIONAL_MAGIC, *values))
-            temporary.replace(path)
-            _sync_folder(config_dir)
+            with _alone(config_dir):
+                if (
+                    self.signing_key is None
+                    or not path.exists()
+                    or type(self).open(config_dir, {}).recipient_id != self.recipient_id
+                ):
+                    cause = "the key in use does not come from this file"
+                    raise UsageError(str(path), cause, f"Rotate where {KEY_FILE} lies, without {VARIABLE}")
+                reach(Point.KEY_REPLACING)
+                values = str(identity), self.signing_key.hex(), self.recovery, " ".join(str(one) for one in previous)
+                temporary.unlink(missing_ok=True)
+                _write_new(temporary, _render(_OPERATIONAL_MAGIC, *values))
+                temporary.replace(path)
+                _sync_folder(config_dir)
         except OSError as error:
             cause = f"the key cannot be replaced ({error.strerror})"
             raise UsageError(str(path), cause, "Make the folder writable; the old key is as it was") from error
@@ -237,6 +251,17 @@ def _write_new(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     _sync_folder(path.parent)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One rotation at a time: of two keys that came at once one would be in no file, and segments wrapped to it."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _sync_folder(path: Path) -> None:

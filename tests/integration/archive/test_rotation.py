@@ -138,6 +138,20 @@ def test_what_else_waits_for_its_readers_is_no_rotation(filled: House) -> None:
     assert ring(filled).recipient_id != old
 
 
+def test_a_machine_with_the_key_of_before_is_told_so_and_no_segment_is_called_damaged(filled: House) -> None:
+    old = (filled.tiers.home / KEYS / "archive.key").read_text()
+    filled.keeper.keys_rotate()
+    elsewhere = {**filled.tiers.environment, "TIERKEEPER_KEY": old}
+    keeper = open_keeper(load(filled.config, {}, filled.tiers.home), environment=elsewhere)
+    status = keeper.keys_status()
+    assert (status.ok, "does not open" in "; ".join(status.notes)) == (False, True)
+    for asked in (keeper.archive_verify, keeper.keys_rotate):
+        with pytest.raises(UsageError, match="2 segments were wrapped to a newer operational key") as told:
+            asked()
+        assert "Copy archive.key" in told.value.remedy
+    assert filled.keeper.archive_verify().ok
+
+
 def test_a_key_from_elsewhere_is_not_rotated(filled: House) -> None:
     text = (filled.tiers.home / KEYS / "archive.key").read_text()
     environment = {**filled.tiers.environment, "TIERKEEPER_KEY": text}

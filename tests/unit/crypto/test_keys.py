@@ -1,12 +1,15 @@
 """The key ring: its files, its refusals, and that nothing passes it that was not sealed by it."""
 
+import threading
 from pathlib import Path
 
 import pyrage
 import pytest
 
 from tierkeeper.crypto.keys import KeyRing
+from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import Failed, UsageError
+from tierkeeper.kernel.faults import Point
 
 BODY = {"segment": "x", "rows": 3, "text": "é"}
 
@@ -129,3 +132,39 @@ def test_a_stranger_who_knows_the_recipients_can_encrypt_but_not_sign(tmp_path: 
     for junk in (b"", b"[]", b"{}", b'{"body": 1, "signature": "00"}', b"\xff", b'{"body": {}, "signature": "zz"}'):
         with pytest.raises(Failed):
             ring.unseal("manifest", pyrage.encrypt(junk, [pyrage.x25519.Recipient.from_str(ring.operational)]), "test")
+
+
+def test_of_two_rotations_at_once_one_makes_the_key(tmp_path: Path) -> None:
+    """The other would wrap segments to a key that is in no file."""
+    old, _ = KeyRing.create(tmp_path, {})
+    told: list[BaseException | KeyRing] = []
+
+    def second() -> None:
+        try:
+            told.append(old.rotated(tmp_path))
+        except UsageError as error:
+            told.append(error)
+
+    other = threading.Thread(target=second)
+
+    def meanwhile(_: Point) -> None:
+        if threading.current_thread() is not other:
+            other.start()
+            other.join(0.2)
+
+    faults.arm(meanwhile)
+    try:
+        new = old.rotated(tmp_path)
+    finally:
+        faults.disarm()
+    other.join()
+    assert KeyRing.open(tmp_path, {}).recipient_id == new.recipient_id
+    assert [type(one) for one in told] == [UsageError]
+
+
+def test_a_ring_says_which_operational_keys_it_opens(tmp_path: Path) -> None:
+    old, _ = KeyRing.create(tmp_path, {})
+    new = old.rotated(tmp_path)
+    assert (new.opens(old.recipient_id), new.opens(new.recipient_id), new.alone().opens(old.recipient_id)) == (True, True, False)
+    assert not old.opens(new.recipient_id)
+    assert KeyRing.parse((tmp_path / "archive-recovery.key").read_text(), "test").opens(new.recipient_id)

@@ -211,6 +211,13 @@ LEFT JOIN tierkeeper.wrapping AS w ON w.object = s.key_object
 WHERE s.state NOT IN ('undone', 'removed') AND w.recipient IS DISTINCT FROM %(recipient)s
 ORDER BY s.position
 
+-- name: wrapped_to
+-- What a rebuild found no key for is wrapped to nobody.
+SELECT s.key_id, w.recipient, count(*)
+FROM tierkeeper.segment AS s JOIN tierkeeper.wrapping AS w ON w.object = s.key_object
+WHERE s.state NOT IN ('undone', 'removed') AND w.recipient <> '' AND (%(segment)s::uuid IS NULL OR s.id = %(segment)s)
+GROUP BY s.key_id, w.recipient ORDER BY s.key_id, w.recipient
+
 -- name: rewrapped
 UPDATE tierkeeper.segment SET key_object = %(new)s WHERE id = %(segment)s AND key_object = %(old)s
 
