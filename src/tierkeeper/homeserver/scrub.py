@@ -12,6 +12,8 @@ from tierkeeper.kernel.results import StoreReport
 
 _log = Log()
 _DAY_SECONDS: Final = 86_400
+_WRONG_AGAIN: Final = timedelta(minutes=10)  # so soon a repair shows; a disk that fails is not read all day for it
+_WRONG_AT_ONCE: Final = 100
 _GRACE: Final = timedelta(days=1)
 
 
@@ -26,6 +28,10 @@ class Scrub:
 
     def turn(self, stopped: Callable[[], bool] = lambda: False) -> int:
         """Reads what is owed by now; how many objects. A debt is never larger than the store."""
+        for key in self._vault.state.wrong_until(self._clock.now() - _WRONG_AGAIN, _WRONG_AT_ONCE):
+            if stopped():
+                break
+            self._vault.check(key)  # somebody may have put it back from a copy, as they were asked to
         total = self._vault.state.reading().bytes
         owed = self._vault.state.owed(total / (self._days * _DAY_SECONDS), total)
         read = 0

@@ -103,15 +103,19 @@ class State:
         with self._transaction() as conn:
             return _used(conn, token_id)
 
-    def ended(self, token_id: str, key: str, length_bytes: int | None) -> bool:
-        """An upload is over: its object is there with `length_bytes`, or (None) nothing came of it; whether the object is new."""
+    def ended(self, token_id: str, key: str, length_bytes: int | None, *, is_new: bool = False) -> None:
+        """An upload is over: its object is there with `length_bytes`, or (None) nothing came of it.
+
+        `is_new`: the object came by it; what is known of one that was lost before is known no more.
+        """
         with self._transaction() as conn:
             conn.execute("DELETE FROM upload WHERE token = ? AND key = ?", (token_id, key))
             if length_bytes is None:
-                return False
+                return
+            if is_new:
+                conn.execute("DELETE FROM object WHERE key = ?", (key,))
             values = (key, length_bytes, token_id, _at(self._clock.now()))
-            enter = "INSERT INTO object (key, bytes, token, put_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-            return conn.execute(enter, values).rowcount > 0
+            conn.execute("INSERT INTO object (key, bytes, token, put_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", values)
 
     def uploads(self) -> list[tuple[str, str, int]]:
         """Token, key and announced bytes of each that is under way."""
@@ -150,6 +154,11 @@ class State:
         """The object that was read, or put, longest ago, and its bytes."""
         rows = self._all("SELECT key, bytes FROM object WHERE deleting = 0 ORDER BY coalesce(read_at, put_at), key LIMIT 1")
         return (str(rows[0][0]), int(rows[0][1])) if rows else None
+
+    def wrong_until(self, before: datetime, limit: int) -> list[str]:
+        """Objects that were found wrong and not looked at since `before`; at most `limit`, longest ago first."""
+        asked = "SELECT key FROM object WHERE wrong IS NOT NULL AND coalesce(read_at, 0) < ? ORDER BY read_at, key LIMIT ?"
+        return [str(key) for (key,) in self._all(asked, (_at(before), limit))]
 
     def was_read(self, key: str, wrong: str | None) -> None:
         """An object was read whole, and found good or `wrong`."""

@@ -130,13 +130,13 @@ class Vault:
         Raises NotAsAnnounced. Whatever goes wrong, the upload is given up: after a failed fsync nobody knows what the disk has.
         """
         try:
-            self.store.adopt(part.key, part.path, part.length_bytes)
+            is_new = self.store.adopt(part.key, part.path, part.length_bytes)
         except TierkeeperError:
             self._forget(part)
             raise
         part.is_over = True
         reach(Point.UPLOAD_PUBLISHED)
-        is_new = self.state.ended(part.token_id, part.key, part.length_bytes)
+        self.state.ended(part.token_id, part.key, part.length_bytes, is_new=is_new)
         if self.store.head(part.key) is None:  # deleted before it was entered
             self.state.deleted(part.key, gone=True)
         return is_new

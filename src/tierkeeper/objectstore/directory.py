@@ -93,14 +93,18 @@ class DirectoryStore:
                 # A rival's sweep may have been quicker; an object that is linked loses nothing by it.
                 temporary.unlink(missing_ok=True)
 
-    def adopt(self, key: str, path: Path, length_bytes: int) -> None:
-        """As `put`, of a file that lies in this file system, which loses that name if it is what was announced."""
+    def adopt(self, key: str, path: Path, length_bytes: int) -> bool:
+        """As `put`, of a file that lies in this file system, which loses that name if it is what was announced.
+
+        Whether the object was not there before.
+        """
         _, sha256 = split_key(key)
         with self._translated(f"put {key}"), path.open("rb") as file:
             received = os.fstat(file.fileno()).st_size
             self._require(key, (received, hashlib.file_digest(file, "sha256").hexdigest()), (length_bytes, sha256))
-            self._publish(key, path, file, length_bytes)
+            is_new = self._publish(key, path, file, length_bytes)
             path.unlink()
+            return is_new
 
     def found(self, key: str) -> tuple[Path, os.stat_result]:
         """Where the object lies, and what its file is. Raises ObjectMissing."""
@@ -121,8 +125,11 @@ class DirectoryStore:
             cause = f"what arrived for {key} is not what was announced"
             raise NotAsAnnounced(self.name, cause, "Run the same command again")
 
-    def _publish(self, key: str, temporary: Path, file: BinaryIO, length_bytes: int) -> None:
-        """Gives a whole file the object's name, durably; one that has it already is the object if its bytes are right."""
+    def _publish(self, key: str, temporary: Path, file: BinaryIO, length_bytes: int) -> bool:
+        """Gives a whole file the object's name, durably; one that has it already is the object if its bytes are right.
+
+        Whether none had it.
+        """
         kind, sha256 = split_key(key)
         folder = self._folder(kind)
         os.fsync(file.fileno())
@@ -130,11 +137,14 @@ class DirectoryStore:
             # What is read back must come from the disk, not from this machine's memory; not every file system can do it.
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         reach(Point.OBJECT_BEFORE_RENAME)
+        is_new = True
         try:
             os.link(temporary, folder / sha256)
         except FileExistsError:
+            is_new = False
             self._same_or_raise(key, folder / sha256, length_bytes, sha256)
         _sync_folder(folder)
+        return is_new
 
     def open(self, key: str) -> BinaryIO:
         """See `Store.open`."""

@@ -87,6 +87,26 @@ def test_it_names_what_is_damaged_and_what_is_gone_until_it_is_mended(vault: Vau
     assert scrub.report().wrong == {keys[5]: "its bytes are not what was put"}
 
 
+def test_what_was_put_back_from_a_copy_is_good_again_within_minutes(vault: Vault, clock: Jumping, tmp_path: Path) -> None:
+    """Who was told to put it back must not be told of it for another month."""
+    scrub, keys = Scrub(vault, clock), [o.key for o in vault.store.list("segment")]
+    good = {key: (tmp_path / key).read_bytes() for key in keys[-2:]}
+    (tmp_path / keys[-1]).write_bytes(b"rot")
+    (tmp_path / keys[-2]).unlink()
+    for key in keys[-2:]:
+        vault.check(key)
+    scrub.turn()
+    assert set(scrub.report().wrong) == set(keys[-2:])
+    for key, data in good.items():
+        (tmp_path / key).write_bytes(data)
+    clock.days(5 / 1440)
+    scrub.turn()
+    assert set(scrub.report().wrong) == set(keys[-2:]), "a failing disk is not read all the time"
+    clock.days(6 / 1440)
+    scrub.turn()
+    assert scrub.report().wrong == {}
+
+
 def test_it_stops_when_it_is_asked_to_and_goes_on_later(vault: Vault, clock: Jumping) -> None:
     scrub = Scrub(vault, clock)
     scrub.turn()

@@ -167,9 +167,9 @@ def test_an_object_that_is_deleted_before_it_is_entered_is_not_missed(
 ) -> None:
     ended = kept.state.ended
 
-    def deleted_first(*args: str) -> bool:
+    def deleted_first(*args: str, **more: bool) -> None:
         kept.delete("admin", KEY)
-        return ended(*args)
+        ended(*args, **more)
 
     monkeypatch.setattr(kept.state, "ended", deleted_first)
     with kept.receiving(token, KEY, 0, len(DATA)) as part:
@@ -182,3 +182,17 @@ def test_the_next_bytes_begin_where_the_last_ended(kept: Vault, token: Token) ->
     half(kept, token)
     with pytest.raises(OffsetMismatch), kept.receiving(token, KEY, 9, len(DATA)):
         pass
+
+
+def test_an_object_that_was_lost_and_comes_again_is_new_and_nothing_is_wrong_with_it(kept: Vault, token: Token) -> None:
+    """The token that put it first may be another one: the room is taken from who put it now."""
+    first = minted(kept, "first", 50)
+    for one, is_new in ((first, True), (token, True), (first, False)):
+        with kept.receiving_whole(one, KEY, len(DATA)) as part:
+            part.write(DATA)
+            assert kept.finish(part) == is_new
+        if one is first and is_new:
+            kept.store.delete(KEY)
+            assert kept.check(KEY) == "it is gone"
+    assert kept.state.reading().wrong == ()
+    assert [kept.state.used_bytes(t.id) for t in (first, token)] == [0, len(DATA)]
