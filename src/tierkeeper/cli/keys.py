@@ -1,4 +1,4 @@
-"""`tierkeeper keys`: init, status, rotate, kit."""
+"""`tierkeeper keys`: init, status, rotate, protect, kit."""
 
 from pathlib import Path
 from typing import Annotated
@@ -50,6 +50,18 @@ def register(app: typer.Typer) -> None:
         """
         with session.keeper(stoppable=True) as keeper:
             session.show(keeper.keys_rotate(reencrypt=reencrypt))
+
+    @command(group, "protect")
+    def protect(
+        session: Session, *, off: Annotated[bool, typer.Option("--off", help="Take the passphrase off again.")] = False
+    ) -> None:
+        """Put the archive's key under a passphrase.
+
+        It is TIERKEEPER_PASSPHRASE, or asked for; from then on every command that reads or writes the archive needs it, too. The
+        recovery key and kits stay as they are: put them away.
+        """
+        with session.keeper() as keeper:
+            session.show(keeper.keys_protect(off=off))
 
     @command(group, "kit")
     def kit(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tierkeeper.archive.wrapped import NEWER
 from tierkeeper.compose.archive import ArchiveKeeper
-from tierkeeper.crypto import kit
-from tierkeeper.crypto.keys import RECOVERY_FILE, VARIABLE, KeyRing
+from tierkeeper.crypto import kit, passphrase
+from tierkeeper.crypto.keys import KEY_FILE, RECOVERY_FILE, VARIABLE, KeyRing
 from tierkeeper.kernel.errors import NotNow, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.results import DrillResult, KeysResult, KitResult, RotateResult
@@ -63,7 +63,7 @@ class VaultKeeper(ArchiveKeeper):
         with self._audit.action("rotate keys", "tiers.archive", {"recipient": ring.recipient_id, "reencrypt": reencrypt}) as note:
             goes_on = not self.archive.rotation(ring).is_complete()
             if not goes_on:
-                ring = ring.rotated(self._config_dir)
+                ring = ring.rotated(self._config_dir, self._environment)
                 reach(Point.KEY_ROTATED)
             found = self.archive.rotation(ring).run(self._stop, self._bounds.longest_reader_seconds, reencrypt=reencrypt)
             note(
@@ -90,6 +90,17 @@ class VaultKeeper(ArchiveKeeper):
             ok=not found.waiting and not found.left,
         )
 
+    def keys_protect(self, *, off: bool = False) -> KeysResult:
+        """Puts `archive.key` under a passphrase, or takes it `off`. Raises UsageError where it is so already."""
+        if self._environment.get(VARIABLE):
+            raise UsageError(VARIABLE, "it gives the archive's key, and not the file", f"Unset it where {KEY_FILE} lies")
+        if KeyRing.is_sealed(self._config_dir, self._environment) != off:
+            cause = "the archive's key is under no passphrase" if off else "the archive's key is under a passphrase already"
+            raise UsageError(str(self._config_dir / KEY_FILE), cause, "To change it: `tierkeeper keys protect --off`, then again")
+        secret = None if off else passphrase.new(self._environment)
+        KeyRing.protect(self._config_dir, self._environment, secret)
+        return self.keys_status()
+
     def keys_status(self) -> KeysResult:
         """Which key is in use, where from, and what was written with which. Raises UsageError where there is none."""
         ring = KeyRing.open(self._config_dir, self._environment)
@@ -112,8 +123,9 @@ class VaultKeeper(ArchiveKeeper):
             notes.append(
                 f"the recovery key still lies beside the other: run `tierkeeper keys kit`, put it away, then remove {here}"
             )
+        source = VARIABLE if self._environment.get(VARIABLE) else str(self._config_dir / KEY_FILE)
         return KeysResult(
-            source=VARIABLE if self._environment.get(VARIABLE) else str(self._config_dir / "archive.key"),
+            source=f"{source}, under a passphrase" if KeyRing.is_sealed(self._config_dir, self._environment) else source,
             key_id=ring.key_id,
             can_write=ring.signing_key is not None,
             recovery_file=str(here) if here.exists() else None,

@@ -20,6 +20,7 @@ import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from tierkeeper.crypto import passphrase
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.host import has_lasting_disk
@@ -76,24 +77,31 @@ class KeyRing:
 
     @classmethod
     def open(cls, config_dir: Path, environment: Mapping[str, str]) -> Self:
-        """The ring from `TIERKEEPER_KEY`, else from `archive.key` in `config_dir`.
+        """The ring from `TIERKEEPER_KEY`, else from `archive.key` in `config_dir`; either may be under a passphrase.
 
-        Raises UsageError if there is none, if others than its owner can read the file, or if it is no key.
+        Raises UsageError if there is none, if others than its owner can read the file, if it is no key, or does not open.
         """
         if text := environment.get(VARIABLE):
-            return cls.parse(text, VARIABLE)
+            return cls.parse(passphrase.plain(text.replace("\\n", "\n"), environment, VARIABLE), VARIABLE)
         path = config_dir / KEY_FILE
-        try:
-            mode = path.stat().st_mode
-            text = path.read_text(encoding="ascii")
-        except FileNotFoundError:
-            remedy = f"Run `tierkeeper setup --apply`, which makes one, or put the text of your {KEY_FILE} into {VARIABLE}"
-            raise UsageError(str(path), "there is no archive key", remedy) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(str(path), "the archive key cannot be read", "Restore it from its copy") from error
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise UsageError(str(path), f"others can read the archive key (mode {stat.S_IMODE(mode):o})", f"Run chmod 600 {path}")
-        return cls.parse(text, str(path))
+        return cls.parse(passphrase.plain(_read(path), environment, str(path)), str(path))
+
+    @staticmethod
+    def is_sealed(config_dir: Path, environment: Mapping[str, str]) -> bool:
+        """Whether the key in use is under a passphrase."""
+        return passphrase.is_sealed(environment.get(VARIABLE) or _read(config_dir / KEY_FILE))
+
+    @classmethod
+    def protect(cls, config_dir: Path, environment: Mapping[str, str], secret: str | None) -> None:
+        """Replaces `archive.key` at once by the same key under the passphrase `secret`, or (None) under none.
+
+        Raises UsageError where it does not open.
+        """
+        path = config_dir / KEY_FILE
+        with _replacing(path):
+            text = passphrase.plain(_read(path), environment, str(path))
+            cls.parse(text, str(path))
+            _replace(path, text if secret is None else passphrase.sealed(text, secret))
 
     @staticmethod
     def present(config_dir: Path, environment: Mapping[str, str]) -> bool:
@@ -155,32 +163,28 @@ class KeyRing:
         except (pyrage.IdentityError, pyrage.RecipientError, ValueError):
             raise UsageError(place, "the archive key is damaged", "Restore it from its copy") from None
 
-    def rotated(self, config_dir: Path) -> Self:
+    def rotated(self, config_dir: Path, environment: Mapping[str, str] | None = None) -> Self:
         """A ring with another operational key, which opens all that this one does; `archive.key` is replaced by it at once.
 
-        Raises UsageError for a recovery key, and where the file is not this ring's.
+        One under a passphrase stays under it. Raises UsageError for a recovery key, and where the file is not this ring's.
         """
         path = config_dir / KEY_FILE
+        given = {k: v for k, v in (environment or {}).items() if k != VARIABLE}
         identity, previous = pyrage.x25519.Identity.generate(), (self.identity, *self.previous)
-        temporary = path.with_name(f".{KEY_FILE}.new")
-        try:
-            with _alone(config_dir):
-                if (
-                    self.signing_key is None
-                    or not path.exists()
-                    or type(self).open(config_dir, {}).recipient_id != self.recipient_id
-                ):
-                    cause = "the key in use does not come from this file"
-                    raise UsageError(str(path), cause, f"Rotate where {KEY_FILE} lies, without {VARIABLE}")
-                reach(Point.KEY_REPLACING)
-                values = str(identity), self.signing_key.hex(), self.recovery, " ".join(str(one) for one in previous)
-                temporary.unlink(missing_ok=True)
-                _write_new(temporary, _render(_OPERATIONAL_MAGIC, *values))
-                temporary.replace(path)
-                _sync_folder(config_dir)
-        except OSError as error:
-            cause = f"the key cannot be replaced ({error.strerror})"
-            raise UsageError(str(path), cause, "Make the folder writable; the old key is as it was") from error
+        with _replacing(path):
+            if (
+                self.signing_key is None
+                or not path.exists()
+                or type(self).open(config_dir, given).recipient_id != self.recipient_id
+            ):
+                cause = "the key in use does not come from this file"
+                raise UsageError(str(path), cause, f"Rotate where {KEY_FILE} lies, without {VARIABLE}")
+            reach(Point.KEY_REPLACING)
+            before = " ".join(str(one) for one in previous)
+            text, old = _render(_OPERATIONAL_MAGIC, str(identity), self.signing_key.hex(), self.recovery, before), _read(path)
+            if passphrase.is_sealed(old):
+                text = passphrase.sealed(text, passphrase.of(old, given, str(path)))
+            _replace(path, text)
         return type(self)(identity, str(identity.to_public()), self.recovery, self.verify_key, self.signing_key, previous)
 
     def alone(self) -> Self:
@@ -244,6 +248,43 @@ def _render(magic: str, *values: str) -> str:
     return "\n".join([_NOTE[magic], *lines, ""])
 
 
+def _read(path: Path) -> str:
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        remedy = f"Run `tierkeeper setup --apply`, which makes one, or put the text of your {KEY_FILE} into {VARIABLE}"
+        raise UsageError(str(path), "there is no archive key", remedy) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(str(path), "the archive key cannot be read", "Restore it from its copy") from error
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise UsageError(str(path), f"others can read the archive key (mode {stat.S_IMODE(mode):o})", f"Run chmod 600 {path}")
+    return text
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[None]:
+    """One replacement of the key file at a time: of two that came at once one would be in no file, and segments wrapped to it."""
+    try:
+        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+    except OSError as error:
+        cause = f"the key cannot be replaced ({error.strerror})"
+        raise UsageError(str(path), cause, "Make the folder writable; the old key is as it was") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    _write_new(temporary, text)
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
 def _write_new(path: Path, text: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w", encoding="ascii") as file:
@@ -251,17 +292,6 @@ def _write_new(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     _sync_folder(path.parent)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One rotation at a time: of two keys that came at once one would be in no file, and segments wrapped to it."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _sync_folder(path: Path) -> None:

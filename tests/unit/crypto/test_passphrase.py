@@ -1,0 +1,63 @@
+"""A key under a passphrase: opened by it alone, kept under it by a rotation, and asked for only where somebody can answer."""
+
+import sys
+from pathlib import Path
+
+import pyrage
+import pytest
+
+from tierkeeper.crypto import passphrase
+from tierkeeper.crypto.keys import KEY_FILE, KeyRing
+from tierkeeper.kernel.errors import UsageError
+
+SECRET = "correct horse battery"
+GIVEN = {passphrase.VARIABLE: SECRET}
+
+
+def forget() -> None:
+    """As another process would begin."""
+    passphrase._typed.clear()
+    passphrase._opened.clear()
+
+
+def test_it_opens_under_its_passphrase_alone_and_stays_under_it_when_it_is_rotated(tmp_path: Path) -> None:
+    made, _ = KeyRing.create(tmp_path, {})
+    path = tmp_path / KEY_FILE
+    before = path.read_text()
+    KeyRing.protect(tmp_path, {}, SECRET)
+    under = path.read_text()
+    assert (path.stat().st_mode & 0o777, "AGE-SECRET" in under, KeyRing.is_sealed(tmp_path, {})) == (0o600, False, True)
+    assert pyrage.passphrase.decrypt(under.encode(), SECRET).decode() == before, "any age program opens it"
+    forget()
+    for given, said in (({}, "no terminal"), ({passphrase.VARIABLE: "another horse"}, "does not open it")):
+        with pytest.raises(UsageError, match=said):
+            KeyRing.open(tmp_path, given)
+    opened = KeyRing.open(tmp_path, {"TIERKEEPER_KEY": under.replace("\n", "\\n"), **GIVEN})
+    assert opened.recipient_id == made.recipient_id
+    new = opened.rotated(tmp_path, GIVEN)
+    assert KeyRing.is_sealed(tmp_path, {})
+    assert KeyRing.open(tmp_path, GIVEN).recipient_id == new.recipient_id != made.recipient_id
+    KeyRing.protect(tmp_path, GIVEN, None)
+    forget()
+    assert KeyRing.open(tmp_path, {}).opens(made.recipient_id)
+
+
+def test_a_person_is_asked_once_and_twice_for_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, asked = [SECRET, SECRET, SECRET, "something else", "short", "short"], list[str]()
+
+    def answer(prompt: str) -> str:
+        asked.append(prompt)
+        return answers.pop(0)
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(passphrase, "getpass", answer)
+    assert [passphrase.of("text", {}, "archive.key") for _ in range(2)] == [SECRET, SECRET]
+    assert asked == ["Passphrase of archive.key: "]
+    answers.insert(0, SECRET)
+    assert passphrase.new({}) == SECRET
+    with pytest.raises(UsageError, match="not the same"):
+        passphrase.new({})
+    with pytest.raises(UsageError, match="fewer than"):
+        passphrase.new({})
+    assert passphrase.new(GIVEN) == SECRET
+    forget()
