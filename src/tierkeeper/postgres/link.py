@@ -58,6 +58,13 @@ _LIVENESS: Final[Mapping[str, str]] = MappingProxyType(
 """How soon a server ends a transaction of ours whose machine it cannot reach any more: in 40 seconds, as a dead worker's work is
 taken over. Its own time is two hours as a rule, in which nobody else gets what the transaction has locked.
 """
+_HEARD: Final = "tcp_user_timeout"
+_HEARD_WRITING: Final = "40s"
+_HEARD_READING: Final = "5min"
+"""The same where something is under way to that machine: the system then asks nothing, and sends it again for 15 minutes. It
+also ends a session whose machine is there and takes nothing for so long, as one may that reads rows for a tier which stands
+still: what only reads holds no lock that the application waits for, and gets more time.
+"""
 _TRANSACTION_TIMEOUT: Final = "transaction_timeout"
 _TRANSACTION_TIMEOUT_SINCE: Final = 170000  # to an older server it is no setting at all
 
@@ -190,7 +197,7 @@ def _begin(isolation: Isolation, read_only: bool, lock_seconds: float, may_end: 
     if may_end:
         local[_TRANSACTION_TIMEOUT] = "0"
     if holds:
-        local |= _LIVENESS
+        local |= {**_LIVENESS, _HEARD: _HEARD_READING if read_only else _HEARD_WRITING}
     begin = sql.SQL("BEGIN ISOLATION LEVEL {} {}").format(
         sql.SQL("REPEATABLE READ" if isolation == "repeatable read" else "READ COMMITTED"),
         sql.SQL("READ ONLY" if read_only else "READ WRITE"),

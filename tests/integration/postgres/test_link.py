@@ -71,15 +71,20 @@ def test_no_statement_is_compiled(conn: Connection) -> None:
         assert cur.execute("SHOW jit").fetchone() == ("off",)
 
 
-@pytest.mark.parametrize(("purpose", "read_only", "soon"), [("test", False, True), ("mover", True, True), ("test", True, False)])
+@pytest.mark.parametrize(
+    ("purpose", "read_only", "soon"), [("test", False, (40, 40_000)), ("mover", True, (40, 300_000)), ("test", True, None)]
+)
 def test_a_server_ends_soon_what_holds_locks_where_its_machine_is_cut_off(
-    tiers: Tiers, purpose: str, read_only: bool, soon: bool
+    tiers: Tiers, purpose: str, read_only: bool, soon: tuple[int, int] | None
 ) -> None:
-    """The server asks the socket itself, so that what it shows is what the kernel keeps to."""
-    shown = "SELECT current_setting('tcp_keepalives_idle')::int + 4 * current_setting('tcp_keepalives_interval')::int"
+    """The server asks the socket itself, so that what it shows is what the kernel keeps to: with nothing under way, and with."""
+    shown = (
+        "SELECT current_setting('tcp_keepalives_idle')::int + 4 * current_setting('tcp_keepalives_interval')::int,"
+        " current_setting('tcp_user_timeout')::int"
+    )
     with closing(tiers.core.connect(purpose)) as conn:
         before = conn.execute(shown).fetchone()
         with transaction(conn, read_only=read_only) as cur:
-            seconds = cur.execute(shown).fetchone()
-        assert seconds == ((40,) if soon else before)
+            waits = cur.execute(shown).fetchone()
+        assert waits == (soon or before)
         assert conn.execute(shown).fetchone() == before, "nothing is left in the session of a pooler"
