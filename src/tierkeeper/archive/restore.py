@@ -37,11 +37,13 @@ from tierkeeper.postgres.arrow import copied
 from tierkeeper.postgres.binary import HEADER, TRAILER, to_binary
 from tierkeeper.postgres.link import Link, transaction, translated
 from tierkeeper.postgres.own_form import OWN_FORM
+from tierkeeper.postgres.statements import load
 
 _NOT_KEPT: Final = "Nothing was kept: restore into a .parquet file, or on a server of the version that the rows came from"
 _TEMPORARY: Final = "pg_temp"  # the session's own schema, which is there by itself
 _TEXT_IN_BINARY: Final = frozenset({"bpchar", "json", "name"})
-"""Types, beside those that stay native and enums, that Postgres reads from text alone, and gives back as text, in binary too."""
+"""Types, beside those that stay native, that Postgres reads from text alone, and gives back as text, in binary too."""
+_SQL: Final = load("tierkeeper.archive", "restore.sql")
 _BINARY_BYTES: Final = 4 * COPY_BLOCK_BYTES  # of rows are turned to binary at once, since that is done by the column
 FILE_ENDINGS: Final = (".csv", ".parquet")
 
@@ -237,7 +239,7 @@ def _copy_in(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Cont
     digest = ContentDigest(selection.schema)
     carried = selection.contents.carried
     written, form = _as_text, "csv"
-    if all(map(_goes_in_binary, carried)):
+    if _go_in_binary(cur, carried):
         written, form = partial(_in_binary, ["" if c.native else c.column.base for c in carried]), "binary"
     into = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {})").format(_table(name), _columns(selection.schema.names), sql.SQL(form))
     with Beside("digest") as counting:
@@ -274,11 +276,16 @@ def _is_large(block: bytes | memoryview) -> bool:
     return len(block) > ARROW_BATCH_BYTES
 
 
-def _goes_in_binary(carried: Carried) -> bool:
-    """Whether Postgres's binary form of a value is what the archive has, the same number or the same text, or is made of it
-    here. Unlike text it has not to be read there.
+def _go_in_binary(cur: psycopg.Cursor, carried: Sequence[Carried]) -> bool:
+    """Whether Postgres's binary form of all values is what the archive has, the same number or the same text, or is made of it
+    here. Unlike text it has not to be read there. What a type of somebody's own is, its server says.
     """
-    return carried.native or carried.column.kind == "e" or carried.column.base in _TEXT_IN_BINARY | OWN_FORM
+    known = _TEXT_IN_BINARY | OWN_FORM
+    others = {c.column.base for c in carried if not c.native and c.column.base not in known}
+    if not all("." in base for base in others):
+        return False
+    found = cur.execute(_SQL["read_from_text"], {"types": list(others)}).fetchall() if others else []
+    return others == {base for (base,) in found}
 
 
 def _read_back(cur: psycopg.Cursor, selection: Selection, name: TableName) -> ContentDigest:

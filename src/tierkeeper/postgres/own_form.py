@@ -1,6 +1,9 @@
 """Postgres's own form of values that came as its text: what to send where its servers would have to read that text.
 
-Pure but for the memory it uses. Values are turned by the column; one by one only those that Arrow does not know.
+Pure but for the memory it uses. Values are turned by the column; one by one only those that Arrow does not know. Other types than
+those of OWN_FORM go as text: numbers of objects (reg*) and what holds values of types that have other numbers on every server
+(arrays of enums, composites, ranges); xml, which Postgres reads in the encoding that it says it has; json within arrays, whose
+text is all escapes; interval, timetz, money, bits, "char" and what few tables have.
 """
 
 import re
@@ -8,17 +11,28 @@ from array import array
 from binascii import unhexlify
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-OWN_FORM: Final = frozenset({"date", "jsonb", "timestamp", "timestamptz", "uuid"})
+from tierkeeper.postgres.address_form import addresses
+from tierkeeper.postgres.array_form import ELEMENTS, arrays
+from tierkeeper.postgres.columns import bytes_of, spans, texts, with_nulls_of
+from tierkeeper.postgres.fields import EPOCH_DAYS, EPOCH_MICROSECONDS
+from tierkeeper.postgres.numeric_form import numerics
+
+_TIMES: Final = {"date": pa.date32(), "timestamp": pa.timestamp("us"), "timestamptz": pa.timestamp("us", "UTC")}
+_HEXADECIMAL: Final = {"macaddr": (6, b":"), "macaddr8": (8, b":"), "uuid": (16, b"-")}
+"""How many bytes a value has, and what stands between their digits."""
+
+OWN_FORM: Final = frozenset(
+    {"bytea", "cidr", "inet", "jsonb", "numeric", "oid", "time", *_TIMES, *_HEXADECIMAL, *(f"_{one}" for one in ELEMENTS)}
+)
 """Types that `own_form` knows; their text is the one under the pinned settings."""
 
-EPOCH_DAYS: Final = 10_957  # from Arrow's first day, 1970, to that of Postgres, 2000
-EPOCH_MICROSECONDS: Final = EPOCH_DAYS * 86_400_000_000
-_TIMES: Final = {"date": pa.date32(), "timestamp": pa.timestamp("us"), "timestamptz": pa.timestamp("us", "UTC")}
+_LAST_OF_DAY: Final = "24:00:00"
+_DAY_MICROSECONDS: Final = 86_400_000_000
 _JSONB_VERSION: Final = b"\1"
-_ZERO_UUID: Final = b"00000000-0000-0000-0000-000000000000"
 _ORDINARY: Final = r"^\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d(\.\d{1,6})?(\+00)?)?$"
 _ANY_TIME: Final = re.compile(r"(\d{4,})-(\d\d)-(\d\d)(?: (\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?(?:\+00)?)?( BC)?", re.ASCII)
 
@@ -26,25 +40,63 @@ _ANY_TIME: Final = re.compile(r"(\d{4,})-(\d\d)-(\d\d)(?: (\d\d):(\d\d):(\d\d)(?
 def own_form(column: pa.Array, type_: str) -> tuple[pa.Array, bytes]:
     """What to send of the values of `column` if they are text of a type in OWN_FORM, else as they are; and bytes ahead of each.
 
-    Times come as the integers that Postgres has of them. Raises ValueError for a text that is no such value.
+    Times and numbers come as the integers that Postgres has of them, all else as the bytes that it reads. Raises ValueError for a
+    text that is no such value.
     """
-    if not pa.types.is_string(column.type) or type_ not in OWN_FORM:
+    if not pa.types.is_string(column.type) or type_ not in OWN_FORM or column.null_count == len(column):
         return column, b""
     if type_ == "jsonb":
         return column, _JSONB_VERSION
-    return (_uuids(column) if type_ == "uuid" else _times(column, _TIMES[type_])), b""
+    return _turned(column, type_), b""
 
 
-def _uuids(column: pa.Array) -> pa.Array:
-    """Their 16 bytes, of 32 digits and four dashes."""
-    filled = column.fill_null(_ZERO)
-    ends = pc.min_max(pc.binary_length(filled))
-    digits = _text(filled).translate(None, b"-")
-    if not ends["min"].as_py() == ends["max"].as_py() == len(_ZERO_UUID) or len(digits) != 32 * len(column):
-        raise ValueError("a text that is no uuid")
-    kind = pa.binary(16)
-    uuids = pa.Array.from_buffers(kind, len(column), [None, pa.py_buffer(unhexlify(digits))])
-    return pc.if_else(column.is_valid(), uuids, pa.nulls(1, kind)[0]) if column.null_count else uuids
+def _turned(column: pa.Array, type_: str) -> pa.Array:
+    if type_ in _TIMES:
+        return _times(column, _TIMES[type_])
+    if type_ in _HEXADECIMAL:
+        return _hexadecimal(column, type_)
+    if type_.startswith("_"):
+        return arrays(column, type_.removeprefix("_"), own_form)
+    if type_ in ("cidr", "inet"):
+        return addresses(column, type_)
+    return {"bytea": _bytea, "numeric": numerics, "oid": _oids, "time": _clock}[type_](column)
+
+
+def _oids(column: pa.Array) -> pa.Array:
+    return column.cast(pa.uint32()).view(pa.int32())
+
+
+def _clock(column: pa.Array) -> pa.Array:
+    """Microseconds since midnight; the last of them belongs to no day that Arrow knows."""
+    is_last = pc.equal(column, texts([_LAST_OF_DAY])[0])
+    times = pc.binary_join_element_wise(texts(["1970-01-01"])[0], column, texts([" "])[0])
+    known = pc.if_else(is_last, texts(["1970-01-02 00:00:00"])[0], times).cast(pa.timestamp("us")).view(pa.int64())
+    if pc.max(known).as_py() > _DAY_MICROSECONDS:
+        raise ValueError("a text that is no time")
+    return known
+
+
+def _hexadecimal(column: pa.Array, type_: str) -> pa.Array:
+    """Their bytes, of two digits each and what stands between them at the same places in each."""
+    (size, between), values = _HEXADECIMAL[type_], column.drop_null()
+    text, _ = spans(values)
+    digits = text.tobytes().translate(None, between)
+    ends = pc.min_max(pc.binary_length(values))
+    length = 2 * size + (4 if type_ == "uuid" else size - 1)
+    if not ends["min"].as_py() == ends["max"].as_py() == length or len(digits) != 2 * size * len(values):
+        raise ValueError(f"a text that is no {type_}")
+    made = pa.Array.from_buffers(pa.binary(size), len(values), [None, pa.py_buffer(unhexlify(digits))])
+    return with_nulls_of(column, made)
+
+
+def _bytea(column: pa.Array) -> pa.Array:
+    """Of `\\x` and two digits a byte."""
+    values = column.drop_null()
+    text, ends = spans(values)
+    digits = text.tobytes().translate(None, b"\\x")
+    if len(digits) != len(text) - 2 * len(values) or not pc.all(pc.starts_with(values, "\\x")).as_py():
+        raise ValueError("a text that is no bytea")
+    return with_nulls_of(column, bytes_of((ends - 2 * np.arange(len(ends))) // 2, unhexlify(digits)))
 
 
 def _times(column: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -84,14 +136,3 @@ def _days(year: int, month: int, day: int) -> int:
     """Since 1970, in the calendar of today, whose years begin in March here so that the leap day is the last."""
     year, month = (year, month - 3) if month > 2 else (year - 1, month + 9)  # noqa: PLR2004 - February
     return 365 * year + year // 4 - year // 100 + year // 400 + (153 * month + 2) // 5 + day - 1 - 719_468
-
-
-def _text(column: pa.Array) -> bytes:
-    _, offsets, values = column.buffers()
-    ends = memoryview(offsets).cast("B").cast("i")
-    return bytes(memoryview(values).cast("B")[ends[column.offset] : ends[column.offset + len(column)]])
-
-
-_ZERO: Final = pa.Array.from_buffers(
-    pa.string(), 1, [None, pa.py_buffer(array("i", [0, len(_ZERO_UUID)])), pa.py_buffer(_ZERO_UUID)]
-)[0]

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from archive_bench import Bench
+from support import sampled
+from tierkeeper.archive import restore as restoring
+from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres import rows
 
 TYPES = Path(__file__).parents[1].joinpath("every_type.sql").read_text(encoding="utf-8")
@@ -33,18 +36,73 @@ def test_every_type_comes_back_bit_for_bit(bench: Bench) -> None:
     assert bits(bench, TABLE) != bits(bench, '"odd ""schema"."Back again"')
 
 
+IN_BINARY = (
+    '"a ""b", i4, i8, f4, f8, b, t, v, n, n2, n3, n4, c, one, code, nm, d, ts, tz, tm, j, jb, by, ip, ci, mac, mac8, o, e, small,'
+    " ct, ia, ta, ca, na, f8a, f4a, tza, bpa, feeling"
+)
+
+
 def test_types_that_go_in_binary_come_back_bit_for_bit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.main.execute(TYPES.encode())
-    kept = '"a ""b", i4, i8, f4, f8, b, t, v, c, one, code, nm, j, e, small'
+    bench.main.execute(f"""CREATE DOMAIN feeling AS "odd ""schema"."Mood"; ALTER TABLE {TABLE} ADD feeling feeling""".encode())
+    bench.main.execute(f"UPDATE {TABLE} SET feeling = e".encode())
     ages = "public.moment '2013-01-01 00:00:00.000001+00'"
     bench.main.execute(
-        f"CREATE TABLE plain AS SELECT row_number() OVER ()::int4 AS id, {ages} AS at, {kept} FROM {TABLE}".encode()
+        f"CREATE TABLE plain AS SELECT row_number() OVER ()::int4 AS id, {ages} AS at, {IN_BINARY} FROM {TABLE}".encode()
     )
     bench.main.execute("ALTER TABLE plain ADD PRIMARY KEY (id)")
     bench.move("plain", "at")
     monkeypatch.delattr(rows, "to_copy")
     assert bench.archive.restore(bench.archive.segments()[0].table, to="back", target=bench.tiers.main).rows == 4
     assert bits(bench, "plain") == bits(bench, "back")
+
+
+RANDOM = {
+    "numeric": """CASE g % 11 WHEN 0 THEN 'NaN' WHEN 1 THEN 'Infinity' WHEN 2 THEN '-Infinity' WHEN 3 THEN round(r * 1000, 2)
+        WHEN 4 THEN r * r * 1e-10 WHEN 5 THEN 10::numeric ^ (g % 900) * r WHEN 7 THEN 0.000 WHEN 8 THEN g WHEN 9 THEN g * -10000
+        WHEN 10 THEN round(r * 1000, g % 700) END""",
+    "numeric(10, 2)": "r * 1000",
+    "bytea": "CASE WHEN g % 5 > 0 THEN decode(left(md5(g::text), 2 * (g % 16)), 'hex') END",
+    "inet": """CASE g % 5 WHEN 0 THEN '::1' WHEN 1 THEN '::ffff:1.2.3.4/96' WHEN 3 THEN NULL
+        ELSE (g % 256) || '.' || (g * 7 % 256) || '.0.' || (g * 3 % 256) || CASE g % 2 WHEN 0 THEN '/' || g % 33 ELSE '' END
+        END::inet""",
+    "cidr": "CASE g % 2 WHEN 0 THEN '::/0' ELSE '1.2.' || g % 256 || '.0/24' END::cidr",
+    "macaddr": "CASE WHEN g % 9 > 0 THEN left(md5(g::text), 12)::macaddr END",
+    "oid": "(g::bigint * 429000 % 4294967296)::oid",
+    "time": "CASE WHEN g % 5 = 0 THEN '24:00' ELSE time '00:00' + g * '77.123456 seconds'::interval END",
+    "int4[]": """CASE g % 5 WHEN 0 THEN '{}' WHEN 1 THEN ARRAY[g, -g, NULL] WHEN 3 THEN ARRAY[[1, g], [NULL, 2]]
+        WHEN 4 THEN '[0:1]={5,6}' END""",
+    "text[]": r"""CASE g % 8 WHEN 0 THEN '{}' WHEN 1 THEN ARRAY['a,b', 'x"y', E'\\' || g, E'\\\\"', NULL, 'NULL', '', ' x ']
+        WHEN 2 THEN ARRAY['NULL', NULL, '{', '}', ',' || g] WHEN 3 THEN ARRAY['big', 'small', md5(g::text)]
+        WHEN 4 THEN ARRAY['é ' || g, E'\n'] WHEN 6 THEN ARRAY['', ''] WHEN 7 THEN ARRAY[['a', E'\\'], ['c}', NULL]] END""",
+    "float8[]": "ARRAY[r, '-0', 'NaN', 'Infinity', NULL, '-Infinity', 5e-324]",
+    "numeric[]": "ARRAY[round(r, g % 30), NULL, 'NaN', 1.10]",
+    "bool[]": "ARRAY[g % 2 = 0, NULL]",
+    "uuid[]": "ARRAY[md5(g::text)::uuid, NULL]",
+    "timestamptz[]": "ARRAY[timestamptz '2013-01-01' + g * '1 day 0.123 seconds'::interval, '-infinity']",
+}
+
+
+@pytest.mark.parametrize("many", sampled([3_000, 100_000], 3_000))
+def test_random_values_come_back_in_binary_as_they_do_as_text(bench: Bench, monkeypatch: pytest.MonkeyPatch, many: int) -> None:
+    """The same segment restored both ways: all bits of all values are equal, and each way is the one that it says."""
+    columns = ", ".join(f'({made})::{kind} AS "{kind}"' for kind, made in RANDOM.items())
+    bench.main.execute("SELECT setseed(0.42)")
+    bench.main.execute(
+        f"CREATE TABLE random AS SELECT timestamptz '2013-01-01' + g * interval '1 second' AS at, g AS id, {columns}"
+        f" FROM (SELECT g, random()::numeric * (1 - g % 2 * 2) AS r FROM generate_series(1, {many}) g) drawn".encode()
+    )
+    bench.main.execute("ALTER TABLE random ADD PRIMARY KEY (id), ALTER at SET NOT NULL")
+    bench.move("random", "at")
+    made = bits(bench, "random")
+    for goes_in_binary, unused in ((True, (rows, "to_copy")), (False, (restoring, "to_binary"))):
+        with monkeypatch.context() as patched:
+            patched.delattr(*unused)
+            if not goes_in_binary:
+                patched.setattr(restoring, "_go_in_binary", lambda *_: False)
+            bench.archive.restore(TableName("public", "random"), to="back", target=bench.tiers.main)
+        assert bits(bench, "back") == made
+        bench.main.execute("DROP TABLE back")
 
 
 def test_types_are_made_on_a_server_that_lacks_them(bench: Bench) -> None:
