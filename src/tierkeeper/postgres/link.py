@@ -378,11 +378,13 @@ def translate(error: psycopg.Error, place: str) -> TierkeeperError:
     text = re.sub(r"postgres(?:ql)?://\S+", "postgresql://…", text.strip())
     if not state and (isinstance(error, psycopg.OperationalError) or type(error) is psycopg.DatabaseError):
         return _not_connected(text, place)  # no server has said anything: the driver tells of the link
-    cause = text.splitlines()[0].strip()
-    cause += next((f" ({said.format(found[1])})" for p, said in _CONTEXTS if (found := p.search(error.diag.context or ""))), "")
+    where = next((said.format(found[1]) for p, said in _CONTEXTS if (found := p.search(error.diag.context or ""))), "")
+    cause = text.splitlines()[0].strip() + (f" ({where})" if where else "")
+    # A value that a server does not take says why under any state: what a name in it lacks, or that its type could not read it.
+    others = {"42": _BY_STATE["42704"], "3F": _BY_STATE["42704"], "XX": _BY_STATE["22"]} if where.startswith("column ") else {}
+    states = {**others, **_BY_STATE}
     kind, remedy = next(
-        (_BY_STATE[k] for k in (state, state[:2]) if k in _BY_STATE),
-        (Failed, f"Look up SQLSTATE {state} in Postgres's manual"),
+        (states[k] for k in (state, state[:2]) if k in states), (Failed, f"Look up SQLSTATE {state} in Postgres's manual")
     )
     return kind(place, cause, remedy)
 

@@ -8,8 +8,8 @@ import pytest
 from psycopg import errors, sql
 
 from support import Tiers
-from tierkeeper.kernel.errors import Failed
-from tierkeeper.postgres.link import Connection, transaction
+from tierkeeper.kernel.errors import Failed, UsageError
+from tierkeeper.postgres.link import Connection, transaction, translate
 
 
 @pytest.fixture
@@ -88,3 +88,24 @@ def test_a_server_ends_soon_what_holds_locks_where_its_machine_is_cut_off(
             waits = cur.execute(shown).fetchone()
         assert waits == (soon or before)
         assert conn.execute(shown).fetchone() == before, "nothing is left in the session of a pooler"
+
+
+@pytest.mark.parametrize("kind", ["regclass", "regtype", "regprocedure", "regnamespace"])
+def test_an_object_that_a_value_names_is_to_be_made_first_whatever_state_says_that_it_lacks(conn: Connection, kind: str) -> None:
+    conn.execute(f"ALTER TABLE public.t ADD o {kind}".encode())
+    with pytest.raises(psycopg.Error) as raised, conn.cursor().copy("COPY public.t FROM STDIN") as copy:
+        copy.write({"regprocedure": "1\tnone.x(int4)\n", "regnamespace": "1\tnone\n"}.get(kind, "1\tpublic.x\n"))
+    found = translate(raised.value, "public.t (main)")
+    assert (type(found), found.cause[-10:]) == (UsageError, "(column o)")
+    assert "Make it there first" in found.remedy
+
+
+def test_a_value_that_its_own_type_cannot_read_is_the_values_fault(conn: Connection) -> None:
+    """An empty query goes out in binary, and Postgres 17 does not take it in."""
+    conn.execute("ALTER TABLE public.t ADD q tsquery")
+    empty = b"PGCOPY\n\xff\r\n\0" + bytes(8) + b"\0\2" + b"\0\0\0\4\0\0\0\1" + b"\0\0\0\4" + bytes(4) + b"\xff\xff"
+    with pytest.raises(psycopg.Error) as raised, conn.cursor().copy("COPY public.t FROM STDIN (FORMAT binary)") as copy:
+        copy.write(empty)
+    found = translate(raised.value, "public.t (main)")
+    assert (type(found), found.cause[-10:]) == (Failed, "(column q)")
+    assert "--where" in found.remedy
