@@ -119,7 +119,7 @@ class Alerting:
                 self.report,
                 self.lifetimes,
                 reads,
-                lambda links: shown.look(links, self._certificates, now),
+                lambda links, live: shown.look(links, live, self._certificates, now),
             ),
             given,
         )

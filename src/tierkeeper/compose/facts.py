@@ -4,7 +4,7 @@ Whoever keeps the history, the forecast and the schedule passes them in. What ca
 nothing else back.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -74,7 +74,7 @@ class Given:
 @dataclass(frozen=True)
 class Sources:
     """Where facts come from; each call may raise an error of ours. `reads`: what is remembered of the tiers kept awake;
-    `shown` what the servers behind some links show of their certificates.
+    `shown` what the servers behind some links show of their certificates, and those that are away showed last.
 
     `report`: what a home server says of what it keeps; None for another store.
     """
@@ -85,7 +85,7 @@ class Sources:
     report: Callable[[], StoreReport | None]
     lifetimes: Callable[[], Sequence[Lifetime]]
     reads: Mapping[str, Awake] = field(default_factory=dict)
-    shown: Callable[[Mapping[str, Link]], Mapping[str, Shown]] = lambda _: {}
+    shown: Callable[[Mapping[str, Link], Collection[str]], Mapping[str, Shown]] = lambda _, __: {}
 
 
 @dataclass
@@ -231,9 +231,9 @@ def _pinned(tiers: Mapping[str, Tier]) -> Iterator[Expiry]:
         yield Expiry(f"the CA of {name} ({what})", until, remedy, limits.AUTHORITY_EXPIRY_DAYS * DAY)
 
 
-def _servers(sources: Sources, live: Mapping[str, Link]) -> Iterator[Expiry]:
+def _servers(sources: Sources, live: Collection[str]) -> Iterator[Expiry]:
     """What the links to the tiers' servers rest on, and these show."""
-    for tier, one in sources.shown(live).items():
+    for tier, one in sources.shown({name: tier.link for name, tier in sources.tiers.items()}, live).items():
         server = "the catalog's server" if tier == "archive" else f"{tier}'s server"
         for ending in one.endings:
             what = f"the certificate of {server}" if ending.is_servers else f"{ending.subject}, which vouches for {server}"

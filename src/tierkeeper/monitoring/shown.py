@@ -1,6 +1,6 @@
 """When the tiers' servers were last asked for their certificates, and what they showed: once a day is often enough."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property, partial
@@ -65,13 +65,15 @@ class ShownForm:
         return {**main, **later}
 
 
-def look(links: Mapping[str, Link], memory: Memory[ByTier], now: datetime) -> ByTier:
-    """What the servers behind those of `links` that verify them show; who is due is asked. Silence changes nothing."""
+def look(links: Mapping[str, Link], live: Collection[str], memory: Memory[ByTier], now: datetime) -> ByTier:
+    """What the servers behind those of `links` that verify them show; who is due is asked. Silence changes nothing: of one that
+    is not `live` what it showed last counts, for with a certificate that has expired it is away.
+    """
     verified = {tier: link for tier, link in links.items() if is_verified(link)}
     if not verified:
         return {}
     known = memory.load().document
-    due = [tier for tier in verified if is_due(known.get(tier), now)]
+    due = [tier for tier in verified if tier in live and is_due(known.get(tier), now)]
     if due:
         answers = dict(zip(due, at_once([partial(endings, verified[tier]) for tier in due]), strict=True))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from chains import Signed, sign
+from faultproxy import FaultProxy
 from support import Tiers, tierkeeper_toml
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import load
@@ -67,6 +68,13 @@ def test_they_ring_before_they_end_and_are_asked_for_once_a_day(tiers: Tiers, ow
         "CN=between, which vouches for core's server": "serious",
     }
     assert "SELECT pg_reload_conf()" in rings["the certificate of core's server"].remedy
+    core = keeper(mine, now + 6 * DAY)
+    with FaultProxy(own.port) as proxy:
+        proxy.refuse()
+        gone = replace(mine, core=proxy.link(mine.core))
+        keeper(gone, now + 6 * DAY).alerts()
+    said_of_it = [a.what for a in core.alert_status().alerts if a.kind == "expiring"]
+    assert "the certificate of core's server has expired" in said_of_it, "it is away for that"
     give(own, sign("core", 90, ROOT, authority=False))
     assert ends(mine, now + 0.9 * DAY)["the certificate of core's server"] == 5, "it is not asked again so soon"
     assert ends(mine, now + 1.1 * DAY)["the certificate of core's server"] == 90
