@@ -317,7 +317,9 @@ _BY_STATE: Final[Mapping[str, tuple[type[TierkeeperError], str]]] = MappingProxy
 
 
 _CREDENTIALS: Final = "Correct the user or the password in the URL"
-_AUTHORITY: Final = "Name the server's CA in sslrootcert"
+_AUTHORITY: Final = (
+    "Name the server's CA in sslrootcert; where it was verified before, have its certificate renewed: it may have expired"
+)
 _REFUSED: Final[Sequence[tuple[str, str]]] = (
     (r"[Tt]enant or user not found", "In the URL of Supabase's pooler the user is postgres.REF; copy it whole from Connect"),
     (r"password authentication failed|no password supplied|role .* does not exist", _CREDENTIALS),

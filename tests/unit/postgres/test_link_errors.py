@@ -16,7 +16,7 @@ PLAIN = f'{HERE}FATAL:  no pg_hba.conf entry for host "h", user "u", database "x
     [
         (f"{WRONG}\n{PLAIN}", 'password authentication failed for user "u"', "password"),
         (f'{HERE}FATAL:  database "x" does not exist', 'database "x" does not exist', "database's name"),
-        (f"{HERE}SSL error: certificate verify failed", "SSL error: certificate verify failed", "sslrootcert"),
+        (f"{HERE}SSL error: certificate verify failed", "SSL error: certificate verify failed", "it may have expired"),
         (f"{HERE}server does not support SSL, but SSL was required", "server does not support SSL, but SSL was required", "TLS"),
         (f"{HERE}FATAL:  Tenant or user not found", "Tenant or user not found", "postgres.REF"),
     ],
