@@ -109,7 +109,8 @@ def gather(sources: Sources, given: Given) -> tuple[Facts, list[str]]:
     held, unheld = ask_all({n: link for n, link in live.items() if n != "archive"}, lambda _, conn: slots(conn), "alerts")
     gathering.unseen += [f"slots of {name}: {error.cause}" for name, error in unheld.items()]
     ran = gathering.tried("audit", lambda: _last_runs(live["main"])) if "main" in live else None
-    expiries = gathering.tried("certificates", lambda: (*_served(sources), *_pinned(sources.tiers), *_servers(sources, live)))
+    expiries = gathering.tried("certificates", lambda: (*_pinned(sources.tiers), *_servers(sources, live)))
+    served = gathering.tried("certificates of the store", lambda: tuple(_served(sources)))
     report = gathering.tried("store", sources.report)
     tiers = tuple(
         _tier(tier, status.tiers[name], held.get(name), given, sources.reads.get(name)) for name, tier in sources.tiers.items()
@@ -117,7 +118,7 @@ def gather(sources: Sources, given: Given) -> tuple[Facts, list[str]]:
     runs = dict(_runs(status.archive, report, ran, given, sources.now))
     is_known = not any(line.startswith("store:") for line in gathering.unseen)
     damage = (() if report is None else tuple(_damage(report))) if is_known else None
-    return Facts(sources.now, tiers, runs, expiries, damage, given.jobs), gathering.unseen
+    return Facts(sources.now, tiers, runs, expiries, damage, given.jobs, served), gathering.unseen
 
 
 def _tier(tier: Tier, status: TierStatus, held: tuple[Slot, ...] | None, given: Given, read: Awake | None) -> TierFacts:

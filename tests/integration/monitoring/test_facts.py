@@ -156,7 +156,7 @@ def test_certificates_and_the_token_of_a_home_server_say_when_they_end(ready: Ti
         found = compose.open_keeper(load(toml, environment, ready.home), environment=environment)
         seen, unseen = facts(found)
         rings = kinds(found)
-    ends = {e.what: round((e.at - seen.at) / DAY) for e in seen.expiries or ()}
+    ends = {e.what: round((e.at - seen.at) / DAY) for e in (*(seen.expiries or ()), *(seen.served or ()))}
     assert unseen == []
     assert ends["this machine's token for the home server"] == 5
     assert ends["the certificate of the home server"] == 90

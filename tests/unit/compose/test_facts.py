@@ -6,10 +6,12 @@ import pytest
 
 from tierkeeper.compose.facts import Given, Sources, gather
 from tierkeeper.jobs.table import SCRUB_SAMPLE
+from tierkeeper.kernel.errors import NotNow
 from tierkeeper.kernel.results import DrillStatus, ReadingStatus, StatusResult, StoreReport
 from tierkeeper.monitoring.alerts.conditions import judge
 from tierkeeper.monitoring.alerts.facts import Facts
 from tierkeeper.monitoring.alerts.model import Condition, Kind
+from tierkeeper.objectstore.enrolment import Lifetime
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -66,3 +68,13 @@ def test_a_failed_drill_says_what_it_found_under_one_name() -> None:
     assert one.key == two.key, "the next drill that fails is no other alarm"
     assert (one.what, "found a fault, such as a: damaged" in one.cause) == ("the restore drill failed", True)
     assert "found 2 faults, such as a: damaged" in two.cause
+
+
+def test_of_a_home_server_that_is_away_only_its_own_lifetimes_are_missing() -> None:
+    def away() -> list[Lifetime]:
+        raise NotNow("home server", "it does not answer", "Start it")
+
+    status = StatusResult(tiers={}, tables={})
+    facts, unseen = gather(Sources(NOW, {}, lambda: status, lambda: None, away), DAILY)
+    assert (facts.expiries, facts.served) == ((), None)
+    assert unseen == ["certificates of the store: it does not answer"]

@@ -106,6 +106,8 @@ class Expiry:
 class Facts:
     """Everything of one instant. `runs` by name: quota, archive, scrub, drill. `damage`: by what was found wrong.
 
+    `expiries`: of what links to tiers rest on; `served`: of what opens a home server, of which one that is away says nothing.
+
     `jobs`: by their names in `[schedule]`, those that are on and that some `tierkeeper run` has had on its schedule.
     """
 
@@ -115,3 +117,4 @@ class Facts:
     expiries: tuple[Expiry, ...] | None = None
     damage: tuple[Fault, ...] | None = None
     jobs: Mapping[str, Job] | None = field(default_factory=dict)
+    served: tuple[Expiry, ...] | None = ()

@@ -42,10 +42,10 @@ def judge(conditions: list[Condition], unsaid: set[tuple[Kind, str]], facts: Fac
         conditions.append(
             Condition(Kind.DAMAGED, fault.place, "archive", Severity.SERIOUS, what, fault.cause, fault.remedy or _DAMAGE)
         )
-    if facts.expiries is None:
-        unsaid.add((Kind.EXPIRING, "expiries"))
-    for expiry in facts.expiries or ():
-        conditions += _expiring(expiry, facts.at)
+    for scope, expiries in (("expiries", facts.expiries), ("home server", facts.served)):
+        if expiries is None:
+            unsaid.add((Kind.EXPIRING, scope))
+        conditions += [c for expiry in expiries or () for c in _expiring(expiry, scope, facts.at)]
 
 
 def _failed(name: str, kind: Kind, severity: Severity, fault: Fault) -> Condition:
@@ -114,7 +114,7 @@ def _every(days: float) -> str:
     return "day" if days == 1 else f"{days:.0f} days" if days > 1 else f"{days * 24:.0f} hours"
 
 
-def _expiring(expiry: Expiry, at: datetime) -> Iterator[Condition]:
+def _expiring(expiry: Expiry, scope: str, at: datetime) -> Iterator[Condition]:
     left = expiry.at - at
     if left > expiry.notice:
         return
@@ -125,5 +125,5 @@ def _expiring(expiry: Expiry, at: datetime) -> Iterator[Condition]:
     severity = Severity.SERIOUS if days <= EXPIRY_SERIOUS_DAYS else Severity.WARNING
     cause = f"it is valid until {expiry.at:%Y-%m-%d %H:%M} UTC, and nothing is read or written through it after that"
     yield Condition(
-        Kind.EXPIRING, expiry.what, "expiries", severity, what, cause, expiry.remedy, {"valid_until": expiry.at.isoformat()}
+        Kind.EXPIRING, expiry.what, scope, severity, what, cause, expiry.remedy, {"valid_until": expiry.at.isoformat()}
     )

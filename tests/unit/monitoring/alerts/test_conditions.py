@@ -220,10 +220,20 @@ def test_a_failed_drill_and_damage_ring() -> None:
 )
 def test_what_expires_rings_in_time(days: float, severity: Severity | None) -> None:
     token = Expiry("this machine's token", NOW + days * DAY, "Make another", 14 * DAY)
-    facts = replace(WELL, expiries=(token,))
+    facts = replace(WELL, served=(token,))
     assert [c.severity for c in judged(facts).conditions] == ([] if severity is None else [severity])
     if severity is not None:  # by its date, which stays true where nobody can ask any more
         assert only(facts).what == f"this machine's token {'has expired' if days < 0 else f'expires on {token.at:%Y-%m-%d}'}"
+
+
+def test_a_home_server_that_is_away_silences_no_other_certificate() -> None:
+    core = Expiry("the certificate of core's server", NOW + DAY, "Renew it", 14 * DAY)
+    found = judged(replace(WELL, expiries=(core,), served=None))
+    assert [(c.subject, c.scope) for c in found.conditions] == [(core.what, "expiries")]
+    assert (Kind.EXPIRING, "home server") in found.unsaid
+    assert (Kind.EXPIRING, "expiries") not in found.unsaid
+    token = Expiry("this machine's token", NOW + DAY, "Make another", 14 * DAY)
+    assert only(replace(WELL, served=(token,))).scope == "home server"
 
 
 def test_what_could_not_be_had_is_unsaid() -> None:
