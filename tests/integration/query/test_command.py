@@ -9,7 +9,7 @@ from tierkeeper.config import load
 
 
 def _set_up(tiers: Tiers) -> None:
-    toml = tierkeeper_toml(tiers, [{"name": "public.kinds", "mode": "mirror"}], query_timeout="1 minute")
+    toml = tierkeeper_toml(tiers, [{"name": "public.events", "age": "at", "core": "30 days"}], query_timeout="1 minute")
     open_keeper(load(toml, tiers.environment, tiers.home), environment=tiers.environment).setup(apply=True)
 
 
@@ -17,6 +17,6 @@ def test_an_answer_leaves_nothing_else_in_the_terminal(make_tiers: TiersFactory)
     """What DuckDB's library finds left over when its process ends it would tell, a hundred lines of it."""
     tiers = make_tiers(core="events")
     _set_up(tiers)
-    command = [str(PROGRAM), "query", "SELECT count(*) AS n FROM kinds", "--format", "csv"]
+    command = [str(PROGRAM), "query", "SELECT count(*) AS n FROM events", "--format", "csv"]
     ran = subprocess.run(command, env=tiers.environment, cwd=tiers.home, capture_output=True, text=True, timeout=60, check=False)
-    assert (ran.stdout, ran.stderr, ran.returncode) == ('"n"\n3\n', "", 0)
+    assert (ran.stdout, ran.stderr, ran.returncode) == ('"n"\n2000\n', "", 0)
