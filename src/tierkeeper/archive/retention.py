@@ -1,6 +1,6 @@
 """Takes segments out of the archive when the time that the policy gives their rows is over. Nothing else ever removes one."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,17 +23,21 @@ class Due:
     cutoff: datetime
 
 
+Clocks = Callable[[], tuple[Sequence[datetime], Sequence[str]]]
+"""The time by the clocks of other servers, and the names of those that cannot be asked."""
+
+
 class Retention:
-    """I1: a segment goes only when its *youngest* row is older than the policy says, by every clock that can be asked, when
-    nothing about it is in flight, and when no lock holds it. It goes for good: one clock that is ahead must not decide it.
+    """I1: a segment goes only when its *youngest* row is older than the policy says, by every server's clock, when nothing
+    about it is in flight, and when no lock holds it. It goes for good: one clock that is ahead must not decide it. A
+    server that is away agrees to nothing, for the others may be one machine.
 
     A signed removal is put into the store first, so that a rebuild never brings it back and never takes it for lost. Then the
     catalog says so, in one statement, which is when readers stop counting it; its key and its file outlive the longest reader.
     Its manifest stays: the chain is whole. Killed at any step, the next run goes on.
     """
 
-    def __init__(self, store: Store, catalog: Catalog, clock: Clock, others: Callable[[], Iterable[datetime]]) -> None:
-        """`others`: the time by the clocks of other servers, as many as answer."""
+    def __init__(self, store: Store, catalog: Catalog, clock: Clock, others: Clocks) -> None:
         self._store = store
         self._catalog = catalog
         self._clock = clock
@@ -45,7 +49,13 @@ class Retention:
         due, held = self._free(table, cutoff)
         if not due:
             return Due(due, held, cutoff)
-        earliest = min(self._clock.now(), *self._others())
+        others, away = self._others()
+        if away:
+            held.append(
+                f"{len(due)} segments are older than {age.text}, and stay: {' and '.join(away)} cannot be asked what time it is"
+            )
+            return Due([], held, cutoff)
+        earliest = min(self._clock.now(), *others)
         agreed = min(cutoff, age.before(earliest))
         if agreed == cutoff:
             return Due(due, held, cutoff)

@@ -2,7 +2,7 @@
 
 import builtins
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tierkeeper.archive.reading import SegmentReader
     from tierkeeper.archive.rebuild import Markers
     from tierkeeper.archive.replacing import Replacer
-    from tierkeeper.archive.retention import Retention
+    from tierkeeper.archive.retention import Clocks, Retention
     from tierkeeper.archive.rotation import Rotation
     from tierkeeper.archive.scan import ArchiveScan
     from tierkeeper.archive.thaw import SegmentVault
@@ -240,7 +240,7 @@ class Archive:
         """By the catalog server's clock."""
         return self._catalog.now()
 
-    def retention(self, clocks: Callable[[], Iterable[datetime]]) -> "Retention":
+    def retention(self, clocks: "Clocks") -> "Retention":
         """Removes segments whose time is over, by this archive's clocks and by those of other servers, `clocks`."""
         from tierkeeper.archive.retention import Retention
 

@@ -90,7 +90,10 @@ class ArchiveKeeper(RestoringKeeper):
         """What `archive_run` would do. Changes nothing."""
         plans = [self.plan_move(name, "main", "archive", before=before) for name in self._archived(table, before)]
         over = {str(p.name): self._over(p) for p in self._retired(table)} if before is None else {}
-        return [plan.model_copy(update={"notes": [*plan.notes, *over.get(plan.table, [])]}) for plan in plans]
+        planned = [plan.model_copy(update={"notes": [*plan.notes, *over.pop(plan.table, [])]}) for plan in plans]
+        # A table of which no row leaves Main by the policy may have segments all the same.
+        ends = {"from": "main", "to": "archive", "cutoff": self._clock.now(), "rows": 0, "batches": 0, "setup": []}
+        return planned + [MovePlan(table=name, notes=notes, **ends) for name, notes in over.items() if notes]
 
     def _retired(self, table: TableName | None) -> list[TablePolicy]:
         """The policies that let rows leave the archive."""
@@ -99,11 +102,11 @@ class ArchiveKeeper(RestoringKeeper):
     def _retention(self) -> "Retention":
         return self.archive.retention(self._clocks)
 
-    def _clocks(self) -> list[datetime]:
-        """The time at the tiers that answer."""
+    def _clocks(self) -> tuple[list[datetime], list[str]]:
+        """The time at the tiers that answer, and which do not."""
         links = {str(name): link for name, link in self.links.items() if name != "archive"}
-        answers, _ = ask_all(links, lambda _, conn: self._clock.now(partial(server_now, conn)), "archive")
-        return list(answers.values())
+        answers, away = ask_all(links, lambda _, conn: self._clock.now(partial(server_now, conn)), "archive")
+        return list(answers.values()), list(away)
 
     def _over(self, policy: TablePolicy) -> list[str]:
         """What a run would remove, in words."""

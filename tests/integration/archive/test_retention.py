@@ -16,6 +16,7 @@ from tierkeeper.config import load
 from tierkeeper.kernel.clock import FixedDay, SystemClock
 from tierkeeper.kernel.faults import Point
 from tierkeeper.objectstore.directory import DirectoryStore
+from tierkeeper.postgres.link import Link
 from vault import EVENTS, House, day
 
 POINTS: Sequence[Point] = (
@@ -101,6 +102,18 @@ def test_a_clock_that_is_ahead_lets_nothing_go_for_good(two: tuple[House, str, s
     done = wrong.archive_run()
     assert done.removed == []
     assert any("2 segments" in note and "clock of the catalog's server alone" in note for note in done.notes)
+    assert ids(house) == house.everything
+
+
+def test_a_clock_that_cannot_be_asked_lets_nothing_go_for_good(two: tuple[House, str, str, set[int]]) -> None:
+    """A machine that has Main, catalog and the run on it, and a wrong clock, trusts no certificate of Core's any more."""
+    house, *_ = two
+    alone = keeper(house, datetime(2900, 1, 1, tzinfo=UTC))
+    alone.links["core"] = Link("core", "postgresql://gone@127.0.0.1:1/gone")
+    assert any("2 segments" in note and "core cannot be asked" in note for note in alone.plan_archive()[0].notes)
+    done = alone.archive_run()
+    assert done.removed == []
+    assert any("2 segments" in note and "core cannot be asked" in note for note in done.notes)
     assert ids(house) == house.everything
 
 
