@@ -160,10 +160,10 @@ class Replacer:
                 self._catalog.note_committed(cur, new, said)
                 self._catalog.left_said(cur, old, said)
 
-    def destroy_keys(self, table: TableName) -> tuple[int, str | None]:
+    def destroy_keys(self, table: TableName) -> tuple[int, int, str | None]:
         """Deletes every wrapped key of the table's segments that count no more, at once: no copy of such a file opens again.
 
-        Readers that are under way in one are told to ask again. How many keys, and why some stay, if they do.
+        Readers that are under way in one are told to ask again. How many keys went, how many stay, and why.
         """
         self.say()
         over = self._catalog.segments(table, states=("removed", "undone"))
@@ -180,7 +180,7 @@ class Replacer:
             reach(Point.KEY_DESTROYED)
             self._catalog.gone(key)
             gone += 1
-        return gone, refused
+        return gone, len(found) - gone, refused
 
     def _segment_of(self, key: str) -> UUID | None:
         """Whose data key it is; None where it is gone already."""

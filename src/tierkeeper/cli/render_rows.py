@@ -292,10 +292,14 @@ def _erase(result: r.EraseResult) -> Iterator[RenderableType]:
     if not result.applied:
         yield Text(f"would erase {what}, and write {plural(len(result.segments), 'segment')} anew")
         return
-    yield good(f"erased {what}, {result.seconds:.1f} s")
+    if result.keys_left:
+        left = f"{plural(result.keys_left, 'key')} could not be destroyed, and the old files open with them"
+        yield bad(f"erased {what} where they counted, {result.seconds:.1f} s, but {left}: run it again with an admin's token")
+    else:
+        yield good(f"erased {what}, {result.seconds:.1f} s")
     if result.segments or result.keys_destroyed:
         yield Text(f"{plural(len(result.segments), 'segment')} written anew, {plural(result.keys_destroyed, 'key')} destroyed")
-    if result.files_left:
+    if result.files_left and not result.keys_left:
         yield from notes([f"{plural(result.files_left, 'file')} without a key wait in the store for their deletion"], "blue")
     yield from notes(result.notes)
     if result.stopped_because != "complete":

@@ -242,7 +242,7 @@ class ArchiveKeeper(RestoringKeeper):
                 str(table), "no [[tables]] entry moves this table", "Where it lies in Core alone, delete the rows there"
             )
         self._eraser.check(table, where)
-        destroyed, refused = 0, None
+        destroyed, kept, refused = 0, 0, None
         if dry_run:
             done = self._eraser.run(table, where, dry_run=True)
         else:
@@ -251,9 +251,15 @@ class ArchiveKeeper(RestoringKeeper):
                 try:
                     done = self._eraser.run(table, where, dry_run=False)
                 finally:  # what was rewritten before an error is unreadable, too
-                    destroyed, refused = self.archive.replacer.destroy_keys(table)
+                    destroyed, kept, refused = self.archive.replacer.destroy_keys(table)
                 replaced = {str(old): str(new) for old, new in done.replaced.items()}
-                note(rows=done.rows, segments=replaced, keys_destroyed=destroyed, stopped_because=done.stopped_because)
+                note(
+                    rows=done.rows,
+                    segments=replaced,
+                    keys_destroyed=destroyed,
+                    keys_left=kept,
+                    stopped_because=done.stopped_because,
+                )
             held = self.archive.sweep(self._bounds.longest_reader_seconds)
             refused = refused or held
         return EraseResult(
@@ -261,11 +267,13 @@ class ArchiveKeeper(RestoringKeeper):
             rows={str(tier): rows for tier, rows in done.rows.items()},
             segments={str(old): str(new) if new is not None else None for old, new in done.replaced.items()},
             keys_destroyed=destroyed,
+            keys_left=kept,
             files_left=0 if dry_run else self.archive.waiting_files(),
             seconds=round(self._clock.monotonic() - began, 3),
             stopped_because=done.stopped_because,
             notes=[f"not all could be deleted in the store: {refused}"] if refused else [],
             applied=not dry_run,
+            ok=not kept,
         )
 
     def _archived(self, table: TableName | None, before: datetime | None) -> list[TableName]:

@@ -88,6 +88,10 @@ def test_a_writer_rotates_the_key_and_an_admin_deletes_what_it_leaves(tiers: Tie
     result = admin.keys_rotate()
     assert (result.ok, result.new_key, result.left) == (True, False, 0)
     assert len(list((server.root / "key").iterdir())) == 1
+    erased = keeper.archive_erase(EVENTS, where="id = 1")
+    assert (erased.ok, erased.keys_destroyed, erased.keys_left) == (False, 0, 1), "the old file opens still"
+    erased = admin.archive_erase(EVENTS, where="id = 1")
+    assert (erased.ok, erased.keys_destroyed, erased.keys_left, erased.segments) == (True, 1, 0, {})
 
 
 def test_the_status_says_what_the_server_found_wrong(tiers: Tiers, server: HomeServer) -> None:

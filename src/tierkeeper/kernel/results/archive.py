@@ -166,6 +166,9 @@ class EraseResult(Result):
     keys_destroyed: int = Field(
         default=0, description="data keys of segments of the table that count no more: no copy of these opens"
     )
+    keys_left: int = Field(
+        default=0, description="such keys that could not be deleted: old files open with them, and the rows are not gone yet"
+    )
     files_left: int = Field(
         default=0, description="of old segments, still in the store: unreadable, deleted when no lock holds them"
     )
@@ -173,6 +176,7 @@ class EraseResult(Result):
     stopped_because: str = Field(description="`complete`, or why segments are left")
     notes: list[str] = Field(default=[])
     applied: bool = Field(description="false: a plan, which changed nothing")
+    ok: bool = Field(description="false where keys are left")
 
 
 class CheckpointResult(Result):
