@@ -67,7 +67,7 @@ IN_CONTAINER := deploy/container
 
 lock:
 	python3 -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv
-	.venv-lock/bin/uv pip compile $(LOCK) --extra demo --extra homeserver --extra balance --extra aws --group dev pyproject.toml --output-file requirements.lock
+	.venv-lock/bin/uv pip compile $(LOCK) --extra demo --extra homeserver --extra balance --extra aws --extra keyring --group dev pyproject.toml --output-file requirements.lock
 	.venv-lock/bin/uv pip compile $(LOCK) --constraints requirements.lock --extra homeserver --extra balance pyproject.toml --output-file $(IN_CONTAINER)/requirements.lock
 	echo hatchling | .venv-lock/bin/uv pip compile $(LOCK) --constraints requirements.lock - --output-file $(IN_CONTAINER)/build.lock
 	.venv-lock/bin/uv pip compile $(LOCK) --group pyproject.toml:cloud --constraints requirements.lock --output-file requirements-cloud.lock

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tierkeeper.cli.session import Session, command
+from tierkeeper.kernel.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -53,15 +54,20 @@ def register(app: typer.Typer) -> None:
 
     @command(group, "protect")
     def protect(
-        session: Session, *, off: Annotated[bool, typer.Option("--off", help="Take the passphrase off again.")] = False
+        session: Session,
+        *,
+        keyring: Annotated[bool, typer.Option("--keyring", help="Into this user's keyring instead.")] = False,
+        off: Annotated[bool, typer.Option("--off", help="Back into its file, as it was.")] = False,
     ) -> None:
         """Put the archive's key under a passphrase.
 
         It is TIERKEEPER_PASSPHRASE, or asked for; from then on every command that reads or writes the archive needs it, too. The
-        recovery key and kits stay as they are: put them away.
+        recovery key and kits stay as they are: put them away. The keyring needs the extra: pip install 'tierkeeper[keyring]'.
         """
+        if keyring and off:
+            raise UsageError("--keyring", "it cannot be given with --off", "Give one of them")
         with session.keeper() as keeper:
-            session.show(keeper.keys_protect(off=off))
+            session.show(keeper.keys_protect("plain" if off else "keyring" if keyring else "passphrase"))
 
     @command(group, "kit")
     def kit(

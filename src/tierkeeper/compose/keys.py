@@ -1,13 +1,15 @@
 """The archive's keys and the drill that tries them, as a part of a keeper."""
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from tierkeeper.archive.wrapped import NEWER
 from tierkeeper.compose.archive import ArchiveKeeper
 from tierkeeper.crypto import kit, passphrase
-from tierkeeper.crypto.keys import KEY_FILE, RECOVERY_FILE, VARIABLE, KeyRing
+from tierkeeper.crypto.keys import KEY_FILE, RECOVERY_FILE, VARIABLE, Form, KeyRing
 from tierkeeper.kernel.errors import NotNow, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.results import DrillResult, KeysResult, KitResult, RotateResult
@@ -90,15 +92,16 @@ class VaultKeeper(ArchiveKeeper):
             ok=not found.waiting and not found.left,
         )
 
-    def keys_protect(self, *, off: bool = False) -> KeysResult:
-        """Puts `archive.key` under a passphrase, or takes it `off`. Raises UsageError where it is so already."""
+    def keys_protect(self, form: Form = "passphrase") -> KeysResult:
+        """Puts `archive.key` under a passphrase or into this user's keyring, or back as it was. Raises UsageError."""
         if self._environment.get(VARIABLE):
             raise UsageError(VARIABLE, "it gives the archive's key, and not the file", f"Unset it where {KEY_FILE} lies")
-        if KeyRing.is_sealed(self._config_dir, self._environment) != off:
-            cause = "the archive's key is under no passphrase" if off else "the archive's key is under a passphrase already"
-            raise UsageError(str(self._config_dir / KEY_FILE), cause, "To change it: `tierkeeper keys protect --off`, then again")
-        secret = None if off else passphrase.new(self._environment)
-        KeyRing.protect(self._config_dir, self._environment, secret)
+        now, path = KeyRing.form(self._config_dir, self._environment), self._config_dir / KEY_FILE
+        if "plain" not in (now, form) or now == form:
+            cause = f"the archive's key is {_FORMS[now]} already" if now != "plain" else "the archive's key lies there as it is"
+            raise UsageError(str(path), cause, "For another form: `tierkeeper keys protect --off` first")
+        secret = passphrase.new(self._environment) if form == "passphrase" else ""
+        KeyRing.protect(self._config_dir, self._environment, form, secret)
         return self.keys_status()
 
     def keys_status(self) -> KeysResult:
@@ -123,9 +126,10 @@ class VaultKeeper(ArchiveKeeper):
             notes.append(
                 f"the recovery key still lies beside the other: run `tierkeeper keys kit`, put it away, then remove {here}"
             )
+        form = KeyRing.form(self._config_dir, self._environment)
         source = VARIABLE if self._environment.get(VARIABLE) else str(self._config_dir / KEY_FILE)
         return KeysResult(
-            source=f"{source}, under a passphrase" if KeyRing.is_sealed(self._config_dir, self._environment) else source,
+            source=source if form == "plain" else f"{source}, {_FORMS[form]}",
             key_id=ring.key_id,
             can_write=ring.signing_key is not None,
             recovery_file=str(here) if here.exists() else None,
@@ -135,6 +139,7 @@ class VaultKeeper(ArchiveKeeper):
         )
 
 
+_FORMS: Final[Mapping[Form, str]] = {"plain": "as it is", "passphrase": "under a passphrase", "keyring": "in the keyring"}
 _EVERYWHERE = "archive.key is another file now: copy it to every machine that archives or reads; the recovery kit stays as it is"
 
 

@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import pyrage
 import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from tierkeeper.crypto import passphrase
+from tierkeeper.crypto import passphrase, wallet
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.host import has_lasting_disk
@@ -28,6 +28,9 @@ from tierkeeper.kernel.host import has_lasting_disk
 KEY_FILE: Final = "archive.key"
 RECOVERY_FILE: Final = "archive-recovery.key"
 VARIABLE: Final = "TIERKEEPER_KEY"
+Form = Literal["plain", "passphrase", "keyring"]
+"""How a key lies in its file: as it is, under a passphrase, or not at all: the file names an entry of the keyring."""
+
 KEY_ID_DIGITS: Final = 16  # enough to tell keys apart; not a secret and not an authenticator
 
 _OPERATIONAL_MAGIC: Final = "tierkeeper-archive-key"
@@ -82,26 +85,28 @@ class KeyRing:
         Raises UsageError if there is none, if others than its owner can read the file, if it is no key, or does not open.
         """
         if text := environment.get(VARIABLE):
-            return cls.parse(passphrase.plain(text.replace("\\n", "\n"), environment, VARIABLE), VARIABLE)
+            return cls.parse(_plain(text.replace("\\n", "\n"), environment, VARIABLE), VARIABLE)
         path = config_dir / KEY_FILE
-        return cls.parse(passphrase.plain(_read(path), environment, str(path)), str(path))
+        return cls.parse(_plain(_read(path), environment, str(path)), str(path))
 
     @staticmethod
-    def is_sealed(config_dir: Path, environment: Mapping[str, str]) -> bool:
-        """Whether the key in use is under a passphrase."""
-        return passphrase.is_sealed(environment.get(VARIABLE) or _read(config_dir / KEY_FILE))
+    def form(config_dir: Path, environment: Mapping[str, str]) -> Form:
+        """How the key in use lies there."""
+        return _form(environment.get(VARIABLE) or _read(config_dir / KEY_FILE))
 
     @classmethod
-    def protect(cls, config_dir: Path, environment: Mapping[str, str], secret: str | None) -> None:
-        """Replaces `archive.key` at once by the same key under the passphrase `secret`, or (None) under none.
+    def protect(cls, config_dir: Path, environment: Mapping[str, str], form: Form, secret: str = "") -> None:
+        """Replaces `archive.key` at once by the same key in another form; `secret`: the passphrase that it is to be under.
 
-        Raises UsageError where it does not open.
+        Raises UsageError where it does not open, or the keyring does not take it.
         """
         path = config_dir / KEY_FILE
         with _replacing(path):
-            text = passphrase.plain(_read(path), environment, str(path))
-            cls.parse(text, str(path))
-            _replace(path, text if secret is None else passphrase.sealed(text, secret))
+            old = _read(path)
+            text = _plain(old, environment, str(path))
+            ring = cls.parse(text, str(path))
+            _replace(path, _formed(text, form, ring.recipient_id, secret))
+            wallet.forget(old)
 
     @staticmethod
     def present(config_dir: Path, environment: Mapping[str, str]) -> bool:
@@ -166,7 +171,8 @@ class KeyRing:
     def rotated(self, config_dir: Path, environment: Mapping[str, str] | None = None) -> Self:
         """A ring with another operational key, which opens all that this one does; `archive.key` is replaced by it at once.
 
-        One under a passphrase stays under it. Raises UsageError for a recovery key, and where the file is not this ring's.
+        One under a passphrase stays under it, one in the keyring there. Raises UsageError for a recovery key, and where the file
+        is not this ring's.
         """
         path = config_dir / KEY_FILE
         given = {k: v for k, v in (environment or {}).items() if k != VARIABLE}
@@ -182,9 +188,10 @@ class KeyRing:
             reach(Point.KEY_REPLACING)
             before = " ".join(str(one) for one in previous)
             text, old = _render(_OPERATIONAL_MAGIC, str(identity), self.signing_key.hex(), self.recovery, before), _read(path)
-            if passphrase.is_sealed(old):
-                text = passphrase.sealed(text, passphrase.of(old, given, str(path)))
-            _replace(path, text)
+            form = _form(old)
+            secret = passphrase.of(old, given, str(path)) if form == "passphrase" else ""
+            _replace(path, _formed(text, form, _short(str(identity.to_public())), secret))
+            wallet.forget(old)
         return type(self)(identity, str(identity.to_public()), self.recovery, self.verify_key, self.signing_key, previous)
 
     def alone(self) -> Self:
@@ -246,6 +253,20 @@ def _render(magic: str, *values: str) -> str:
     names = (*_FIELDS[magic], _PREVIOUS)
     lines = [f"{magic}: {_VERSION}", *(f"{n}: {v}" for n, v in zip(names, values, strict=False))]
     return "\n".join([_NOTE[magic], *lines, ""])
+
+
+def _plain(text: str, environment: Mapping[str, str], place: str) -> str:
+    return wallet.plain(passphrase.plain(text, environment, place), place)
+
+
+def _form(text: str) -> Form:
+    return "passphrase" if passphrase.is_sealed(text) else "keyring" if wallet.is_pointer(text) else "plain"
+
+
+def _formed(text: str, form: Form, recipient_id: str, secret: str) -> str:
+    if form == "plain":
+        return text
+    return passphrase.sealed(text, secret) if form == "passphrase" else wallet.kept(text, f"{KEY_FILE} {recipient_id}")
 
 
 def _read(path: Path) -> str:

@@ -24,9 +24,9 @@ def test_it_opens_under_its_passphrase_alone_and_stays_under_it_when_it_is_rotat
     made, _ = KeyRing.create(tmp_path, {})
     path = tmp_path / KEY_FILE
     before = path.read_text()
-    KeyRing.protect(tmp_path, {}, SECRET)
+    KeyRing.protect(tmp_path, {}, "passphrase", SECRET)
     under = path.read_text()
-    assert (path.stat().st_mode & 0o777, "AGE-SECRET" in under, KeyRing.is_sealed(tmp_path, {})) == (0o600, False, True)
+    assert (path.stat().st_mode & 0o777, "AGE-SECRET" in under, KeyRing.form(tmp_path, {})) == (0o600, False, "passphrase")
     assert pyrage.passphrase.decrypt(under.encode(), SECRET).decode() == before, "any age program opens it"
     forget()
     for given, said in (({}, "no terminal"), ({passphrase.VARIABLE: "another horse"}, "does not open it")):
@@ -35,9 +35,9 @@ def test_it_opens_under_its_passphrase_alone_and_stays_under_it_when_it_is_rotat
     opened = KeyRing.open(tmp_path, {"TIERKEEPER_KEY": under.replace("\n", "\\n"), **GIVEN})
     assert opened.recipient_id == made.recipient_id
     new = opened.rotated(tmp_path, GIVEN)
-    assert KeyRing.is_sealed(tmp_path, {})
+    assert KeyRing.form(tmp_path, {}) == "passphrase"
     assert KeyRing.open(tmp_path, GIVEN).recipient_id == new.recipient_id != made.recipient_id
-    KeyRing.protect(tmp_path, GIVEN, None)
+    KeyRing.protect(tmp_path, GIVEN, "plain")
     forget()
     assert KeyRing.open(tmp_path, {}).opens(made.recipient_id)
 
