@@ -139,7 +139,7 @@ _EXPECTED: ContextVar[Expected[Lent] | None] = ContextVar("expected", default=No
 @contextmanager
 def expecting(conninfos: Iterable[str]) -> Iterator[None]:
     """Within the block whoever dials one of these addresses gets a connection that was begun with the block."""
-    expected = Expected(_dial)
+    expected = Expected(_dial, lambda conninfo: _parted(conninfo)[0])
     for conninfo in conninfos:
         expected.expect(conninfo)
     token = _EXPECTED.set(expected)
@@ -154,7 +154,10 @@ def dial(conninfo: str) -> Lent:
     """An autocommit connection, which nobody lends as yet: one that was expected, else a new one. Raises as psycopg does."""
     expected = _EXPECTED.get()
     found = None if expected is None else expected.take(conninfo)
-    return _dial(conninfo) if found is None else found
+    if found is None:
+        return _dial(conninfo)
+    found.name = _parted(conninfo)[1]  # it may have been dialled for something else
+    return found
 
 
 def _dial(conninfo: str) -> Lent:

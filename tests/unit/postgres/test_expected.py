@@ -41,6 +41,25 @@ def test_what_dialling_raised_is_raised_where_it_is_wanted() -> None:
     assert expected.take("one") is None, "the next one is dialled anew"
 
 
+def test_one_that_is_needed_later_stands_in_for_one_that_was_refused() -> None:
+    """Each once, the last of the same place first; what comes later never takes what is needed before it."""
+    refused = {"core:setup", "core:third", "main:one"}
+
+    def few(address: str) -> Conn:
+        if address in refused:
+            raise psycopg.OperationalError(address)
+        return Conn(address)
+
+    expected = Expected(few, lambda address: address.partition(":")[0])
+    for address in ("main:one", "core:setup", "core:mover", "core:mover", "core:last", "core:third"):
+        expected.expect(address)
+    for address in ("main:one", "core:third"):
+        with pytest.raises(psycopg.OperationalError, match=address):
+            expected.take(address)
+    taken = [expected.take(address) for address in ("core:setup", "core:mover", "core:mover", "core:last")]
+    assert [conn and conn.address for conn in taken] == ["core:last", "core:mover", "core:mover", None]
+
+
 def test_what_nobody_wanted_is_closed_and_not_waited_for() -> None:
     dialled, answers = list[Conn](), Event()
 
