@@ -26,25 +26,18 @@ from tierkeeper.archive.digest import ContentDigest
 from tierkeeper.archive.lossless import Carried, arrow_schema
 from tierkeeper.archive.model import Contents, Segment
 from tierkeeper.archive.reading import SegmentReader
-from tierkeeper.archive.segment import PAGE_BY_PAGE, OpenSegment, parquet_writer, read_batches, row_groups, rows_in
+from tierkeeper.archive.segment import PAGE_BY_PAGE, OpenSegment, parquet_writer, read_batches, row_groups
+from tierkeeper.archive.sending import NotTurned, Written, as_text, in_binary, is_large, own_types, pieces
 from tierkeeper.kernel.ahead import Beside, drawn
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point, reach
-from tierkeeper.kernel.limits import ARROW_BATCH_BYTES, COPY_BLOCK_BYTES
 from tierkeeper.kernel.tables import Column, TableName, TableShape
 from tierkeeper.postgres import ddl, rows, shapes
 from tierkeeper.postgres.arrow import copied
-from tierkeeper.postgres.binary import HEADER, TRAILER, to_binary
 from tierkeeper.postgres.link import Link, transaction, translated
-from tierkeeper.postgres.own_form import OWN_FORM
-from tierkeeper.postgres.statements import load
 
 _NOT_KEPT: Final = "Nothing was kept: restore into a .parquet file, or on a server of the version that the rows came from"
 _TEMPORARY: Final = "pg_temp"  # the session's own schema, which is there by itself
-_TEXT_IN_BINARY: Final = frozenset({"bpchar", "json", "name"})
-"""Types, beside those that stay native, that Postgres reads from text alone, and gives back as text, in binary too."""
-_SQL: Final = load("tierkeeper.archive", "restore.sql")
-_BINARY_BYTES: Final = 4 * COPY_BLOCK_BYTES  # of rows are turned to binary at once, since that is done by the column
 FILE_ENDINGS: Final = (".csv", ".parquet")
 
 
@@ -236,11 +229,23 @@ def _make_schema(name: str) -> str:
 
 
 def _copy_in(cur: psycopg.Cursor, selection: Selection, name: TableName) -> ContentDigest:
+    """Fills the table; what it sends, in order. Where a value cannot be turned to its type's own form, all rows go as text."""
+    types = own_types(cur, selection.contents.carried)
+    if types is None:
+        return _sent(cur, selection, name, as_text, "csv")
+    if not any(types):
+        return _sent(cur, selection, name, partial(in_binary, types), "binary")
+    cur.execute("SAVEPOINT in_binary")
+    try:
+        return _sent(cur, selection, name, partial(in_binary, types), "binary")
+    except NotTurned:
+        cur.execute("ROLLBACK TO SAVEPOINT in_binary")
+        cur.execute(sql.SQL("TRUNCATE {}").format(_table(name)))  # of rows that nobody will see
+        return _sent(cur, selection, name, as_text, "csv")
+
+
+def _sent(cur: psycopg.Cursor, selection: Selection, name: TableName, written: Written, form: str) -> ContentDigest:
     digest = ContentDigest(selection.schema)
-    carried = selection.contents.carried
-    written, form = _as_text, "csv"
-    if _go_in_binary(cur, carried):
-        written, form = partial(_in_binary, ["" if c.native else c.column.base for c in carried]), "binary"
     into = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {})").format(_table(name), _columns(selection.schema.names), sql.SQL(form))
     with Beside("digest") as counting:
 
@@ -250,42 +255,11 @@ def _copy_in(cur: psycopg.Cursor, selection: Selection, name: TableName) -> Cont
                 yield batch
                 del batch
 
-        with cur.copy(into) as stream, closing(drawn(written(counted()), alone=_is_large)) as blocks:
+        with cur.copy(into) as stream, closing(drawn(written(counted()), alone=is_large)) as blocks:
             for block in blocks:
                 stream.write(block)
                 del block
     return digest
-
-
-def _in_binary(types: Sequence[str], batches: Iterator[pa.RecordBatch]) -> Iterator[bytes | memoryview]:
-    yield HEADER
-    for batch in batches:
-        yield from (to_binary(piece, types) for piece in _pieces(batch, _BINARY_BYTES))
-        del batch
-    yield TRAILER
-
-
-def _as_text(batches: Iterator[pa.RecordBatch]) -> Iterator[bytes | memoryview]:
-    for batch in batches:
-        yield from map(rows.to_copy, _pieces(batch))
-        del batch
-
-
-def _is_large(block: bytes | memoryview) -> bool:
-    """Much more than it was cut to: a row of many megabytes is in it."""
-    return len(block) > ARROW_BATCH_BYTES
-
-
-def _go_in_binary(cur: psycopg.Cursor, carried: Sequence[Carried]) -> bool:
-    """Whether Postgres's binary form of all values is what the archive has, the same number or the same text, or is made of it
-    here. Unlike text it has not to be read there. What a type of somebody's own is, its server says.
-    """
-    known = _TEXT_IN_BINARY | OWN_FORM
-    others = {c.column.base for c in carried if not c.native and c.column.base not in known}
-    if not all("." in base for base in others):
-        return False
-    found = cur.execute(_SQL["read_from_text"], {"types": list(others)}).fetchall() if others else []
-    return others == {base for (base,) in found}
 
 
 def _read_back(cur: psycopg.Cursor, selection: Selection, name: TableName) -> ContentDigest:
@@ -324,7 +298,7 @@ def _write_csv(selection: Selection, file: BinaryIO) -> tuple[ContentDigest, lis
     blocks = [file.write(rows.header(selection.schema))]
     for batch in selection.batches():
         sent.update(batch)
-        blocks += (file.write(rows.to_csv(piece)) for piece in _pieces(batch))
+        blocks += (file.write(rows.to_csv(piece)) for piece in pieces(batch))
         del batch
     return sent, blocks
 
@@ -360,12 +334,6 @@ def _read_parquet(schema: pa.Schema, file: BinaryIO, _: Sequence[int], place: st
         for batch in read_batches(pq.ParquetFile(pa.PythonFile(file, mode="r"), **PAGE_BY_PAGE)):
             kept.update(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
     return kept
-
-
-def _pieces(batch: pa.RecordBatch, size_bytes: int = COPY_BLOCK_BYTES) -> Iterator[pa.RecordBatch]:
-    """`batch` in pieces of about `size_bytes`."""
-    step = rows_in(batch, size_bytes)
-    return (batch.slice(at, step) for at in range(0, batch.num_rows, step))
 
 
 def _compare(sent: ContentDigest, kept: ContentDigest, place: str) -> None:

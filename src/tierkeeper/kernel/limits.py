@@ -37,6 +37,7 @@ DIGEST_ROWS: Final = 65_536  # content digests are taken over blocks of this man
 PARSED_BYTES: Final = 2 * 2**20  # rows that come as text are turned into Arrow so much at once: larger pieces gain nothing
 SORT_UNDERRATED: Final = 3  # rows that come in order from an index may cost so much more than Postgres thinks that sorting does
 BOUNDED_ROWS: Final = 8_192  # where only some rows of a row group are wanted, so many are read at once: the rest is not
+ARRAY_BYTES_MAX: Final = 2 * 2**20  # of arrays as text are taken apart at once, which takes fifty times that for short elements
 COPY_BLOCK_BYTES: Final = 256 * 1024  # larger blocks gain nothing, smaller ones cost a system call each
 REFOUND_BYTES: Final = 8 * 2**20  # of the source's rows lie at once in a tier, which may be full, where a copy is looked for
 CONNECT_SECONDS: Final = 10  # an unreachable server is told apart from a slow one

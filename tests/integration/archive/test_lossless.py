@@ -1,14 +1,17 @@
 """Every type of Postgres through the archive and back, bit for bit."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from archive_bench import Bench
 from support import sampled
 from tierkeeper.archive import restore as restoring
+from tierkeeper.archive import sending
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres import rows
 
@@ -95,11 +98,11 @@ def test_random_values_come_back_in_binary_as_they_do_as_text(bench: Bench, monk
     bench.main.execute("ALTER TABLE random ADD PRIMARY KEY (id), ALTER at SET NOT NULL")
     bench.move("random", "at")
     made = bits(bench, "random")
-    for goes_in_binary, unused in ((True, (rows, "to_copy")), (False, (restoring, "to_binary"))):
+    for goes_in_binary, unused in ((True, (rows, "to_copy")), (False, (sending, "to_binary"))):
         with monkeypatch.context() as patched:
             patched.delattr(*unused)
             if not goes_in_binary:
-                patched.setattr(restoring, "_go_in_binary", lambda *_: False)
+                patched.setattr(restoring, "own_types", lambda *_: None)
             bench.archive.restore(TableName("public", "random"), to="back", target=bench.tiers.main)
         assert bits(bench, "back") == made
         bench.main.execute("DROP TABLE back")
@@ -149,3 +152,29 @@ def test_text_is_the_output_functions_and_nobodys_cast(bench: Bench) -> None:
     bench.move("t", "at")
     assert bench.archive.restore(bench.archive.segments()[0].table, to="back", target=bench.tiers.main).rows == 3
     assert bits(bench, "t") == bits(bench, "back")
+
+
+@pytest.mark.parametrize("why", ["too large", "unknown"])
+def test_a_value_that_is_not_turned_sends_the_table_as_text(bench: Bench, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """In the midst of it: what was sent until then is gone, and every row comes once."""
+    bench.main.execute("CREATE TABLE t (at date NOT NULL, id int4 PRIMARY KEY, n numeric, a int4[])")
+    bench.main.execute("INSERT INTO t SELECT '2013-01-01', g, g * 0.10, CASE g WHEN 4900 THEN array_fill(7, '{9000}') END"
+                       " FROM generate_series(1, 5000) g")  # fmt: skip
+    bench.move("t", "at")
+    to_binary, turned, asked = sending.to_binary, list[int](), list[str]()
+
+    def one(batch: pa.RecordBatch, types: Sequence[str]) -> memoryview:
+        if why == "unknown" and sum(turned) > 4_000:
+            raise ValueError
+        turned.append(batch.num_rows)
+        return to_binary(batch, types)
+
+    monkeypatch.setattr(sending, "to_binary", one)
+    monkeypatch.setattr(sending, "_BINARY_BYTES", 4_000)
+    monkeypatch.setattr(sending, "ARRAY_BYTES_MAX", 15_000)
+    to_copy = rows.to_copy
+    monkeypatch.setattr(rows, "to_copy", lambda batch: asked.append(why) or to_copy(batch))
+    assert bench.archive.restore(bench.archive.segments()[0].table, to="back", target=bench.tiers.main).rows == 5000
+    assert (4_000 < sum(turned) < 5_000, bool(asked)) == (True, True)
+    assert bits(bench, "t") == bits(bench, "back")
+    assert bench.rows("SELECT min(ctid) FROM back") == [("(0,1)",)]
