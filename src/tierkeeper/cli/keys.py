@@ -34,6 +34,27 @@ def register(app: typer.Typer) -> None:
         with session.keeper() as keeper:
             session.show(keeper.keys_status())
 
+    _add_changes(group)
+
+    @command(group, "kit")
+    def kit(
+        session: Session,
+        *,
+        kit: Annotated[
+            Path | None,
+            typer.Option(metavar="FILE", help="An older kit or the recovery key; else the one in the configuration folder."),
+        ] = None,
+        to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="A new file (mode 600); else the terminal.")] = None,
+    ) -> None:
+        """Print the recovery kit, to be kept offline.
+
+        Whoever has it and the store can read the whole archive: it is the recovery key, with what to do on a new machine.
+        """
+        with session.keeper() as keeper:
+            session.show(keeper.keys_kit(recovery=kit, to=to))
+
+
+def _add_changes(group: typer.Typer) -> None:
     @command(group, "rotate")
     def rotate(
         session: Session,
@@ -68,20 +89,3 @@ def register(app: typer.Typer) -> None:
             raise UsageError("--keyring", "it cannot be given with --off", "Give one of them")
         with session.keeper() as keeper:
             session.show(keeper.keys_protect("plain" if off else "keyring" if keyring else "passphrase"))
-
-    @command(group, "kit")
-    def kit(
-        session: Session,
-        *,
-        kit: Annotated[
-            Path | None,
-            typer.Option(metavar="FILE", help="An older kit or the recovery key; else the one in the configuration folder."),
-        ] = None,
-        to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="A new file (mode 600); else the terminal.")] = None,
-    ) -> None:
-        """Print the recovery kit, to be kept offline.
-
-        Whoever has it and the store can read the whole archive: it is the recovery key, with what to do on a new machine.
-        """
-        with session.keeper() as keeper:
-            session.show(keeper.keys_kit(recovery=kit, to=to))
