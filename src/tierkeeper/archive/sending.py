@@ -12,6 +12,7 @@ import pyarrow as pa
 from tierkeeper.archive.lossless import Carried
 from tierkeeper.archive.segment import rows_in
 from tierkeeper.kernel.limits import ARRAY_BYTES_MAX, ARROW_BATCH_BYTES, COPY_BLOCK_BYTES
+from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres import rows
 from tierkeeper.postgres.binary import HEADER, TRAILER, to_binary
 from tierkeeper.postgres.own_form import OWN_FORM
@@ -41,8 +42,9 @@ def own_types(cur: psycopg.Cursor, carried: Sequence[Carried]) -> list[str] | No
     others = {c.column.base for c in carried if not c.native and c.column.base not in known}
     if not all("." in base for base in others):
         return None
-    found = cur.execute(_SQL["read_from_text"], {"types": list(others)}).fetchall() if others else []
-    if others != {base for (base,) in found}:
+    asked = {TableName.parse(base, "a type's name") for base in others}
+    names = {"schemas": [one.schema for one in asked], "names": [one.name for one in asked]}
+    if asked and asked != {TableName(*found) for found in cur.execute(_SQL["read_from_text"], names)}:
         return None
     return ["" if c.native or c.column.base not in OWN_FORM else c.column.base for c in carried]
 

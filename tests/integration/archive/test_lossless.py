@@ -41,7 +41,7 @@ def test_every_type_comes_back_bit_for_bit(bench: Bench) -> None:
 
 IN_BINARY = (
     '"a ""b", i4, i8, f4, f8, b, t, v, n, n2, n3, n4, c, one, code, nm, d, ts, tz, tm, j, jb, by, ip, ci, mac, mac8, o, e, small,'
-    " ct, ia, ta, ca, na, f8a, f4a, tza, bpa, feeling"
+    """ ct, ia, ta, ca, na, f8a, f4a, tza, bpa, feeling, 'a'::"order"."group" AS grouped"""
 )
 
 
@@ -49,6 +49,7 @@ def test_types_that_go_in_binary_come_back_bit_for_bit(bench: Bench, monkeypatch
     bench.main.execute(TYPES.encode())
     bench.main.execute(f"""CREATE DOMAIN feeling AS "odd ""schema"."Mood"; ALTER TABLE {TABLE} ADD feeling feeling""".encode())
     bench.main.execute(f"UPDATE {TABLE} SET feeling = e".encode())
+    bench.main.execute("""CREATE SCHEMA "order"; CREATE TYPE "order"."group" AS ENUM ('a')""")
     ages = "public.moment '2013-01-01 00:00:00.000001+00'"
     bench.main.execute(
         f"CREATE TABLE plain AS SELECT row_number() OVER ()::int4 AS id, {ages} AS at, {IN_BINARY} FROM {TABLE}".encode()
