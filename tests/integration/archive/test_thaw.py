@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 import processes
-from support import tierkeeper_toml
+from support import eventually, tierkeeper_toml
 from tierkeeper.compose import Keeper, open_keeper
 from tierkeeper.config import load
 from tierkeeper.kernel.clock import FixedDay
@@ -185,12 +185,12 @@ def test_readers_see_every_row_once_all_the_while(frozen: tuple[House, Sequence[
     try:
         for die_at in (Point.DELETED, Point.COPIED, None):
             processes.command(THAW, house.tiers.environment, die_at=die_at)
+        assert eventually(lambda: len(right) > 3)
     finally:
         over.set()
         for reader in readers:
             reader.join()
     assert wrong == []
-    assert len(right) > 3
     assert len(house.online()) == 2000
 
 
