@@ -156,8 +156,8 @@ def _configuration() -> Iterator[str]:
         "",
         "Where `HOME_SERVER_URL` and `ARCHIVE_PATH` are both set, the server is the store. An empty variable counts as unset.",
         "",
-        "`TIERKEEPER_CONFIG` names the configuration, `TIERKEEPER_KEY` may hold the archive's key,",
-        "`TIERKEEPER_PASSPHRASE` the passphrase that it is under (`tierkeeper keys protect`).",
+        "`TIERKEEPER_CONFIG` names the configuration. `TIERKEEPER_KEY` may hold the archive's key and `TIERKEEPER_PASSPHRASE`",
+        "the passphrase that it is under (`tierkeeper keys protect`), also in `.env`.",
         "`TIERKEEPER_DEBUG=1` shows the traceback of an error. `TIERKEEPER_SERVICE` names the service by which the function",
         "`intelligent_load_balancer` answers HTTP events, where several speak HTTP.",
     )

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from tierkeeper.config.base import Finding, Section, refuse
 from tierkeeper.config.fields import ProfileName, Share, Size, Span, Table, only_once
@@ -236,6 +236,7 @@ class Settings(Section):
     balance: Balance = Balance()
     dashboard: Dashboard = Dashboard()
     homeserver: HomeServer = HomeServer()
+    _key: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _has_ports_of_its_own(self) -> Self:
@@ -250,9 +251,16 @@ class Settings(Section):
         only_once([str(t.name) for t in tables], "name")
         return tables
 
+    def keyed(self, variables: Mapping[str, str]) -> Self:
+        """With those of `variables` that give the archive's key."""
+        self._key = {name: variables[name] for name in ("TIERKEEPER_KEY", "TIERKEEPER_PASSPHRASE") if name in variables}
+        return self
+
     def environment(self, given: Mapping[str, str]) -> Mapping[str, str]:
-        """`given`, where `home` says otherwise with the folders that it stands for."""
-        return given if self.home is None else {**given, "XDG_CONFIG_HOME": self.home, "XDG_STATE_HOME": self.home}
+        """`given` with the archive's key and its passphrase, where these are configured, and with the folders that `home` is."""
+        homes = {} if self.home is None else {"XDG_CONFIG_HOME": self.home, "XDG_STATE_HOME": self.home}
+        key = {name: value for name, value in self._key.items() if not given.get(name, "").strip()}
+        return {**given, **key, **homes}
 
     def links(self, pinned: Callable[[Link], Link]) -> dict[str, Link]:
         """How `core`, `main` and `archive` (its catalog) are reached. `pinned`: `folder.pins`, and raises what that does."""

@@ -79,7 +79,7 @@ def load(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Settings:
     reader.check_files_and_links(data)
     if reader.faults or settings is None:
         raise Faults([_without_secrets(f, variables) for f in reader.faults])
-    return settings
+    return settings.keyed(variables)
 
 
 def load_home_server(path: Path | None, environ: Mapping[str, str], cwd: Path) -> HomeServer:

@@ -69,3 +69,17 @@ def test_home_is_the_folder_of_the_key_and_of_what_is_remembered(tmp_path: Path)
     toml.write_text(TIERS)
     users = open_keeper(load(toml, {}, tmp_path), environment={"HOME": str(tmp_path)})
     assert users._config_dir == tmp_path / ".config" / "tierkeeper"
+
+
+def test_the_archives_key_may_lie_in_the_env_file_as_other_secrets_do(tmp_path: Path) -> None:
+    toml = tmp_path / "tierkeeper.toml"
+    toml.write_text(TIERS)
+    (tmp_path / ".env").write_text("TIERKEEPER_KEY=written\nTIERKEEPER_PASSPHRASE=below\n")
+    settings = load(toml, {"TIERKEEPER_PASSPHRASE": "above"}, tmp_path)
+    assert "written" not in repr(settings)
+    assert settings.environment({"A": "b", "TIERKEEPER_KEY": ""}) == {
+        "A": "b",
+        "TIERKEEPER_KEY": "written",
+        "TIERKEEPER_PASSPHRASE": "above",
+    }
+    assert settings.environment({"TIERKEEPER_KEY": "another's"})["TIERKEEPER_KEY"] == "another's"
