@@ -122,6 +122,23 @@ def test_what_may_not_come_back_is_refused_before_anything_is_written(house: Hou
     with pytest.raises(UsageError, match="lacks the column 'more'"):
         house.keeper.move(EVENTS, "main", "core", where="true")
     house.main.execute("ALTER TABLE public.events DROP COLUMN more")
+
+    # What is the same text in both tiers, and means something else there.
+    house.core.execute("CREATE TYPE public.pair AS (a int, b int)")
+    house.core.execute("CREATE TYPE public.mood AS ENUM ('good', 'bad')")
+    house.core.execute("ALTER TABLE public.events ADD p public.pair, ADD m public.mood")
+    house.keeper.setup(apply=True)
+    swap = (
+        "ALTER TYPE public.pair RENAME ATTRIBUTE a TO x CASCADE", "ALTER TYPE public.pair RENAME ATTRIBUTE b TO a CASCADE",
+        "ALTER TYPE public.pair RENAME ATTRIBUTE x TO b CASCADE", "ALTER TYPE public.mood RENAME VALUE 'good' TO 'x'",
+        "ALTER TYPE public.mood RENAME VALUE 'bad' TO 'good'", "ALTER TYPE public.mood RENAME VALUE 'x' TO 'bad'",
+    )  # fmt: skip
+    for renamed in swap:
+        house.core.execute(renamed.encode())
+    refused(house, TierkeeperError, r"(?s)its type public\.pair is .*its type public\.mood have another order")
+    for renamed in swap:
+        house.core.execute(renamed.encode())
+
     database = psycopg.sql.Identifier(house.tiers.core.parameters["dbname"])
     switch = psycopg.sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = {}")
     house.core.execute(switch.format(database, psycopg.sql.SQL("on")))

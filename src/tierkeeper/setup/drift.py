@@ -92,10 +92,10 @@ def unlike(tier: str, source: TableShape, there: DestinationTable) -> list[Tierk
     ]
 
 
-def refuse_behind(source: SourceTable, main: DestinationTable) -> None:
-    """Raises where Main has not followed Core's table yet: a column there might be another one here."""
+def refuse_behind(source: SourceTable, main: DestinationTable, others: Iterable[TierkeeperError] = ()) -> None:
+    """Raises where Main has not followed Core's table yet: a column there might be another one here. `others` are such faults."""
     found = between("main", source, main)
-    faults = list(found.faults)
+    faults = [*found.faults, *others]
     if found.steps:
         cause = f"Core's table was changed since Main followed it last: {found.steps[-1].action}"
         faults.append(UsageError(f"tiers.main, table {source.shape.name}", cause, "Run tierkeeper setup --apply"))

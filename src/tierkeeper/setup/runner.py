@@ -242,7 +242,8 @@ def _returning(core: Connection, main: Connection, policies: Collection[TablePol
     for policy in policies:
         if policy.mode == "move":
             table = observe.source_table(core, policy.name)
-            drift.refuse_behind(table, observe.destination_table(main, policy.name, table.objects, tier="main"))
+            below = observe.destination_table(main, policy.name, table.objects, tier="main")
+            drift.refuse_behind(table, below, decide.type_differences("main", table, below))
             shape = shapes.read(main, policy.name, tier="main")
             steps += decide.return_steps("core", shape, observe.destination_table(core, policy.name, tier="core"))
     moving = {p.name for p in policies if p.mode == "move"}
