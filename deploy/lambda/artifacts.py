@@ -43,15 +43,20 @@ _TIERS: Final = {
     "tierkeeper.query": "no event asks a question in SQL",
     "adbc_driver_postgresql": "reads for questions; what is archived comes by COPY",
 }
+_KEYRING: Final = {"keyring": "is a person's; a function has TIERKEEPER_KEY"}
+_FORMS: Final = dict.fromkeys(
+    ("tierkeeper.postgres.binary", "tierkeeper.postgres.own_form", "numpy"),
+    "turns what a restore sends, with numpy, which has no room; as text it arrives as well",
+)
 _BACKENDS: Final = {
     "tierkeeper.compose.keeper": "moves and archives; here backends are asked and requests are passed on",
     "pyarrow": "counts what an archive reads",
 }
 LEFT_OUT: Final[Mapping[str, Mapping[str, str]]] = {
-    "home-server-archiver": {**_TERMINAL, **_ALERTS, **_TIERS},
+    "home-server-archiver": {**_TERMINAL, **_ALERTS, **_TIERS, **_FORMS, **_KEYRING},
     "intelligent-load-balancer": {**_TERMINAL, **_ALERTS, **_BACKENDS},
-    "multi-tier-quota-manager": {**_TERMINAL, **_ALERTS, **_TIERS},
-    "multi-tier-setup": {**_TERMINAL, **_ALERTS, **_TIERS},
+    "multi-tier-quota-manager": {**_TERMINAL, **_ALERTS, **_TIERS, **_FORMS, **_KEYRING},
+    "multi-tier-setup": {**_TERMINAL, **_ALERTS, **_TIERS, **_FORMS, **_KEYRING},
 }
 
 

@@ -4,6 +4,7 @@ Of what may go in binary it asks the server once; it changes nothing there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from typing import Final
 
 import psycopg
@@ -14,8 +15,6 @@ from tierkeeper.archive.segment import rows_in
 from tierkeeper.kernel.limits import ARRAY_BYTES_MAX, ARROW_BATCH_BYTES, COPY_BLOCK_BYTES
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.postgres import rows
-from tierkeeper.postgres.binary import HEADER, TRAILER, to_binary
-from tierkeeper.postgres.own_form import OWN_FORM
 from tierkeeper.postgres.statements import load
 
 _TEXT_IN_BINARY: Final = frozenset({"bpchar", "json", "name"})
@@ -36,8 +35,13 @@ def own_types(cur: psycopg.Cursor, carried: Sequence[Carried]) -> list[str] | No
     """For each column its type if its values are turned to the form that is its own, else ""; None if rows have to go as text.
 
     They go in binary, which has not to be read there, where its form of all values is what the archive has, the same number or
-    the same text, or is made of it here. What a type of somebody's own is, its server says.
+    the same text, or is made of it here, for which numpy is needed: Lambda's artifacts have no room for it. What a type of
+    somebody's own is, its server says.
     """
+    if find_spec("numpy") is None:
+        return None
+    from tierkeeper.postgres.own_form import OWN_FORM
+
     known = _TEXT_IN_BINARY | OWN_FORM
     others = {c.column.base for c in carried if not c.native and c.column.base not in known}
     if not all("." in base for base in others):
@@ -51,6 +55,8 @@ def own_types(cur: psycopg.Cursor, carried: Sequence[Carried]) -> list[str] | No
 
 def in_binary(types: Sequence[str], batches: Iterator[pa.RecordBatch]) -> Iterator[bytes | memoryview]:
     """Raises NotTurned, where arrays are long before the first row. `types`: as `own_types` gives them."""
+    from tierkeeper.postgres.binary import HEADER, TRAILER
+
     yield HEADER
     bound_bytes = _SHORT_BYTES
     for batch in batches:
@@ -66,6 +72,8 @@ def _turned(piece: pa.RecordBatch, types: Sequence[str], bound_bytes: int) -> me
     """`bound_bytes`: of all arrays of a column."""
     if any(t.startswith("_") and c.nbytes > bound_bytes for c, t in zip(piece.columns, types, strict=True)):
         raise NotTurned
+    from tierkeeper.postgres.binary import to_binary
+
     try:
         return to_binary(piece, types)
     except ValueError as error:
