@@ -130,6 +130,28 @@ def test_a_main_of_before_an_archive_run_does_not_archive_its_rows_again(hop: Ho
     assert count(hop) == 100
 
 
+def test_a_main_of_amid_an_archive_run_does_not_archive_its_rows_again(hop: Hop) -> None:
+    """Its backup has the batch's intent, which a run that came across it may have given up."""
+    hop.move()
+    hop.main.execute("UPDATE tierkeeper.ledger SET settled_at = settled_at - interval '1 hour'; CREATE TABLE before AS TABLE t")
+    archived(hop)
+    hop.main.execute("UPDATE tierkeeper.marker SET state = 'aborted'; INSERT INTO public.t TABLE before")
+    match = "main was put back from an older backup"
+    with pytest.raises(Faults, match=match):
+        hop.keeper.check()
+    hop.main.execute("UPDATE tierkeeper.marker SET state = 'open'")
+    with pytest.raises(Faults, match=match) as found:
+        hop.keeper.check()
+    with pytest.raises(Failed, match=match):
+        hop.move(source="main", destination="archive")
+    assert [s.rows for s in hop.keeper.archive_list()] == [100]
+    hop.main.execute("DELETE FROM public.t")
+    (told,) = [e for e in found.value.errors if e.place == "tiers.main"]
+    hop.main.execute(told.remedy.rpartition("say so in main: ")[2].encode())
+    assert hop.keeper.check().ok
+    assert count(hop) == 100
+
+
 @pytest.mark.parametrize("point", [Point.COPIED, Point.DELETED])
 def test_a_core_that_lost_its_schema_with_a_copy_in_flight(hop: Hop, point: Point) -> None:
     """Its markers are gone, and with them what says whether the copy counts."""

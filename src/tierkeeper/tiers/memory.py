@@ -22,12 +22,12 @@ _SQL = load("tierkeeper.tiers", "tiers.sql")
 
 
 class Handed(NamedTuple):
-    """A batch that was handed over: `seq` is its place in the destination's ledger, `origin` the source's identity."""
+    """A batch that was handed over: `seq` is its place in the destination's ledger, `origin` the source's identity, if known."""
 
     batch: UUID
     seq: int
     table: TableName
-    origin: UUID
+    origin: UUID | None
 
 
 def asked(tier: str) -> tuple[sql.SQL, dict[str, str]]:
@@ -144,18 +144,19 @@ def refuse_thawed(catalog: "psycopg.Cursor[Any]", segments: Sequence[UUID]) -> N
         )
 
 
-def last_handed(catalog: "psycopg.Cursor[Any]") -> Handed | None:
-    """The newest batch that the archive has from Main; None where there is none, or nobody knows which Main it was."""
-    row = catalog.execute(_SQL["last_handed"]).fetchone()
-    return None if row is None else Handed(row[0], row[1], TableName(row[2], row[3]), row[4])
+def handed_over(catalog: "psycopg.Cursor[Any]", batches: Sequence[UUID]) -> list[Handed]:
+    """Those of `batches` that the archive has from Main, and the newest that it has; where it is known which Main that was."""
+    found = catalog.execute(_SQL["handed_over"], {"batches": list(batches)}).fetchall()
+    return [Handed(batch, seq, TableName(schema, name), origin) for batch, seq, schema, name, origin in found]
 
 
-def refuse_forgetful(main: "psycopg.Cursor[Any]", last: Handed | None) -> None:
-    """Raises Failed where Main, asked after the archive, does not remember `last`: its rows may be in both.
+def refuse_forgetful(main: "psycopg.Cursor[Any]", handed: Sequence[Handed]) -> None:
+    """Raises Failed where Main, asked after the archive, does not remember one of `handed`: its rows may be in both.
 
     Another Main is not meant: it never had them.
     """
-    if last is None or main.execute(_SQL["unremembered"], last._asdict()).fetchone() is None:
+    last = next((one for one in handed if main.execute(_SQL["unremembered"], one._asdict()).fetchone() is not None), None)
+    if last is None:
         return
     literals = {"batch": str(last.batch), "seq": last.seq, "schema": last.table.schema, "table": last.table.name}
     remember = _SQL["remember"].format(**{k: sql.Literal(v) for k, v in literals.items()}).as_string(None).replace("\n", " ")
@@ -172,11 +173,12 @@ def refuse_put_back(main: Connection, catalog: Connection) -> None:
     """Raises Failed where one of Main and the archive is older than what the other remembers of it."""
     with transaction(main, read_only=True) as cur:
         came = thawed(cur)
+        not_moved = [batch for (batch,) in cur.execute(_SQL["not_moved"]).fetchall()]
     with transaction(catalog, read_only=True) as cur:
         refuse_thawed(cur, came)
-        last = last_handed(cur)
+        handed = handed_over(cur, not_moved)
     with transaction(main, read_only=True) as cur:
-        refuse_forgetful(cur, last)
+        refuse_forgetful(cur, handed)
 
 
 def _first(found: "psycopg.Cursor[Any]") -> UUID | None:

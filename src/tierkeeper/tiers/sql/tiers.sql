@@ -121,17 +121,24 @@ SELECT predicate::uuid FROM tierkeeper.ledger WHERE source = 'archive' AND state
 -- name: counted_still
 SELECT id FROM tierkeeper.segment WHERE id = ANY (%(segments)s) AND state IN ('copied', 'sealed') ORDER BY position LIMIT 1
 
--- name: last_handed
+-- name: not_moved
+SELECT batch FROM tierkeeper.marker WHERE destination = 'archive' AND state <> 'moved'
+
+-- name: handed_over
+-- Of these batches those that the archive has, and the newest that it has from a Main that is known.
 SELECT batch, seq, schema_name, table_name, origin FROM tierkeeper.ledger
-WHERE source = 'main' AND state IN ('done', 'forgotten') AND origin IS NOT NULL
-ORDER BY seq DESC LIMIT 1
+WHERE source = 'main' AND state IN ('done', 'forgotten') AND (batch = ANY (%(batches)s) OR seq = (
+  SELECT max(seq) FROM tierkeeper.ledger WHERE source = 'main' AND state IN ('done', 'forgotten') AND origin IS NOT NULL))
+ORDER BY seq
 
 -- name: unremembered
--- The newest marker of a hop is kept for ever: what was handed over after it is not remembered.
-SELECT FROM tierkeeper.tier AS t
-WHERE t.role = 'main' AND t.id = %(origin)s
-  AND NOT EXISTS (SELECT FROM tierkeeper.marker AS m WHERE m.destination = 'archive' AND (m.batch = %(batch)s OR m.seq >= %(seq)s))
+-- A batch is done there once its marker says that it moved; the newest of these is kept for ever, so that what was handed over
+-- after it is not remembered.
+SELECT WHERE EXISTS (SELECT FROM tierkeeper.marker AS m WHERE m.batch = %(batch)s AND m.state <> 'moved')
+  OR EXISTS (SELECT FROM tierkeeper.tier AS t WHERE t.role = 'main' AND t.id = %(origin)s)
+  AND NOT EXISTS (SELECT FROM tierkeeper.marker AS m WHERE m.destination = 'archive' AND m.state = 'moved' AND m.seq >= %(seq)s)
 
 -- name: remember
 INSERT INTO tierkeeper.marker (batch, seq, destination, schema_name, table_name, state, settled_at)
 VALUES ({batch}, {seq}, 'archive', {schema}, {table}, 'moved', now())
+ON CONFLICT (batch) DO UPDATE SET state = 'moved', settled_at = now()
