@@ -100,7 +100,7 @@ class KeyRing:
 
         Raises UsageError where it does not open, or the keyring does not take it.
         """
-        path = config_dir / KEY_FILE
+        path = _file(config_dir)
         with _replacing(path):
             old = _read(path)
             text = _plain(old, environment, str(path))
@@ -174,7 +174,7 @@ class KeyRing:
         One under a passphrase stays under it, one in the keyring there. Raises UsageError for a recovery key, and where the file
         is not this ring's.
         """
-        path = config_dir / KEY_FILE
+        path = _file(config_dir)
         given = {k: v for k, v in (environment or {}).items() if k != VARIABLE}
         identity, previous = pyrage.x25519.Identity.generate(), (self.identity, *self.previous)
         with _replacing(path):
@@ -267,6 +267,11 @@ def _formed(text: str, form: Form, recipient_id: str, secret: str) -> str:
     if form == "plain":
         return text
     return passphrase.sealed(text, secret) if form == "passphrase" else wallet.kept(text, f"{KEY_FILE} {recipient_id}")
+
+
+def _file(config_dir: Path) -> Path:
+    """The file to replace: where a link leads to it, what it leads to would stay as it was, with the key in it."""
+    return Path(os.path.realpath(config_dir / KEY_FILE))
 
 
 def _read(path: Path) -> str:

@@ -61,7 +61,7 @@ def of(text: str, environment: Mapping[str, str], place: str) -> str:
     if given := environment.get(VARIABLE):
         return given
     if text not in _typed:
-        if not sys.stdin.isatty():
+        if not _is_asked():
             raise UsageError(place, "it is under a passphrase, and there is no terminal to ask at", f"Set {VARIABLE}")
         _typed[text] = getpass(f"Passphrase of {place}: ")
     return _typed[text]
@@ -71,14 +71,21 @@ def new(environment: Mapping[str, str]) -> str:
     """A new passphrase: the variable's, else one that a person types twice. Raises UsageError for one that is too short."""
     given = environment.get(VARIABLE)
     if not given:
-        if not sys.stdin.isatty():
+        if not _is_asked():
             raise UsageError(VARIABLE, "there is no passphrase, and no terminal to ask at", f"Set {VARIABLE}")
         given = getpass("New passphrase: ")
         if getpass("Once more: ") != given:
             raise UsageError("passphrase", "the two are not the same", "Type it again")
+    if not given.isprintable():  # bytes of another encoding are not, and no age program takes them
+        raise UsageError("passphrase", "it has characters that nobody can type again", "Take letters, digits and spaces")
     if len(given) < _LENGTH_MIN:
         raise UsageError("passphrase", f"it has fewer than {_LENGTH_MIN} characters", "Take a longer one, such as five words")
     return given
+
+
+def _is_asked() -> bool:
+    """Whether somebody sits there; a service may have no standard input at all."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _age_file(content: bytes, passphrase: str) -> bytes:

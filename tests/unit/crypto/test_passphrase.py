@@ -42,6 +42,31 @@ def test_it_opens_under_its_passphrase_alone_and_stays_under_it_when_it_is_rotat
     assert KeyRing.open(tmp_path, {}).opens(made.recipient_id)
 
 
+def test_a_key_behind_a_link_is_replaced_where_it_lies(tmp_path: Path) -> None:
+    folder, file = tmp_path / "config", tmp_path / "stick.key"
+    KeyRing.create(folder, {})
+    (folder / KEY_FILE).rename(file)
+    (folder / KEY_FILE).symlink_to(file)
+    KeyRing.protect(folder, {}, "passphrase", SECRET)
+    assert ((folder / KEY_FILE).is_symlink(), "SECRET" in file.read_text()) == (True, False)
+    KeyRing.open(folder, GIVEN).rotated(folder, GIVEN)
+    assert ((folder / KEY_FILE).is_symlink(), KeyRing.form(folder, {})) == (True, "passphrase")
+    assert [one.name for one in tmp_path.iterdir() if one.is_file()] == [file.name]
+
+
+def test_without_a_standard_input_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UsageError, match="no terminal"):
+        passphrase.of("text", {}, "archive.key")
+    with pytest.raises(UsageError, match="no terminal"):
+        passphrase.new({})
+
+
+def test_a_passphrase_that_is_no_text_is_refused() -> None:
+    with pytest.raises(UsageError, match="nobody can type"):
+        passphrase.new({passphrase.VARIABLE: "correct horse \udce9"})
+
+
 def test_a_person_is_asked_once_and_twice_for_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
     answers, asked = [SECRET, SECRET, SECRET, "something else", "short", "short"], list[str]()
 
