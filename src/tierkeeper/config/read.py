@@ -333,5 +333,5 @@ def _lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
 
 def _without_secrets(error: TierkeeperError, variables: Mapping[str, str]) -> TierkeeperError:
     """A value that was quoted in a fault may be a secret in the wrong place."""
-    secret = {name: value for name, value in variables.items() if re.search(r"URL|TOKEN", name)}
+    secret = {name: value for name, value in variables.items() if re.search(r"URL|TOKEN|KEY$|PASSPHRASE", name)}
     return UsageError(error.place, redact(error.cause, secret), error.remedy)
