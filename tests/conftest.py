@@ -92,6 +92,7 @@ def cluster(server_folder: Path) -> Iterator[EmbeddedPostgres]:
     """The one server of the run. It forgets on power loss (fsync off), which no test here causes."""
     settings = {
         "max_connections": "200", "shared_buffers": "256MB", "max_wal_size": "4GB", "scram_iterations": "1",
+        "track_activity_query_size": "8kB",  # some tests find a session by what it asks
         "autovacuum_naptime": "1h",  # within a run it would change sizes and places of rows under some test, now and then
     }  # fmt: skip
     with Shared.start(server_folder / "shared", durable=False, settings=settings) as server:
