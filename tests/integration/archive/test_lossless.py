@@ -13,7 +13,7 @@ from support import sampled
 from tierkeeper.archive import restore as restoring
 from tierkeeper.archive import sending
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.postgres import rows
+from tierkeeper.postgres import binary, rows
 
 TYPES = Path(__file__).parents[1].joinpath("every_type.sql").read_text(encoding="utf-8")
 TABLE = '"odd ""schema"."All, types"'
@@ -99,7 +99,7 @@ def test_random_values_come_back_in_binary_as_they_do_as_text(bench: Bench, monk
     bench.main.execute("ALTER TABLE random ADD PRIMARY KEY (id), ALTER at SET NOT NULL")
     bench.move("random", "at")
     made = bits(bench, "random")
-    for goes_in_binary, unused in ((True, (rows, "to_copy")), (False, (sending, "to_binary"))):
+    for goes_in_binary, unused in ((True, (rows, "to_copy")), (False, (binary, "to_binary"))):
         with monkeypatch.context() as patched:
             patched.delattr(*unused)
             if not goes_in_binary:
@@ -162,7 +162,7 @@ def test_a_value_that_is_not_turned_sends_the_table_as_text(bench: Bench, monkey
     bench.main.execute("INSERT INTO t SELECT '2013-01-01', g, g * 0.10, CASE g WHEN 4900 THEN array_fill(7, '{9000}') END"
                        " FROM generate_series(1, 5000) g")  # fmt: skip
     bench.move("t", "at")
-    to_binary, turned, asked = sending.to_binary, list[int](), list[str]()
+    to_binary, turned, asked = binary.to_binary, list[int](), list[str]()
 
     def one(batch: pa.RecordBatch, types: Sequence[str]) -> memoryview:
         if why == "unknown" and sum(turned) > 4_000:
@@ -170,7 +170,7 @@ def test_a_value_that_is_not_turned_sends_the_table_as_text(bench: Bench, monkey
         turned.append(batch.num_rows)
         return to_binary(batch, types)
 
-    monkeypatch.setattr(sending, "to_binary", one)
+    monkeypatch.setattr(binary, "to_binary", one)
     monkeypatch.setattr(sending, "_BINARY_BYTES", 4_000)
     monkeypatch.setattr(sending, "ARRAY_BYTES_MAX", 15_000)
     to_copy = rows.to_copy

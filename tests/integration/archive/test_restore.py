@@ -9,13 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from archive_bench import Bench
-from tierkeeper.archive import sending
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.tables import TableName
-from tierkeeper.postgres import rows
+from tierkeeper.postgres import binary, rows
 
 EVENTS = TableName("public", "events")
 
@@ -176,10 +175,10 @@ def test_what_goes_in_its_types_own_form_comes_back(bench: Bench, monkeypatch: p
     monkeypatch.setattr(rows, "to_copy", None)  # they do not go as text
     assert bench.archive.restore(TableName("public", "forms"), to="whole", target=bench.tiers.main).rows == len(before)
     assert bench.rows("SELECT w::text FROM whole w ORDER BY id") == before
-    to_binary = sending.to_binary
+    to_binary = binary.to_binary
     ((token,),) = bench.rows("SELECT t FROM whole WHERE all_of_it @> '{\"n\": 7}'")
     for sent, other in ((b'"n": 7,', b'"n": 8,'), (token.bytes, bytes(16))):
-        monkeypatch.setattr(sending, "to_binary", lambda *of, pair=(sent, other): bytes(to_binary(*of)).replace(*pair))
+        monkeypatch.setattr(binary, "to_binary", lambda *of, pair=(sent, other): bytes(to_binary(*of)).replace(*pair))
         with pytest.raises(Failed, match="differs from the archive"):
             bench.archive.restore(TableName("public", "forms"), to="wrong", target=bench.tiers.main)
         assert bench.rows("SELECT to_regclass('public.wrong')") == [(None,)]
@@ -289,9 +288,9 @@ def test_a_table_that_holds_other_rows_is_not_kept(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[pa.RecordBatch], pa.RecordBatch]
 ) -> None:
     """Whether its rows go in binary, as text does and numbers, or as text, as xml does."""
-    to_copy, to_binary = rows.to_copy, sending.to_binary
+    to_copy, to_binary = rows.to_copy, binary.to_binary
     monkeypatch.setattr(rows, "to_copy", lambda batch: to_copy(wrong(batch)))
-    monkeypatch.setattr(sending, "to_binary", lambda batch, types: to_binary(wrong(batch), types))
+    monkeypatch.setattr(binary, "to_binary", lambda batch, types: to_binary(wrong(batch), types))
     for name, kind in (("in_binary", "text"), ("as_text", "xml")):
         bench.main.execute(f"CREATE TABLE {name} (at date, id int4 PRIMARY KEY, x {kind})".encode())
         bench.main.execute(f"INSERT INTO {name} SELECT '2013-01-01', g, g::text::{kind} FROM generate_series(1, 500) g".encode())

@@ -150,10 +150,10 @@ PLACES = 6
 
 @pytest.fixture
 def hurried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The port of a server that waits for half a second, with few places, on a thread of this process."""
+    """The port of a server that waits for 0.8 s, with few places, on a thread of this process."""
     for module in (links, uploads):
-        monkeypatch.setattr(module, "BODY_READ_SECONDS", 0.5)
-    monkeypatch.setattr(links, "CONNECT_SECONDS", 0.5)
+        monkeypatch.setattr(module, "BODY_READ_SECONDS", 0.8)
+    monkeypatch.setattr(links, "CONNECT_SECONDS", 0.8)
     monkeypatch.setattr(links, "CONNECTIONS_MAX", PLACES)
     served = Served(tmp_path, "127.0.0.1", free_port(), ("localhost",), 30)
     ends, announced = list[str](), list[ServingResult]()
