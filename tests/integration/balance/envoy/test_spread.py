@@ -80,7 +80,8 @@ def test_hash_on_the_address_and_a_backend_that_is_out_moves_few_other_keys(plan
     moved = {u for u in before if before[u] != after[u]}
     assert orphans
     assert orphans <= moved
-    assert len(moved - orphans) <= 8  # the ring is cut anew for fewer, which moves some keys at its seams
+    # The ring is cut anew for fewer, which moves some keys at its seams; to count backends would move two of three.
+    assert len(moved - orphans) < len(before.keys() - orphans) / 2
 
 
 def test_a_sick_backend_is_shed_within_half_a_second_of_the_word(plane, http_backends) -> None:
