@@ -49,6 +49,8 @@ def test_an_upload_that_a_kill_cut_is_sent_again_and_counted_once(server: HomeSe
     store = server.store(quota_bytes=QUOTA)
     found = store.head(key)
     assert (found is not None) == (point is Point.UPLOAD_PUBLISHED)
+    with closing(server.state()) as state:
+        assert state.knows(key) == (found is not None)
     for _ in range(2):
         store.put(key, io.BytesIO(data), length_bytes=len(data))
     assert store.get(key) == data
