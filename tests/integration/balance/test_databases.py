@@ -9,6 +9,7 @@ import pytest
 
 import tierkeeper
 from replicas import pair
+from support import eventually
 from tierkeeper.balance.databases import Databases
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel.errors import NotNow
@@ -40,6 +41,8 @@ def test_sessions_go_where_they_belong_through_a_failover(server_folder: Path) -
         with closing(servers.connect(autocommit=True)) as conn:
             assert port(conn) == a.port
             conn.execute("CREATE TABLE t (key int PRIMARY KEY)")
+        with psycopg.connect(replica.url(), autocommit=True) as there:  # it may not even have the table yet
+            assert eventually(lambda: there.execute("SELECT to_regclass('t')").fetchone() != (None,))
         assert servers.run(insert, 1) == a.port
         assert caught_up(servers, 1) == b
         assert servers.read(port) == b
