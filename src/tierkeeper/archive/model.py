@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tierkeeper.archive.lossless import Carried, carry
 from tierkeeper.kernel.errors import Failed
-from tierkeeper.kernel.tables import Column, TableName, TableShape
+from tierkeeper.kernel.tables import Column, TableName, TableShape, UsedType
 
 SegmentState = Literal["copied", "sealed", "undone", "unsure", "removed"]
 
@@ -184,7 +184,8 @@ class Contents:
     def schema_hash(self) -> str:
         """The same for two segments whose rows fit into one table."""
         columns = [[c.column.name, c.column.type, c.column.collation, c.native] for c in self.carried]
-        return hashlib.sha256(rfc8785.dumps([columns, list(self.shape.key)])).hexdigest()
+        types = [[t.name.schema, t.name.name, t.meaning] for t in self.shape.types]
+        return hashlib.sha256(rfc8785.dumps([columns, list(self.shape.key), types])).hexdigest()
 
     def to_json(self, version: int = TEXTS_VERSION) -> bytes:
         """`version`: of how the file has its columns. Whoever does not know it would take them for damaged."""
@@ -204,6 +205,7 @@ class Contents:
                 "settings": self.settings,
                 **shape,
                 "ddl": list(self.shape.ddl),
+                "types": [asdict(t) for t in self.shape.types],
                 "columns": [asdict(c) for c in self.shape.columns],
             }
         )
@@ -219,7 +221,12 @@ class Contents:
                 )
             columns = tuple(Column(**c) for c in d["columns"])
             shape = TableShape(
-                TableName(d["schema"], d["table"]), columns, tuple(d["key"]), ddl=tuple(d["ddl"]), oid=d.get("oid", 0)
+                TableName(d["schema"], d["table"]),
+                columns,
+                tuple(d["key"]),
+                ddl=tuple(d["ddl"]),
+                oid=d.get("oid", 0),
+                types=tuple(UsedType(t["column"], TableName(**t["name"]), t["meaning"]) for t in d["types"]),
             )
             return cls(UUID(d["segment"]), shape, d["age"], d["age_is_native"], d["settings"])
         except (KeyError, TypeError, ValueError) as error:

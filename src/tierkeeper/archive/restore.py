@@ -112,7 +112,15 @@ def _difference(old: TableShape, new: TableShape) -> str:
         if before.type != column.type:
             return f"its column {column.name!r} of type {before.type} is of type {column.type} since"
     gone = next((c.name for c in old.columns if new.column(c.name) is None), None)
-    return f"its column {gone!r} is gone since" if gone is not None else "its collations or its key"
+    if gone is not None:
+        return f"its column {gone!r} is gone since"
+    meant = {t.name: t.meaning for t in old.types}
+    other = next((t for t in new.types if meant.get(t.name) != t.meaning), None)
+    if other is None:
+        return "its collations or its key"
+    return (
+        f"its column {other.column!r} has the type {other.name}, which was {meant.get(other.name, 'none')} and is {other.meaning}"
+    )
 
 
 def to_table(selection: Selection, link: Link, name: TableName) -> int:
@@ -144,6 +152,7 @@ def fill(cur: psycopg.Cursor, selection: Selection, name: TableName, place: str,
     else:
         statement = ddl.table_statement(name, columns, ()).removeprefix("CREATE")
         cur.execute(sql.SQL(f"CREATE TEMPORARY{statement} ON COMMIT DROP"))
+    _refuse_other_types(cur, selection.contents.shape, place)
     sent = _copy_in(cur, selection, name)
     _compare(sent, _read_back(cur, selection, name), place)
     return sent.rows
@@ -216,6 +225,16 @@ def _create(cur: psycopg.Cursor, contents: Contents, name: TableName) -> None:
     for statement in (s for s in needed if s not in made):
         cur.execute(sql.SQL(statement))  # from the segment's own authenticated description
     cur.execute(sql.SQL(ddl.table_statement(name, contents.shape.columns, ())))
+
+
+def _refuse_other_types(cur: psycopg.Cursor, shape: TableShape, place: str) -> None:
+    """A value of them is the same text in both, and reads back as such, and says another thing: (a, b) for (b, a)."""
+    there = ddl.read_meanings(cur, {t.name for t in shape.types})
+    for known in shape.types:
+        if (theirs := there.get(known.name, known.meaning)) != known.meaning:
+            cause = f"its type {known.name} is {theirs} there, and was {known.meaning} when the rows were archived"
+            remedy = "Nothing was changed: give that type its old definition there, or restore into a file"
+            raise UsageError(f"{place}, column {known.column!r}", cause, remedy)
 
 
 def _add_key(cur: psycopg.Cursor, contents: Contents, name: TableName) -> None:

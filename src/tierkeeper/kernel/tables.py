@@ -83,6 +83,15 @@ class UsedCollation:
 
 
 @dataclass(frozen=True)
+class UsedType:
+    """A type that a user made and values of `column` are of, however deep; `meaning` says what its values are."""
+
+    column: str
+    name: TableName
+    meaning: str
+
+
+@dataclass(frozen=True)
 class Part:
     """A table that holds rows of another: a partition, one that inherits from it (with `more` columns), or the table itself."""
 
@@ -110,6 +119,7 @@ class TableShape:
     is_tree: bool = field(default=False, compare=False)
     intervals: frozenset[str] = field(default=frozenset(), compare=False)  # columns with an interval in them, however deep
     collations: tuple[UsedCollation, ...] = field(default=(), compare=False)  # those that not every server has
+    types: tuple[UsedType, ...] = field(default=(), compare=False)
     server_version: int = field(default=0, compare=False)  # as libpq has it, of the server that it was read from
     is_partitioned: bool = field(default=False, compare=False)
 

@@ -14,7 +14,7 @@ from psycopg import sql
 from tierkeeper.kernel.errors import UsageError
 from tierkeeper.kernel.tables import Column, TableName, TableShape
 from tierkeeper.postgres.catalog import catalog
-from tierkeeper.postgres.keeping import asked_once
+from tierkeeper.postgres.keeping import asked_once, named
 from tierkeeper.postgres.link import Connection
 from tierkeeper.postgres.statements import load
 
@@ -89,18 +89,19 @@ class SchemaObject:
     checks: tuple[str, ...] | None = None  # of a domain: its constraints with their names; None for all else
 
 
-def meanings(conn: Connection, needed: Collection[SchemaObject]) -> dict[tuple[str, str], str]:
-    """What the types there that bear the names of `needed` ones are, by (schema, name)."""
-    types = frozenset((o.schema, o.name) for o in needed if o.kind == "type")
-    return _meanings(conn, types) if types else {}
-
-
 @asked_once
-def _meanings(conn: Connection, types: frozenset[tuple[str, str]]) -> dict[tuple[str, str], str]:
+def meanings(conn: Connection, types: frozenset[TableName]) -> dict[TableName, str]:
+    """What the types there that bear these names are."""
+    if not types:
+        return {}
     with catalog(conn) as cur:
-        named = {"schemas": [schema for schema, _ in types], "names": [name for _, name in types]}
-        found = read_types(cur, [r[0] for r in cur.execute(_SQL["types_named"], named)])
-    return {(t.schema, t.name): t.meaning for t in found.values() if (t.schema, t.name) in types}
+        return read_meanings(cur, types)
+
+
+def read_meanings(cur: psycopg.Cursor[Any], types: Collection[TableName]) -> dict[TableName, str]:
+    """As `meanings`, in the cursor's transaction, and each time anew."""
+    found = read_types(cur, [r[0] for r in cur.execute(_SQL["types_named"], named(sorted(types)))])
+    return {name: t.meaning for t in found.values() if (name := TableName(t.schema, t.name)) in types}
 
 
 def assemble(

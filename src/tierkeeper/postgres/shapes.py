@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from tierkeeper.kernel.errors import UsageError
-from tierkeeper.kernel.tables import Column, Part, TableName, TableShape, UsedCollation
+from tierkeeper.kernel.tables import Column, Part, TableName, TableShape, UsedCollation, UsedType
 from tierkeeper.postgres import ddl
 from tierkeeper.postgres.catalog import catalog
 from tierkeeper.postgres.ddl import PgType, SchemaObject
@@ -153,7 +153,8 @@ def _assembled(cur: Cursor, name: TableName, found: _Found) -> tuple[TableShape,
         UsedCollation(column, c.name, c.is_icu, c.made is not None)
         for column, oids in used.items() for oid, c in collations.items() if oid in oids
     )  # fmt: skip
-    return replace(shape, ddl=tuple(o.sql for o in objects), collations=tuple(named)), objects
+    own = (UsedType(o.column or "", TableName(o.schema, o.name), o.meaning) for o in objects if o.kind == "type")
+    return replace(shape, ddl=tuple(o.sql for o in objects), collations=tuple(named), types=tuple(own)), objects
 
 
 def keys_asked(tables: Mapping[TableName, int]) -> "list[tuple[Query, Params | None]]":

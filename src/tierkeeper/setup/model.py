@@ -70,7 +70,7 @@ class DestinationTable:
     guards: frozenset[tuple[TableName, str]] = frozenset()
     parts: tuple[TableName, ...] = ()
     foreign_keys: frozenset[str] = frozenset()
-    meanings: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    meanings: Mapping[TableName, str] = field(default_factory=dict)
     available: frozenset[str] | None = None
     collations: frozenset[str] | None = None
     checks: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)

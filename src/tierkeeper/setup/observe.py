@@ -67,7 +67,7 @@ def destination_table(conn: Connection, name: TableName, needs: Sequence[SchemaO
         guards=frozenset((part, trigger) for part in {name, *parts} for trigger in guards(conn).get(part, ())),
         parts=parts,
         foreign_keys=frozenset(fk.name for fk in foreign_keys(conn, name)),
-        meanings=ddl.meanings(conn, needs),
+        meanings=ddl.meanings(conn, frozenset(TableName(n.schema, n.name) for n in needs if n.kind == "type")),
         available=_available(conn)[0],
         collations=_available(conn)[1],
         size_bytes=_size(conn, name) or 0,

@@ -227,9 +227,9 @@ def type_differences(tier: str, source: SourceTable, there: DestinationTable) ->
         if thing.kind == "extension" and there.available is not None and thing.name not in there.available:
             cause = f"its type is of the extension {thing.name}, which that server does not have"
             found.append(UsageError(place, cause, "Install it there, or leave the table out"))
-        if thing.kind != "type" or (thing.schema, thing.name) not in there.meanings:
+        if thing.kind != "type" or shown not in there.meanings:
             continue
-        theirs, remedy = there.meanings[thing.schema, thing.name], "Give both the same definition, or leave the table out"
+        theirs, remedy = there.meanings[shown], "Give both the same definition, or leave the table out"
         if theirs != thing.meaning:
             cause = f"its type {shown} is {theirs} there, and {thing.meaning} where the rows come from"
             found.append(UsageError(place, cause, remedy))

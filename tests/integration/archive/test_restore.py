@@ -207,6 +207,32 @@ def test_a_column_added_between_segments_is_named(archived: Bench) -> None:
     assert archived.rows("SELECT more FROM back") == [(7,)]
 
 
+def test_a_type_that_means_something_else_by_now_takes_no_value(bench: Bench) -> None:
+    """Of a pair whose halves changed places a value is the same text, and reads back as such."""
+    pairs = TableName("public", "pairs")
+    made = "CREATE TYPE {} AS (low int4, high int4)", "CREATE TYPE {} AS (high int4, low int4)"
+    bench.main.execute(made[0].format("pair").encode())
+    bench.main.execute("CREATE TABLE pairs (at date NOT NULL, id int4 PRIMARY KEY, p pair[])")
+    bench.main.execute("INSERT INTO pairs VALUES ('2013-01-01', 1, '{\"(1,2)\"}'), ('2013-01-02', 2, NULL)")
+    bench.move("pairs", "at", "id = 1")
+    bench.main.execute("CREATE TABLE mine (LIKE pairs INCLUDING ALL)")
+    bench.main.execute("ALTER TYPE pair DROP ATTRIBUTE low, ADD ATTRIBUTE low int4")
+    before = bench.rows("SELECT relname FROM pg_class WHERE relname !~ '^pg_' ORDER BY 1")
+    place = r"\(main\), column 'p': its type public.pair is \(high integer, low integer\) there, and was \(low integer, high"
+    for to, on_conflict in (("back", None), ("mine", "skip")):
+        with pytest.raises(UsageError, match=place):
+            bench.archive.restore(pairs, to=to, target=bench.tiers.main, on_conflict=on_conflict)
+    assert bench.rows("SELECT relname FROM pg_class WHERE relname !~ '^pg_' ORDER BY 1") == before
+    assert bench.rows("SELECT count(*) FROM mine") == [(0,)]
+    bench.move("pairs", "at", "id = 2")
+    with pytest.raises(UsageError, match=r"'p' has the type public.pair, which was \(low .* and is \(high"):
+        bench.archive.restore(pairs, to=str(bench.tiers.home / "pairs.csv"), target=bench.tiers.main)
+    bench.main.execute("ALTER TYPE pair DROP ATTRIBUTE high, ADD ATTRIBUTE high int4")
+    first = str(Catalog(bench.tiers.catalog).segments()[0].id)
+    assert bench.archive.restore(pairs, to="back", target=bench.tiers.main, segment=first).rows == 1
+    assert bench.rows("SELECT (p[1]).low, (p[1]).high FROM back") == [(1, 2)]
+
+
 @pytest.mark.parametrize("kind", ["date", "timestamp", "timestamptz"])
 def test_segments_with_and_without_ages_bc_come_back_as_one_table(bench: Bench, kind: str) -> None:
     bench.main.execute(f"CREATE TABLE old (at {kind} NOT NULL, id int4 PRIMARY KEY)".encode())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tierkeeper.archive.lossless import arrow_schema, carry
 from tierkeeper.archive.model import Contents, Manifest, parse_document
 from tierkeeper.kernel.errors import Failed
-from tierkeeper.kernel.tables import Column, TableName, TableShape
+from tierkeeper.kernel.tables import Column, TableName, TableShape, UsedType
 from tierkeeper.postgres import rows
 
 
@@ -107,10 +107,11 @@ def test_what_a_file_says_of_itself_survives_and_damage_is_named() -> None:
     from uuid import uuid4
 
     columns = Column("at", "date", "date", collation=None), Column("e", "public.mood", "public.mood", kind="e", category="E")
-    table = TableShape(TableName("s", "t"), columns, ("at", "e"), ddl=("CREATE TYPE …", "CREATE TABLE …"))
+    types = (UsedType("e", TableName("public", "mood"), "an enum"),)
+    table = TableShape(TableName("s", "t"), columns, ("at", "e"), ddl=("CREATE TYPE …", "CREATE TABLE …"), types=types)
     contents = Contents(uuid4(), table, "at", True, {"TimeZone": "UTC"})
     back = Contents.from_json(contents.to_json(), "x")
-    assert (back, back.shape.ddl, back.schema_hash) == (contents, table.ddl, contents.schema_hash)
+    assert (back, back.shape.ddl, back.shape.types, back.schema_hash) == (contents, table.ddl, types, contents.schema_hash)
     for bad in (b"", b"{}", b"[]", contents.to_json().replace(b'"version":1', b'"version":3')):
         with pytest.raises(Failed):
             Contents.from_json(bad, "x")
