@@ -6,6 +6,7 @@ own triggers could have left something in is made new first, and where that cann
 """
 
 import os
+import re
 import select
 import time
 from collections.abc import Hashable, Iterable, Iterator
@@ -32,6 +33,7 @@ OWN_TABLES: Final = frozenset({"alerts", "archive", "audit", "jobs", "mover", "u
 """For these purposes tierkeeper's own tables are written; the user's only where `ran_users_code` says so."""
 
 _PREFIX: Final = "tierkeeper "
+_FULL: Final = re.compile(r"too many (?:connections|clients)|remaining connection slots|no more connections allowed")
 
 
 class Look(Protocol):
@@ -139,7 +141,8 @@ _EXPECTED: ContextVar[Expected[Lent] | None] = ContextVar("expected", default=No
 @contextmanager
 def expecting(conninfos: Iterable[str]) -> Iterator[None]:
     """Within the block whoever dials one of these addresses gets a connection that was begun with the block."""
-    expected = Expected(_dial, lambda conninfo: _parted(conninfo)[0])
+    # A server counts connections that it is about to refuse: of many at once it may give fewer than it has.
+    expected = Expected(_dial, lambda conninfo: _parted(conninfo)[0], lambda error: is_full(str(error)))
     for conninfo in conninfos:
         expected.expect(conninfo)
     token = _EXPECTED.set(expected)
@@ -162,6 +165,11 @@ def dial(conninfo: str) -> Lent:
 
 def _dial(conninfo: str) -> Lent:
     return Lent.connect(conninfo, autocommit=True, prepare_threshold=None)
+
+
+def is_full(text: str) -> bool:
+    """Whether a server that says so lives, and has no connection left to give."""
+    return bool(_FULL.search(text))
 
 
 def was_ended(conn: Session) -> bool:

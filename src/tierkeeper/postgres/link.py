@@ -22,6 +22,7 @@ from tierkeeper.kernel.limits import CONNECT_SECONDS, LOCK_SECONDS, LOOK_LOCK_SE
 from tierkeeper.kernel.ports import Gate
 from tierkeeper.postgres import urls
 from tierkeeper.postgres.keeping import dial
+from tierkeeper.postgres.lending import is_full
 from tierkeeper.postgres.received import Received
 from tierkeeper.postgres.session import Cursor, Session
 
@@ -330,8 +331,6 @@ _REFUSED: Final[Sequence[tuple[str, str]]] = (
 )
 """What a server or the link to it says when the address is wrong: the gravest first, for one attempt may hide another."""
 
-_FULL: Final = re.compile(r"too many (?:connections|clients)|remaining connection slots|no more connections allowed")
-
 _ATTEMPT: Final = re.compile(r'^(?:- )?.*?connection to server at "[^"]*"(?: \([^)]*\))?, port \d+ failed: (?:FATAL: +)?')
 
 
@@ -354,7 +353,7 @@ def _not_connected(text: str, place: str) -> TierkeeperError:
     """No connection: libpq says a line for each attempt (with and without TLS, each address of a host), hints indented."""
     lines = [_ATTEMPT.sub("", line).strip() for line in text.splitlines() if not line.startswith((" ", "\t"))]
     # Before all else: the attempt without TLS that libpq makes after it may be refused for having none.
-    if (full := next((line for line in lines if _FULL.search(line)), None)) is not None:
+    if (full := next((line for line in lines if is_full(line)), None)) is not None:
         return Full(place, f"it gives no further connection ({full})", "Close some there or raise the limit, then run again")
     for pattern, remedy in _REFUSED:
         for line in lines:

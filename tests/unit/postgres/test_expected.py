@@ -1,7 +1,10 @@
 """Connections that are dialled before anybody asks for them."""
 
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import permutations
 from threading import Event
+from unittest.mock import ANY
 
 import psycopg
 import pytest
@@ -41,9 +44,11 @@ def test_what_dialling_raised_is_raised_where_it_is_wanted() -> None:
     assert expected.take("one") is None, "the next one is dialled anew"
 
 
-def test_one_that_is_needed_later_stands_in_for_one_that_was_refused() -> None:
-    """Each once, the last of the same place first; what comes later never takes what is needed before it."""
-    refused = {"core:setup", "core:third", "main:one"}
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_who_is_needed_last_goes_without_whoever_comes_first(order: tuple[int, ...]) -> None:
+    """Each once; another place's are not theirs."""
+    needed = ("core:setup", "core:mover", "core:budget", "core:last")
+    refused = {"core:setup", "core:budget"}
 
     def few(address: str) -> Conn:
         if address in refused:
@@ -51,13 +56,29 @@ def test_one_that_is_needed_later_stands_in_for_one_that_was_refused() -> None:
         return Conn(address)
 
     expected = Expected(few, lambda address: address.partition(":")[0])
-    for address in ("main:one", "core:setup", "core:mover", "core:mover", "core:last", "core:third"):
+    for address in ("main:one", *needed, "main:two"):
         expected.expect(address)
-    for address in ("main:one", "core:third"):
-        with pytest.raises(psycopg.OperationalError, match=address):
-            expected.take(address)
-    taken = [expected.take(address) for address in ("core:setup", "core:mover", "core:mover", "core:last")]
-    assert [conn and conn.address for conn in taken] == ["core:last", "core:mover", "core:mover", None]
+    got = dict[str, Conn | None]()
+    for at in order:
+        with suppress(psycopg.OperationalError):
+            got[needed[at]] = expected.take(needed[at])
+    assert {address: conn.address for address, conn in got.items() if conn} == dict.fromkeys(needed[:2], ANY)
+    assert {conn.address for conn in got.values() if conn} == {"core:mover", "core:last"}
+    assert [conn and conn.address for conn in map(expected.take, ("main:two", "main:one"))] == ["main:two", "main:one"]
+
+
+def test_who_is_needed_first_asks_once_more_where_a_refusal_may_be_over() -> None:
+    def refused(address: str) -> Conn:
+        raise psycopg.OperationalError(f"{address} is full" if address != "away" else address)
+
+    expected = Expected(refused, lambda _: "one place", lambda error: "full" in str(error))
+    for address in ("first", "last", "away"):
+        expected.expect(address)
+    with pytest.raises(psycopg.OperationalError):
+        expected.take("last")
+    assert expected.take("first") is None
+    with pytest.raises(psycopg.OperationalError, match="away"):
+        expected.take("away")
 
 
 def test_what_nobody_wanted_is_closed_and_not_waited_for() -> None:
