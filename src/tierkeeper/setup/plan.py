@@ -286,12 +286,8 @@ def _object_steps(tier: str, thing: SchemaObject, there: DestinationTable) -> It
         return
     yield from _looser_domain(tier, thing, there.checks.get((thing.schema, thing.name), {}))
     have = there.labels.get((thing.schema, thing.name), ())
-    if (others := [x for x in have if x not in thing.labels]) and (new := [x for x in thing.labels if x not in have]):
-        cause = (
-            f"the type {shown} has the value {others[0]!r} here and {new[0]!r} where the rows come from: it may have been renamed"
-        )
-        remedy = f"There: ALTER TYPE {shown} RENAME VALUE '{others[0]}' TO …, or ADD VALUE what is new"
-        raise UsageError(f"tiers.{tier}", cause, remedy)
+    if (renamed := renamed_label(tier, thing, there)) is not None:
+        raise renamed
     for i, label in enumerate(thing.labels):
         if label not in have:
             text = sql.SQL("ALTER TYPE {} ADD VALUE IF NOT EXISTS {}").format(sql.Identifier(thing.schema, thing.name), label)
@@ -300,6 +296,17 @@ def _object_steps(tier: str, thing: SchemaObject, there: DestinationTable) -> It
             elif have:
                 text += sql.SQL(" BEFORE {}").format(have[0])  # without a place it would come last
             yield SetupStep(tier=tier, action=f"add the value {label!r} to {shown}", sql=text.as_string(None))
+
+
+def renamed_label(tier: str, thing: SchemaObject, there: DestinationTable) -> UsageError | None:
+    """Why rows with the enum `thing` go neither way: either end has a value that the other lacks."""
+    shown, have = TableName(thing.schema, thing.name), there.labels.get((thing.schema, thing.name), ())
+    others, new = [x for x in have if x not in thing.labels], [x for x in thing.labels if x not in have]
+    if not others or not new:
+        return None
+    cause = f"the type {shown} has the value {others[0]!r} here and {new[0]!r} where the rows come from: it may have been renamed"
+    remedy = f"There: ALTER TYPE {shown} RENAME VALUE '{others[0]}' TO …, or ADD VALUE what is new"
+    return UsageError(f"tiers.{tier}", cause, remedy)
 
 
 def _looser_domain(tier: str, thing: SchemaObject, have: Mapping[str, str]) -> Iterator[SetupStep]:

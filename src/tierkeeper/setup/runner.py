@@ -243,7 +243,8 @@ def _returning(core: Connection, main: Connection, policies: Collection[TablePol
         if policy.mode == "move":
             table = observe.source_table(core, policy.name)
             below = observe.destination_table(main, policy.name, table.objects, tier="main")
-            drift.refuse_behind(table, below, decide.type_differences("main", table, below))
+            renamed = [one for thing in table.objects if (one := decide.renamed_label("main", thing, below)) is not None]
+            drift.refuse_behind(table, below, [*decide.type_differences("main", table, below), *renamed])
             shape = shapes.read(main, policy.name, tier="main")
             steps += decide.return_steps("core", shape, observe.destination_table(core, policy.name, tier="core"))
     moving = {p.name for p in policies if p.mode == "move"}

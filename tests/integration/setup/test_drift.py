@@ -168,6 +168,8 @@ def test_an_enum_and_a_domain_that_allow_more(place: Place) -> None:
     place.core.execute("ALTER TYPE mood RENAME VALUE 'bad' TO 'worse'")
     with pytest.raises(UsageError, match="it may have been renamed"):
         place.move(SECOND)
+    with pytest.raises(UsageError, match="it may have been renamed"):
+        place.keeper.plan_move(THINGS, "main", "core", where="id < 5")
 
 
 WAITING = {
