@@ -256,7 +256,10 @@ class Sharing(Protocol):
 
 @dataclass(frozen=True)
 class ScanSegment:
-    """A segment as a catalog snapshot has it. Ages are both included, None where the segment has none."""
+    """A segment as a catalog snapshot has it. Ages are both included, None where the segment has none.
+
+    `settled_seconds`: for how long its batch has been in its state; None: not known.
+    """
 
     id: str
     batch: UUID
@@ -265,6 +268,7 @@ class ScanSegment:
     min_age: datetime | None
     max_age: datetime | None
     age: str = ""  # the column that the ages are of; empty: not known
+    settled_seconds: float | None = None
 
 
 class SegmentContent(Protocol):

@@ -58,9 +58,11 @@ class Horizons:
     def note(self, *, settled: bool) -> None:
         """Notes what was found; where something was `settled` meanwhile, or was not ripe, it is looked for once more."""
         looks: Sequence[Look | None] = self._looks() if self._looks is not None else [None] * len(self._horizons)
-        for horizon, found in zip(self._horizons, looks, strict=True):
-            look = horizon.look() if settled or found is None or not found.ripe else found
-            self._made.append((horizon, look, horizon.note(look)))
+        ripe = [
+            horizon.look() if settled or found is None or not found.ripe else found
+            for horizon, found in zip(self._horizons, looks, strict=True)
+        ]  # all of them before the first note: a look may void what is noted
+        self._made += [(horizon, look, horizon.note(look)) for horizon, look in zip(self._horizons, ripe, strict=True)]
 
     @contextmanager
     def recording(self) -> Iterator[Callable[[], object]]:

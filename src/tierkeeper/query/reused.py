@@ -73,6 +73,7 @@ class Reused:
     main: Tier
     followed: Mapping[TableName, Followed]
     main_tables: Mapping[TableName, TableShape]
+    longest_reader_seconds: float
     horizons: dict[TableName, _Horizon] = field(default_factory=dict)
     shapes: dict[TableName, TableShape] = field(default_factory=dict)  # Core's
     noted: dict[TableName, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -91,7 +92,8 @@ class Reused:
         at_main = {t: self._at_main(t) for t in tables if t in self.main_tables}
         extremes = {t: e for t, shape in at_main.items() if (e := keyed.extremes(shape, _qualified(t))) is not None}
         names = {"schemas": [t.schema for t in at_main], "names": [t.name for t in at_main]}
-        own: list[tuple[Any, Any]] = [(_SQL["compared"], {"ids": [r[2] for r in horizons]}), (_SQL["conflicts"], names)]
+        asked_ids = {"ids": [r[2] for r in horizons], "seconds": self.longest_reader_seconds}
+        own: list[tuple[Any, Any]] = [(_SQL["compared"], asked_ids), (_SQL["conflicts"], names)]
         with told_of(self.main.link):
             compared, noted, *ends = self.main.cursor.all_of([*own, *((e, None) for e in extremes.values())])
         self.ends = {table: found[0] for table, found in zip(extremes, ends, strict=True)}

@@ -33,7 +33,7 @@ from tierkeeper.query.reused import Places, Reused, Tier
 from tierkeeper.query.scans import scan_error, scan_sql
 from tierkeeper.query.statement import Statement, parse
 from tierkeeper.query.told import told_of
-from tierkeeper.query.trust import trust, trust_catalog
+from tierkeeper.query.trust import Arrival, trust, trust_catalog
 from tierkeeper.tiers import memory
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ class _Snapshots:
     segments: dict[TableName, list[ScanSegment]] = field(default_factory=dict)
     archive_fault: TierkeeperError | None = None  # what a segment's reader raised; DuckDB would tell it in its own words
 
-    def leave_out(self, tier: str, arrivals: Sequence[tuple[Any, ...]], moved: Collection[object]) -> None:
-        """Batches that came to `tier` and are not forgotten there count only if their source's snapshot says `moved`."""
-        for batch, schema, table, xid, _ in arrivals:
-            if batch not in moved:
-                self.excluded.setdefault((tier, TableName(schema, table)), []).append(str(xid))
+    def leave_out(self, tier: str, arrivals: Sequence[Arrival], moved: Collection[object]) -> None:
+        """Batches that came to `tier` lately count only if their source's snapshot says `moved`."""
+        for one in arrivals:
+            if not one.counts(moved):
+                self.excluded.setdefault((tier, TableName(one.schema, one.table)), []).append(one.xid)
 
 
 class FastDoor:
@@ -219,12 +219,12 @@ class FastDoor:
         tables = sorted({s.table for s in made.scans if s.spread})
         _refuse_rewritten(core, tables, self._core)
         moved_from_core = self._moved(core)
-        at_core_arrived = core.execute(_SQL["in_flight"]).fetchall()
+        at_core_arrived = self._arrived(core)
         taken.core = _exported(core)
         if main is None or self._main is None:
             return taken
         at_main = stack.enter_context(self._reading(main, self._main))
-        at_main_arrived = at_main.execute(_SQL["in_flight"]).fetchall()
+        at_main_arrived = self._arrived(at_main)
         moved_from_main = self._moved(at_main)
         trust(core, at_main, (moved_from_core, moved_from_main), (at_core_arrived, at_main_arrived))
         taken.leave_out("core", at_core_arrived, moved_from_main)  # what is on its way up is still Main's row
@@ -240,18 +240,21 @@ class FastDoor:
         taken.leave_out("main", at_main_arrived, moved_from_core | moved_from_catalog)
         for name in tables:
             known = self._archive.segments(at_catalog, name)
-            taken.segments[name] = [s for s in known if counts(s, moved_from_main)]
+            taken.segments[name] = [s for s in known if counts(s, moved_from_main, self._timeout_seconds)]
         taken.reused = self._reused(core, at_main, taken, made.scans)
         return taken
 
     def _moved(self, cur: Cursor) -> dict[UUID, str]:
         return memory.handed(cur)
 
+    def _arrived(self, cur: Cursor) -> list[Arrival]:
+        return [Arrival(*row) for row in cur.execute(_SQL["in_flight"], {"seconds": self._timeout_seconds})]
+
     def _reused(self, core: Cursor, main: Cursor, taken: _Snapshots, scans: Sequence[Scan]) -> Reused:
         """What is to be known of keys that are in two tiers, now that it is settled which rows count in each."""
         excluded = {tier: {n: x for (t, n), x in taken.excluded.items() if t == tier} for tier in ("core", "main")}
         at_core, at_main = Tier(self._core, core, excluded["core"]), Tier(self._main or self._core, main, excluded["main"])
-        reused = Reused(at_core, at_main, taken.followed, taken.main_tables)
+        reused = Reused(at_core, at_main, taken.followed, taken.main_tables, self._timeout_seconds)
         reused.look({s.table: s.oid for s in scans if s.table in taken.main_tables or taken.segments.get(s.table)})
         return reused
 
@@ -322,9 +325,13 @@ class FastDoor:
                 engine.give(scan, [stream], first=i == 0)
 
 
-def counts(segment: ScanSegment, moved_from_main: Collection[object]) -> bool:
-    """Whether a segment's rows are the rows: its batch is forgotten, or its marker was moved in Main's snapshot."""
-    return segment.state == "forgotten" or segment.batch in moved_from_main
+def counts(segment: ScanSegment, moved_from_main: Collection[object], longest_reader_seconds: float) -> bool:
+    """Whether a segment's rows are the rows: its marker was moved in Main's snapshot, or its batch is forgotten, or could be.
+
+    A Main that was put back knows nothing of the batch.
+    """
+    rested = segment.state == "done" and (segment.settled_seconds or 0.0) > longest_reader_seconds
+    return rested or segment.state == "forgotten" or segment.batch in moved_from_main
 
 
 def _load_libraries() -> None:

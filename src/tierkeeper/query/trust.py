@@ -1,7 +1,7 @@
 """Whether the tiers that answer are those that rows went through: else a sum over them is wrong, and nobody would see it."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from tierkeeper.kernel.tables import TableName
@@ -9,8 +9,26 @@ from tierkeeper.postgres.session import Cursor
 from tierkeeper.tiers import memory, standing
 
 
+class Arrival(NamedTuple):
+    """A batch that came to a tier by transaction `xid` and is not forgotten there; `rested`: it could be, and so it counts."""
+
+    batch: UUID
+    schema: str
+    table: str
+    xid: str
+    origin: UUID | None
+    rested: bool
+
+    def counts(self, moved: Collection[object]) -> bool:
+        """Whether its rows are the rows, where its source says of the batches `moved` that it handed them over."""
+        return self.rested or self.batch in moved
+
+
 def trust(
-    core: Cursor, main: Cursor, moved: tuple[Mapping[UUID, str], Mapping[UUID, str]], arrived: tuple[Sequence[Any], Sequence[Any]]
+    core: Cursor,
+    main: Cursor,
+    moved: tuple[Mapping[UUID, str], Mapping[UUID, str]],
+    arrived: tuple[Sequence[Arrival], Sequence[Arrival]],
 ) -> None:
     """Raises Failed where one of Core and Main was put back from an older backup, or is not the one that copies came from.
 
@@ -22,8 +40,8 @@ def trust(
     memory.refuse_restored(core, "main", "core", moved[1])
     memory.refuse_foreign(main, "main", _origins(arrived[0]))
     memory.refuse_foreign(core, "core", _origins(arrived[1]))
-    standing.refuse_displaced(core, "core", [batch for batch, *_ in arrived[0] if batch not in moved[1]])
-    standing.refuse_displaced(main, "main", [batch for batch, *_ in arrived[1] if batch not in moved[0]])
+    standing.refuse_displaced(core, "core", [a.batch for a in arrived[0] if not a.counts(moved[1])])
+    standing.refuse_displaced(main, "main", [a.batch for a in arrived[1] if not a.counts(moved[0])])
 
 
 def trust_catalog(main: Cursor, catalog: Cursor, from_main: Mapping[UUID, str], from_catalog: Mapping[UUID, str]) -> None:
@@ -33,5 +51,5 @@ def trust_catalog(main: Cursor, catalog: Cursor, from_main: Mapping[UUID, str], 
     memory.refuse_thawed(catalog, memory.thawed(main))
 
 
-def _origins(arrived: Sequence[Any]) -> dict[TableName, UUID]:
-    return {TableName(schema, table): origin for _, schema, table, _, origin in arrived if origin is not None}
+def _origins(arrived: Sequence[Arrival]) -> dict[TableName, UUID]:
+    return {TableName(a.schema, a.table): a.origin for a in arrived if a.origin is not None}

@@ -50,16 +50,26 @@ def faults(links: Mapping[str, Link], policies: Collection[TablePolicy]) -> list
 
 
 def _put_back(links: Mapping[str, Link]) -> list[TierkeeperError]:
-    """What Main and the archive say of each other, where both answer and have their ledgers."""
-    if not {"main", "archive"} <= set(links):
-        return []
+    """What neighbours say of each other, where both answer and have their memories: of Core, then of Main and the archive."""
+    found = (
+        _refused(links, "core", "main", ("marker", "ledger"), memory.refuse_core_behind),
+        _refused(links, "main", "archive", ("ledger", "ledger"), memory.refuse_put_back),
+    )
+    return [error for error in found if error is not None]
+
+
+def _refused(
+    links: Mapping[str, Link], upper: str, lower: str, needed: tuple[str, str], refuse: Callable[[Connection, Connection], None]
+) -> TierkeeperError | None:
+    if not {upper, lower} <= set(links):
+        return None
     try:
-        with closing(links["main"].connect("check")) as main, closing(links["archive"].connect("check")) as archive:
-            if all("ledger" in observe.own_schema(conn).relations for conn in (main, archive)):
-                memory.refuse_put_back(main, archive)
+        with closing(links[upper].connect("check")) as above, closing(links[lower].connect("check")) as below:
+            if all(one in observe.own_schema(conn).relations for one, conn in zip(needed, (above, below), strict=True)):
+                refuse(above, below)
     except (Failed, NotNow) as error:
-        return [error]
-    return []
+        return error
+    return None
 
 
 def _forgotten(tier: str, sources: Mapping[str, tuple[UUID | None, Mapping[UUID, str]]]) -> list[TierkeeperError]:

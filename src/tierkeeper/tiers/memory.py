@@ -169,6 +169,25 @@ def refuse_forgetful(main: "psycopg.Cursor[Any]", handed: Sequence[Handed]) -> N
     )
 
 
+def refuse_core_behind(core: Connection, main: Connection) -> None:
+    """Raises Failed where Core does not know what Main last had from it: rows that moved since its backup may be in both.
+
+    Nothing has to stop for it: Core's rows count. The next batch that leaves Core ends it; what is in both stays, as conflicts.
+    """
+    with transaction(main, read_only=True) as cur:
+        taken = [Handed(b, seq, TableName(s, t), origin) for b, seq, s, t, origin in cur.execute(_SQL["taken"]).fetchall()]
+    with transaction(core, read_only=True) as cur:
+        last = next((one for one in taken if cur.execute(_SQL["untold"], one._asdict()).fetchone() is not None), None)
+    if last is not None:
+        raise Failed(
+            "tiers.core",
+            f"main has rows of {last.table} (batch {last.batch}) that core does not know it handed over: core was put back from "
+            "an older backup, and rows that moved since are in both; core's count",
+            "Bring core to its state after the last move, or delete there what main has unchanged "
+            "(docs/howto/after-a-database-was-put-back.md); a move goes on either way, leaves what is in both, and lists it",
+        )
+
+
 def refuse_put_back(main: Connection, catalog: Connection) -> None:
     """Raises Failed where one of Main and the archive is older than what the other remembers of it."""
     with transaction(main, read_only=True) as cur:

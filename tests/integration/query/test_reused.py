@@ -22,6 +22,7 @@ from integration.query.reuse import KINDS, NEW, OLD, House, bodies, count, house
 from support import Tiers, TiersFactory, sampled
 from tierkeeper.demo.server import EmbeddedPostgres
 from tierkeeper.kernel import faults
+from tierkeeper.kernel.errors import Faults
 from tierkeeper.kernel.faults import Point
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
@@ -260,32 +261,41 @@ def test_a_horizon_that_came_with_a_dump_is_none(hop: House) -> None:
     assert bodies(hop) == ["new", "old", "old", "old"]
 
 
-def test_a_core_that_is_put_back_has_rows_that_main_took(
-    make_tiers: TiersFactory, cluster: EmbeddedPostgres, fetched: list[str]
-) -> None:
-    """Core as it was before a batch left it, by a copy of its files: what is in both tiers now is seen once."""
-    tiers = make_tiers()
+def test_a_core_that_is_put_back_has_rows_that_main_took(make_tiers: TiersFactory, cluster: EmbeddedPostgres) -> None:
+    """Core as it was before a batch left it, by a copy of its files: what is in both tiers now is seen once, and what came and
+    left after that copy is seen at Main. A run over another table makes no difference."""
+    tiers, other = make_tiers(), TableName("public", "other")
     with closing(tiers.core.connect("test")) as core, closing(tiers.main.connect("test")) as main:
-        hop = house_of(tiers, core, main)
+        hop = house_of(tiers, core, main, "other")
         make(hop, "text")
         core.execute(f"INSERT INTO t VALUES ('back', '{OLD}', 'old')")
+        core.execute(f"CREATE TABLE other (LIKE t INCLUDING ALL); INSERT INTO other VALUES ('key 1', '{OLD}', 'old')")
+        hop.keeper.setup(apply=True)
         Horizon(core, main, shapes.read(core, T)).advance()
     name = f"{tiers.core.parameters['dbname']}_back"
     cluster.create_database(name, tiers.core.parameters["dbname"])
     with closing(tiers.core.connect("test")) as core, closing(tiers.main.connect("test")) as main:
-        assert house_of(tiers, core, main).move().rows == 1
+        core.execute(f"INSERT INTO t VALUES ('late', '{OLD}', 'late')")
+        assert house_of(tiers, core, main).move().rows == 2
     back = replace(tiers, core=cluster.link("core", name))
     with closing(back.core.connect("test")) as core, closing(back.main.connect("test")) as main:
-        hop = house_of(back, core, main)
+        hop, seen = house_of(back, core, main, "other"), ["late", *["old"] * 5]
+        hop.settled()
+        main.execute("UPDATE t SET body = 'changed' WHERE id = 'back'")
+        assert bodies(hop) == seen  # Core's as it was, and the one that Main alone has
+        with pytest.raises(Faults, match="core was put back from an older backup"):
+            hop.keeper.check()
+        assert hop.move(other).rows == 1
         hop.settled()
         main.execute("UPDATE tierkeeper.ledger SET state = 'forgotten'")
-        assert bodies(hop) == ["old"] * 5
+        assert bodies(hop) == seen
+        assert hop.keeper.check().ok
         core.execute("INSERT INTO t VALUES ('more', '2023-01-02', 'new')")
         older = datetime(2024, 1, 1, tzinfo=UTC)  # this run meets no row that is in both
         assert hop.keeper.move(T, "core", "main", before=older).rows == 1
         hop.settled()
         main.execute("UPDATE tierkeeper.ledger SET state = 'forgotten'")
-        assert bodies(hop) == ["new", *["old"] * 5]
+        assert bodies(hop) == ["late", "new", *["old"] * 5]
     cluster.drop_database(name)
 
 

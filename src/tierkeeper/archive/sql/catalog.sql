@@ -150,7 +150,8 @@ WHERE state = 'sealed' AND commit_object IS NULL AND id NOT IN (SELECT by FROM t
 ORDER BY position
 
 -- name: scan_segments
-SELECT s.id::text, s.batch, l.state, s.rows, s.min_age, s.max_age, s.age
+SELECT s.id::text, s.batch, l.state, s.rows, s.min_age, s.max_age, s.age,
+       extract(epoch FROM clock_timestamp() - l.settled_at)::float8
 FROM tierkeeper.segment AS s
 JOIN tierkeeper.ledger AS l ON l.batch = s.batch
 WHERE s.schema_name = %(schema)s AND s.table_name = %(table)s AND s.state IN ('copied', 'sealed')

@@ -107,7 +107,9 @@ FROM pg_database d
 WHERE d.datname = current_database()
 
 -- name: in_flight
-SELECT batch, schema_name, table_name, copy_xid::xid::text, origin
+-- One that could be forgotten counts, whatever its source says: a source that was put back knows nothing of it.
+SELECT batch, schema_name, table_name, copy_xid::xid::text, origin,
+       state = 'done' AND settled_at < clock_timestamp() - make_interval(secs => greatest(%(seconds)s, reader_seconds))
 FROM tierkeeper.ledger
 WHERE state IN ('copied', 'done') AND copy_xid IS NOT NULL
 
@@ -128,8 +130,14 @@ WHERE h.xmin = h.writer::xid
   AND pg_snapshot_xmax(pg_current_snapshot())::text::numeric - h.since::text::numeric BETWEEN 0 AND %(oldest)s
 
 -- name: compared
--- Which of them Main knows, and has had nothing from the archive or by a mirror since; and the last batch from Core that it has forgotten.
-SELECT c.id::text, (SELECT seq FROM tierkeeper.ledger WHERE source = 'core' AND state = 'forgotten' ORDER BY seq DESC LIMIT 1)
+-- Which of them Main knows, and has had nothing from the archive or by a mirror since; and the last batch from Core that it has
+-- forgotten, or could have: this snapshot of Core is younger than that.
+SELECT c.id::text, (
+         SELECT seq FROM tierkeeper.ledger
+         WHERE source = 'core' AND (state = 'forgotten' OR (state = 'done'
+           AND settled_at < clock_timestamp() - make_interval(secs => greatest(%(seconds)s, reader_seconds))))
+         ORDER BY seq DESC LIMIT 1
+       )
 FROM tierkeeper.compared AS c
 WHERE c.id = ANY (%(ids)s::uuid[])
   AND c.thawed = (

@@ -138,6 +138,14 @@ SELECT WHERE EXISTS (SELECT FROM tierkeeper.marker AS m WHERE m.batch = %(batch)
   OR EXISTS (SELECT FROM tierkeeper.tier AS t WHERE t.role = 'main' AND t.id = %(origin)s)
   AND NOT EXISTS (SELECT FROM tierkeeper.marker AS m WHERE m.destination = 'archive' AND m.state = 'moved' AND m.seq >= %(seq)s)
 
+-- name: taken
+SELECT batch, seq, schema_name, table_name, origin FROM tierkeeper.ledger
+WHERE source = 'core' AND state IN ('done', 'forgotten') ORDER BY seq DESC LIMIT 1
+
+-- name: untold
+SELECT WHERE EXISTS (SELECT FROM tierkeeper.tier AS t WHERE t.role = 'core' AND t.id = %(origin)s)
+  AND NOT EXISTS (SELECT FROM tierkeeper.marker AS m WHERE m.destination = 'main' AND m.state = 'moved' AND m.seq >= %(seq)s)
+
 -- name: remember
 INSERT INTO tierkeeper.marker (batch, seq, destination, schema_name, table_name, state, settled_at)
 VALUES ({batch}, {seq}, 'archive', {schema}, {table}, 'moved', now())
