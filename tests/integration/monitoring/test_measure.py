@@ -133,6 +133,19 @@ def test_rows_that_an_index_answers_for_are_counted_once_however_it_is_read(core
     assert 300 <= (look(core).tables[EVENTS].reads or 0) - before <= 310  # the planner looks at an entry now and then
 
 
+def test_rows_that_postgres_counts_twice_are_no_more_than_fit(core: Connection) -> None:
+    """An ANALYZE right behind a load, in its session: the load is reported once more, and rows would seem half as large."""
+    core.execute("CREATE TABLE public.twice (id int, body text)")
+    core.execute(
+        "BEGIN; INSERT INTO public.twice SELECT i, md5(i::text) FROM generate_series(1, 9000) AS i; COMMIT; ANALYZE public.twice"
+    )
+    core.execute("SELECT pg_stat_force_next_flush()")
+    assert core.execute("SELECT n_live_tup FROM pg_stat_user_tables WHERE relname = 'twice'").fetchone() == (18_000,)
+    size = table_size(core, TableName("public", "twice"))
+    assert size is not None
+    assert 9000 <= size.rows_estimate <= 9900
+
+
 @pytest.mark.parametrize(
     ("lock", "table"),
     [

@@ -28,7 +28,12 @@ SELECT rn.nspname::text, r.relname::text,
          WHEN c.reltuples <= 0
            OR coalesce(pg_stat_get_last_vacuum_time(c.oid), pg_stat_get_last_autovacuum_time(c.oid),
                        pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)) IS NOT NULL
-         THEN coalesce(pg_stat_get_live_tuples(c.oid), 0)
+         -- What a session adds right before its ANALYZE is counted twice, and stays so till the next one: no more rows than fit.
+         THEN CASE WHEN counted.rows > 1.2 * counted.by_pages THEN least(counted.rows, (
+                SELECT greatest(counted.by_pages, counted.pages * (page.bytes::float8 - 24)
+                         / (28 + sum(st.avg_width * (1 - st.null_frac))))
+                FROM pg_stats AS st WHERE st.schemaname = cn.nspname AND st.tablename = c.relname AND NOT st.inherited
+              ))::bigint ELSE counted.rows END
          ELSE c.reltuples::bigint
        END)::bigint,
        bool_or(s.closed)
@@ -36,6 +41,7 @@ FROM tree
 JOIN pg_class c ON c.oid = tree.oid AND c.relkind IN ('r', 'p', 'm')
 JOIN pg_class r ON r.oid = tree.root
 JOIN pg_namespace rn ON rn.oid = r.relnamespace
+JOIN pg_namespace cn ON cn.oid = c.relnamespace
 CROSS JOIN current_setting('block_size') AS page (bytes)
 CROSS JOIN LATERAL (
   SELECT sum(one.bytes) FILTER (WHERE one.kind = 'heap') AS heap, sum(one.bytes) FILTER (WHERE one.kind = 'toast') AS toast,
@@ -58,6 +64,10 @@ CROSS JOIN LATERAL (
     ) AS of (kind, oid, relpages)
   ) AS one
 ) AS s
+CROSS JOIN LATERAL (
+  SELECT p.pages, coalesce(pg_stat_get_live_tuples(c.oid), 0) AS rows, c.reltuples / nullif(c.relpages, 0) * p.pages AS by_pages
+  FROM (SELECT s.heap::float8 / page.bytes::int) AS p (pages)
+) AS counted
 GROUP BY tree.root, rn.nspname, r.relname
 
 -- name: heap
