@@ -161,7 +161,13 @@ class PostgresDestination:
             ) from error
         except errors.CheckViolation as error:
             raise _no_partition(error, place) from error
-        except (errors.IntegrityError, errors.DataError, errors.ProgrammingError, errors.RaiseException) as error:
+        except (
+            errors.IntegrityError,
+            errors.DataError,
+            errors.ProgrammingError,
+            errors.RaiseException,
+            errors.DiskFull,
+        ) as error:
             raise translate(error, place) from error
         reach(Point.COPIED)
         return [LedgerRow(s.batch, 0, "copied", s.extent, d.size_bytes) for s, d in zip(snapshots, digests, strict=True)]

@@ -91,6 +91,19 @@ def test_a_deferred_trigger_that_changes_rows_is_caught_too(
     assert pair.rows(pair.main) == []
 
 
+def test_a_full_disk_says_whose_it_is_and_leaves_no_copy(
+    pair: Any, mover: Callable[..., Mover], selection: Callable[..., Selection]
+) -> None:
+    pair.main.execute(
+        "CREATE FUNCTION public.no_room() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN RAISE ''No space left on device'' USING ERRCODE = ''disk_full''; END'"
+    )
+    pair.main.execute("CREATE TRIGGER no_room BEFORE INSERT ON public.events FOR EACH ROW EXECUTE FUNCTION public.no_room()")
+    with pytest.raises(NotNow, match=r"public\.events \(main\): No space left"):
+        mover().run(selection())
+    assert (len(pair.rows(pair.core)), pair.rows(pair.main)) == (1_000, [])
+
+
 def test_an_old_reader_at_main_holds_the_delete_back(
     pair: Any, mover: Callable[..., Mover], selection: Callable[..., Selection]
 ) -> None:
