@@ -154,6 +154,20 @@ def test_what_may_not_come_back_is_refused_before_anything_is_written(house: Hou
     assert house.seen() == (ROWS, SUM)
 
 
+def test_a_column_that_core_has_got_since_comes_up_with_its_value(house: House) -> None:
+    """Main's is NULL where nobody gave it one; only such a row cannot come."""
+    house.core.execute("ALTER TABLE public.events ADD COLUMN more int NOT NULL DEFAULT 7")
+    house.keeper.setup(apply=True)
+    notes = house.keeper.plan_move(EVENTS, "main", "core", where="id <= 10").notes
+    assert "column more is NOT NULL in core: a row of main that lacks it stops the move" in notes
+    house.main.execute("UPDATE public.events SET more = NULL WHERE id = 11")
+    assert house.keeper.move(EVENTS, "main", "core", where="id <= 10").rows == 10
+    assert house.core.execute("SELECT more, count(*) FROM public.events GROUP BY 1").fetchall() == [(7, ROWS - 709)]
+    with pytest.raises(Failed, match=r'events \(core\): null value in column "more"'):
+        house.keeper.move(EVENTS, "main", "core", where="id <= 11")
+    assert house.seen() == (ROWS, SUM)
+
+
 def test_what_arrives_is_weighed_about_right(house: House) -> None:
     """I9: the estimate against what the table really grows by, wide and toasted values and all."""
     house.main.execute(

@@ -107,7 +107,16 @@ def around(source: Connection, destination: Connection | None, request: Request,
     leaves = look(source, table)
     notes += departure_notes(leaves, request.source) if leaves else []
     arrives = look(destination, table) if destination is not None else None
+    if arrives and request.upward and destination is not None:
+        notes += strict_notes(shape, shapes.read(destination, table, tier=request.destination))
     return notes + (arrival_notes(arrives, request.destination) if arrives else [])
+
+
+def strict_notes(leaves: TableShape, arrives: TableShape) -> list[str]:
+    """Columns that want a value in Core, and may lack it at Main."""
+    wanted = {c.name for c in arrives.columns if c.not_null}
+    lacking = [c.name for c in leaves.columns if c.name in wanted and not c.not_null]
+    return [f"column {c} is NOT NULL in core: a row of main that lacks it stops the move" for c in lacking]
 
 
 def arrival_notes(seen: Surroundings, tier: str) -> list[str]:

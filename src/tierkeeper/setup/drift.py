@@ -81,10 +81,15 @@ def between(tier: str, source: SourceTable, there: DestinationTable) -> Drift:
 
 
 def unlike(tier: str, source: TableShape, there: DestinationTable) -> list[TierkeeperError]:
-    """Why rows of `source` do not fit the table that `tier` has, which is the application's and follows nothing."""
+    """Why rows of `source` do not fit the table that `tier` has, which is the application's and follows nothing.
+
+    A column that is NOT NULL there alone is no reason: Main's was added later, so that it may be NULL, with a value in each row.
+    """
     place, have = f"tiers.{tier}, table {source.name}", there.shape
     lacking = [c for c in source.columns if have is not None and have.column(c.name) is None]
-    found = between(tier, SourceTable(replace(source, columns=tuple(c for c in source.columns if c not in lacking)), ()), there)
+    strict = {c.name for c in have.columns if c.not_null} if have is not None else set()
+    fitting = (replace(c, not_null=c.not_null or c.name in strict) for c in source.columns if c not in lacking)
+    found = between(tier, SourceTable(replace(source, columns=tuple(fitting)), ()), there)
     return [
         *(UsageError(place, f"it lacks the column {c.name!r} of type {c.type}", _UNALIKE) for c in lacking),
         *found.faults,
