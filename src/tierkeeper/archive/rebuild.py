@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 from uuid import UUID
 
+import psycopg
+
 from tierkeeper.archive import replacing, thaw
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.chain import line_up
@@ -28,6 +30,7 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.ports import LedgerState
 from tierkeeper.kernel.results import RebuildResult
 from tierkeeper.objectstore.port import Kind, ObjectMissing, Store
+from tierkeeper.tiers import memory
 
 NO_KEY = Wrapping("key/" + "0" * 64, "")
 """In the place of a key where the store holds none for the segment."""
@@ -60,6 +63,10 @@ class Markers(Protocol):
         """The state of a batch's marker, aborted if it was open; None where there is none."""
         ...
 
+    def newest(self) -> memory.Newest:
+        """What it remembers of the ledger that was lost."""
+        ...
+
 
 class NoMarkers:
     """The tier above is gone for good."""
@@ -70,6 +77,9 @@ class NoMarkers:
     def settled(self, batch_id: UUID) -> str | None:  # noqa: ARG002 - nobody is there to ask
         return None
 
+    def newest(self) -> memory.Newest:
+        return memory.Newest(None, 0, None, 0)
+
 
 class Rebuilder:
     """Enters every manifest that the store holds into an empty catalog, in one transaction.
@@ -78,7 +88,8 @@ class Rebuilder:
     which alone knows whether they left it; an open one is aborted first, so that nobody can delete those rows any more. Where no
     marker says anything, the segment is entered as `unsure`: it counts for nobody, and nothing of it is ever deleted. I2: a batch
     whose marker was dropped is entered as forgotten, which counts without one; the others as done, which counts where a
-    reader's snapshot has the marker moved.
+    reader's snapshot has the marker moved. The ledger goes on past all that its markers say of the one that was lost: else the
+    tier above, put back from a backup, would seem to remember batches that it knows nothing of.
     """
 
     def __init__(self, store: Store, catalog: Catalog, ring: KeyRing, watch: Watch, markers: Markers) -> None:
@@ -173,26 +184,34 @@ class Rebuilder:
         return marker is None and manifest.source != "archive" and self._store.head(f"segment/{manifest.sha256}") is not None
 
     def _enter(self, manifests: Sequence[tuple[Manifest, str]], states: Mapping[str, SegmentState], held: _Held) -> None:
-        kept = self._markers.kept()
+        kept, newest = self._markers.kept(), self._markers.newest()
         with self._catalog.transaction() as cur:
             if self._catalog.chain_head(cur) != (0, None):
                 cause = "another run has written to it meanwhile"
                 raise UsageError(self._catalog.place, cause, "Look at `tierkeeper archive list`, then verify")
-            for manifest, sha256 in manifests:
-                ledger: LedgerState = "undone"
-                if states[sha256] in ("sealed", "removed"):
-                    ledger = "done" if manifest.batch in kept else "forgotten"
-                key = held.keys.get(manifest.segment, NO_KEY)
-                commit_object, _ = held.commits.get(sha256, (None, None))
-                self._catalog.reenter(
-                    cur, manifest, sha256, key, (ledger, states[sha256]), said=(commit_object, held.removals.get(sha256))
-                )
-                if sha256 in held.thaws:
-                    thaw.reenter(cur, held.thaws[sha256])
-                if sha256 in held.replacements:
-                    said = held.replacements[sha256]
-                    replacing.enter(cur, manifest.segment, said.segment, said.erased)
+            remembered = [one for one in manifests if one[0].batch == newest.batch]
+            others = [one for one in manifests if one[0].batch != newest.batch]
+            for part, seq in ((remembered, newest.seq), (others, newest.greatest + 1)):
+                memory.go_on_at(cur, seq)
+                for manifest, sha256 in part:
+                    ledger: LedgerState = "undone"
+                    if states[sha256] in ("sealed", "removed"):
+                        ledger = "done" if manifest.batch in kept else "forgotten"
+                    self._reenter(cur, manifest, sha256, (ledger, states[sha256]), held)
+            memory.came_from(cur, newest)
             if manifests:
                 last, sha256 = manifests[-1]
                 self._catalog.set_chain(cur, last.position, sha256)
             reach(Point.REBUILD_BEFORE_COMMIT)
+
+    def _reenter(
+        self, cur: psycopg.Cursor, manifest: Manifest, sha256: str, states: tuple[LedgerState, SegmentState], held: _Held
+    ) -> None:
+        key = held.keys.get(manifest.segment, NO_KEY)
+        commit_object, _ = held.commits.get(sha256, (None, None))
+        self._catalog.reenter(cur, manifest, sha256, key, states, said=(commit_object, held.removals.get(sha256)))
+        if sha256 in held.thaws:
+            thaw.reenter(cur, held.thaws[sha256])
+        if sha256 in held.replacements:
+            by = held.replacements[sha256]
+            replacing.enter(cur, manifest.segment, by.segment, by.erased)

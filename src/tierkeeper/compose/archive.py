@@ -32,9 +32,9 @@ from tierkeeper.kernel.units import Age
 from tierkeeper.mover import markers
 from tierkeeper.mover.thawing import Thawed
 from tierkeeper.postgres.catalog import server_now
-from tierkeeper.postgres.link import Link, translated
+from tierkeeper.postgres.link import Link, transaction, translated
 from tierkeeper.security.audit import LoggedAudit
-from tierkeeper.tiers import usage
+from tierkeeper.tiers import memory, usage
 from tierkeeper.tiers.ask import ask_all
 
 if TYPE_CHECKING:
@@ -297,3 +297,7 @@ class MainsMarkers:
 
     def settled(self, batch_id: UUID) -> str | None:
         return markers.settled(self.main, "main", batch_id)
+
+    def newest(self) -> memory.Newest:
+        with translated("tiers.main"), closing(self.main.connect("mover")) as conn, transaction(conn, read_only=True) as cur:
+            return memory.newest(cur, "main", "archive")

@@ -30,6 +30,17 @@ class Handed(NamedTuple):
     origin: UUID | None
 
 
+class Newest(NamedTuple):
+    """The newest `batch` that a source remembers to have handed over, its `seq` in the destination's ledger, and the source's
+    identity; all None and 0 where there is none. `greatest`: of all of its markers there, whatever became of their batches.
+    """
+
+    batch: UUID | None
+    seq: int
+    origin: UUID | None
+    greatest: int
+
+
 def asked(tier: str) -> tuple[sql.SQL, dict[str, str]]:
     """The question who a database says that it is, as `tier`: one id, or no row where its schema was not made for that."""
     return _SQL["identity"], {"role": tier}
@@ -148,6 +159,22 @@ def handed_over(catalog: "psycopg.Cursor[Any]", batches: Sequence[UUID]) -> list
     """Those of `batches` that the archive has from Main, and the newest that it has; where it is known which Main that was."""
     found = catalog.execute(_SQL["handed_over"], {"batches": list(batches)}).fetchall()
     return [Handed(batch, seq, TableName(schema, name), origin) for batch, seq, schema, name, origin in found]
+
+
+def newest(source: "psycopg.Cursor[Any]", tier: str, destination: str) -> Newest:
+    """What the `source`, as `tier`, remembers of the ledger at `destination`."""
+    (row,) = source.execute(_SQL["newest"], {"role": tier, "destination": destination}).fetchall()
+    return Newest(*row)
+
+
+def go_on_at(ledger: "psycopg.Cursor[Any]", seq: int) -> None:
+    """The next batch in this ledger has place `seq`, and those after it follow."""
+    ledger.execute(_SQL["go_on_at"], {"seq": max(seq, 1)})
+
+
+def came_from(ledger: "psycopg.Cursor[Any]", newest: Newest) -> None:
+    """Notes where the newest batch came from, in a ledger that was made again."""
+    ledger.execute(_SQL["came_from"], newest._asdict())
 
 
 def refuse_forgetful(main: "psycopg.Cursor[Any]", handed: Sequence[Handed]) -> None:

@@ -5,12 +5,12 @@ The oracle counts the user's rows: each is in Main or in the archive, once.
 
 import signal
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pytest
 
 from tierkeeper.kernel import faults
-from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
+from tierkeeper.kernel.errors import Failed, Faults, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point
 from vault import EVENTS, House, day
 
@@ -49,6 +49,32 @@ def test_a_lost_catalog_comes_back_as_it_was(house: House) -> None:
     house.nothing_is_lost_or_doubled()
     with pytest.raises(UsageError, match="knows segments or batches already"):
         house.keeper.archive_rebuild()
+
+
+def test_a_main_that_is_put_back_after_it_was_made_again_is_told_of(house: House) -> None:
+    """Its backup's newest marker may have a place far up in the ledger that was lost, where batches were undone."""
+    with closing(house.tiers.catalog.connect("test")) as catalog:
+        catalog.execute("SELECT setval(pg_get_serial_sequence('tierkeeper.ledger', 'seq'), 100)")
+    assert house.archive(5) == 0
+    house.lose_the_catalog()
+    assert house.rebuild().returncode == 0
+    assert house.keeper.check().ok
+    with closing(house.tiers.main.connect("test")) as main:
+        main.execute("CREATE TABLE backup AS TABLE events; CREATE TABLE markers AS TABLE tierkeeper.marker")
+        main.execute("DELETE FROM tierkeeper.marker")
+        assert_put_back(house)
+        main.execute("INSERT INTO tierkeeper.marker TABLE markers")
+        assert house.archive(9) == 0
+        house.nothing_is_lost_or_doubled()
+        main.execute("DELETE FROM tierkeeper.marker; INSERT INTO tierkeeper.marker TABLE markers")
+        main.execute("TRUNCATE events; INSERT INTO events TABLE backup")
+    assert_put_back(house)
+    assert house.archive(9) == 1
+
+
+def assert_put_back(house: House) -> None:
+    with pytest.raises(Faults, match="main was put back from an older backup"):
+        house.keeper.check()
 
 
 @pytest.mark.parametrize("point", [p if p is Point.DELETED else pytest.param(p, marks=pytest.mark.long) for p in REACHED])

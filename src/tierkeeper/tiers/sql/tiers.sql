@@ -131,6 +131,21 @@ WHERE source = 'main' AND state IN ('done', 'forgotten') AND (batch = ANY (%(bat
   SELECT max(seq) FROM tierkeeper.ledger WHERE source = 'main' AND state IN ('done', 'forgotten') AND origin IS NOT NULL))
 ORDER BY seq
 
+-- name: newest
+WITH here AS (
+  SELECT batch, seq, state FROM tierkeeper.marker WHERE destination = %(destination)s
+), last AS (
+  SELECT batch, seq FROM here WHERE state = 'moved' ORDER BY seq DESC LIMIT 1
+)
+SELECT (SELECT batch FROM last), coalesce((SELECT seq FROM last), 0), (SELECT id FROM tierkeeper.tier WHERE role = %(role)s),
+       coalesce((SELECT max(seq) FROM here), 0)
+
+-- name: go_on_at
+SELECT setval(pg_get_serial_sequence('tierkeeper.ledger', 'seq'), %(seq)s, false)
+
+-- name: came_from
+UPDATE tierkeeper.ledger SET origin = %(origin)s WHERE batch = %(batch)s AND seq = %(seq)s
+
 -- name: unremembered
 -- A batch is done there once its marker says that it moved; the newest of these is kept for ever, so that what was handed over
 -- after it is not remembered.
