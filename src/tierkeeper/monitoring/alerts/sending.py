@@ -21,6 +21,11 @@ from tierkeeper.monitoring.alerts.messages import Message
 
 _EXAMPLE: Final = "Write an Apprise URL, such as mailtos://user:password@example.com or json://host/path; best as env:NAME"
 _KNOWN_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,19}")
+_NEEDED: Final = re.compile(
+    r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_.*|TZ|TMPDIR|TEMP|TMP|XDG_.*|LD_LIBRARY_PATH|VIRTUAL_ENV|SYSTEMROOT"
+    r"|(HTTP|HTTPS|ALL|NO)_PROXY|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE"
+    r"|DISPLAY|WAYLAND_DISPLAY|DBUS_SESSION_BUS_ADDRESS"  # of services that show it on this machine's desktop
+)
 _SALT: Final = b"tierkeeper alert target"
 
 
@@ -124,9 +129,15 @@ def _notes(target: Target, answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"{target.name}: its certificate is not checked (verify=no)"
 
 
+def _handed_on(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a service may need of this process's environment: no key, token or database's URL is among it."""
+    return {name: value for name, value in environment.items() if _NEEDED.fullmatch(name.upper())}
+
+
 def _ask(question: Mapping[str, Any], seconds: float) -> dict[int, dict[str, Any]]:
     """The child's answers by target; those that had not come by the end of the time are missing."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONWARNINGS": "ignore"}
+    path = os.pathsep.join(p for p in sys.path if p)
+    environment = {**_handed_on(os.environ), "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "tierkeeper.monitoring.alerts.child"],
         stdin=subprocess.PIPE,
