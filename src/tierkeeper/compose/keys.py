@@ -1,8 +1,8 @@
 """The archive's keys and the drill that tries them, as a part of a keeper."""
 
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.results import DrillResult, KeysResult, KitResult, RotateResult
 from tierkeeper.postgres.link import Link
 from tierkeeper.postgres.scratch import scratch_database
+from tierkeeper.security.audit import LoggedAudit, NoTrailYet
 
 
 class VaultKeeper(ArchiveKeeper):
@@ -37,7 +38,9 @@ class VaultKeeper(ArchiveKeeper):
         if not self.archive.is_new():
             cause = "its archive has a key, which no new one can replace"
             raise UsageError(self._store.name, cause, "Put archive.key back, or the recovery key's text into TIERKEEPER_KEY")
-        _, told = KeyRing.create(self._config_dir, self._environment)
+        with self._noted("make key", {}) as note:
+            ring, told = KeyRing.create(self._config_dir, self._environment)
+            note(key_id=ring.key_id, recipient=ring.recipient_id)
         made = self.keys_status()
         return made.model_copy(update={"notes": [line for line in told.splitlines() if line]})
 
@@ -75,7 +78,8 @@ class VaultKeeper(ArchiveKeeper):
                 waiting=found.waiting,
                 left=found.left,
             )
-        notes = ["an earlier rotation was gone on with; there is no other new key"] if goes_on else [_EVERYWHERE]
+        form = KeyRing.form(self._config_dir, self._environment)
+        notes = ["an earlier rotation was gone on with; there is no other new key"] if goes_on else [_EVERYWHERE[form]]
         if found.refused is not None:
             notes.append(f"old keys or files stay in the store, and open with the old key: {found.refused}")
         elif found.left:
@@ -101,8 +105,19 @@ class VaultKeeper(ArchiveKeeper):
             cause = f"the archive's key is {_FORMS[now]} already" if now != "plain" else "the archive's key lies there as it is"
             raise UsageError(str(path), cause, "For another form: `tierkeeper keys protect --off` first")
         secret = passphrase.new(self._environment) if form == "passphrase" else ""
-        KeyRing.protect(self._config_dir, self._environment, form, secret)
+        with self._noted("protect key", {"was": _FORMS[now], "is": _FORMS[form]}):
+            KeyRing.protect(self._config_dir, self._environment, form, secret)
         return self.keys_status()
+
+    @contextmanager
+    def _noted(self, verb: str, detail: Mapping[str, str]) -> Iterator[Callable[..., None]]:
+        """I7: in the audit, unless no setup has made one yet; then in the log."""
+        with ExitStack() as stack:
+            try:
+                note = stack.enter_context(self._audit.action(verb, KEY_FILE, detail))
+            except NoTrailYet:
+                note = stack.enter_context(LoggedAudit("Main is not set up yet").action(verb, KEY_FILE, detail))
+            yield note
 
     def keys_status(self) -> KeysResult:
         """Which key is in use, where from, and what was written with which. Raises UsageError where there is none."""
@@ -140,7 +155,14 @@ class VaultKeeper(ArchiveKeeper):
 
 
 _FORMS: Final[Mapping[Form, str]] = {"plain": "as it is", "passphrase": "under a passphrase", "keyring": "in the keyring"}
-_EVERYWHERE = "archive.key is another file now: copy it to every machine that archives or reads; the recovery kit stays as it is"
+_COPY: Final = "archive.key is another file now: copy it to every machine that archives or reads"
+_EVERYWHERE: Final[Mapping[Form, str]] = {
+    "plain": f"{_COPY}; the recovery kit stays as it is",
+    "passphrase": f"{_COPY}, which needs its passphrase, too; the recovery kit stays as it is",
+    "keyring": "the archive's key is another one now, and no copy of archive.key has it: for other machines that archive or read "
+    "run `tierkeeper keys protect --off` here, copy archive.key there, then `keys protect --keyring` on each; "
+    "the recovery kit stays as it is",
+}
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -87,7 +87,9 @@ class KeyRing:
         if text := environment.get(VARIABLE):
             return cls.parse(_plain(text.replace("\\n", "\n"), environment, VARIABLE), VARIABLE)
         path = config_dir / KEY_FILE
-        return cls.parse(_plain(_read(path), environment, str(path)), str(path))
+        text = _read(path)
+        _tidy(_file(config_dir))
+        return cls.parse(_plain(text, environment, str(path)), str(path))
 
     @staticmethod
     def form(config_dir: Path, environment: Mapping[str, str]) -> Form:
@@ -105,7 +107,7 @@ class KeyRing:
             old = _read(path)
             text = _plain(old, environment, str(path))
             ring = cls.parse(text, str(path))
-            _replace(path, _formed(text, form, ring.recipient_id, secret))
+            _replace(path, _formed(text, form, _entry(path, ring.recipient_id), secret))
             wallet.forget(old)
 
     @staticmethod
@@ -190,7 +192,7 @@ class KeyRing:
             text, old = _render(_OPERATIONAL_MAGIC, str(identity), self.signing_key.hex(), self.recovery, before), _read(path)
             form = _form(old)
             secret = passphrase.of(old, given, str(path)) if form == "passphrase" else ""
-            _replace(path, _formed(text, form, _short(str(identity.to_public())), secret))
+            _replace(path, _formed(text, form, _entry(path, _short(str(identity.to_public()))), secret))
             wallet.forget(old)
         return type(self)(identity, str(identity.to_public()), self.recovery, self.verify_key, self.signing_key, previous)
 
@@ -263,10 +265,15 @@ def _form(text: str) -> Form:
     return "passphrase" if passphrase.is_sealed(text) else "keyring" if wallet.is_pointer(text) else "plain"
 
 
-def _formed(text: str, form: Form, recipient_id: str, secret: str) -> str:
+def _formed(text: str, form: Form, entry: str, secret: str) -> str:
     if form == "plain":
         return text
-    return passphrase.sealed(text, secret) if form == "passphrase" else wallet.kept(text, f"{KEY_FILE} {recipient_id}")
+    return passphrase.sealed(text, secret) if form == "passphrase" else wallet.kept(text, entry)
+
+
+def _entry(path: Path, recipient_id: str) -> str:
+    """The keyring's name for the key of this file. The same key in another folder has another: each goes with its own file."""
+    return f"{KEY_FILE} {recipient_id} {_short(str(path))}"
 
 
 def _file(config_dir: Path) -> Path:
@@ -289,12 +296,12 @@ def _read(path: Path) -> str:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[None]:
+def _replacing(path: Path, *, wait: bool = True) -> Iterator[None]:
     """One replacement of the key file at a time: of two that came at once one would be in no file, and segments wrapped to it."""
     try:
         fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             yield
         finally:
             os.close(fd)
@@ -303,10 +310,23 @@ def _replacing(path: Path) -> Iterator[None]:
         raise UsageError(str(path), cause, "Make the folder writable; the old key is as it was") from error
 
 
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
+def _tidy(path: Path) -> None:
+    """Takes away what a killed replacement left beside the key: it may be the key in the clear. One under way keeps its own."""
+    temporary = _temporary(path)
+    if temporary.exists():
+        with suppress(OSError, UsageError), _replacing(path, wait=False):
+            temporary.unlink(missing_ok=True)
+
+
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = _temporary(path)
     temporary.unlink(missing_ok=True)
     _write_new(temporary, text)
+    reach(Point.KEY_WRITTEN)
     temporary.replace(path)
     _sync_folder(path.parent)
 

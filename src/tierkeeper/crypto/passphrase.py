@@ -8,6 +8,7 @@ import hmac
 import os
 import sys
 import textwrap
+import threading
 from collections.abc import Mapping
 from getpass import getpass
 from typing import Final
@@ -26,6 +27,7 @@ _WORK: Final = 17  # of scrypt, as a power of two: 128 MB and some 0.3 s for eac
 _LENGTH_MIN: Final = 12  # fewer characters are guessed all the same
 _typed: dict[str, str] = {}  # the passphrase of a text, as a person gave it: asked for once a process
 _opened: dict[tuple[str, str], str] = {}  # to open one takes a while, and a run opens its key for each segment
+_asking = threading.RLock()  # a person answers one question at a time, and each opening takes its memory
 
 
 def is_sealed(text: str) -> bool:
@@ -37,14 +39,15 @@ def plain(text: str, environment: Mapping[str, str], place: str) -> str:
     """The text of a key file, opened where it is under a passphrase. Raises UsageError, naming `place`, where that fails."""
     if not is_sealed(text):
         return text
-    passphrase = of(text, environment, place)
-    if (text, passphrase) not in _opened:
-        try:
-            _opened[text, passphrase] = pyrage.passphrase.decrypt(text.strip().encode(), passphrase).decode("ascii")
-        except (pyrage.DecryptError, ValueError):
-            _typed.pop(text, None)
-            raise UsageError(place, "the passphrase does not open it, or it is damaged", f"Correct {VARIABLE}") from None
-    return _opened[text, passphrase]
+    with _asking:
+        passphrase = of(text, environment, place)
+        if (text, passphrase) not in _opened:
+            try:
+                _opened[text, passphrase] = pyrage.passphrase.decrypt(text.strip().encode(), passphrase).decode("ascii")
+            except (pyrage.DecryptError, ValueError):
+                _typed.pop(text, None)
+                raise UsageError(place, "the passphrase does not open it, or it is damaged", f"Correct {VARIABLE}") from None
+        return _opened[text, passphrase]
 
 
 def sealed(text: str, passphrase: str) -> str:
@@ -60,11 +63,12 @@ def of(text: str, environment: Mapping[str, str], place: str) -> str:
     """The passphrase of a text that is under one: the variable's, else what a person types. Raises UsageError for neither."""
     if given := environment.get(VARIABLE):
         return given
-    if text not in _typed:
-        if not _is_asked():
-            raise UsageError(place, "it is under a passphrase, and there is no terminal to ask at", f"Set {VARIABLE}")
-        _typed[text] = getpass(f"Passphrase of {place}: ")
-    return _typed[text]
+    with _asking:
+        if text not in _typed:
+            if not _is_asked():
+                raise UsageError(place, "it is under a passphrase, and there is no terminal to ask at", f"Set {VARIABLE}")
+            _typed[text] = getpass(f"Passphrase of {place}: ")
+        return _typed[text]
 
 
 def new(environment: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 """A key in this user's keyring: the desktop's or the system's, as the library `keyring` finds it. Its file says where.
 
-An entry is never changed: another key has another name, so that a file and what it names fit together, whenever a kill comes.
+Keyrings raise errors of many libraries, and all of them mean the same here: it does not open, or takes nothing. An entry is
+never changed: another key has another name, so that a file and what it names fit together, whenever a kill comes.
 """
 
 from contextlib import suppress
@@ -31,7 +32,7 @@ def plain(text: str, place: str) -> str:
         keyring = _library()
         try:
             held = keyring.get_password(_SERVICE, name)
-        except keyring.errors.KeyringError as error:
+        except Exception as error:
             raise UsageError(
                 place, f"the keyring does not open ({_said(error)})", "Unlock it, as the user whose it is"
             ) from error
@@ -48,7 +49,7 @@ def kept(text: str, name: str) -> str:
     try:
         keyring.set_password(_SERVICE, name, text)
         held = keyring.get_password(_SERVICE, name)
-    except keyring.errors.KeyringError as error:
+    except Exception as error:
         raise UsageError(_PLACE, f"it takes no key ({_said(error)})", remedy) from error
     if held != text:
         raise Failed(_PLACE, "it does not give back what was put into it", remedy)
@@ -61,7 +62,7 @@ def forget(text: str) -> None:
     if name is not None:
         keyring = _library()
         _known.pop(name, None)
-        with suppress(keyring.errors.KeyringError):
+        with suppress(Exception):
             keyring.delete_password(_SERVICE, name)
 
 

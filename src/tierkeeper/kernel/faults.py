@@ -49,6 +49,7 @@ class Point(StrEnum):
     REPLACEMENT_SAID = "replacement-said"  # the store knows, and the catalog does not know that it does
     KEY_DESTROYED = "key-destroyed"  # the key of an erased segment is gone, and the catalog does not know
     KEY_REPLACING = "key-replacing"  # the key file may be replaced by another one, and is as it was
+    KEY_WRITTEN = "key-written"  # the new one lies beside it
     KEY_ROTATED = "key-rotated"  # the key file is another one, no data key is wrapped to it
     KEY_REWRAPPED = "key-rewrapped"  # a data key is wrapped anew in the store, and the catalog does not say so
     KEY_REPLACED = "key-replaced"  # the catalog points to the new wrapping

@@ -38,12 +38,15 @@ class NoTrailYet(UsageError):  # noqa: N818 - as NotNow
 
 
 class LoggedAudit:
-    """Implements `kernel.ports.Audit` where Main is gone for good and holds no trail: the program's log has it."""
+    """Implements `kernel.ports.Audit` where Main holds no trail, and why: the program's log has it."""
+
+    def __init__(self, why: str = "Main is gone") -> None:
+        self._why = why
 
     @contextmanager
     def action(self, verb: str, subject: str, detail: Mapping[str, Any]) -> Iterator[Callable[..., None]]:
         outcome = dict[str, Any]()
-        _log.warning("not audited: Main is gone", verb=verb, subject=subject, **detail)
+        _log.warning(f"not audited: {self._why}", verb=verb, subject=subject, **detail)
         yield outcome.update
         _log.warning("done, and not audited", verb=verb, subject=subject, **outcome)
 

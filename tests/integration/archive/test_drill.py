@@ -186,6 +186,11 @@ def test_a_key_is_made_once_and_never_for_an_archive_that_has_its_own(house: Hou
     house.tiers.store.rename(house.tiers.home / "elsewhere")
     made = house.keeper.keys_init()
     assert made.notes[0].startswith("The archive's key was made")
+    given = {**house.tiers.environment, "TIERKEEPER_PASSPHRASE": "correct horse battery"}
+    open_keeper(load(house.config, {}, house.tiers.home), environment=given).keys_protect()
+    with closing(house.tiers.main.connect("oracle")) as main:
+        noted = main.execute("SELECT verb, kind FROM tierkeeper.audit WHERE subject = 'archive.key' ORDER BY id").fetchall()
+    assert noted == [(verb, kind) for verb in ("make key", "protect key") for kind in ("intent", "outcome")]
     assert {path.name: path.stat().st_mode & 0o777 for path in folder.glob("*.key")} == {
         "archive.key": 0o600,
         "archive-recovery.key": 0o600,

@@ -1,6 +1,10 @@
 """A key under a passphrase: opened by it alone, kept under it by a rotation, and asked for only where somebody can answer."""
 
+import fcntl
+import os
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyrage
@@ -8,7 +12,9 @@ import pytest
 
 from tierkeeper.crypto import passphrase
 from tierkeeper.crypto.keys import KEY_FILE, KeyRing
+from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import UsageError
+from tierkeeper.kernel.faults import Point
 
 SECRET = "correct horse battery"
 GIVEN = {passphrase.VARIABLE: SECRET}
@@ -52,6 +58,47 @@ def test_a_key_behind_a_link_is_replaced_where_it_lies(tmp_path: Path) -> None:
     KeyRing.open(folder, GIVEN).rotated(folder, GIVEN)
     assert ((folder / KEY_FILE).is_symlink(), KeyRing.form(folder, {})) == (True, "passphrase")
     assert [one.name for one in tmp_path.iterdir() if one.is_file()] == [file.name]
+
+
+def test_a_key_that_a_killed_replacement_left_in_the_clear_is_taken_away(tmp_path: Path) -> None:
+    KeyRing.create(tmp_path, {})
+    KeyRing.protect(tmp_path, {}, "passphrase", SECRET)
+
+    class Killed(BaseException):
+        pass
+
+    def die(point: Point) -> None:
+        if point is Point.KEY_WRITTEN:
+            raise Killed
+
+    faults.arm(die)
+    with pytest.raises(Killed):
+        KeyRing.protect(tmp_path, GIVEN, "plain")
+    faults.disarm()
+    left = f".{KEY_FILE}.new"
+    assert "AGE-SECRET" in (tmp_path / left).read_text()
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    KeyRing.open(tmp_path, GIVEN)
+    assert (tmp_path / left).exists(), "one that is under way keeps its own"
+    os.close(folder)
+    KeyRing.open(tmp_path, GIVEN)
+    assert (not (tmp_path / left).exists(), KeyRing.form(tmp_path, {})) == (True, "passphrase")
+
+
+def test_threads_ask_a_person_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[str]()
+
+    def answer(prompt: str) -> str:
+        asked.append(prompt)
+        time.sleep(0.1)
+        return SECRET
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(passphrase, "getpass", answer)
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(lambda _: passphrase.of("asked at once", {}, "archive.key"), range(4))) == {SECRET}
+    assert len(asked) == 1
 
 
 def test_without_a_standard_input_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

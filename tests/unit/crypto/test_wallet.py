@@ -1,5 +1,6 @@
 """A key in a keyring: its file names an entry, a rotation makes another, and what the keyring does not do is told."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,3 +75,37 @@ def test_a_keyring_that_does_not_keep_it_leaves_the_file_as_it_was(held: Held, t
         keyring.set_keyring(backend)
         with pytest.raises(UsageError, match=said):
             KeyRing.open(tmp_path, {})
+
+
+def test_the_same_key_in_two_folders_has_two_entries(held: Held, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    made, _ = KeyRing.create(one, {})
+    shutil.copytree(one, other)
+    KeyRing.protect(one, {}, "keyring")
+    KeyRing.protect(other, {}, "keyring")
+    assert len(held.entries) == 2
+    KeyRing.protect(one, {}, "plain")
+    wallet._known.clear()
+    assert KeyRing.open(other, {}).recipient_id == made.recipient_id
+
+
+def test_errors_that_no_library_names_are_told(held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend raises what the bus, the desktop or the system behind it does."""
+    KeyRing.create(tmp_path, {})
+
+    def raw(*_: object) -> None:
+        raise RuntimeError("org.freedesktop.DBus.Error.NoReply")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(held, "set_password", raw)
+        with pytest.raises(UsageError, match=r"takes no key \(org\.freedesktop"):
+            KeyRing.protect(tmp_path, {}, "keyring")
+    KeyRing.protect(tmp_path, {}, "keyring")
+    wallet._known.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(held, "get_password", raw)
+        with pytest.raises(UsageError, match=r"does not open \(org\.freedesktop"):
+            KeyRing.open(tmp_path, {})
+    monkeypatch.setattr(held, "delete_password", raw)
+    KeyRing.protect(tmp_path, {}, "plain")
+    assert KeyRing.form(tmp_path, {}) == "plain"
