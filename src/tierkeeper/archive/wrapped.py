@@ -10,7 +10,10 @@ from tierkeeper.kernel.errors import UsageError
 from tierkeeper.postgres.statements import load
 
 _SQL: Final = load("tierkeeper.archive", "catalog.sql")
-NEWER: Final = f"Copy {KEY_FILE} from the machine where `tierkeeper keys rotate` ran, or put its text into {VARIABLE}"
+NEWER: Final = (
+    f"Copy {KEY_FILE} from the machine where `tierkeeper keys rotate` ran, or put its text into {VARIABLE}; if that machine is lost "
+    f"with all copies, the text of the recovery kit in {VARIABLE} reads, verifies and restores everything, but archives nothing more"
+)
 
 
 def unopened(catalog: Catalog, keys: Callable[[], KeyRing], segment: UUID | None = None) -> int:

@@ -149,6 +149,9 @@ def test_a_machine_with_the_key_of_before_is_told_so_and_no_segment_is_called_da
         with pytest.raises(UsageError, match="2 segments were wrapped to a newer operational key") as told:
             asked()
         assert "Copy archive.key" in told.value.remedy
+        assert "recovery kit" in told.value.remedy
+    with_the_kit = {**elsewhere, "TIERKEEPER_KEY": (filled.tiers.home / KEYS / "archive-recovery.key").read_text()}
+    assert open_keeper(load(filled.config, {}, filled.tiers.home), environment=with_the_kit).archive_verify().ok
     assert filled.keeper.archive_verify().ok
 
 
