@@ -49,6 +49,7 @@ class _Held:
     thaws: dict[str, Thawing] = field(default_factory=dict)
     replacements: dict[str, Replacement] = field(default_factory=dict)
     keys: dict[UUID, Wrapping] = field(default_factory=dict)
+    older_keys: dict[str, UUID] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
 
@@ -157,6 +158,8 @@ class Rebuilder:
         for key, found in self._documents("key", (WrappedKey,), held):
             wrapped.append((key, cast("WrappedKey", found)))
         for key, one in sorted(wrapped, key=lambda pair: pair[1].number):
+            if one.segment in held.keys:
+                held.older_keys[held.keys[one.segment].object] = one.segment
             held.keys[one.segment] = Wrapping(key, one.recipient)  # of several, the one that was wrapped last
         return held
 
@@ -199,6 +202,9 @@ class Rebuilder:
                         ledger = "done" if manifest.batch in kept else "forgotten"
                     self._reenter(cur, manifest, sha256, (ledger, states[sha256]), held)
             memory.came_from(cur, newest)
+            entered = {manifest.segment for manifest, _ in manifests}
+            # What a rotation had not deleted yet opens with the key of before it.
+            self._catalog.outlive(cur, [key for key, segment in held.older_keys.items() if segment in entered])
             if manifests:
                 last, sha256 = manifests[-1]
                 self._catalog.set_chain(cur, last.position, sha256)

@@ -163,13 +163,15 @@ class Replacer:
     def destroy_keys(self, table: TableName) -> tuple[int, int, str | None]:
         """Deletes every wrapped key of the table's segments that count no more, at once: no copy of such a file opens again.
 
-        Readers that are under way in one are told to ask again. How many keys went, how many stay, and why.
+        Also those that the catalog does not know: a rotation that was killed leaves such. Readers that are under way in one are
+        told to ask again. How many keys went, how many stay, and why.
         """
         self.say()
+        lying = {info.key for info in self._store.list("key")}
         over = self._catalog.segments(table, states=("removed", "undone"))
-        ids, waiting = {s.id for s in over}, {key for key, _ in self._catalog.outlived(0)}
-        found = {key for key in waiting if key.startswith("key/") and self._segment_of(key) in ids}
-        found |= {s.key_object for s in over if s.key_object not in waiting and self._store.head(s.key_object) is not None}
+        counting = {s.key_object for s in self._catalog.segments(states=("copied", "sealed", "unsure"))}
+        ids, known = {s.id for s in over}, {s.key_object for s in over}
+        found = {key for key in lying - counting if key in known or self._segment_of(key) in ids}
         gone, refused = 0, None
         for key in sorted(found):
             try:
@@ -183,11 +185,13 @@ class Replacer:
         return gone, len(found) - gone, refused
 
     def _segment_of(self, key: str) -> UUID | None:
-        """Whose data key it is; None where it is gone already."""
+        """Whose data key it is; None where it is gone already, or nothing that this archive has written."""
         try:
             body = self._keys().unseal("key", self._store.get(key), key)
         except ObjectMissing:
             self._catalog.gone(key)
+            return None
+        except Failed:
             return None
         return parse_document(WrappedKey, body, key).segment
 

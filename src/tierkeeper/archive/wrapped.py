@@ -11,8 +11,8 @@ from tierkeeper.postgres.statements import load
 
 _SQL: Final = load("tierkeeper.archive", "catalog.sql")
 NEWER: Final = (
-    f"Copy {KEY_FILE} from the machine where `tierkeeper keys rotate` ran, or put its text into {VARIABLE}; if that machine is lost "
-    f"with all copies, the text of the recovery kit in {VARIABLE} reads, verifies and restores everything, but archives nothing more"
+    f"Copy {KEY_FILE} from the machine where `tierkeeper keys rotate` ran, or put its text into {VARIABLE}; if it is lost with "
+    f"all copies, the text of the recovery kit in {VARIABLE} reads, verifies and restores everything, but archives nothing more"
 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+import pyrage
 import pytest
 
 import processes
@@ -96,6 +97,28 @@ def test_a_kill_at_any_step_is_gone_on_with(filled: House, point: Point) -> None
     with closing(filled.tiers.catalog.connect("test")) as conn:
         for (key,) in conn.execute("SELECT key_object FROM tierkeeper.segment").fetchall():
             new.unseal("key", (filled.tiers.store / key).read_bytes(), "test")
+
+
+def test_an_erase_destroys_wrapped_keys_that_the_catalog_does_not_know(filled: House) -> None:
+    """Of a rotation that was killed, and of one whose old keys were not deleted yet when the catalog was lost."""
+    held = filled.segments()
+    assert rotate(filled, die_at=Point.KEY_REWRAPPED) < 0
+    old = ring(filled).previous[0]
+    assert rotate(filled, die_at=Point.KEY_REPLACED) < 0
+    filled.lose_the_catalog()
+    assert filled.keeper.archive_rebuild().ok
+    assert len(objects(filled, "key")) == 4
+    result = filled.keeper.keys_rotate()
+    assert (result.ok, result.segments, len(objects(filled, "key"))) == (True, 1, 2)
+    for sealed in objects(filled, "key").values():
+        with pytest.raises(pyrage.DecryptError):
+            pyrage.decrypt(sealed, [old])
+    assert rotate(filled, die_at=Point.KEY_REWRAPPED) < 0
+    assert filled.keeper.keys_rotate().ok
+    assert len(objects(filled, "key")) == 3
+    assert filled.keeper.archive_erase(EVENTS, where="true").ok
+    opened = {ring(filled).unseal("key", sealed, "test")["segment"] for sealed in objects(filled, "key").values()}
+    assert not opened & {str(segment["id"]) for segment in held}
 
 
 def test_a_wrapping_that_the_store_keeps_wrongly_is_not_pointed_to(filled: House, monkeypatch: pytest.MonkeyPatch) -> None:
