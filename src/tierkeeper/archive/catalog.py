@@ -271,15 +271,6 @@ class Catalog:
         with self.transaction(read_only=True) as cur:
             return [_segment(r) for r in cur.execute(_SQL["older_than"], values).fetchall()]
 
-    def removed(self, segment_id: UUID, removal_object: str) -> bool:
-        """A segment counts no more; whether it did until now. Its file and its key outlive the readers that may know it."""
-        with self.transaction() as cur:
-            values = {"segment": segment_id, "removal_object": removal_object}
-            row = cur.execute(_SQL["segment_removed"], values).fetchone()
-            if row is not None:
-                self.outlive(cur, [f"segment/{row[0]}", str(row[1])])
-            return row is not None
-
     def left(self, cur: psycopg.Cursor, segment_id: UUID) -> bool:
         """A segment counts no more: its rows are elsewhere from here on. Whether it did, and nothing about it was in flight."""
         return cur.execute(_SQL["segment_left"], {"segment": segment_id}).rowcount == 1

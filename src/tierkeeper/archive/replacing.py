@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.checkpoint import Watch
-from tierkeeper.archive.model import Replacement, Segment, WrappedKey, Wrapping, parse_document
+from tierkeeper.archive.model import Removal, Replacement, Segment, WrappedKey, Wrapping, parse_document
 from tierkeeper.archive.reading import SegmentReader
 from tierkeeper.archive.writing import Made, Origin, SegmentWriter
 from tierkeeper.crypto.keys import KeyRing
@@ -147,9 +147,10 @@ class Replacer:
             self._clock.sleep(_LOOK_SECONDS)
 
     def say(self) -> None:
-        """Puts what the store has to know of replacements, where a run was killed before it could."""
+        """Puts what the store has to know of replacements and removals, where a run was killed before it could."""
         with self._catalog.transaction(read_only=True) as cur:
             unsaid = cur.execute(_SQL["replaced_unsaid"]).fetchall()
+            removed = cur.execute(_SQL["removed_unsaid"]).fetchall()
         for old, old_manifest, new, new_manifest, erased in unsaid:
             word = Replacement(
                 segment=new, manifest=new_manifest, replaces=old_manifest, erased=erased, replaced_at=self._clock.now()
@@ -159,21 +160,41 @@ class Replacer:
             with self._catalog.transaction() as cur:
                 self._catalog.note_committed(cur, new, said)
                 self._catalog.left_said(cur, old, said)
+        for segment, manifest in removed:
+            self._say_removed(segment, manifest, "its time was over")
+
+    def _say_removed(self, segment: UUID, manifest: str, reason: str) -> None:
+        over = Removal(segment=segment, manifest=manifest, reason=reason, removed_at=self._clock.now())
+        said = self._writer.sealed("commit", over.body())
+        reach(Point.REMOVAL_PUT)
+        with self._catalog.transaction() as cur:
+            self._catalog.left_said(cur, segment, said)
+
+    def remove(self, segment: Segment, reason: str) -> bool:
+        """Takes a segment out of the archive for good; whether it counted until now, and nothing about it was in flight."""
+        with self._catalog.transaction() as cur:
+            counted = self._catalog.left(cur, segment.id)
+        reach(Point.SEGMENT_REMOVED)
+        if counted:
+            self._say_removed(segment.id, segment.manifest, reason)
+        return counted
 
     def destroy_keys(self, table: TableName) -> tuple[int, int, str | None]:
         """Deletes every wrapped key of the table's segments that count no more, at once: no copy of such a file opens again.
 
+        I8: but for those of which the store has no word yet: a catalog that is made again counts them.
         Also those that the catalog does not know: a rotation that was killed leaves such. Readers that are under way in one are
         told to ask again. How many keys went, how many stay, and why.
         """
         self.say()
         lying = {info.key for info in self._store.list("key")}
-        over = self._catalog.segments(table, states=("removed", "undone"))
+        found = self._catalog.segments(table, states=("removed", "undone"))
+        over = [s for s in found if s.state == "undone" or s.removal_object is not None]
         counting = {s.key_object for s in self._catalog.segments(states=("copied", "sealed", "unsure"))}
         ids, known = {s.id for s in over}, {s.key_object for s in over}
-        found = {key for key in lying - counting if key in known or self._segment_of(key) in ids}
+        going = {key for key in lying - counting if key in known or self._segment_of(key) in ids}
         gone, refused = 0, None
-        for key in sorted(found):
+        for key in sorted(going):
             try:
                 self._store.delete(key)
             except (UsageError, ObjectLocked) as error:
@@ -182,7 +203,7 @@ class Replacer:
             reach(Point.KEY_DESTROYED)
             self._catalog.gone(key)
             gone += 1
-        return gone, len(found) - gone, refused
+        return gone, len(going) - gone, refused
 
     def _segment_of(self, key: str) -> UUID | None:
         """Whose data key it is; None where it is gone already, or nothing that this archive has written."""

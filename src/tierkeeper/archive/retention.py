@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tierkeeper.archive.catalog import Catalog
-from tierkeeper.archive.model import Removal, Segment
-from tierkeeper.crypto.keys import KeyRing
+from tierkeeper.archive.model import Segment
 from tierkeeper.kernel.clock import Clock
-from tierkeeper.kernel.faults import Point, reach
 from tierkeeper.kernel.tables import TableName
 from tierkeeper.kernel.units import Age
-from tierkeeper.objectstore.port import Store, put_object
+from tierkeeper.objectstore.port import Store
 
 
 @dataclass(frozen=True)
@@ -28,12 +26,15 @@ Clocks = Callable[[], tuple[Sequence[datetime], Sequence[str]]]
 
 
 class Retention:
-    """I1: a segment goes only when its *youngest* row is older than the policy says, by every server's clock, when nothing
+    """Says which may go; `Replacer.remove` takes them out.
+
+    I1: a segment goes only when its *youngest* row is older than the policy says, by every server's clock, when nothing
     about it is in flight, and when no lock holds it. It goes for good: one clock that is ahead must not decide it. A
     server that is away agrees to nothing, for the others may be one machine.
 
-    A signed removal is put into the store first, so that a rebuild never brings it back and never takes it for lost. Then the
-    catalog says so, in one statement, which is when readers stop counting it; its key and its file outlive the longest reader.
+    The catalog says so first, in one statement, which is when readers stop counting it. Then a signed removal is put into the
+    store, so that a rebuild neither brings it back nor takes it for lost; from there on its key and its file outlive the longest
+    reader. A catalog that is lost in between is made again with the segment (I8): what counts in it is never taken for removed.
     Its manifest stays: the chain is whole. Killed at any step, the next run goes on.
     """
 
@@ -77,15 +78,6 @@ class Retention:
             else:
                 held.append(f"segment {segment.id} is over its time, and locked until {until:%Y-%m-%d %H:%M} UTC")
         return free, held
-
-    def remove(self, segment: Segment, reason: str, ring: KeyRing) -> bool:
-        """Removes one; whether it still counted."""
-        removal = Removal(segment=segment.id, manifest=segment.manifest, reason=reason, removed_at=self._clock.now())
-        key = put_object(self._store, "commit", ring.seal("commit", removal.body()))
-        reach(Point.REMOVAL_PUT)
-        removed = self._catalog.removed(segment.id, key)
-        reach(Point.SEGMENT_REMOVED)
-        return removed
 
     def _locked_until(self, segment: Segment) -> datetime | None:
         info = self._store.head(segment.object_key)

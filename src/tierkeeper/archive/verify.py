@@ -15,7 +15,7 @@ from uuid import UUID
 from tierkeeper.archive import summary
 from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.checkpoint import Watch
-from tierkeeper.archive.model import Commit, Replacement, Segment, Thawing, parse_document
+from tierkeeper.archive.model import Commit, Removal, Replacement, Segment, Thawing, parse_document
 from tierkeeper.archive.reading import SegmentReader, check_content
 from tierkeeper.archive.wrapped import refuse_unopened
 from tierkeeper.crypto.keys import KeyRing
@@ -25,8 +25,8 @@ from tierkeeper.kernel.results import Left, VerifyResult
 from tierkeeper.objectstore.port import KINDS, Kind, ObjectMissing, Store, split_key
 
 _REMEDY = "Restore the store from its copy"
-_LEFT = (Thawing.model_fields["format"].default,)
-"""Words that are only put once the catalog does not count the segment any more. A removal's is put before."""
+_LEFT = tuple(model.model_fields["format"].default for model in (Thawing, Removal))
+"""Words that are only put once the catalog does not count the segment any more."""
 
 
 def _turn(segment: Segment) -> tuple[datetime, int]:

@@ -118,15 +118,17 @@ class ArchiveKeeper(RestoringKeeper):
     def _retire(self, policy: TablePolicy) -> tuple[list[str], list[str]]:
         """Removes a table's segments whose time is over; their ids, and what kept others."""
         assert policy.archive is not None  # noqa: S101 - `_retired` gives no others
-        retention, removed = self._retention(), list[str]()
-        due = retention.due(policy.name, policy.archive)
+        removed = list[str]()
+        self.archive.replacer.say()
+        due = self._retention().due(policy.name, policy.archive)
         held = due.held
         if due.segments:
+            reason = f"older than {policy.archive.text}"
             detail = {"older_than": policy.archive.text, "cutoff": due.cutoff, "segments": [str(s.id) for s in due.segments]}
-            ring = KeyRing.open(self._config_dir, self._environment)
+            KeyRing.open(self._config_dir, self._environment)  # raises what is missing, before anything goes
             with self._audit.action("remove from archive", str(policy.name), detail) as note:
                 for segment in due.segments:
-                    if self._stop() is None and retention.remove(segment, f"older than {policy.archive.text}", ring):
+                    if self._stop() is None and self.archive.replacer.remove(segment, reason):
                         removed.append(str(segment.id))
                 note(removed=removed)
         refused = self.archive.sweep(self._bounds.longest_reader_seconds)

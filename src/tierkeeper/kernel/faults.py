@@ -40,8 +40,8 @@ class Point(StrEnum):
     MANIFEST_PUT = "manifest-put"
     COMMIT_PUT = "commit-put"  # the signed commit object is in the store
     OBJECT_BEFORE_RENAME = "object-before-rename"  # an object is written and synced under a temporary name
-    REMOVAL_PUT = "removal-put"  # the signed removal of a segment is in the store, and the catalog counts it still
-    SEGMENT_REMOVED = "segment-removed"  # the catalog counts it no more, and its objects are there
+    SEGMENT_REMOVED = "segment-removed"  # the catalog counts it no more, and the store does not know
+    REMOVAL_PUT = "removal-put"  # the signed removal of a segment is in the store, and its objects are there
     OUTLIVED_DELETED = "outlived-deleted"  # an object that nothing points to is gone, and the catalog does not know
     THAW_SAID = "thaw-said"  # the store has a word of where a segment's rows went, and the catalog does not know
     REPLACE_BEFORE_COMMIT = "replace-before-commit"  # a segment stands in another's place, not committed

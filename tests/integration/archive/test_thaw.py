@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -154,6 +154,18 @@ def test_a_kill_at_any_step_and_a_lost_catalog_end_where_an_undisturbed_run_does
         {"n": 2000, "s": 2_001_000}
     ]
     assert house.keeper.archive_verify().ok
+
+
+def test_an_erase_leaves_the_key_of_what_a_killed_thaw_took_out(frozen: tuple[House, Sequence[Any]]) -> None:
+    """I8: the store has no word of it yet, and a catalog that is made again counts the segment."""
+    house, before = frozen
+    assert processes.command(THAW, house.tiers.environment, die_at=Point.DELETED).returncode == -9
+    with suppress(NotNow):  # or it would end what was begun first
+        house.keeper.archive_erase(EVENTS, where="id < 0")
+    house.lose_the_catalog()
+    assert house.keeper.archive_rebuild().ok
+    assert processes.command(THAW, house.tiers.environment).returncode == 0
+    assert execute(house, CONTENT) == before
 
 
 def test_what_a_killed_thaw_left_is_settled_by_the_next_run_to_the_archive(frozen: tuple[House, Sequence[Any]]) -> None:

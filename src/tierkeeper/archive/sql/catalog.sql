@@ -253,10 +253,6 @@ WHERE s.state = 'sealed' AND s.commit_object IS NOT NULL AND l.state = 'forgotte
   AND s.schema_name = %(schema)s AND s.table_name = %(table)s AND s.max_age < %(cutoff)s
 ORDER BY s.position
 
--- name: segment_removed
-UPDATE tierkeeper.segment SET state = 'removed', removal_object = %(removal_object)s WHERE id = %(segment)s AND state = 'sealed'
-RETURNING sha256, key_object
-
 -- name: segment_left
 UPDATE tierkeeper.segment SET state = 'removed'
 WHERE id = %(segment)s AND state = 'sealed' AND commit_object IS NOT NULL
