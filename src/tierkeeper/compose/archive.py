@@ -210,7 +210,7 @@ class ArchiveKeeper(RestoringKeeper):
             ages = {p.name: p.age or "" for p in policies}
             if lost := next((t for t in tables if t not in ages), None):
                 raise UsageError(str(lost), "no [[tables]] entry names this table, and rows of it are tied to these", "Add one")
-            self._set_up(policies, frozenset(("main", "archive")), apply=True, needed=tables)
+            self._set_up(policies, frozenset(("main", "archive")), apply=True, upward=True, needed=tables)
             detail = {"segments": [str(one.id) for one in chosen], "held_until": held_until}
             with self._audit.action("thaw", str(table), detail) as note:
                 self.archive.vault.rest(chosen, self._bounds.longest_reader_seconds)

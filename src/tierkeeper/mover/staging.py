@@ -1,6 +1,7 @@
 """A segment's rows on a server, for the length of one transaction: as a view of the columns that their table has today."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from psycopg import sql
@@ -19,6 +20,7 @@ ELSEWHERE: Final = "Restore it into a table of its own: tierkeeper archive resto
 def staged(cur: Cursor, vault: Vault, segment: Frozen, number: int, *, whole: bool) -> tuple[TableShape, TableName]:
     """The table as it is at Main today, and a view that shows the segment's rows with its columns, in the segment's order.
 
+    The table without columns that it makes itself and the segment has not: what they will be there nobody has proved before.
     The segment was authenticated to its last byte, read back and compared. Only `cur`'s transaction sees it; roll that back, lest
     a pooler's next client find it. Raises Failed where a column cannot be told and, of a `whole` segment, where one has no place
     today: its values would be lost.
@@ -39,7 +41,8 @@ def staged(cur: Cursor, vault: Vault, segment: Frozen, number: int, *, whole: bo
     )
     query = sql.SQL("CREATE VIEW {} AS SELECT {} FROM {}")
     cur.execute(query.format(model.qualified(view), columns, model.qualified(frozen)))
-    return today, view
+    proven = tuple(c for c, one in zip(today.columns, chosen, strict=True) if one.column is not None or not c.generated)
+    return replace(today, columns=proven), view
 
 
 def _refuse_dropped(old: TableShape, chosen: Sequence[Chosen], segment: Frozen) -> None:

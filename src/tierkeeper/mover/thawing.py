@@ -34,6 +34,7 @@ from tierkeeper.tiers import memory
 from tierkeeper.tiers.standing import Displaced
 
 _SQL = load("tierkeeper.mover", "source.sql")
+_REFUSALS = (psycopg.IntegrityError, psycopg.DataError, psycopg.errors.RaiseException)
 
 
 @dataclass
@@ -182,9 +183,12 @@ class Thaw:
         except (KeyTaken, ParentMissing, Contended) as error:
             settle(ends.source, ends.home, batches[0].id)
             raise _told(error, bundle) from error
-        except BaseException:
+        except BaseException as error:
             with suppress(psycopg.Error, TierkeeperError):  # what cannot be settled now the next run settles
                 settle(ends.source, ends.home, batches[0].id)
+            if isinstance(error, Failed) and isinstance(error.__cause__, _REFUSALS):
+                remedy = f"Change there what refuses it, or leave the segment where it is. {ELSEWHERE} {bundle[0].id}"
+                raise Failed(error.place, error.cause, remedy) from error
             raise
         return [replace(row, state="copied", extent=one.extent, bytes=one.bytes) for row, one in zip(rows, copied, strict=True)]
 

@@ -221,9 +221,13 @@ def apply_steps(conn: Connection, steps: Iterable[SetupStep]) -> None:
 def _of_tables(
     tiers: Mapping[str, Link], policies: Collection[TablePolicy], *, upward: bool, main_facts: TierFacts | None
 ) -> tuple[list[SetupStep], dict[TableName, TierkeeperError]]:
-    """The steps of the tables of `policies`, and why others of them wait; nothing where the hop is not between Core and Main."""
-    if not policies or "core" not in tiers or "main" not in tiers:
+    """The steps of the tables of `policies`, and why others of them wait; on the hop between Main and the archive, only of those
+    that rows come up to.
+    """
+    if not policies or "main" not in tiers:
         return [], {}
+    if "core" not in tiers:
+        return _thawing(tiers["main"], policies) if upward else [], {}
     with (
         closing(tiers["core"].connect("setup")) as core,
         closing(tiers["main"].connect("setup")) as main,
@@ -234,6 +238,15 @@ def _of_tables(
             return _returning(core, main, policies), {}
         room = None if main_facts is None else main_facts.quota_bytes - measure(main, main_facts.profile).used_bytes
         return _all_tables(core, main, policies, room)
+
+
+def _thawing(link: Link, policies: Collection[TablePolicy]) -> list[SetupStep]:
+    """What Main lacks to take segments back: a table that was replaced, or lost its triggers, has no guards."""
+    with closing(link.connect("setup")) as main, catalog(main):
+        names = [policy.name for policy in policies if policy.mode == "move"]
+        tables = {name: observe.destination_table(main, name, tier="main") for name in names}
+        there = {name: table for name, table in tables.items() if table.shape is not None}
+        return [step for name, table in there.items() for step in decide.guard_steps("main", name, table)]
 
 
 def _returning(core: Connection, main: Connection, policies: Collection[TablePolicy]) -> list[SetupStep]:
