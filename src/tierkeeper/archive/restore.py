@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from psycopg import sql
 
 from tierkeeper.archive.digest import ContentDigest
+from tierkeeper.archive.keyed import Keys, Wanted
 from tierkeeper.archive.lossless import Carried, arrow_schema
 from tierkeeper.archive.model import Contents, Segment
 from tierkeeper.archive.reading import SegmentReader
@@ -55,13 +56,19 @@ class Selection:
     since: datetime | None
     until: datetime | None
     still_open: dict[UUID, tuple[ExitStack, OpenSegment]] = field(default_factory=dict, repr=False)
+    wanted: Wanted | None = None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, authenticated page by page."""
         for segment in self.segments:
             with self._opened(segment) as content:
+                if self.wanted and not self.wanted.may_lie_between(content.bounds(self.contents.shape.key[0])):
+                    continue
                 for batch in content.batches(self.since, self.until):
-                    yield batch if batch.schema.equals(self.schema) else _ages_as_text(batch, self.schema, self.contents.age)
+                    same = batch if batch.schema.equals(self.schema) else _ages_as_text(batch, self.schema, self.contents.age)
+                    found = same if self.wanted is None else self.wanted.among(same)
+                    if found.num_rows:
+                        yield found
 
     @contextmanager
     def _opened(self, segment: Segment) -> Iterator[OpenSegment]:
@@ -75,10 +82,13 @@ def names_a_file(to: str) -> bool:
     return "/" in to or to.endswith(FILE_ENDINGS)
 
 
-def select(reader: SegmentReader, segments: Sequence[Segment], since: datetime | None, until: datetime | None) -> Selection:
-    """The selection from `segments` (at least one, the newest last).
+def select(
+    reader: SegmentReader, segments: Sequence[Segment], since: datetime | None, until: datetime | None, keys: Keys | None = None
+) -> Selection:
+    """The selection from `segments` (at least one, the newest last), of `keys` alone if they are given.
 
-    Raises UsageError where their columns differ, or where ages are asked for and the rows of one have none.
+    Raises UsageError where their columns differ, where ages are asked for and the rows of one have none, and for keys that they
+    cannot have.
     """
     if (since, until) != (None, None) and not all(s.age for s in segments):
         cause = "its rows have no age of their own: they came with those that they refer to"
@@ -97,7 +107,8 @@ def select(reader: SegmentReader, segments: Sequence[Segment], since: datetime |
             cause = f"its columns changed between segment {other.id} and segment {newest.id}: {what}"
             raise UsageError(f"table {newest.table}", cause, "Restore them one by one with --segment")
         contents = replace(contents, age_is_native=False)
-    return Selection(reader, wanted, contents, arrow_schema(contents.carried), since, until, still_open)
+    schema = arrow_schema(contents.carried)
+    return Selection(reader, wanted, contents, schema, since, until, still_open, keys.within(contents) if keys else None)
 
 
 def _difference(old: TableShape, new: TableShape) -> str:

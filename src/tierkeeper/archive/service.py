@@ -34,6 +34,7 @@ from tierkeeper.postgres.link import Connection, Link
 
 if TYPE_CHECKING:
     from tierkeeper.archive import restore as restoring
+    from tierkeeper.archive.keyed import Keys
     from tierkeeper.archive.reading import SegmentReader
     from tierkeeper.archive.rebuild import Markers
     from tierkeeper.archive.replacing import Replacer
@@ -286,8 +287,9 @@ class Archive:
         since: datetime | None = None,
         until: datetime | None = None,
         segment: str | None = None,
+        keys: "Keys | None" = None,
     ) -> "restoring.Selection":
-        """`table`'s archived rows with age in [since, until), of one segment if it is given. Nothing of them was read yet.
+        """`table`'s archived rows with age in [since, until), of one segment and with `keys` if they are given; none read yet.
 
         Raises UsageError if the table was never archived, Failed if a segment is damaged.
         """
@@ -303,7 +305,7 @@ class Archive:
         if not segments:
             cause = "no segment of it counts in the archive" if segment is None else f"it has no segment {segment} that counts"
             raise UsageError(f"table {table}", cause, "See `tierkeeper archive list` for what the archive holds")
-        return restoring.select(self.reader, segments, since, until)
+        return restoring.select(self.reader, segments, since, until, keys)
 
     def restore(
         self,

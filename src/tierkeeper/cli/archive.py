@@ -97,6 +97,10 @@ def _bringing_back(group: typer.Typer) -> None:
         since: Annotated[str | None, typer.Option(metavar="T", help="Rows from this instant on (it is included).")] = None,
         until: Annotated[str | None, typer.Option(metavar="T", help="Rows up to this instant (it is excluded).")] = None,
         segment: SegmentOption = None,
+        key: Annotated[
+            list[str] | None,
+            typer.Option(metavar="VALUE", help="Only the row with this key; may be repeated. Of several columns: a JSON array."),
+        ] = None,
         on_conflict: Annotated[
             OnConflict | None,
             typer.Option(
@@ -124,6 +128,7 @@ def _bringing_back(group: typer.Typer) -> None:
                     since=begin,
                     until=end,
                     segment=segment,
+                    keys=key or (),
                     on_conflict=on_conflict,
                     tier=tier,
                     on=on,

@@ -1,5 +1,6 @@
 """What `tierkeeper archive restore` asks for: where rows may go, and what the audit is told."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 from functools import cached_property, partial
@@ -28,17 +29,21 @@ class RestoringKeeper(MovingKeeper):
         since: datetime | None = None,
         until: datetime | None = None,
         segment: str | None = None,
+        keys: Sequence[str] = (),
         on_conflict: OnConflict | None = None,
         tier: Tier | None = None,
         on: str | None = None,
     ) -> RestoreResult:
         """Rows of the archive in a table of `tier` (Main if left out) or of the server whose URL is `on`, or as a file.
 
+        `keys`: of the rows with these alone; each a value, or for a key of several columns a JSON array in their order.
         A table that exists takes them only where `on_conflict` says what becomes of those whose key it has. What changes no tier
         needs none but the archive: no audit record is written where Main is away.
         """
+        from tierkeeper.archive.keyed import Keys
         from tierkeeper.archive.restore import names_a_file
 
+        wanted = Keys.parse(keys) if keys else None
         is_file = names_a_file(to)
         if is_file and on_conflict is not None:
             raise UsageError("--on-conflict", "a file holds no rows before", "Leave it out, or name a table")
@@ -55,12 +60,12 @@ class RestoringKeeper(MovingKeeper):
             "on": shown,
             "on_conflict": on_conflict,
         }
-        detail |= {"since": since, "until": until, "segment": segment}
+        detail |= {"since": since, "until": until, "segment": segment, "keys": len(keys) or None}
         with ExitStack() as stack:
             if is_file:
                 stack.enter_context(lent_by(self._lender))
             # Looking changes nothing: it need not wait until the intent is durable.
-            look = partial(self.archive.selected, table, since=since, until=until, segment=segment)
+            look = partial(self.archive.selected, table, since=since, until=until, segment=segment, keys=wanted)
             selected = stack.enter_context(beside(look))
             note = None
             try:
@@ -78,7 +83,9 @@ class RestoringKeeper(MovingKeeper):
             )
             if note is not None:
                 note(rows=result.rows, inserted=result.inserted, skipped=result.skipped, replaced=result.replaced)
-        return result.model_copy(update={"on": shown})
+        missed = len({*wanted.wanted}) - result.rows if wanted is not None else 0
+        notes = [*result.notes, f"{missed} of the keys are not among these rows"] if missed > 0 else result.notes
+        return result.model_copy(update={"on": shown, "notes": notes})
 
     @cached_property
     def _lender(self) -> Lender:

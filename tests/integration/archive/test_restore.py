@@ -10,6 +10,7 @@ import pytest
 
 from archive_bench import Bench
 from tierkeeper.archive.catalog import Catalog
+from tierkeeper.archive.keyed import Keys
 from tierkeeper.kernel import faults
 from tierkeeper.kernel.errors import Failed, UsageError
 from tierkeeper.kernel.faults import Point
@@ -57,6 +58,41 @@ def test_one_segment_and_an_empty_range(archived: Bench) -> None:
     far = datetime(2020, 1, 1, tzinfo=UTC)
     assert archived.archive.restore(EVENTS, to="none", target=archived.tiers.main, since=far).rows == 0
     assert archived.rows("SELECT count(*) FROM none") == [(0,)]
+
+
+def test_rows_with_these_keys_alone(archived: Bench) -> None:
+    """Of three segments whose ages overlap and whose keys are mixed; the row with 4 counts in Main."""
+    keys = Keys.parse(["10", "[11]", "12", "4", "9999"])
+    selection = archived.archive.selected(EVENTS, keys=keys)
+    result = archived.archive.restore(EVENTS, to="few", target=archived.tiers.main, selected=lambda: selection)
+    assert (result.rows, archived.rows("SELECT id FROM few ORDER BY id")) == (3, [(10,), (11,), (12,)])
+    before = datetime(2013, 1, 1, 12, tzinfo=UTC)
+    some = archived.archive.selected(EVENTS, until=before, keys=keys)
+    assert sum(batch.num_rows for batch in some.batches()) == 2, "and of these ages"
+    for wrong, said in (("ten", "'ten' is no value of its column 'id'"), ("[1, 2]", "2 values are given"), ("[1", "no JSON")):
+        with pytest.raises(UsageError, match=said):
+            archived.archive.selected(EVENTS, keys=Keys.parse([wrong]))
+
+
+KEYED = "k uuid, n numeric(6, 2), c char(4), d date, s timestamp, at timestamptz, b boolean, t text"
+"""One of each kind that goes in a form of its own; the age's is another than that of a time beside it."""
+ROW = "('00000000-0000-0000-0000-00000000000a', 1.50, 'ab', '2013-02-03', '2013-01-01 00:00:00.25', '2013-01-01', true, '[x')"
+
+
+def test_a_key_of_many_types_is_found_as_a_person_writes_it(bench: Bench) -> None:
+    bench.main.execute(f"CREATE TABLE events ({KEYED}, PRIMARY KEY (k, n, c, d, s, at, b, t))".encode())
+    bench.main.execute(f"INSERT INTO events VALUES {ROW}, {ROW.replace('0a', '0b')}".encode())
+    bench.move("events", "at")
+    bench.move("events", "s", "t <> ''")
+    written = (
+        '["00000000-0000-0000-0000-00000000000A", 1.50, "ab", "2013-02-03", "2013-01-01T00:00:00.250",'
+        ' "2013-01-01T01:00:00+01:00", true, "[x"]'
+    )
+    for segment in Catalog(bench.tiers.catalog).segments():
+        found = bench.archive.selected(EVENTS, segment=str(segment.id), keys=Keys.parse([written]))
+        assert [batch.column("k").to_pylist() for batch in found.batches()] == [["00000000-0000-0000-0000-00000000000a"]]
+        other = bench.archive.selected(EVENTS, segment=str(segment.id), keys=Keys.parse([written.replace("true", "false")]))
+        assert list(other.batches()) == []
 
 
 def test_csv_keeps_null_and_empty_apart(archived: Bench) -> None:
