@@ -121,12 +121,12 @@ class ArchiveDestination:
                     self._writer.put(made, file, put)
             proven = [(made, self._writer.proven(made, put)) for made, _ in written]
         except TierkeeperError:
-            self._writer.discard(put)
+            self._writer.discard(put, self._catalog)
             raise
         try:
             copied = self._enter(snapshots, proven, put)
         except Fenced:
-            self._writer.discard(put)
+            self._writer.discard(put, self._catalog)
             raise
         # After another error the outcome may be unknown (connection lost at COMMIT): what was put stays, and counts for nothing.
         reach(Point.COPIED)
@@ -144,7 +144,8 @@ class ArchiveDestination:
                 try:
                     put.append(self._writer.sealed("manifest", manifest.body()))
                 except TierkeeperError:
-                    self._writer.discard(put)  # nothing was entered, and on a full disk what is left behind makes it worse (I9)
+                    # Nothing was entered, and on a full disk what is left behind makes it worse (I9).
+                    self._writer.discard(put, self._catalog)
                     raise
                 reach(Point.MANIFEST_PUT)
                 head = (manifest.position, put[-1].partition("/")[2])
@@ -175,7 +176,7 @@ class ArchiveDestination:
                 raise Fenced(self._catalog.place, f"batch {batch_id} is done and cannot be undone", "Run the same command again")
             return
         reach(Point.UNDONE)
-        self._writer.discard(objects)
+        self._writer.discard(objects, self._catalog)
 
     def withdraw(self, batch_id: UUID) -> bool:
         """See `Destination.withdraw`."""

@@ -87,12 +87,12 @@ class Replacer:
         try:
             written = self._written(old, stays, erased, put)
         except TierkeeperError:
-            self._writer.discard(put)
+            self._writer.discard(put, self._catalog)
             raise
         try:
             self._exchange(old, written, put, erased)
         except Fenced:
-            self._writer.discard(put)
+            self._writer.discard(put, self._catalog)
             raise
         # After another error the outcome may be unknown (connection lost at COMMIT): what was put stays, and counts for nothing.
         reach(Point.REPLACED)

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from tierkeeper.archive import segment as format_
 from tierkeeper.archive import summary
+from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.model import Contents, Manifest, WrappedKey, Wrapping
 from tierkeeper.archive.reading import check_content
 from tierkeeper.archive.segment import DATA_KEY_BYTES, Written
@@ -119,11 +120,21 @@ class SegmentWriter:
         """Puts a sealed document under the hash of its ciphertext; its key."""
         return put_object(self._store, kind, self._keys().seal(kind, body))
 
-    def discard(self, objects: Sequence[str]) -> None:
-        """Frees the store of what nothing points to. What cannot be deleted counts for nothing: it has no commit object."""
+    def discard(self, objects: Sequence[str], catalog: Catalog) -> None:
+        """Frees the store of what nothing points to. What cannot be deleted counts for nothing: it has no commit object.
+
+        The catalog notes it: a writer's token deletes nothing, and whoever may comes later. But not of a key, which opens nothing
+        then: one that is noted was replaced by a rotation.
+        """
+        kept = list[str]()
         for key in objects:
-            with suppress(TierkeeperError):
+            try:
                 self._store.delete(key)
+            except TierkeeperError:
+                kept += [] if key.startswith("key/") else [key]
+        if kept:
+            with suppress(TierkeeperError), catalog.transaction() as cur:
+                catalog.outlive(cur, kept)
 
     @contextmanager
     def scratch_file(self) -> Iterator[BinaryIO]:

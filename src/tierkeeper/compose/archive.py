@@ -1,7 +1,7 @@
 """The archive's part of a keeper: what `tierkeeper archive` asks for, wired to the mover and the audit."""
 
 import hashlib
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -72,6 +72,7 @@ class ArchiveKeeper(RestoringKeeper):
                 notes += held
             except TierkeeperError as error:
                 waiting.append(error)
+        notes += self._swept()
         if waiting and not runs and not removed:
             raise waiting[0] if len(waiting) == 1 else Faults(each(waiting))
         batches = [b for run in runs for b in run.batch_ids]
@@ -131,10 +132,14 @@ class ArchiveKeeper(RestoringKeeper):
                     if self._stop() is None and self.archive.replacer.remove(segment, reason):
                         removed.append(str(segment.id))
                 note(removed=removed)
-        refused = self.archive.sweep(self._bounds.longest_reader_seconds)
-        if refused is not None:
-            held.append(f"files of removed segments stay in the store: {refused}")
         return removed, held
+
+    def _swept(self) -> list[str]:
+        """Deletes what no reader can need any more: of segments that were removed or went up, and of runs that were cut short."""
+        with suppress(TierkeeperError):  # the next run comes by
+            refused = self.archive.sweep(self._bounds.longest_reader_seconds)
+            return [f"files that nothing needs any more stay in the store: {refused}"] if refused is not None else []
+        return []
 
     def archive_list(self, table: TableName | None = None) -> list[SegmentResult]:
         """The segments, oldest rows first."""

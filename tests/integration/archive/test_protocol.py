@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 
 from archive_bench import Bench
+from tierkeeper.archive.catalog import Catalog
 from tierkeeper.archive.destination import ArchiveDestination
 from tierkeeper.crypto.keys import KeyRing
 from tierkeeper.kernel import faults
@@ -241,3 +242,31 @@ def test_an_object_that_finds_no_room_takes_the_others_along(small: Bench, monke
     with pytest.raises(NotNow, match="no room"):
         small.copy(small.batch("events", "at"))
     assert sum(objects(small).values()) == 0
+
+
+def test_what_a_writers_token_cannot_take_back_goes_when_somebody_comes_who_can(
+    small: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I9: each try that fails would leave a whole segment in its quota for ever."""
+    put = small.store.put
+
+    def no_room(key: str, source: object, **said: object) -> None:
+        if key.startswith("manifest"):
+            raise NotNow("store", "no room", "Make room")
+        put(key, source, **said)  # type: ignore[arg-type]
+
+    def may_not(_: str) -> None:
+        raise UsageError("store", "a writer's token may not delete", "Use another one")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(small.store, "put", no_room)
+        patched.setattr(small.store, "delete", may_not)
+        with pytest.raises(NotNow, match="no room"):
+            small.copy(small.batch("events", "at"))
+        assert small.archive.sweep(0) == "a writer's token may not delete"
+    small.move("events", "at")
+    assert objects(small)["segment"] == 2
+    assert Catalog(small.tiers.catalog).old_wrappings() == 0, "no rotation is under way"
+    assert small.archive.sweep(0) is None
+    assert objects(small)["segment"] == 1
+    assert small.archive.verify().ok

@@ -99,7 +99,8 @@ def test_files_go_when_no_reader_can_need_them(frozen: tuple[House, Sequence[Any
     thaw(house)
     folders = [house.tiers.store / name for name in ("segment", "key")]
     assert [len(list(f.iterdir())) for f in folders] == [2, 2]
-    house.keeper.archive.sweep(0)
+    execute(house, "UPDATE tierkeeper.outlived SET since = since - interval '2 seconds'", "archive")
+    assert house.keeper.archive_run(EVENTS, day(1)).notes == []
     assert [len(list(f.iterdir())) for f in folders] == [0, 0]
     assert house.keeper.archive_verify().ok
 
