@@ -1,6 +1,7 @@
 """Which store the archive lies in, by its address."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from tierkeeper.config import Settings
 from tierkeeper.kernel.clock import Clock
@@ -11,6 +12,11 @@ from tierkeeper.objectstore.directory import DirectoryStore
 from tierkeeper.objectstore.enrolment import Lifetime
 from tierkeeper.objectstore.port import KINDS, Store
 from tierkeeper.tiers import usage
+
+_DAMAGE: Final = (
+    "Run `tierkeeper archive verify`, and put the objects back from a copy of the store; where it finds nothing wrong, nothing "
+    "needs them any more: `tierkeeper archive run` with an admin's token deletes them"
+)
 
 
 def open_store(settings: Settings, environment: Mapping[str, str], clock: Clock, gate: Gate | None = None) -> Store:
@@ -50,7 +56,7 @@ def store_fault(store: Store) -> TierkeeperError | None:
     if report.wrong:
         key, cause = next(iter(report.wrong.items()))
         found = f"the server found {len(report.wrong)} of its {report.objects} objects wrong, such as {key}: {cause}"
-        return Failed(store.name, found, "Run `tierkeeper archive verify`, and put the objects back from a copy of the store")
+        return Failed(store.name, found, _DAMAGE)
     if report.overdue and report.oldest_read_at is not None:
         cause = f"the server has not read some of its objects since {report.oldest_read_at:%Y-%m-%d}"
         return Failed(store.name, cause, f"Let it run: it reads all that it keeps in {report.scrub_days} days")

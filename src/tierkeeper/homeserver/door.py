@@ -24,6 +24,7 @@ from tierkeeper.objectstore.port import Kind, NotAsAnnounced, ObjectExists, Obje
 R = TypeVar("R")
 OFFSET: Final = "Upload-Offset"
 COMPLETE: Final = "Upload-Complete"
+ROOM: Final = "Room-Bytes"
 TRUE: Final = "?1"  # booleans of structured headers (RFC 9651)
 FALSE: Final = "?0"
 KindPath = Annotated[Kind, Path(description="what the object is for")]

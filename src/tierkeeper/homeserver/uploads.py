@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from fastapi import FastAPI, Header, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 
-from tierkeeper.homeserver.door import COMPLETE, FALSE, OFFSET, TRUE, Door, HexPath, KindPath, on_a_thread, threaded
+from tierkeeper.homeserver.door import COMPLETE, FALSE, OFFSET, ROOM, TRUE, Door, HexPath, KindPath, on_a_thread, threaded
 from tierkeeper.homeserver.incoming import Part
 from tierkeeper.homeserver.metrics import Metrics
 from tierkeeper.homeserver.tokens import Token
@@ -102,11 +102,12 @@ def _add_parts(app: FastAPI, vault: Vault, door: Door, metrics: Metrics) -> None
 
     @app.head(_UPLOAD, responses={200: {"description": "where the upload stands"}}, response_class=Response)
     async def stands(kind: KindPath, hex: HexPath, token: Annotated[Token, door.may("write")]) -> Response:
-        """Where an upload stands: `Upload-Offset`, and `Upload-Complete` once the object is there."""
+        """Where an upload stands: `Upload-Offset`, and `Upload-Complete` once the object is there. None: `Room-Bytes` for one."""
         key = f"{kind}/{hex}"
         at = await threaded(vault.offset, token, key)
         if at is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"no upload of {key} is under way")
+            room = {ROOM: str(await threaded(vault.room_bytes, token))}
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"no upload of {key} is under way", room)
         return _stands(at, complete=await threaded(vault.store.head, key) is not None, status=HTTPStatus.OK)
 
     @app.delete(_UPLOAD, status_code=204)

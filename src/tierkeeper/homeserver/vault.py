@@ -239,6 +239,11 @@ class Vault:
             raise NotNow("home server", f"its disk has no room for {length_bytes} bytes", "Make room on its disk")
         return known
 
+    def room_bytes(self, token: Token) -> int:
+        """How much more of the token's may come, by the disk and by its quota."""
+        disk = self._room_bytes() - DISK_SPARE_BYTES
+        return max(0, disk if token.quota_bytes is None else min(disk, token.quota_bytes - self.state.used_bytes(token.id)))
+
     def _room_bytes(self) -> int:
         """What the disk has free beside what was promised to uploads."""
         disk, promised = os.statvfs(self._parts), 0

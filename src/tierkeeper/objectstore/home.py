@@ -85,9 +85,12 @@ class HomeStore:
         return f"store {self._enrolment.url}"
 
     def probe(self) -> str:
-        """See `Store.probe`. It writes nothing: the server says whether this token may."""
+        """See `Store.probe`. It writes nothing: the server says whether this token may, and (a newer one) whether it has room."""
         report = self.report()
-        self._ask("HEAD", f"/v1/uploads/{_EMPTY}", expected=(200, 404))
+        answer = self._ask("HEAD", f"/v1/uploads/{_EMPTY}", expected=(200, 404))
+        if answer.headers.get("Room-Bytes") == "0":
+            cause = "nothing more can be put: its disk is full, or this token's quota is"
+            raise NotNow(self.name, cause, "Make room on its disk, or ask whoever runs the server for a larger quota")
         return f"{self._enrolment.url} keeps {report.objects} objects and takes more"
 
     def report(self) -> StoreReport:

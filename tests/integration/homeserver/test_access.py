@@ -118,7 +118,10 @@ def test_a_quota_bounds_what_a_token_puts_and_a_deletion_gives_it_back(server: H
     first = put_object(store, "segment", os.urandom(6_000))
     with pytest.raises(NotNow, match="quota of 10000 bytes"):
         put_object(store, "segment", os.urandom(4_001))
+    assert "takes more" in store.probe()
     second = put_object(store, "segment", os.urandom(4_000))
+    with pytest.raises(NotNow, match="nothing more can be put"):
+        store.probe()
     admin.delete(first)
     put_object(store, "segment", os.urandom(6_000))
     assert store.head(second) is not None
