@@ -207,6 +207,15 @@ class Catalog:
             row = cur.execute(_SQL["chain_at"], {"position": position}).fetchone()
         return (int(row[0]), row[1], row[2], row[3]) if row else (0, None, None, None)
 
+    def bundle(self, batch_id: UUID) -> UUID | None:
+        """What ties the batch to others; None where nothing does."""
+        with self.transaction(read_only=True) as cur:
+            row = cur.execute(_SQL["bundle"], {"batch": batch_id}).fetchone()
+        return row[0] if row else None
+
+    def tie(self, cur: psycopg.Cursor, batch_id: UUID, bundle: UUID) -> None:
+        cur.execute(_SQL["bundle_note"], {"batch": batch_id, "bundle": bundle})
+
     def uncommitted(self) -> list[Segment]:
         """Sealed segments whose commit object may be missing from the store."""
         with self.transaction(read_only=True) as cur:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal
 from uuid import UUID, uuid4
 
 from tierkeeper.archive.catalog import Catalog
@@ -236,7 +236,11 @@ class ArchiveDestination:
     def _put_missing_commits(self) -> None:
         for segment in self._catalog.uncommitted():
             require_same(self._store, segment.manifest)
-            body = Commit(segment=segment.id, batch=segment.batch, manifest=segment.manifest).body()
+            bundle = self._catalog.bundle(segment.batch)
+            version: Literal[1, 2] = 1 if bundle is None else 2
+            body = Commit(
+                version=version, segment=segment.id, batch=segment.batch, manifest=segment.manifest, bundle=bundle
+            ).body()
             commit = self._writer.sealed("commit", body)
             reach(Point.COMMIT_PUT)
             self._catalog.committed(segment.id, commit)

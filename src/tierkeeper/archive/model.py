@@ -160,10 +160,14 @@ class Commit(Document):
     """Says that the segment's rows have left the tier above: from here on they count in the archive."""
 
     format: Literal["tierkeeper commit"] = "tierkeeper commit"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
     segment: UUID
     batch: UUID
     manifest: str
+    bundle: UUID | None = None  # of the segments that foreign keys tie together: they go back together; version 2 has it
+
+    def body(self) -> dict[str, Any]:
+        return {name: value for name, value in super().body().items() if name != "bundle" or value is not None}
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,15 @@ class _Held:
     older_keys: dict[str, UUID] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
+    def bundle(self, manifest_sha256: str | None) -> UUID | None:
+        """What ties the manifest's segment to others: its own commit says so, or that of the one in whose place it is."""
+        while manifest_sha256 in self.commits:
+            _, said = self.commits[manifest_sha256]
+            if isinstance(said, Commit):
+                return said.bundle
+            manifest_sha256 = said.replaces
+        return None
+
 
 class Markers(Protocol):
     """What the tier above says of batches whose rows left it for the archive."""
@@ -68,6 +77,10 @@ class Markers(Protocol):
         """What it remembers of the ledger that was lost."""
         ...
 
+    def bundles(self) -> Mapping[UUID, UUID]:
+        """What ties batches together, of those that it remembers."""
+        ...
+
 
 class NoMarkers:
     """The tier above is gone for good."""
@@ -80,6 +93,9 @@ class NoMarkers:
 
     def newest(self) -> memory.Newest:
         return memory.Newest(None, 0, None, 0)
+
+    def bundles(self) -> Mapping[UUID, UUID]:
+        return {}
 
 
 class Rebuilder:
@@ -187,7 +203,7 @@ class Rebuilder:
         return marker is None and manifest.source != "archive" and self._store.head(f"segment/{manifest.sha256}") is not None
 
     def _enter(self, manifests: Sequence[tuple[Manifest, str]], states: Mapping[str, SegmentState], held: _Held) -> None:
-        kept, newest = self._markers.kept(), self._markers.newest()
+        kept, newest, remembered_ties = self._markers.kept(), self._markers.newest(), self._markers.bundles()
         with self._catalog.transaction() as cur:
             if self._catalog.chain_head(cur) != (0, None):
                 cause = "another run has written to it meanwhile"
@@ -201,6 +217,9 @@ class Rebuilder:
                     if states[sha256] in ("sealed", "removed"):
                         ledger = "done" if manifest.batch in kept else "forgotten"
                     self._reenter(cur, manifest, sha256, (ledger, states[sha256]), held)
+                    bundle = held.bundle(sha256) or remembered_ties.get(manifest.batch)
+                    if bundle is not None:
+                        self._catalog.tie(cur, manifest.batch, bundle)
             memory.came_from(cur, newest)
             entered = {manifest.segment for manifest, _ in manifests}
             # What a rotation had not deleted yet opens with the key of before it.

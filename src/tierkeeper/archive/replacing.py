@@ -118,6 +118,7 @@ class Replacer:
 
     def _exchange(self, old: Segment, written: _Written, put: list[str], erased: int) -> None:
         made, origin, key = written
+        bundle = self._catalog.bundle(old.batch)
         with self._catalog.transaction() as cur:
             head = self._catalog.chain_head(cur)
             if not self._catalog.left(cur, old.id):
@@ -129,6 +130,8 @@ class Replacer:
             self._catalog.reenter(cur, said, sha256, key, ("forgotten", "sealed"), said=(None, None))
             self._catalog.set_chain(cur, said.position, sha256)
             enter(cur, old.id, made.contents.segment, erased)
+            if bundle is not None:
+                self._catalog.tie(cur, origin.batch, bundle)
             reach(Point.REPLACE_BEFORE_COMMIT)
 
     def rest(self, segments: Sequence[UUID], longest_reader_seconds: float) -> None:

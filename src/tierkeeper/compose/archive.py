@@ -308,3 +308,7 @@ class MainsMarkers:
     def newest(self) -> memory.Newest:
         with translated("tiers.main"), closing(self.main.connect("mover")) as conn, transaction(conn, read_only=True) as cur:
             return memory.newest(cur, "main", "archive")
+
+    def bundles(self) -> dict[UUID, UUID]:
+        with translated("tiers.main"), closing(self.main.connect("mover")) as conn, transaction(conn, read_only=True) as cur:
+            return memory.bundles(cur)

@@ -167,6 +167,11 @@ def newest(source: "psycopg.Cursor[Any]", tier: str, destination: str) -> Newest
     return Newest(*row)
 
 
+def bundles(source: "psycopg.Cursor[Any]") -> dict[UUID, UUID]:
+    """What ties batches together, of those that this tier remembers."""
+    return dict(source.execute(_SQL["bundles"]).fetchall())
+
+
 def go_on_at(ledger: "psycopg.Cursor[Any]", seq: int) -> None:
     """The next batch in this ledger has place `seq`, and those after it follow."""
     ledger.execute(_SQL["go_on_at"], {"seq": max(seq, 1)})

@@ -14,6 +14,9 @@ SET state = 'copied', rows = %(rows)s, bytes = %(bytes)s, fingerprint = %(finger
     min_age = %(min_age)s, max_age = %(max_age)s, copy_xid = pg_current_xact_id(), copied_at = clock_timestamp()
 WHERE batch = %(batch)s AND state = 'open'
 
+-- name: bundle
+SELECT bundle FROM tierkeeper.bundle WHERE batch = %(batch)s
+
 -- name: bundle_note
 INSERT INTO tierkeeper.bundle (batch, bundle) VALUES (%(batch)s, %(bundle)s) ON CONFLICT (batch) DO NOTHING
 

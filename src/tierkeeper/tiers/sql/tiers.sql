@@ -140,6 +140,9 @@ WITH here AS (
 SELECT (SELECT batch FROM last), coalesce((SELECT seq FROM last), 0), (SELECT id FROM tierkeeper.tier WHERE role = %(role)s),
        coalesce((SELECT max(seq) FROM here), 0)
 
+-- name: bundles
+SELECT batch, bundle FROM tierkeeper.bundle
+
 -- name: go_on_at
 SELECT setval(pg_get_serial_sequence('tierkeeper.ledger', 'seq'), %(seq)s, false)
 
