@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="archive")
     _writing(group)
     _bringing_back(group)
+    _thawing(group)
     _reading(group)
 
 
@@ -135,6 +136,8 @@ def _bringing_back(group: typer.Typer) -> None:
                 )
             )
 
+
+def _thawing(group: typer.Typer) -> None:
     @command(group, "thaw")
     def thaw(
         session: Session,

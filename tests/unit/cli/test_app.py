@@ -157,10 +157,10 @@ def test_a_result_means_an_exit_code(cli: Cli, keeper: Any, answer: object, code
 
 def test_a_restore_hands_its_arguments_over(cli: Cli, keeper: Any) -> None:
     keeper.answer = NotNow("tiers.core", "it is away", "Run again")
-    window = ["--since", "2013-01-01", "--segment", "s"]
+    window = ["--since", "2013-01-01", "--segment", "s", "--key", "7", "--key", "8"]
     cli("archive", "restore", "t", "--to", "r.t", *window, "--tier", "core", "--on-conflict", "skip")
     since = datetime(2013, 1, 1, tzinfo=UTC)
-    window_given = {"since": since, "until": None, "segment": "s"}
+    window_given = {"since": since, "until": None, "segment": "s", "keys": ["7", "8"]}
     assert keeper.calls[0][2] == {"to": "r.t", **window_given, "tier": "core", "on_conflict": "skip", "on": None}
     assert cli("archive", "restore", "t", "--to", "r.t", "--on-conflict", "update").code == Exit.USAGE
 
