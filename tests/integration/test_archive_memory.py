@@ -54,9 +54,11 @@ def many_of_10_mb(main: Connection) -> int:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("fill", [one_that_travels_as_60_mb, pytest.param(many_of_10_mb, marks=pytest.mark.long)])
-def test_memory_is_bounded_by_the_largest_row(tiers: Tiers, main: Connection, fill: Callable[[Connection], int]) -> None:
-    """A bytea counts as its text: so it travels."""
+@pytest.mark.parametrize(("fill", "beside_mb"), [(one_that_travels_as_60_mb, 170), (many_of_10_mb, 300)])
+def test_memory_is_bounded_by_the_largest_row(
+    tiers: Tiers, main: Connection, fill: Callable[[Connection], int], beside_mb: int
+) -> None:
+    """A bytea counts as its text: so it travels. `beside_mb`: what is there beside the row, or beside those that gather."""
     widest_mb = fill(main)
     before = contents(main, "t")
     peaks = {
@@ -70,7 +72,7 @@ def test_memory_is_bounded_by_the_largest_row(tiers: Tiers, main: Connection, fi
     }
     assert contents(main, "t") == []
     assert contents(main, "back") == before
-    assert all(widest_mb < peak < 300 + 4 * widest_mb for peak in peaks.values()), peaks
+    assert all(widest_mb < peak < beside_mb + 4 * widest_mb for peak in peaks.values()), peaks
 
 
 def test_a_row_that_the_archive_cannot_carry_is_refused_by_its_key(

@@ -114,7 +114,7 @@ def refuse(
                 f"{selection.shape.name} ({tier})",
                 f"the row with the key {', '.join(key)} has {int(size_bytes) // 10**6} MB on its way, and no row "
                 f"above {ROW_BYTES_MAX // 10**6} MB can be moved",
-                "Leave it out with --where, or make its values smaller",
+                "Leave it out with --where of tierkeeper move, or make its values smaller",
             )
 
 

@@ -119,7 +119,14 @@ def copied(cur: psycopg.Cursor, query: sql.Composable, schema: "pa.Schema") -> G
     from tierkeeper.postgres import rows
 
     blocks = _gathered(rows_out(cur, sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(query), binary=False))
-    parsed = ahead(lambda block: rows.from_csv(block, schema), blocks, alone=lambda block: isinstance(block, memoryview))
+
+    def parse(block: Block) -> "pa.RecordBatch":
+        batch = rows.from_csv(block, schema)
+        if isinstance(block, memoryview):
+            block.release()  # whoever handed it on holds it still, and the row would lie beside its Arrow form
+        return batch
+
+    parsed = ahead(parse, blocks, alone=lambda block: isinstance(block, memoryview))
     with closing(blocks), closing(parsed):
         yield from parsed
 
