@@ -6,7 +6,7 @@ and never leaks to another client of one.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from psycopg import conninfo, sql
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.limits import CONNECT_SECONDS, LOCK_SECONDS, LOOK_LOCK_SECONDS
 from tierkeeper.kernel.ports import Gate
-from tierkeeper.postgres import urls
+from tierkeeper.postgres import met, urls
 from tierkeeper.postgres.keeping import dial
 from tierkeeper.postgres.lending import is_full
 from tierkeeper.postgres.received import Received
@@ -172,7 +172,7 @@ class Link:
             from tierkeeper.postgres.trust import explained
 
             raise explained(self, error) from error
-        conn.received = self.received
+        conn.received, conn.label = self.received, self.label
         return conn
 
 
@@ -253,9 +253,10 @@ def transaction(
         conn.open_with(first)
         try:
             yield cur
-        except BaseException:
+        except BaseException as error:
+            met.note(error, conn.label)
             if not conn.take_opening() and not conn.closed:
-                with _quietly():
+                with suppress(psycopg.Error):  # it may be gone: then the server has rolled back, and the first error is told
                     cur.execute("ROLLBACK")
             raise
         if not conn.in_transaction:
@@ -276,15 +277,6 @@ def take_own_path(cur: Cursor) -> None:
     """OWN_PATH in the middle of a transaction."""
     cur.connection.ran_users_code = True
     cur.execute(OWN_PATH)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """The connection may be gone: then the server has rolled back by itself, and the first error is the one to tell."""
-    try:
-        yield
-    except psycopg.Error:
-        return
 
 
 _LIFT: Final = "There: ALTER ROLE … SET {} = 0 for the role that the URL names, then run again"
@@ -387,7 +379,7 @@ def translate(error: psycopg.Error, place: str) -> TierkeeperError:
     kind, remedy = next(
         (states[k] for k in (state, state[:2]) if k in states), (Failed, f"Look up SQLSTATE {state} in Postgres's manual")
     )
-    return kind(place, cause, remedy)
+    return kind(met.placed(error, place), cause, remedy)
 
 
 @contextmanager

@@ -138,6 +138,8 @@ class Session(psycopg.Connection[Any]):
         self._ending = False
         self._copying: str | None = None
         self.received: Received | None = None
+        self.label = ""
+        """Whose server it leads to, for errors."""
         self._counted_bytes = 0
         self.wrote = self.ran_users_code = False
         """Whether a transaction over it could write, and whether triggers or conditions of the user's could run in one."""

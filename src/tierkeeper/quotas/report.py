@@ -58,7 +58,8 @@ class Report:
 
     def was_not_now(self, table: TableName) -> bool:
         """Whether something could not be had of `table` in this run: who asks again waits again."""
-        return any(one.not_now and one.place == str(table) for one in self.errors)
+        own = (str(table), f"{table} (")  # the tier may follow
+        return any(one.not_now and (one.place == own[0] or one.place.startswith(own[1])) for one in self.errors)
 
 
 def by_policy(policy: TablePolicy, source: TierName, to: TierName, rows: int, row_bytes: float) -> list[QuotaChoice]:

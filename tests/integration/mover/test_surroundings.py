@@ -148,8 +148,9 @@ def test_what_refuses_rows_at_main_leaves_them_in_core_and_is_named(over: Hop) -
 def test_what_keeps_rows_in_core_leaves_no_copy_at_main(over: Hop) -> None:
     for case, core in CORE_STOPPED.items():
         remake(over, core, "")
-        with pytest.raises(Failed, match=r"never|10 rows stay|wrote 10 rows to the table itself"):
+        with pytest.raises(Failed, match=r"never|10 rows stay|wrote 10 rows to the table itself") as error:
             over.move()
+        assert error.value.place == "public.t (core)", case
         assert over.counts() == (10, 0), case
 
 

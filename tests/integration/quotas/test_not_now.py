@@ -38,12 +38,12 @@ def test_a_locked_table_is_named_and_keeps_no_other(
         began = time.monotonic()
         (fault,) = ask("quota", "--dry-run", code=75)["errors"]
         assert time.monotonic() - began < LOCK_SECONDS / 2
-        assert (fault["place"], fault["not_now"], "lock" in fault["cause"]) == ("public.events", True, True)
+        assert (fault["place"], fault["not_now"], "lock" in fault["cause"]) == ("public.events (core)", True, True)
         monkeypatch.setattr(link, "LOCK_SECONDS", 3)
         began = time.monotonic()
         (fault,) = ask("quota", code=75)["errors"]
         assert 3 < time.monotonic() - began < 6, "it waits once"
-        assert (fault["place"], fault["not_now"]) == ("public.events", True)
+        assert (fault["place"], fault["not_now"]) == ("public.events (core)", True)
         monkeypatch.setattr(link, "LOCK_SECONDS", 0.5)
         configure(tiers, monkeypatch, POLICY, absent)
         faults = ask("quota", code=1)["errors"]
