@@ -3,6 +3,7 @@
 It works on Arrow data and knows neither servers nor files.
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -23,27 +24,40 @@ class ContentDigest:
     """
 
     def __init__(self, schema: pa.Schema) -> None:
-        self._schema = schema.remove_metadata()
+        self.schema = schema.remove_metadata()
         self._columns = [_ColumnDigest(f.type) for f in schema]
         self.rows = 0
 
+    @classmethod
+    def joined(cls, schema: pa.Schema, parts: Sequence["ContentDigest"]) -> "ContentDigest":
+        """Of rows of `schema`, from digests of some of their columns each. Raises ValueError unless every column of `schema` was
+        digested once, and all of as many rows.
+        """
+        whole, found = cls(schema), [one for part in parts for one in zip(part.schema, part._columns, strict=True)]
+        at = {field.name: column for field, column in found}
+        if len(found) != len(schema) or {f for f, _ in found} != set(whole.schema) or len({part.rows for part in parts}) > 1:
+            raise ValueError(f"no digests of the columns {whole.schema}")
+        whole._columns = [at[name] for name in schema.names]
+        whole.rows = parts[0].rows if parts else 0
+        return whole
+
     def update(self, batch: pa.RecordBatch) -> None:
         """Counts `batch` in. Its columns must be those of the schema, in order and type."""
-        if batch.schema.types != self._schema.types or batch.schema.names != self._schema.names:
-            raise ValueError(f"expected columns {self._schema}, got {batch.schema}")
+        if batch.schema.types != self.schema.types or batch.schema.names != self.schema.names:
+            raise ValueError(f"expected columns {self.schema}, got {batch.schema}")
         for column, array in zip(self._columns, batch.columns, strict=True):
             column.update(array, self.rows)
         self.rows += batch.num_rows
 
     def hexdigest(self) -> str:
         """64 hex digits over names, types, the number of rows, and every value in order."""
-        columns = [[f.name, str(f.type), *c.hexdigests()] for f, c in zip(self._schema, self._columns, strict=True)]
+        columns = [[f.name, str(f.type), *c.hexdigests()] for f, c in zip(self.schema, self._columns, strict=True)]
         return blake2b(rfc8785.dumps({"format": _FORMAT, "rows": self.rows, "columns": columns}), digest_size=32).hexdigest()
 
     def same_as(self, other: "ContentDigest") -> bool:
         """Whether both saw the same rows in the same order: what equal `hexdigest`s say, without writing them out."""
         hashes = ([c.hexdigests() for c in one._columns] for one in (self, other))
-        return self._schema == other._schema and self.rows == other.rows and next(hashes) == next(hashes)
+        return self.schema == other.schema and self.rows == other.rows and next(hashes) == next(hashes)
 
 
 class _ColumnDigest:

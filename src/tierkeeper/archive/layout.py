@@ -7,11 +7,13 @@ from array import array as array_of_ends
 from binascii import unhexlify
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from tierkeeper.archive.lossless import Carried, arrow_schema
 from tierkeeper.archive.model import BYTES_VERSION, TEXTS_VERSION, Contents
@@ -22,6 +24,10 @@ _UUID_TEXT_BYTES: Final = 36
 _NIL: Final = str(UUID(int=0)).encode()
 _DASHES: Final = ((4, 40), (28, 39), (32, 38), (36, 37))
 """Of sixteen bytes in hexadecimal, a dash after every second one, the dashes too many: place and length of a row, one by one."""
+
+_NUMBER_WORK: Final = 20  # to read one, its text, or a uuid's: as much as so many bytes of a long text, as measured
+_TEXT_WORK: Final = 60
+_UUID_WORK: Final = 120
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,28 @@ def carried_again(array: pa.Array) -> pa.Array:
 def uuid_told(raw: bytes) -> str:
     """A uuid of a file's statistics: older files have its text. Both sort alike."""
     return str(UUID(bytes=raw)) if len(raw) == _UUID_BYTES else raw.decode()
+
+
+def shares(file: pq.FileMetaData, schema: pa.Schema, names: Sequence[str], count: int) -> list[list[str]]:
+    """The columns `names` in at most `count` shares, none of them empty, that take about as long to read and to digest each.
+
+    `schema` is the file's. In a share the columns are in the order of `names`.
+    """
+    groups = [file.row_group(g) for g in range(file.num_row_groups)]
+    work = dict.fromkeys(names, 0)
+    for index in range(file.num_columns):
+        name = file.schema.column(index).path
+        if name in work:
+            kind = schema.field(name).type
+            each = _UUID_WORK if kind == pa.uuid() else _TEXT_WORK if pa.types.is_string(kind) else _NUMBER_WORK
+            work[name] = file.num_rows * each + sum(g.column(index).total_uncompressed_size for g in groups)
+    made: list[list[str]] = [[] for _ in range(min(count, len(names)))]
+    loads = [0] * len(made)
+    for name in sorted(names, key=lambda name: -work[name]):
+        least = loads.index(min(loads))
+        made[least].append(name)
+        loads[least] += work[name]
+    return [[name for name in names if name in some] for some in made]
 
 
 def _is_uuid(carried: Carried) -> bool:
@@ -124,4 +152,10 @@ def _with_nulls_of(array: pa.Array, made: pa.Array) -> pa.Array:
 
 def _ends(rows: int) -> pa.Buffer:
     """Where each of so many texts of a uuid's length begins, and the last ends."""
+    return _at_least_so_many_ends(1 << rows.bit_length()).slice(0, (rows + 1) * 4)
+
+
+@cache
+def _at_least_so_many_ends(rows: int) -> pa.Buffer:
+    """To make them anew takes as long as to make the texts."""
     return pa.py_buffer(array_of_ends("i", range(0, (rows + 1) * _UUID_TEXT_BYTES, _UUID_TEXT_BYTES)))

@@ -27,7 +27,7 @@ from tierkeeper.archive.layout import Layout, carried_again, layout, stored, uui
 from tierkeeper.archive.lossless import arrow_schema
 from tierkeeper.archive.model import ColumnSummary, Contents
 from tierkeeper.archive.summary import Summarizer, Summary
-from tierkeeper.archive.window import WindowedFile
+from tierkeeper.archive.window import WindowedFile, native
 from tierkeeper.kernel.ahead import Beside
 from tierkeeper.kernel.errors import Failed
 from tierkeeper.kernel.limits import (
@@ -171,8 +171,10 @@ def opened(file: BinaryIO, segment: UUID, data_key: bytes, place: str) -> Iterat
     """The encrypted `file` for reading. Raises Failed, naming `place`, at the first byte that is not what was written."""
     properties = pe.create_decryption_properties(data_key, aad_prefix=_aad(segment))
     with authenticated(place):
-        windowed = WindowedFile(file)
-        parquet = pq.ParquetFile(pa.PythonFile(windowed, mode="r"), decryption_properties=properties, **PAGE_BY_PAGE)
+        own = native(file)
+        windowed = WindowedFile(file) if own is None else None
+        source = own or pa.PythonFile(windowed, mode="r")
+        parquet = pq.ParquetFile(source, decryption_properties=properties, **PAGE_BY_PAGE)
         description = (parquet.schema_arrow.metadata or {}).get(_METADATA, b"")
     contents = Contents.from_json(description, place)
     if contents.segment != segment:
@@ -192,23 +194,29 @@ def authenticated(place: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class OpenSegment:
-    """A segment being read: every batch that comes out was authenticated, page by page."""
+    """A segment being read: every batch that comes out was authenticated, page by page. `window` is on a file elsewhere."""
 
     parquet: pq.ParquetFile
     contents: Contents
     place: str
-    file: WindowedFile
+    window: WindowedFile | None
 
     @cached_property
     def schema(self) -> pa.Schema:
         return arrow_schema(self.contents.carried)
 
     def batches(
-        self, since: datetime | None = None, until: datetime | None = None, columns: Sequence[str] | None = None
+        self,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        columns: Sequence[str] | None = None,
+        *,
+        threads: bool = True,
     ) -> Iterator[pa.RecordBatch]:
         """Rows, in order, with age in [since, until); row groups that cannot hold any are not read. Without an age all come.
 
         Just `columns` if given. Raises Failed at the first page that is not what was written, or for a column that is not there.
+        `threads`: whether Arrow's own decode several columns at once, of rows that nothing bounds.
         """
         wanted = self.schema if columns is None else pa.schema([self._field(name) for name in columns])
         bounded = bool(self.contents.age) and (since is not None or until is not None)
@@ -217,7 +225,7 @@ class OpenSegment:
             if bounded:
                 found = self._bounded(since, until, read)
             else:
-                found = read_batches(self.parquet, range(self.parquet.num_row_groups), read if columns is not None else None)
+                found = read_batches(self.parquet, None, read if columns is not None else None, threads=threads)
             for rows in found:
                 if rows.num_rows:
                     yield pa.RecordBatch.from_arrays([carried_again(rows.column(n)) for n in wanted.names], schema=wanted)
@@ -245,13 +253,15 @@ class OpenSegment:
 
     def _hold(self, group: int, columns: Sequence[str]) -> None:
         """Fetches the row group at once where most of it is wanted: it lies together, its columns are asked for one by one."""
+        if self.window is None:
+            return
         known = self.parquet.metadata.row_group(group)
         chunks = [known.column(i) for i in range(known.num_columns)]
         wanted = sum(c.total_compressed_size for c in chunks if c.path_in_schema in columns)
         starts = [min(c.data_page_offset, c.dictionary_page_offset or c.data_page_offset) for c in chunks]
         start, end = min(starts), max(s + c.total_compressed_size for s, c in zip(starts, chunks, strict=True))
         if wanted * 2 >= end - start and end - start <= STORE_PART_BYTES:
-            self.file.hold(start, end)
+            self.window.hold(start, end)
 
     def bounds(self, name: str) -> tuple[str, str] | None:
         """The least and the greatest value of a column, as Postgres reads them; None where its type's order is not the file's."""
@@ -294,12 +304,15 @@ def read_batches(
     groups: Sequence[int] | None = None,
     columns: Sequence[str] | None = None,
     most_rows: int = DIGEST_ROWS,
+    *,
+    threads: bool = True,
 ) -> Iterator[pa.RecordBatch]:
     """The rows of all row groups, or of `groups`, in order, at most `most_rows` at a time, and of wide rows few."""
     for some in _together(parquet.metadata, range(parquet.num_row_groups) if groups is None else groups, most_rows):
         known = [parquet.metadata.row_group(group) for group in some]
         few = sum(g.num_rows for g in known) * ARROW_BATCH_BYTES // max(1, sum(g.total_byte_size for g in known))
-        yield from parquet.iter_batches(batch_size=min(most_rows, max(1, few)), row_groups=some, columns=columns)
+        size = min(most_rows, max(1, few))
+        yield from parquet.iter_batches(batch_size=size, row_groups=some, columns=columns, use_threads=threads)
 
 
 def _together(file: pq.FileMetaData, groups: Sequence[int], most_rows: int) -> Iterator[list[int]]:

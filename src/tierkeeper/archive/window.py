@@ -1,17 +1,30 @@
 """A file of which some bytes are held in memory: its end, and the row group that is being read.
 
 A Parquet reader asks for the end of a file twice, and for each column by itself: from a store that is far away, or counts what it
-gives out, both are fetched once and at once.
+gives out, both are fetched once and at once. A file of this machine Arrow reads itself.
 """
 
 import io
 from typing import BinaryIO, Final
+
+import pyarrow as pa
 
 from tierkeeper.kernel.seekable import Seekable
 
 _END_BYTES: Final = 64 * 1024  # that a Parquet reader looks at first; most footers are no longer
 _FOOTER_BYTES_MAX: Final = 16 * 2**20  # a longer one the reader fetches by itself, and where its length is damaged says so
 _LENGTH: Final = slice(-8, -4)  # of the file: how long the footer before it is
+
+
+def native(file: BinaryIO) -> pa.NativeFile | None:
+    """`file` as Arrow opens it by itself, at a place of its own; None if it is none of this machine's.
+
+    What reads it needs no turn of Python's, for which threads that work at once would wait.
+    """
+    try:
+        return pa.OSFile(f"/proc/self/fd/{file.fileno()}")
+    except OSError:  # it has no descriptor, or this machine has no such folder
+        return None
 
 
 class WindowedFile(Seekable):

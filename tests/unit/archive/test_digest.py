@@ -149,3 +149,29 @@ def test_the_format_is_fixed() -> None:
         ]
     )
     assert digest(fixed) == "0b05df5952de928cc5f2e3dcb364066bd800beda202c1cf0389fa848026fbe5c"
+
+
+def test_digests_of_columns_join_to_that_of_the_rows_and_none_may_be_missing_or_shorter() -> None:
+    schema = pa.schema([("a", pa.int64()), ("b", pa.string()), ("c", pa.bool_())])
+    batch = pa.RecordBatch.from_arrays([pa.array([1, None]), pa.array(["x", ""]), pa.array([True, None])], schema=schema)
+
+    def part(*names: str, rows: int = 2) -> ContentDigest:
+        made = ContentDigest(pa.schema([schema.field(name) for name in names]))
+        made.update(batch.select(list(names)).slice(0, rows))
+        return made
+
+    whole = ContentDigest(schema)
+    whole.update(batch)
+    for parts in ([part("a", "b", "c")], [part("c", "a"), part("b")], [part("a"), part("b"), part("c")]):
+        joined = ContentDigest.joined(schema, parts)
+        assert (joined.hexdigest(), joined.rows) == (whole.hexdigest(), 2)
+        assert joined.same_as(whole)
+    for wrong in (
+        [part("a", "b")],
+        [part("a", "b", "c"), part("a")],
+        [part("a", "b"), part("c", rows=1)],
+        [part("a"), part("a"), part("b")],
+        [],
+    ):
+        with pytest.raises(ValueError, match="no digests of the columns"):
+            ContentDigest.joined(schema, wrong)
