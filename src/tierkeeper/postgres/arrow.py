@@ -118,10 +118,11 @@ def copied(cur: psycopg.Cursor, query: sql.Composable, schema: "pa.Schema") -> G
     """The rows of `query`, by COPY as CSV, as batches of `schema`, parsed in a thread; a large row is a batch of its own."""
     from tierkeeper.postgres import rows
 
-    blocks = _gathered(rows_out(cur, sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(query), binary=False))
+    copy = sql.SQL("COPY ({}) TO STDOUT ({})").format(query, rows.COPY_TEXT)
+    blocks = _gathered(rows_out(cur, copy, binary=False))
 
     def parse(block: Block) -> "pa.RecordBatch":
-        batch = rows.from_csv(block, schema)
+        batch = rows.from_copy(block, schema)
         if isinstance(block, memoryview):
             block.release()  # whoever handed it on holds it still, and the row would lie beside its Arrow form
         return batch

@@ -11,6 +11,7 @@ from typing import Final
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
+from psycopg import sql
 from pyarrow import csv
 
 _ARROW: Final = {
@@ -27,6 +28,13 @@ _ARROW: Final = {
     "timestamptz": pa.timestamp("us", "UTC"),
 }
 """Types whose text under the pinned settings Arrow reads bit for bit; of dates and times those of the years 1 to 9999."""
+
+_COMMAS: Final = (",", '"')
+_SELDOM: Final = ("\x1f", "\x1e")
+COPY_TEXT: Final = sql.SQL("FORMAT csv, DELIMITER {}, QUOTE {}").format(*map(sql.Literal, _SELDOM))
+"""How rows come from a server: as CSV, by marks that hardly any text has, since most JSON and arrays have commas and quotes.
+What has them is quoted, and each quote in it doubled there and halved here.
+"""
 
 
 def schema(columns: Sequence[tuple[str, int]]) -> pa.Schema:
@@ -79,11 +87,20 @@ def header(schema: pa.Schema) -> bytes:
 
 
 def from_csv(block: bytes | bytearray | memoryview, schema: pa.Schema) -> pa.RecordBatch:
-    """Whole CSV rows, written by `to_csv` or by Postgres with FORCE_QUOTE, as one record batch of exactly `schema`."""
+    """Whole rows that `to_csv` has written as one record batch of exactly `schema`."""
+    return _parsed(block, schema, *_COMMAS)
+
+
+def from_copy(block: bytes | bytearray | memoryview, schema: pa.Schema) -> pa.RecordBatch:
+    """Whole rows that Postgres has written under COPY_TEXT as one record batch of exactly `schema`."""
+    return _parsed(block, schema, *_SELDOM)
+
+
+def _parsed(block: bytes | bytearray | memoryview, schema: pa.Schema, delimiter: str, quote: str) -> pa.RecordBatch:
     table = csv.read_csv(
         pa.BufferReader(block),
         csv.ReadOptions(column_names=schema.names, block_size=len(block) + 1, use_threads=False),
-        csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        csv.ParseOptions(delimiter=delimiter, quote_char=quote, newlines_in_values=True, ignore_empty_lines=False),
         csv.ConvertOptions(
             column_types=schema,
             null_values=[""],

@@ -84,8 +84,9 @@ SELECT i::int2 AS i2, (i * 65535)::int4 AS i4, i * 281474976710655 AS i8, i % 3 
         ELSE ((random() - 0.5) * 10.0 ^ (random() * 70 - 35))::float4 END::float4 AS f4,
     CASE i % 13 WHEN 0 THEN '-0' WHEN 1 THEN 'NaN' WHEN 2 THEN 'Infinity' WHEN 3 THEN '-Infinity' WHEN 4 THEN 5e-324
         WHEN 5 THEN 1.7976931348623157e308 ELSE (random() - 0.5) * 10.0::float8 ^ (random() * 600 - 300) END::float8 AS f8,
-    CASE i % 12 WHEN 0 THEN '' WHEN 1 THEN NULL WHEN 2 THEN '"' WHEN 3 THEN E'\\r\\n,\\n' WHEN 4 THEN E'\\\\.' WHEN 5 THEN '\\N'
-        WHEN 6 THEN ' é€😀 ' WHEN 7 THEN 'NULL' WHEN 8 THEN E'\\t"",' WHEN 9 THEN repeat('x"', 200000) ELSE i::text END AS t,
+    CASE abs(i) % 13 WHEN 0 THEN '' WHEN 1 THEN NULL WHEN 2 THEN '"' WHEN 3 THEN E'\\r\\n,\\n' WHEN 4 THEN E'\\\\.'
+        WHEN 5 THEN '\\N' WHEN 6 THEN ' é€😀 ' WHEN 7 THEN 'NULL' WHEN 8 THEN E'\\t"",' WHEN 9 THEN repeat('x"', 200000)
+        WHEN 10 THEN E'\\x1f"\\x1e\\x1e,\\n\\x1f' WHEN 11 THEN E'\\x1e' ELSE i::text END AS t,
     CASE i % 5 WHEN 0 THEN NULL ELSE '"' || i END::varchar(9) AS v,
     '0001-01-01'::date + (i + 32768) * 55 AS d,
     timestamp '0001-01-01' + (i + 32768) * interval '55 days 1 microsecond' AS ts,
