@@ -14,7 +14,7 @@ from tierkeeper.kernel.ports import Batch, Block, Extent
 from tierkeeper.kernel.tables import TableShape
 from tierkeeper.mover import model, places
 from tierkeeper.mover.places import Arm
-from tierkeeper.postgres.arrow import snapshot_reader
+from tierkeeper.postgres.arrow import in_order
 from tierkeeper.postgres.copy import rows_out
 from tierkeeper.postgres.link import Link, translate
 from tierkeeper.postgres.session import Cursor
@@ -56,10 +56,8 @@ class Snapshot:
         columns = sql.SQL(", ").join(sql.SQL("{} AS {}").format(sql.SQL(e), sql.Identifier(name)) for name, e in projection)
         rows = places.rows(self.arms, model.names([c.name for c in self.shape.columns]))
         query = sql.SQL("SELECT {} FROM ({}) AS kept ORDER BY {}").format(columns, rows, model.names(order_by))
-        exported = self.cursor.execute("SELECT pg_export_snapshot()").fetchone()
-        assert exported is not None  # noqa: S101 - a function's SELECT gives one row
-        text, own_path = query.as_string(self.cursor), not model.is_ours(self.batch.predicate)
-        with snapshot_reader(self.link, str(exported[0]), text, purpose="mover", own_path=own_path) as reader:
+        text = query.as_string(self.cursor)
+        with in_order(self.cursor, sql.SQL(text), f"tiers.{self.link.tier} ({self.link.shown})") as reader:
             reach(Point.SOURCE_READ)
             yield reader
 

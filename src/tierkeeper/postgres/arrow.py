@@ -1,4 +1,4 @@
-"""Rows as Arrow record batches, read in a snapshot that a psycopg transaction has exported."""
+"""Rows as Arrow record batches, read in a psycopg transaction, or in the snapshot that it has exported."""
 
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -14,7 +14,7 @@ from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError
 from tierkeeper.kernel.limits import ARROW_BATCH_BYTES, PARSED_BYTES, SORT_UNDERRATED
 from tierkeeper.kernel.ports import Block
 from tierkeeper.postgres.copy import rows_out
-from tierkeeper.postgres.link import PINNED, UNDISTURBED, Link, transaction, translated
+from tierkeeper.postgres.link import PINNED, UNDISTURBED, Link, translated
 from tierkeeper.postgres.session import Cursor
 
 if TYPE_CHECKING:
@@ -39,23 +39,16 @@ def snapshot_reader(
     purpose: str,
     settings: Mapping[str, str] | None = None,
     told: Callable[[str, str], TierkeeperError] | None = None,
-    own_path: bool = False,
 ) -> Iterator["pa.RecordBatchReader"]:
     """The result of `query`, streamed, as of the exported `snapshot` and under the pinned settings and `settings`.
 
     The exporting transaction must stay open until this has entered. Raises, naming the tier, what `told` (else
-    `stream_error`) makes of the driver's text. What the stream itself raises, an OSError of pyarrow's, is its reader's. With
-    `own_path` the role's own search path holds. For the purpose `mover` rows come by COPY, under a mover's settings, in half
-    of the driver's time, and all errors are told here; the result's types must be the archive's own.
+    `stream_error`) makes of the driver's text. What the stream itself raises, an OSError of pyarrow's, is its reader's.
     """
-    if purpose == "mover":
-        with _copied(link, snapshot, query, purpose, own_path=own_path) as copied:
-            yield copied
-        return
     from adbc_driver_postgresql import dbapi
 
     uri = f"{link.uri}&{urlencode({'application_name': f'tierkeeper {purpose}'}, quote_via=quote)}"
-    local = {**PINNED, **UNDISTURBED, **({} if own_path else {"search_path": "pg_catalog"}), **(settings or {})}
+    local = {**PINNED, **UNDISTURBED, "search_path": "pg_catalog", **(settings or {})}
     first = [f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in local.items()]
     try:
         with _dialled(uri) as conn, conn.cursor() as cur:
@@ -73,31 +66,31 @@ def snapshot_reader(
 
 
 @contextmanager
-def _copied(link: Link, snapshot: str, query: str, purpose: str, *, own_path: bool) -> Iterator["pa.RecordBatchReader"]:
+def in_order(cur: Cursor, query: sql.SQL, place: str) -> Iterator["pa.RecordBatchReader"]:
+    """The result of `query`, which has an ORDER BY, by COPY in `cur`'s transaction, in half of the driver's time.
+
+    Its types must be the archive's own. All that the server says is raised here, as of `place`.
+    """
     import pyarrow as pa
 
     from tierkeeper.postgres import rows
 
-    asked = sql.SQL(query)
-    opening = [sql.SQL("SET TRANSACTION SNAPSHOT {}").format(snapshot)]
-    with (
-        translated(f"tiers.{link.tier} ({link.shown})"),
-        closing(link.connect(purpose)) as conn,
-        transaction(conn, isolation="repeatable read", read_only=True, opening=opening, own_path=own_path) as cur,
-    ):
-        schema = rows.schema(_columns_of(cur, asked))
-        with closing(copied(cur, asked, schema)) as batches:
+    with translated(place):
+        schema = rows.schema(_columns_of(cur, query))
+        with closing(copied(cur, query, schema)) as batches:
             yield pa.RecordBatchReader.from_batches(schema, batches)
 
 
 def _columns_of(cur: Cursor, query: sql.SQL) -> list[tuple[str, int]]:
-    """Names and types of the query's columns; afterwards an index gives its rows in order, if one can at a bearable cost.
+    """Names and types of the query's columns; until the next one an index gives its rows in order, if one can at a bearable cost.
 
     Of a condition such as isfinite() Postgres thinks that it holds for a third of the rows, so that it takes sorting them,
     through files on its disk, for a third of the work that it is.
     """
     explain, shown = (sql.SQL(s).format(query) for s in ("EXPLAIN (FORMAT json) {}", "SELECT * FROM ({}) AS shown LIMIT 0"))
-    cur.together([explain, sql.SQL("SET LOCAL enable_sort = off"), explain, shown])
+    sorts, sorts_not = sql.SQL("SET LOCAL enable_sort TO DEFAULT"), sql.SQL("SET LOCAL enable_sort = off")
+    cur.together([sorts, explain, sorts_not, explain, shown])
+    cur.nextset()
     sorting = _cost(cur)
     cur.nextset()
     cur.nextset()
@@ -105,7 +98,7 @@ def _columns_of(cur: Cursor, query: sql.SQL) -> list[tuple[str, int]]:
     cur.nextset()
     columns = [(c.name, c.type_code) for c in cur.description or ()]
     if indexed > sorting * SORT_UNDERRATED:
-        cur.execute("SET LOCAL enable_sort TO DEFAULT")
+        cur.execute(sorts)
     return columns
 
 

@@ -1,5 +1,6 @@
 """Streams of rows whose server ends the session: what was read counts, what was not is told as something that passes."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from support import Tiers
 from tierkeeper.archive.digest import ContentDigest
 from tierkeeper.kernel.errors import NotNow
 from tierkeeper.postgres import arrow
-from tierkeeper.postgres.arrow import snapshot_reader, stream_error
+from tierkeeper.postgres.arrow import in_order, snapshot_reader, stream_error
 from tierkeeper.postgres.link import transaction
 
 if TYPE_CHECKING:
@@ -103,17 +104,58 @@ def test_copied_rows_are_bit_for_bit_those_of_the_driver(tiers: Tiers) -> None:
     """What the archive reads is proven by reading it back; that it was read rightly, two decoders have to agree on."""
     with closing(tiers.core.connect("test")) as conn:
         conn.execute("CREATE TABLE odd AS " + ODD_VALUES)
-    found = {}
+    query, found = sql.SQL("SELECT * FROM public.odd ORDER BY i2"), []
     with closing(tiers.core.connect("test")) as conn, transaction(conn, isolation="repeatable read", read_only=True) as cur:
         snapshot = str(cur.execute("SELECT pg_export_snapshot()").fetchall()[0][0])
-        for purpose in ("mover", "probe"):
-            with snapshot_reader(tiers.core, snapshot, "SELECT * FROM public.odd ORDER BY i2", purpose=purpose) as reader:
+        for read in (in_order(cur, query, "x"), snapshot_reader(tiers.core, snapshot, query._obj, purpose="probe")):
+            with read as reader:
                 digest = ContentDigest(reader.schema)
                 for batch in reader:
                     digest.update(batch.replace_schema_metadata(None))
-            found[purpose] = digest.rows, digest.hexdigest()
-    assert found["mover"] == found["probe"]
-    assert found["mover"][0] == 3856
+            found.append((digest.rows, digest.hexdigest()))
+    assert found[0] == found[1]
+    assert found[0][0] == 3856
+
+
+def test_who_stops_amid_the_rows_leaves_no_thread_and_a_connection_that_serves(tiers: Tiers) -> None:
+    threads = threading.active_count()
+    with closing(tiers.core.connect("test")) as conn:
+        with (
+            pytest.raises(ZeroDivisionError),
+            transaction(conn, isolation="repeatable read", read_only=True) as cur,
+            in_order(cur, sql.SQL(MANY), "x") as reader,
+        ):
+            reader.read_next_batch()
+            raise ZeroDivisionError
+        assert threading.active_count() == threads
+        assert conn.execute("SELECT 1").fetchall() == [(1,)]
+
+
+def test_rows_that_stop_coming_into_the_archive_are_told_with_their_place(tiers: Tiers) -> None:
+    with (
+        closing(tiers.core.connect("probe")) as conn,
+        pytest.raises(NotNow) as told,
+        transaction(conn, read_only=True) as cur,
+        in_order(cur, sql.SQL(MANY), "the place") as reader,
+    ):
+        reader.read_next_batch()
+        end_the_session(tiers)
+        reader.read_all()
+    assert told.value.place == "the place"
+
+
+def test_one_query_after_another_is_sorted_or_not_as_if_it_were_the_first(tiers: Tiers) -> None:
+    with closing(tiers.core.connect("test")) as conn:
+        for name, key in (("keyed", ", PRIMARY KEY (id)"), ("unkeyed", "")):
+            conn.execute(f"CREATE TABLE {name} (id int, v text{key})".encode())
+            conn.execute(f"INSERT INTO {name} SELECT g, repeat('x', 60) FROM generate_series(1, 50000) g".encode())
+            conn.execute(f"ANALYZE {name}".encode())
+        with transaction(conn, read_only=True) as cur:
+            for name in ("keyed", "unkeyed", "keyed", "unkeyed"):
+                query = sql.SQL("SELECT * FROM public.{} ORDER BY id").format(sql.SQL(name))
+                arrow._columns_of(cur, sql.SQL(query.as_string(conn)))
+                ((can_sort,),) = cur.execute("SELECT current_setting('enable_sort')").fetchall()
+                assert can_sort == ("off" if name == "keyed" else "on"), name
 
 
 @pytest.mark.parametrize("query", [SMALL, "SELECT g FROM generate_series(1, 100000) g", MANY])
