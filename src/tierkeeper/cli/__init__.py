@@ -5,6 +5,7 @@ One JSON document on stdout with `--json`, tables for a person else; logs, progr
 
 import atexit
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def lean() -> None:
     """Makes this process start and end sooner. For one that runs nothing but tierkeeper."""
     gc.set_threshold(_GARBAGE)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of numpy's, which comes with Arrow; nobody asks them anything
     atexit.register(_leave)
 
 

@@ -112,7 +112,7 @@ def copied(cur: psycopg.Cursor, query: sql.Composable, schema: "pa.Schema") -> G
     from tierkeeper.postgres import rows
 
     copy = sql.SQL("COPY ({}) TO STDOUT ({})").format(query, rows.COPY_TEXT)
-    blocks = _gathered(rows_out(cur, copy, binary=False))
+    blocks = rows_out(cur, copy, binary=False, block_bytes=PARSED_BYTES)
 
     def parse(block: Block) -> "pa.RecordBatch":
         batch = rows.from_copy(block, schema)
@@ -123,24 +123,6 @@ def copied(cur: psycopg.Cursor, query: sql.Composable, schema: "pa.Schema") -> G
     parsed = ahead(parse, blocks, alone=lambda block: isinstance(block, memoryview))
     with closing(blocks), closing(parsed):
         yield from parsed
-
-
-def _gathered(blocks: Generator[Block]) -> Generator[Block]:
-    """PARSED_BYTES of `blocks` at once; a large row, which goes with the next, by itself."""
-    with closing(blocks):
-        gathered = bytearray()
-        for block in blocks:
-            large = isinstance(block, memoryview)
-            if not large:
-                gathered += block
-            if gathered and (large or len(gathered) >= PARSED_BYTES):
-                yield gathered
-                gathered = bytearray()
-            if large:
-                yield block
-            del block
-        if gathered:
-            yield gathered
 
 
 @contextmanager

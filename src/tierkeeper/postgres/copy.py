@@ -22,12 +22,19 @@ _TRAILER = b"\xff\xff"  # of binary COPY: no row begins so, for no table has 655
 _NOTHING = memoryview(b"")  # instead of a row that has been sent, lest it lie beside the next
 
 
-def rows_out(cur: psycopg.Cursor, query: sql.Composed, *, binary: bool, digest: RowDigest | None = None) -> Generator[Block]:
-    """What a `COPY … TO STDOUT` says, in blocks of about `COPY_BLOCK_BYTES`, each of whole rows. It may be under way already
+def rows_out(
+    cur: psycopg.Cursor,
+    query: sql.Composed,
+    *,
+    binary: bool,
+    digest: RowDigest | None = None,
+    block_bytes: int = COPY_BLOCK_BYTES,
+) -> Generator[Block]:
+    """What a `COPY … TO STDOUT` says, in blocks of about `block_bytes`, each of whole rows. It may be under way already
     (`Cursor.all_of_then_copy`).
 
-    A row that is larger is a block of its own, as libpq gave it: memory is bounded by one block, or one row and what libpq
-    holds of it.
+    A row of more than COPY_BLOCK_BYTES is a block of its own, as libpq gave it: memory is bounded by one block, or one row and
+    what libpq holds of it.
 
     `digest` counts the rows in, without the header and the trailer of `binary`, and is whole when the generator has ended. Close
     it when you stop early: that cancels the COPY and leaves the connection usable.
@@ -54,7 +61,7 @@ def rows_out(cur: psycopg.Cursor, query: sql.Composed, *, binary: bool, digest: 
                 block, row = bytearray(), _NOTHING
             else:
                 block += row
-                if len(block) >= COPY_BLOCK_BYTES:
+                if len(block) >= block_bytes:
                     size_bytes += len(block)
                     yield block
                     block = bytearray()

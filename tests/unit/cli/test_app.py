@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -292,3 +294,14 @@ def test_one_fault_is_an_object_and_several_are_a_list(cli: Cli, keeper: Any) ->
     assert cli("check", "--json").document == {"error": {"place": "a", "cause": "b", "remedy": "c"}}
     keeper.answer = Faults([one, two])
     assert [e["place"] for e in cli("check", "--json").document["error"]] == ["a", "d"]
+
+
+@pytest.mark.parametrize(("said", "threads"), [(None, 1), ("2", min(2, os.cpu_count() or 1))])
+def test_no_library_that_comes_along_begins_threads_unless_somebody_says_so(said: str | None, threads: int) -> None:
+    """They look busily for work for a while, on cores that the servers need."""
+    pytest.importorskip("numpy")
+    code = "from tierkeeper.cli import lean; lean(); import os, numpy; print(len(os.listdir('/proc/self/task')))"
+    own = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    environment = own if said is None else {**own, "OPENBLAS_NUM_THREADS": said}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == [str(threads)]
