@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from uuid import UUID
@@ -268,7 +268,7 @@ class ScanSegment:
     min_age: datetime | None
     max_age: datetime | None
     age: str = ""  # the column that the ages are of; empty: not known
-    settled_seconds: float | None = None
+    settled_seconds: float | None = field(default=None, compare=False)  # it grows by itself
 
 
 class SegmentContent(Protocol):
