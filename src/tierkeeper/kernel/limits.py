@@ -63,6 +63,7 @@ SAMPLE_PAGES: Final = 100  # that they are taken from, all over the table
 STORE_PART_BYTES: Final = (
     8 * 2**20
 )  # of an object on its way to or from a bucket; S3 wants 5 MiB at least, and takes 10,000 parts
+SYNC_BYTES: Final = 8 * 2**20  # of a file go on to the disk while the next are written: its fsync has little left to wait for
 STORE_READ_SECONDS: Final = 60  # a store that says nothing for so long is away
 STORE_TRIES: Final = 4  # of one request: what is asked is safe to ask again
 OBJECT_BYTES_MAX: Final = 64 * 2**30  # of one object at the home server; a segment has some 100 MB

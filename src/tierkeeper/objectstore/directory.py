@@ -20,7 +20,7 @@ from typing import BinaryIO, Final
 from tierkeeper.kernel.clock import Clock, SystemClock
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point, reach
-from tierkeeper.kernel.limits import COPY_BLOCK_BYTES
+from tierkeeper.kernel.limits import COPY_BLOCK_BYTES, SYNC_BYTES
 from tierkeeper.objectstore.port import (
     DAMAGED,
     Kind,
@@ -81,11 +81,14 @@ class DirectoryStore:
             temporary, fd = _exclusive_file(incoming)
             try:
                 with os.fdopen(fd, "wb") as file:
-                    digest, received = hashlib.sha256(), 0
+                    digest, received, begun = hashlib.sha256(), 0, 0
                     while block := source.read(COPY_BLOCK_BYTES):
                         file.write(block)
                         digest.update(block)
                         received += len(block)
+                        if received - begun >= SYNC_BYTES:
+                            _leave_memory(fd, begun, received)
+                            begun = received
                     self._require(key, (received, digest.hexdigest()), (length_bytes, sha256))
                     file.flush()
                     self._publish(key, temporary, file, length_bytes)
@@ -133,9 +136,7 @@ class DirectoryStore:
         kind, sha256 = split_key(key)
         folder = self._folder(kind)
         os.fsync(file.fileno())
-        with suppress(OSError):
-            # What is read back must come from the disk, not from this machine's memory; not every file system can do it.
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        _leave_memory(file.fileno())  # what is read back must come from the disk
         reach(Point.OBJECT_BEFORE_RENAME)
         is_new = True
         try:
@@ -302,6 +303,15 @@ def _exclusive_file(folder: Path) -> tuple[Path, int]:
             if os.fstat(fd).st_nlink:
                 return path, fd
         os.close(fd)
+
+
+def _leave_memory(fd: int, start: int = 0, end: int = 0) -> None:
+    """Begins to bring bytes from `start` to before `end`, or all, to the disk, and has the system forget those that are there.
+
+    Not every file system can do it.
+    """
+    with suppress(OSError):
+        os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_DONTNEED)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError
+from tierkeeper.objectstore import directory
 from tierkeeper.objectstore.directory import DirectoryStore
 from tierkeeper.objectstore.port import ObjectLocked, ObjectMissing, put_object
 
@@ -63,6 +64,34 @@ def test_what_a_killed_put_left_is_swept_and_a_live_put_is_not(tmp_path: Path) -
     store.put(KEY, Slow(), length_bytes=100)  # type: ignore[arg-type]
     assert store.get(KEY) == X
     assert list(incoming.iterdir()) == []
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_what_is_written_begins_its_way_to_the_disk_before_all_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: bool
+) -> None:
+    """And what cannot begin sooner waits for the end, and is no error."""
+    data, steps = os.urandom(2 * directory.SYNC_BYTES + 5_000_000), list[tuple[str, int, int]]()
+    fsync = os.fsync
+
+    def advise(fd: int, offset: int, length: int, advice: int) -> None:
+        steps.append(("begun", offset, length))
+        assert os.fstat(fd).st_size >= offset + length
+        if refuses:
+            raise OSError(errno.EINVAL, "no such advice here")
+
+    def syncing(fd: int) -> None:
+        steps.append(("synced", 0, os.fstat(fd).st_size))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    monkeypatch.setattr(os, "fsync", syncing)
+    store = DirectoryStore(tmp_path / "store")
+    key = put_object(store, "segment", data)
+    at = directory.SYNC_BYTES
+    written = [step for step in steps if step[0] == "begun" or step[2] == len(data)]
+    assert written == [("begun", 0, at), ("begun", at, at), ("synced", 0, len(data)), ("begun", 0, 0)]
+    assert store.get(key) == data
 
 
 CAUSES: list[tuple[int, tuple[type[TierkeeperError], str]]] = [
