@@ -170,6 +170,7 @@ def _digest(content: OpenSegment, digest: ContentDigest) -> None:
     """By one thread: where two are at work, Arrow's own would only be in their way."""
     for batch in content.batches(columns=digest.schema.names, threads=False):
         digest.update(batch)
+        del batch  # a large one must not stay while the next is decoded
 
 
 def _digest_behind(content: OpenSegment, digest: ContentDigest) -> None:
