@@ -186,10 +186,13 @@ class Contents:
 
     @property
     def schema_hash(self) -> str:
-        """The same for two segments whose rows fit into one table."""
+        """The same for two segments whose rows fit into one table.
+
+        Manifests keep it: what came into it later stays out of it where a file does not say it.
+        """
         columns = [[c.column.name, c.column.type, c.column.collation, c.native] for c in self.carried]
         types = [[t.name.schema, t.name.name, t.meaning] for t in self.shape.types]
-        return hashlib.sha256(rfc8785.dumps([columns, list(self.shape.key), types])).hexdigest()
+        return hashlib.sha256(rfc8785.dumps([columns, list(self.shape.key), *([types] if types else [])])).hexdigest()
 
     def to_json(self, version: int = TEXTS_VERSION) -> bytes:
         """`version`: of how the file has its columns. Whoever does not know it would take them for damaged."""
@@ -230,7 +233,7 @@ class Contents:
                 tuple(d["key"]),
                 ddl=tuple(d["ddl"]),
                 oid=d.get("oid", 0),
-                types=tuple(UsedType(t["column"], TableName(**t["name"]), t["meaning"]) for t in d["types"]),
+                types=tuple(UsedType(t["column"], TableName(**t["name"]), t["meaning"]) for t in d.get("types", ())),
             )
             return cls(UUID(d["segment"]), shape, d["age"], d["age_is_native"], d["settings"])
         except (KeyError, TypeError, ValueError) as error:

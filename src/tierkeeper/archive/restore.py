@@ -102,13 +102,21 @@ def select(
     for other in {s.schema_hash: s for s in wanted if s.schema_hash != newest.schema_hash}.values():
         with reader.open(other) as content:
             theirs = content.contents
-        if replace(theirs, age_is_native=False).schema_hash != replace(contents, age_is_native=False).schema_hash:
+        if not fit(theirs, contents):
             what = _difference(theirs.shape, contents.shape)
             cause = f"its columns changed between segment {other.id} and segment {newest.id}: {what}"
             raise UsageError(f"table {newest.table}", cause, "Restore them one by one with --segment")
-        contents = replace(contents, age_is_native=False)
+        if theirs.age_is_native != contents.age_is_native:
+            contents = replace(contents, age_is_native=False)
     schema = arrow_schema(contents.carried)
     return Selection(reader, wanted, contents, schema, since, until, still_open, keys.within(contents) if keys else None)
+
+
+def fit(one: Contents, other: Contents) -> bool:
+    """Whether rows of both fit into one table. Where one of them does not say what its types mean, nothing speaks against it."""
+    says = bool(one.shape.types and other.shape.types)
+    first, second = (replace(c, age_is_native=False, shape=c.shape if says else replace(c.shape, types=())) for c in (one, other))
+    return first.schema_hash == second.schema_hash
 
 
 def _difference(old: TableShape, new: TableShape) -> str:

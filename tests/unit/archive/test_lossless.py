@@ -1,10 +1,13 @@
 """Which columns stay native, and how the others become text."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tierkeeper.archive import restore
 from tierkeeper.archive.lossless import arrow_schema, carry
 from tierkeeper.archive.model import Contents, Manifest, parse_document
 from tierkeeper.kernel.errors import Failed
@@ -117,3 +120,22 @@ def test_what_a_file_says_of_itself_survives_and_damage_is_named() -> None:
             Contents.from_json(bad, "x")
     with pytest.raises(Failed, match="is no manifest"):
         parse_document(Manifest, {"format": "tierkeeper manifest", "version": 2}, "x")
+
+
+def test_a_file_that_does_not_say_what_its_types_mean_is_read_as_before() -> None:
+    """Its manifest has the hash of such a file, and `verify` compares them."""
+    from uuid import UUID
+
+    columns = Column("at", "date", "date", collation=None), Column("e", "public.mood", "public.mood", kind="e", category="E")
+    table = TableShape(TableName("s", "t"), columns, ("at", "e"), ddl=("CREATE TYPE …", "CREATE TABLE …"))
+    written = Contents(UUID(int=0), table, "at", True, {"TimeZone": "UTC"}).to_json().replace(b',"types":[]', b"")
+    assert b"types" not in written
+    back = Contents.from_json(written, "x")
+    assert (back.shape.columns, back.shape.types) == (columns, ())
+    assert back.schema_hash == "676dfa0dbfd0c97da7f0cb5350f0125f722fd84cbf97b223a603a15055224315"
+    mood = UsedType("e", TableName("public", "mood"), "an enum")
+    since, other = (replace(back, shape=replace(table, types=(replace(mood, meaning=m),))) for m in ("an enum", "(a integer)"))
+    assert restore.fit(back, since), "its rows go with those of one that says it"
+    assert restore.fit(since, replace(since, age_is_native=False))
+    assert not restore.fit(since, other)
+    assert not restore.fit(back, replace(since, shape=replace(since.shape, key=("e",))))
