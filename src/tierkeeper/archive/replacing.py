@@ -1,6 +1,7 @@
 """Puts one segment in the place of another, whose rows it has, or those of them that are to stay."""
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from tierkeeper.postgres.statements import load
 
 _SQL: Final = load("tierkeeper.archive", "replacing.sql")
 _LOOK_SECONDS: Final = 0.2
+_COUNTING: Final = ("copied", "sealed", "unsure")
 
 Choose = Callable[[int, pa.RecordBatch], pa.Array]
 """Of a batch of a segment's rows, the number of the first given: which of them stay, as booleans."""
@@ -126,6 +128,10 @@ class Replacer:
             said = self._writer.manifest(made, head, origin)
             put.append(self._writer.sealed("manifest", said.body()))
             reach(Point.MANIFEST_PUT)
+            if self._store.head(key.object) is None:
+                raise Fenced(
+                    f"segment {old.id}", "an erase has taken the key of what was to replace it", "Run the same command again"
+                )
             sha256 = put[-1].partition("/")[2]
             self._catalog.reenter(cur, said, sha256, key, ("forgotten", "sealed"), said=(None, None))
             self._catalog.set_chain(cur, said.position, sha256)
@@ -186,18 +192,30 @@ class Replacer:
         """Deletes every wrapped key of the table's segments that count no more, at once: no copy of such a file opens again.
 
         I8: but for those of which the store has no word yet: a catalog that is made again counts them.
-        Also those that the catalog does not know: a rotation that was killed leaves such. Readers that are under way in one are
-        told to ask again. How many keys went, how many stay, and why.
+        Also those that the catalog does not know: a rotation that was killed leaves such, and a run to the archive, whose segment
+        may be of any table. Readers that are under way in one are told to ask again. How many keys went, how many stay, and why.
         """
         self.say()
         lying = {info.key for info in self._store.list("key")}
-        found = self._catalog.segments(table, states=("removed", "undone"))
-        over = [s for s in found if s.state == "undone" or s.removal_object is not None]
-        counting = {s.key_object for s in self._catalog.segments(states=("copied", "sealed", "unsure"))}
-        ids, known = {s.id for s in over}, {s.key_object for s in over}
-        going = {key for key in lying - counting if key in known or self._segment_of(key) in ids}
+        chain, _ = self._catalog.chain()
+        counting = {s.key_object for s in chain if s.state in _COUNTING}
+        own = [s for s in chain if s.table == table and (s.state == "undone" or (s.state == "removed" and s.removal_object))]
+        ids, known, every = {s.id for s in own}, {s.key_object for s in own}, {s.id for s in chain}
+        whose = {key: self._segment_of(key) for key in lying - counting - known}
+        gone, left, refused = self._destroyed((lying - counting) & known | {key for key, of in whose.items() if of in ids})
+        strays = {key: of for key, of in whose.items() if of is not None and of not in every}
+        if not strays:
+            return gone, left, refused
+        with self._catalog.transaction() as cur:
+            length, _ = self._catalog.chain_head(cur)  # nobody puts a segment in another's place meanwhile
+            if (why := self._needed(cur, set(strays.values()), whole=length == len(chain))) is not None:
+                return gone, left + len(strays), why
+            more, stay, refused_more = self._destroyed(set(strays))
+        return gone + more, left + stay, refused or refused_more
+
+    def _destroyed(self, keys: AbstractSet[str]) -> tuple[int, int, str | None]:
         gone, refused = 0, None
-        for key in sorted(going):
+        for key in sorted(keys):
             try:
                 self._store.delete(key)
             except (UsageError, ObjectLocked) as error:
@@ -206,7 +224,26 @@ class Replacer:
             reach(Point.KEY_DESTROYED)
             self._catalog.gone(key)
             gone += 1
-        return gone, len(going) - gone, refused
+        return gone, len(keys) - gone, refused
+
+    def _needed(self, cur: psycopg.Cursor, segments: AbstractSet[UUID], *, whole: bool) -> str | None:
+        """Why the keys of `segments`, which the catalog does not know, may be needed. Their keys were listed before.
+
+        I1: a batch is open before its key is put, and until its segment is entered. A catalog that was made again lacks segments
+        whose manifests were lost.
+        """
+        if cur.execute(_SQL["under_way"]).fetchone() == (True,):
+            return "a run to the archive is under way, or was cut short: run `tierkeeper archive run`, then this again"
+        if not whole:
+            return "keys lie there of segments that the catalog does not know, and it lacks some: see `tierkeeper archive verify`"
+        for info in self._store.list("commit"):
+            try:
+                said = self._keys().unseal("commit", self._store.get(info.key), info.key)
+            except Failed as error:
+                return f"{info.key}: {error.cause}"
+            if UUID(str(said.get("segment", UUID(int=0)))) in segments:
+                return f"{info.key} says that a segment counts which the catalog does not know: see `tierkeeper archive verify`"
+        return None
 
     def _segment_of(self, key: str) -> UUID | None:
         """Whose data key it is; None where it is gone already, or nothing that this archive has written."""

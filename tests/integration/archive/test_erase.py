@@ -53,6 +53,10 @@ def asked(house: House) -> set[int]:
     return set(rows)
 
 
+def keys(house: House) -> set[str]:
+    return {path.name for path in (house.tiers.store / "key").iterdir()}
+
+
 def erase(house: House, where: str = WHERE, *, dry_run: bool = False) -> EraseResult:
     return house.keeper.archive_erase(EVENTS, where=where, dry_run=dry_run)
 
@@ -109,6 +113,45 @@ def test_no_copy_of_an_old_segment_opens_any_more(three: House) -> None:
         told = ring.manifest(segment)
         assert "ranges" not in told.summary, "what it says of values is sealed with the key that is gone"
     assert not {s.id for s in old} & {s.id for s in three.keeper.archive.segments(EVENTS)}
+
+
+def test_what_a_killed_run_to_the_archive_left_opens_no_more_either(filled: House) -> None:
+    """Its rows came to the archive by the next run, and its own segment is known to nobody."""
+    before = keys(filled)
+    assert filled.archive(15, die_at=Point.MANIFEST_PUT) < 0
+    (stray,) = keys(filled) - before
+    held = erase(filled)
+    assert (held.ok, held.keys_left) == (False, 1), "its batch may be under way still"
+    assert "archive run" in " ".join(held.notes)
+    assert stray in keys(filled)
+    assert filled.archive(15) == 0
+    time.sleep(1.1)
+    done = erase(filled)
+    assert (done.ok, done.keys_left, stray in keys(filled)) == (True, 0, False)
+    assert asked(filled) == filled.everything - GONE
+    assert filled.keeper.archive_verify().ok
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["in the middle of the chain", "at its end"])
+def test_a_key_that_only_a_lost_manifest_knew_is_kept(filled: House, which: int) -> None:
+    """A catalog that was made again without it lacks a segment, which comes back with it. One has no commit object either."""
+    lost = filled.keeper.archive.segments(EVENTS)[which]
+    gone = [lost.manifest_key, *([lost.commit_object or ""] if which == 0 else [])]
+    kept = {filled.tiers.store / key: (filled.tiers.store / key).read_bytes() for key in gone}
+    for path in kept:
+        path.unlink()
+    filled.lose_the_catalog()
+    with closing(filled.tiers.main.connect("app")) as main:
+        main.execute("DELETE FROM tierkeeper.marker")
+    next(filled.tiers.home.rglob("archive-checkpoint.json")).unlink()  # this machine is a new one
+    filled.keeper.archive_rebuild()
+    assert lost.id not in [s.id for s in filled.keeper.archive.segments(EVENTS)]
+    assert filled.keeper.archive_erase(EVENTS, where="false").keys_left == 1
+    for path, content in kept.items():
+        path.write_bytes(content)
+    filled.lose_the_catalog()
+    assert filled.keeper.archive_rebuild().ok
+    assert sorted(filled.online() + filled.archived()) == sorted(filled.everything)
 
 
 def test_a_segment_of_which_all_goes_leaves_an_empty_one(three: House) -> None:

@@ -22,3 +22,6 @@ SELECT s.id
 FROM tierkeeper.segment AS s JOIN tierkeeper.ledger AS l ON l.batch = s.batch
 WHERE s.id = ANY (%(segments)s) AND s.state IN ('copied', 'sealed') AND (l.state <> 'forgotten' OR s.commit_object IS NULL)
 LIMIT 1
+
+-- name: under_way
+SELECT EXISTS (SELECT FROM tierkeeper.ledger WHERE state = 'open')
