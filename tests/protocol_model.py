@@ -284,12 +284,16 @@ def through(r: Reader) -> bool:
 
 
 def answer(r: Reader, g: Game) -> list[int]:
-    """A row counts where it was written, where its batch is forgotten, or where the source's snapshot says that it was moved."""
+    """A row counts where it was written, where its batch is forgotten, or was done before the reader began, for it could be
+    forgotten then, or where the source's snapshot says that it was moved.
+    """
 
     def counts(tier: int) -> bool:
         b = r.batch[tier]
-        ignored = tier == CORE and g.fault == "every row at Core counts"
-        return b is None or r.ledger[b] == "forgotten" or r.markers[b] == "moved" or ignored
+        if b is None or (tier == CORE and g.fault == "every row at Core counts"):
+            return True
+        rested = r.ledger[b] == "done" and (r.began[b] == "done" or g.fault == "done for long by another clock")
+        return rested or r.ledger[b] == "forgotten" or r.markers[b] == "moved"
 
     if r.door == "alone":
         return [] if r.rows[CORE] is None else [r.rows[CORE]]
@@ -383,6 +387,7 @@ FAULTS: Sequence[tuple[str, Game]] = (
     ("undo without winning the marker", SMALL[0]),
     ("forget too early", SMALL[0]),
     ("marker dropped before the ledger", SMALL[0]),
+    ("done for long by another clock", SMALL[1]),
     ("a missing marker is no fence", SMALL[0]),
     ("no guard at Main", SMALL[1]),
     ("undo without a word of the source", FORGETFUL[1]),

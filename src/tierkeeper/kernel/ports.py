@@ -258,7 +258,8 @@ class Sharing(Protocol):
 class ScanSegment:
     """A segment as a catalog snapshot has it. Ages are both included, None where the segment has none.
 
-    `settled_seconds`: for how long its batch has been in its state; None: not known.
+    `settled_seconds`: for how long its batch has been in its state; None: not known. `by_another_clock`: as a standby's has it,
+    which did not say when that was.
     """
 
     id: str
@@ -269,6 +270,7 @@ class ScanSegment:
     max_age: datetime | None
     age: str = ""  # the column that the ages are of; empty: not known
     settled_seconds: float | None = field(default=None, compare=False)  # it grows by itself
+    by_another_clock: bool = False
 
 
 class SegmentContent(Protocol):

@@ -62,8 +62,13 @@ class _Snapshots:
     archive_fault: TierkeeperError | None = None  # what a segment's reader raised; DuckDB would tell it in its own words
 
     def leave_out(self, tier: str, arrivals: Sequence[Arrival], moved: Collection[object]) -> None:
-        """Batches that came to `tier` lately count only if their source's snapshot says `moved`."""
+        """Batches that came to `tier` lately count only if their source's snapshot says `moved`, or they could be forgotten.
+
+        Raises NotNow where a standby says the latter: if its clock is ahead, the row is in the source's snapshot, too.
+        """
         for one in arrivals:
+            if one.rested and one.by_another_clock and one.batch not in moved:
+                raise memory.doubtful(tier, one.batch)
             if not one.counts(moved):
                 self.excluded.setdefault((tier, TableName(one.schema, one.table)), []).append(one.xid)
 
@@ -328,10 +333,14 @@ class FastDoor:
 def counts(segment: ScanSegment, moved_from_main: Collection[object], longest_reader_seconds: float) -> bool:
     """Whether a segment's rows are the rows: its marker was moved in Main's snapshot, or its batch is forgotten, or could be.
 
-    A Main that was put back knows nothing of the batch.
+    A Main that was put back knows nothing of the batch. Raises NotNow where it could be by a standby's clock.
     """
+    if segment.state == "forgotten" or segment.batch in moved_from_main:
+        return True
     rested = segment.state == "done" and (segment.settled_seconds or 0.0) > longest_reader_seconds
-    return rested or segment.state == "forgotten" or segment.batch in moved_from_main
+    if rested and segment.by_another_clock:
+        raise memory.doubtful("archive", segment.batch)
+    return rested
 
 
 def _load_libraries() -> None:

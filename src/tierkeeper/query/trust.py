@@ -10,7 +10,10 @@ from tierkeeper.tiers import memory, standing
 
 
 class Arrival(NamedTuple):
-    """A batch that came to a tier by transaction `xid` and is not forgotten there; `rested`: it could be, and so it counts."""
+    """A batch that came to a tier by transaction `xid` and is not forgotten there; `rested`: it could be, and so it counts.
+
+    `by_another_clock`: the tier is a standby, and `rested` is as its own clock has it.
+    """
 
     batch: UUID
     schema: str
@@ -18,6 +21,7 @@ class Arrival(NamedTuple):
     xid: str
     origin: UUID | None
     rested: bool
+    by_another_clock: bool
 
     def counts(self, moved: Collection[object]) -> bool:
         """Whether its rows are the rows, where its source says of the batches `moved` that it handed them over."""

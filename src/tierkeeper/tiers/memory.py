@@ -119,6 +119,16 @@ def lagging(source: str, destination: str, batch: UUID) -> NotNow:
     )
 
 
+def doubtful(tier: str, batch: UUID) -> NotNow:
+    """What to say of a standby by whose clock a batch came long ago, of which its source says nothing."""
+    return NotNow(
+        f"tiers.{tier}",
+        f"it is a standby by whose clock rows came there long ago (batch {batch}) of which their source says nothing: its clock "
+        "is ahead of its primary's, it lags, or the source was put back from an older backup",
+        f"Ask again in a moment; if it stays so, give the URL of {tier}'s primary",
+    )
+
+
 def restored(source: str, destination: str, batch: UUID) -> Failed:
     """What to say where `source` remembers a batch that it handed over, and `destination` knows nothing of it."""
     forget = _SQL["forget_marker"].format(batch=sql.Literal(str(batch))).as_string(None)

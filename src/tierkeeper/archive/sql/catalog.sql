@@ -154,7 +154,7 @@ ORDER BY position
 
 -- name: scan_segments
 SELECT s.id::text, s.batch, l.state, s.rows, s.min_age, s.max_age, s.age,
-       extract(epoch FROM clock_timestamp() - l.settled_at)::float8
+       extract(epoch FROM clock_timestamp() - l.settled_at)::float8, pg_is_in_recovery()
 FROM tierkeeper.segment AS s
 JOIN tierkeeper.ledger AS l ON l.batch = s.batch
 WHERE s.schema_name = %(schema)s AND s.table_name = %(table)s AND s.state IN ('copied', 'sealed')

@@ -107,9 +107,11 @@ FROM pg_database d
 WHERE d.datname = current_database()
 
 -- name: in_flight
--- One that could be forgotten counts, whatever its source says: a source that was put back knows nothing of it.
+-- One that could be forgotten counts, whatever its source says: a source that was put back knows nothing of it. A standby's clock
+-- is not the one that the time was taken from.
 SELECT batch, schema_name, table_name, copy_xid::xid::text, origin,
-       state = 'done' AND settled_at < clock_timestamp() - make_interval(secs => greatest(%(seconds)s, reader_seconds))
+       state = 'done' AND settled_at < clock_timestamp() - make_interval(secs => greatest(%(seconds)s, reader_seconds)),
+       pg_is_in_recovery()
 FROM tierkeeper.ledger
 WHERE state IN ('copied', 'done') AND copy_xid IS NOT NULL
 
