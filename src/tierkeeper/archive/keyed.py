@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from tierkeeper.kernel.units import parse_instant
 
 PLACE: Final = "--key"
 _AS_JSON: Final = "Write the value, or for a key of several columns a JSON array in their order, such as '[\"LHR\", 7]'"
+_NUMERIC_DIGITS: Final = 131_072  # before the point; Postgres's numeric has no more
 _INTEGERS: Final = ("int2", "int4", "int8")
 
 
@@ -61,8 +63,7 @@ class Wanted:
         for key in self.keys:
             same = None
             for carried, value in zip(self.columns, key, strict=True):
-                column = batch.column(carried.column.name)
-                equal = pc.equal(pc.utf8_rtrim(column, " ") if carried.column.base == "bpchar" else column, value)
+                equal = pc.equal(_plain(batch.column(carried.column.name), carried.column.base), value)
                 same = equal if same is None else pc.and_(same, equal)
             found = same if found is None else pc.or_(found, same)
         return batch.filter(found) if found is not None else batch.slice(0, 0)
@@ -74,6 +75,13 @@ class Wanted:
             return True
         value: Callable[[Any], Any] = int if base in _INTEGERS else str
         return any(value(bounds[0]) <= value(key[0].as_py()) <= value(bounds[1]) for key in self.keys)
+
+
+def _plain(column: pa.Array, base: str) -> pa.Array:
+    """Without what a value of the type may have more of, and be equal still."""
+    if base == "numeric":
+        return pc.utf8_rtrim(pc.replace_substring_regex(column, r"(\.\d*?)0+$", r"\1"), ".")
+    return pc.utf8_rtrim(column, " ") if base == "bpchar" else column
 
 
 def _values(text: str) -> tuple[str, ...]:
@@ -99,12 +107,25 @@ def _scalar(carried: Carried, text: str) -> pa.Scalar:
             return _TIMES[column.base](text, carried)
         if column.base == "uuid":
             return pa.scalar(str(UUID(text)), carried.type)
+        if column.base == "numeric":
+            return _number(text)
         if column.base == "bpchar":
             return pa.scalar(text.rstrip(" "))
         return pa.scalar(text).cast(carried.type)
-    except (ValueError, pa.ArrowException):
+    except (ValueError, ArithmeticError, pa.ArrowException):
         cause = f"{text[:80]!r} is no value of its column {column.name!r}, which is of type {column.type}"
         raise UsageError(PLACE, cause, _AS_JSON) from None
+
+
+def _number(text: str) -> pa.Scalar:
+    """As Postgres writes it, without zeros at its end: 1.50 and 15e-1 are 1.5."""
+    number = Decimal(text)
+    if number.is_finite() and abs(number.adjusted()) > _NUMERIC_DIGITS:
+        raise ValueError(text)
+    if not number:
+        return pa.scalar("0")
+    written = f"{number:f}" if number.is_finite() else str(number)
+    return pa.scalar(written.rstrip("0").rstrip(".") if "." in written else written)
 
 
 def _instant(text: str, carried: Carried) -> pa.Scalar:

@@ -84,7 +84,8 @@ class RestoringKeeper(MovingKeeper):
             if note is not None:
                 note(rows=result.rows, inserted=result.inserted, skipped=result.skipped, replaced=result.replaced)
         missed = len({*wanted.wanted}) - result.rows if wanted is not None else 0
-        notes = [*result.notes, f"{missed} of the keys are not among these rows"] if missed > 0 else result.notes
+        said = f"{missed} of the keys are not among these rows: they are compared as Postgres writes them"
+        notes = [*result.notes, said] if missed > 0 else result.notes
         return result.model_copy(update={"on": shown, "notes": notes})
 
     @cached_property

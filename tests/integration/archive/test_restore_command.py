@@ -41,7 +41,11 @@ def test_killed_anywhere_it_leaves_nothing_and_runs_again(filled: House) -> None
     assert [kind for kind, _ in audited] == ["intent", "intent", "intent", "outcome"]
     assert audited[-1][1] == {"rows": 191, "inserted": 190, "skipped": 0, "replaced": 1}
     code, told = restore(filled, "--to", "public.few", "--key", "8", "--key", "100", "--key", "1999")
-    assert (code, told["rows"], told["notes"]) == (0, 2, ["1 of the keys are not among these rows"])
+    assert (code, told["rows"], told["notes"]) == (
+        0,
+        2,
+        ["1 of the keys are not among these rows: they are compared as Postgres writes them"],
+    )
     assert execute(filled, "SELECT id FROM public.few ORDER BY id") == [(8,), (100,)]
     code, told = restore(filled, "--to", "public.none", "--key", "eight")
     assert (code, told["error"]["place"], execute(filled, "SELECT to_regclass('public.none')")) == (2, "--key", [(None,)])
