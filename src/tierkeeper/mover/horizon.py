@@ -39,6 +39,14 @@ class Look:
     heaps: Sequence[int]
 
 
+class _BehindError(Exception):
+    """Core has handed over less than Main has `taken`, which was asked later."""
+
+    def __init__(self, taken: int) -> None:
+        super().__init__(taken)
+        self.taken = taken
+
+
 class Horizon:
     """Up to which of its transactions a table's rows in Core were looked for at Main.
 
@@ -67,9 +75,15 @@ class Horizon:
 
         Nor is it where it no longer `goes_on`.
         """
-        with transaction(self._core, isolation="repeatable read", read_only=True) as cur:
-            look = self._look(cur, voids=voids, goes_on=goes_on)
+        try:
+            look = self._once(voids=voids, goes_on=goes_on)
+        except _BehindError as behind:  # or another run moved a batch between the two snapshots: a Core of after them tells
+            look = self._once(voids=voids, goes_on=goes_on, taken=behind.taken)
         return look if goes_on() else replace(look, ripe=False)
+
+    def _once(self, *, voids: bool, goes_on: Callable[[], bool], taken: int | None = None) -> Look:
+        with transaction(self._core, isolation="repeatable read", read_only=True) as cur:
+            return self._look(cur, voids=voids, goes_on=goes_on, taken=taken)
 
     def note(self, look: Look) -> UUID | None:
         """Notes at Main what `look` found, and the horizon that may be recorded now, if one may.
@@ -108,20 +122,26 @@ class Horizon:
         with transaction(self._core) as cur:
             cur.last(self._sql("record", **values))
 
-    def _look(self, core: Cursor, *, voids: bool, goes_on: Callable[[], bool]) -> Look:
-        """In one snapshot of Core, and at Main as it is after that."""
+    def _look(self, core: Cursor, *, voids: bool, goes_on: Callable[[], bool], taken: int | None) -> Look:
+        """In one snapshot of Core, and at Main as it is after that; `taken`: what Main had from Core before it, if that is known.
+
+        Raises _BehindError where it is not, and Core does not know of all that Main has.
+        """
         oldest = sql.Literal(keyed.HORIZON_TRANSACTIONS)
         id_, key, heaps, since, upto, handed, arriving, heaps_now = _row(core.execute(self._sql("at_core", oldest=oldest)))
         with transaction(self._main, read_only=True) as cur:
-            known, thawed, taken = _row(cur.execute(self._sql("at_main")))
+            known, thawed, taken_since = _row(cur.execute(self._sql("at_main")))
             extremes = keyed.extremes(self._shape, self._names["table"])
             low, high = _row(cur.execute(extremes)) if extremes is not None else (None, None)
         if arriving:  # copies on their way up to Core are Main's own rows
             return Look([], ripe=False, thawed=thawed, since=upto, heaps=heaps_now)
-        behind = taken is not None and (handed is None or handed < taken)
+        last = taken_since if taken is None else taken
+        behind = last is not None and (handed is None or handed < last)
         if behind:
             if not voids:
                 return Look([], ripe=False, thawed=thawed, since=upto, heaps=heaps_now)
+            if taken is None:
+                raise _BehindError(last)
             self._void()
         holds = id_ in known and key == keyed.described(self._shape) and not behind
         found: list[tuple[bool, Bound]] = []

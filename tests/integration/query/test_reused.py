@@ -261,6 +261,29 @@ def test_a_horizon_that_came_with_a_dump_is_none(hop: House) -> None:
     assert bodies(hop) == ["new", "old", "old", "old"]
 
 
+def test_a_batch_of_another_run_beside_a_look_leaves_horizons_as_they_are(tiers: Tiers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Main has it then, and Core's snapshot is of before it: this is no Core that was put back."""
+    other = TableName("public", "other")
+    with closing(tiers.core.connect("test")) as core, closing(tiers.main.connect("test")) as main:
+        hop = house_of(tiers, core, main, "other")
+        make(hop)
+        core.execute(f"CREATE TABLE other (LIKE t INCLUDING ALL); INSERT INTO other VALUES (1, '{OLD}', 'old')")
+        hop.keeper.setup(apply=True)
+        core.execute(f"INSERT INTO t VALUES (1, '{NEW}', 'new')")
+        assert hop.move().rows == 0
+        looking, asked = Horizon(core, main, shapes.read(core, T)), Horizon._sql
+
+        def between(self: Horizon, name: str, **values: Any) -> Any:
+            if self is looking and name == "at_main":
+                monkeypatch.undo()
+                assert hop.move(other).rows == 1
+            return asked(self, name, **values)
+
+        monkeypatch.setattr(Horizon, "_sql", between)
+        found = looking.look()
+        assert (found.ripe, found.fresh) == (True, []), "what is in both was noted before"
+
+
 def test_a_core_that_is_put_back_has_rows_that_main_took(make_tiers: TiersFactory, cluster: EmbeddedPostgres) -> None:
     """Core as it was before a batch left it, by a copy of its files: what is in both tiers now is seen once, and what came and
     left after that copy is seen at Main. A run over another table makes no difference."""
