@@ -208,7 +208,8 @@ class Replacer:
             return gone, left, refused
         with self._catalog.transaction() as cur:
             length, _ = self._catalog.chain_head(cur)  # nobody puts a segment in another's place meanwhile
-            if (why := self._needed(cur, set(strays.values()), whole=length == len(chain))) is not None:
+            whole = length == len(chain) and all(s.state != "unsure" for s in chain)
+            if (why := self._needed(cur, set(strays.values()), whole=whole)) is not None:
                 return gone, left + len(strays), why
             more, stay, refused_more = self._destroyed(set(strays))
         return gone + more, left + stay, refused or refused_more
@@ -230,12 +231,13 @@ class Replacer:
         """Why the keys of `segments`, which the catalog does not know, may be needed. Their keys were listed before.
 
         I1: a batch is open before its key is put, and until its segment is entered. A catalog that was made again lacks segments
-        whose manifests were lost.
+        whose manifests were lost, and of those for which nothing speaks it has only some.
         """
         if cur.execute(_SQL["under_way"]).fetchone() == (True,):
             return "a run to the archive is under way, or was cut short: run `tierkeeper archive run`, then this again"
         if not whole:
-            return "keys lie there of segments that the catalog does not know, and it lacks some: see `tierkeeper archive verify`"
+            cause = "keys lie there of segments that the catalog does not know, and it may lack some"
+            return f"{cause}: run this again, or see `tierkeeper archive verify`"
         for info in self._store.list("commit"):
             try:
                 said = self._keys().unseal("commit", self._store.get(info.key), info.key)
