@@ -89,6 +89,11 @@ def test_a_tier_behind_main_that_was_put_back(hop: Hop, tier: str, source: Tier,
         else:
             hop.core.execute("DELETE FROM tierkeeper.ledger; DELETE FROM public.t")
     check_told(hop, tier, "put back from an older backup")
+    if tier == "archive":
+        keys = sorted((hop.tiers.store / "key").rglob("*"))
+        with pytest.raises(Failed, match="put back from an older backup"):
+            hop.keeper.archive_erase(T, where="true")
+        assert sorted((hop.tiers.store / "key").rglob("*")) == keys
 
 
 def test_a_catalog_of_before_a_thaw(hop: Hop) -> None:

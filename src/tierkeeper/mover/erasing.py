@@ -20,6 +20,7 @@ from tierkeeper.postgres import references, shapes
 from tierkeeper.postgres.copy import rows_out
 from tierkeeper.postgres.link import Connection, Link, take_own_path, transaction, translated
 from tierkeeper.postgres.statements import load
+from tierkeeper.tiers import memory
 
 _SQL = load("tierkeeper.mover", "erasing.sql")
 _ONLINE: Final[tuple[Tier, ...]] = ("core", "main")
@@ -49,8 +50,12 @@ class Eraser:
         self._stop = stop
 
     def check(self, table: TableName, where: str) -> None:
-        """Raises UsageError, before anything is changed, for a condition that is none or a delete that would do more."""
+        """Raises UsageError, before anything is changed, for a condition that is none or a delete that would do more.
+
+        Failed where Main or the catalog was put back from an older backup.
+        """
         plan.check_condition(where)
+        self._refuse_put_back()
         segments = self._vault().erasable(table)
         for tier in _ONLINE:
             with translated(f"tiers.{tier}"), closing(self._links[tier].connect("erase")) as conn:
@@ -74,6 +79,17 @@ class Eraser:
                 if more is not None:
                     cause = f"the foreign key {more} would delete or change rows of it there, and not in the other tiers"
                     raise UsageError(f"{more.child_at} ({tier})", cause, f"Erase its rows first, then drop or change {more.name}")
+
+    def _refuse_put_back(self) -> None:
+        """I8: a catalog that was put back lacks segments. Their rows would stay, and their keys pass for what nothing needs."""
+        with (
+            translated("tiers.main"),
+            closing(self._links["main"].connect("erase")) as main,
+            closing(self._links["archive"].connect("erase")) as catalog,
+            transaction(main, read_only=True) as at_main,
+            transaction(catalog, read_only=True) as at_catalog,
+        ):
+            memory.trust_catalog(at_main, at_catalog, memory.handed(at_main), memory.handed(at_catalog))
 
     def run(self, table: TableName, where: str, *, dry_run: bool) -> Erased:
         """Erases, or counts. Raises NotNow where rows are in flight; what was erased until then is gone, and a rerun goes on."""

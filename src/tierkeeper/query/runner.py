@@ -33,7 +33,7 @@ from tierkeeper.query.reused import Places, Reused, Tier
 from tierkeeper.query.scans import scan_error, scan_sql
 from tierkeeper.query.statement import Statement, parse
 from tierkeeper.query.told import told_of
-from tierkeeper.query.trust import Arrival, trust, trust_catalog
+from tierkeeper.query.trust import Arrival, trust
 from tierkeeper.tiers import memory
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ class FastDoor:
             return taken
         at_catalog = stack.enter_context(self._reading(catalog, self._catalog))
         moved_from_catalog = self._moved(at_catalog)
-        trust_catalog(at_main, at_catalog, moved_from_main, moved_from_catalog)
+        memory.trust_catalog(at_main, at_catalog, moved_from_main, moved_from_catalog)
         taken.leave_out("main", at_main_arrived, moved_from_core | moved_from_catalog)
         for name in tables:
             known = self._archive.segments(at_catalog, name)

@@ -48,12 +48,5 @@ def trust(
     standing.refuse_displaced(main, "main", [a.batch for a in arrived[1] if not a.counts(moved[0])])
 
 
-def trust_catalog(main: Cursor, catalog: Cursor, from_main: Mapping[UUID, str], from_catalog: Mapping[UUID, str]) -> None:
-    """`trust` for Main and the catalog."""
-    memory.refuse_restored(catalog, "main", "archive", from_main)
-    memory.refuse_restored(main, "archive", "main", from_catalog)
-    memory.refuse_thawed(catalog, memory.thawed(main))
-
-
 def _origins(arrived: Sequence[Arrival]) -> dict[TableName, UUID]:
     return {TableName(a.schema, a.table): a.origin for a in arrived if a.origin is not None}

@@ -211,6 +211,15 @@ def refuse_forgetful(main: "psycopg.Cursor[Any]", handed: Sequence[Handed]) -> N
     )
 
 
+def trust_catalog(
+    main: "psycopg.Cursor[Any]", catalog: "psycopg.Cursor[Any]", from_main: Mapping[UUID, str], from_catalog: Mapping[UUID, str]
+) -> None:
+    """Raises Failed where one of Main and the catalog does not know what it had from the other by what the other has `handed`."""
+    refuse_restored(catalog, "main", "archive", from_main)
+    refuse_restored(main, "archive", "main", from_catalog)
+    refuse_thawed(catalog, thawed(main))
+
+
 def refuse_core_behind(core: Connection, main: Connection) -> None:
     """Raises Failed where Core does not know what Main last had from it: rows that moved since its backup may be in both.
 
