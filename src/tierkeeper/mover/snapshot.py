@@ -4,8 +4,9 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import psycopg
 from psycopg import errors, sql
 
 from tierkeeper.kernel.digest import RowDigest
@@ -14,6 +15,7 @@ from tierkeeper.kernel.ports import Batch, Block, Extent
 from tierkeeper.kernel.tables import TableShape
 from tierkeeper.mover import model, places
 from tierkeeper.mover.places import Arm
+from tierkeeper.postgres import met
 from tierkeeper.postgres.arrow import in_order
 from tierkeeper.postgres.copy import rows_out
 from tierkeeper.postgres.link import Link, translate
@@ -21,6 +23,9 @@ from tierkeeper.postgres.session import Cursor
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_SOURCES: Final = (errors.DataError, errors.ProgrammingError, errors.RaiseException, errors.DiskFull)
+"""What is told here, for where the rows go it would be taken for that server's: bytes that are no text, a full disk."""
 
 
 def copy_out(arms: Sequence[Arm], shape: TableShape, columns: Sequence[str], binary: bool) -> sql.Composed:
@@ -48,8 +53,11 @@ class Snapshot:
                 yield from islice(blocks, 1)
                 reach(Point.SOURCE_READ)
                 yield from blocks
-        except errors.DataError as error:  # here, not where the rows go: bytes that are no text, say
+        except _SOURCES as error:
             raise translate(error, f"{self.batch.table} ({self.link.tier})") from error
+        except psycopg.Error as error:
+            met.note(error, self.link.label)
+            raise
 
     @contextmanager
     def arrow(self, projection: Sequence[tuple[str, str]], order_by: Sequence[str]) -> Iterator["pa.RecordBatchReader"]:

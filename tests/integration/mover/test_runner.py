@@ -1,13 +1,15 @@
 """A move on real Postgres, watched through the application's own connections (I1, I3, I4)."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import errors
 
-from tierkeeper.kernel.errors import Failed, NotNow
+from tierkeeper.kernel.errors import Failed, NotNow, TierkeeperError
+from tierkeeper.mover import snapshot
 from tierkeeper.mover.model import Selection
 from tierkeeper.mover.runner import Mover
 
@@ -101,6 +103,27 @@ def test_a_full_disk_says_whose_it_is_and_leaves_no_copy(
     pair.main.execute("CREATE TRIGGER no_room BEFORE INSERT ON public.events FOR EACH ROW EXECUTE FUNCTION public.no_room()")
     with pytest.raises(NotNow, match=r"public\.events \(main\): No space left"):
         mover().run(selection())
+    assert (len(pair.rows(pair.core)), pair.rows(pair.main)) == (1_000, [])
+
+
+@pytest.mark.parametrize("error", [errors.DiskFull, errors.RaiseException])
+def test_what_core_cannot_give_is_not_told_of_main(
+    pair: Any,
+    mover: Callable[..., Mover],
+    selection: Callable[..., Selection],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[psycopg.Error],
+) -> None:
+    """Its rows are read within a transaction of Main's."""
+
+    def no_room(*_: Any, **__: Any) -> Iterator[Any]:
+        raise error("no room for a temporary file")
+        yield
+
+    with monkeypatch.context() as patch, pytest.raises(TierkeeperError) as told:
+        patch.setattr(snapshot, "rows_out", no_room)
+        mover().run(selection())
+    assert told.value.place == "public.events (core)"
     assert (len(pair.rows(pair.core)), pair.rows(pair.main)) == (1_000, [])
 
 
