@@ -108,7 +108,7 @@ class KeyRing:
             text = _plain(old, environment, str(path))
             ring = cls.parse(text, str(path))
             _replace(path, _formed(text, form, _entry(path, ring.recipient_id), secret))
-            wallet.forget(old)
+            wallet.forget(old, _own(path))
 
     @staticmethod
     def present(config_dir: Path, environment: Mapping[str, str]) -> bool:
@@ -193,7 +193,7 @@ class KeyRing:
             form = _form(old)
             secret = passphrase.of(old, given, str(path)) if form == "passphrase" else ""
             _replace(path, _formed(text, form, _entry(path, _short(str(identity.to_public()))), secret))
-            wallet.forget(old)
+            wallet.forget(old, _own(path))
         return type(self)(identity, str(identity.to_public()), self.recovery, self.verify_key, self.signing_key, previous)
 
     def alone(self) -> Self:
@@ -273,7 +273,12 @@ def _formed(text: str, form: Form, entry: str, secret: str) -> str:
 
 def _entry(path: Path, recipient_id: str) -> str:
     """The keyring's name for the key of this file. The same key in another folder has another: each goes with its own file."""
-    return f"{KEY_FILE} {recipient_id} {_short(str(path))}"
+    return f"{KEY_FILE} {recipient_id}{_own(path)}"
+
+
+def _own(path: Path) -> str:
+    """With what the names of its entries end."""
+    return f" {_short(str(path))}"
 
 
 def _file(config_dir: Path) -> Path:

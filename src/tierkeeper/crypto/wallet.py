@@ -56,10 +56,13 @@ def kept(text: str, name: str) -> str:
     return f"# The key lies in the keyring of this user, as an entry of {_SERVICE}.\n{_MAGIC}: {name}\n"
 
 
-def forget(text: str) -> None:
-    """Takes the entry that a file of before named out of the keyring; one that stays opens what it did."""
+def forget(text: str, own: str) -> None:
+    """Takes the entry that a file of before named out of the keyring, if that ends with `own`; one that stays opens what it did.
+
+    A copy of such a file, in another folder, names the same entry, and may have nothing else.
+    """
     name = _name(text)
-    if name is not None:
+    if name is not None and name.endswith(own):
         keyring = _library()
         _known.pop(name, None)
         with suppress(Exception):

@@ -89,6 +89,19 @@ def test_the_same_key_in_two_folders_has_two_entries(held: Held, tmp_path: Path)
     assert KeyRing.open(other, {}).recipient_id == made.recipient_id
 
 
+def test_a_copy_of_a_file_that_names_an_entry_keeps_it(held: Held, tmp_path: Path) -> None:
+    """Whatever becomes of the file that the entry was made for."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    made, _ = KeyRing.create(one, {})
+    KeyRing.protect(one, {}, "keyring")
+    shutil.copytree(one, other)
+    KeyRing.protect(other, {}, "plain")
+    wallet._known.clear()
+    assert KeyRing.open(one, {}).recipient_id == made.recipient_id
+    KeyRing.protect(one, {}, "plain")
+    assert held.entries == {}
+
+
 def test_errors_that_no_library_names_are_told(held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend raises what the bus, the desktop or the system behind it does."""
     KeyRing.create(tmp_path, {})
