@@ -206,10 +206,12 @@ class Replacer:
         strays = {key: of for key, of in whose.items() if of is not None and of not in every}
         if not strays:
             return gone, left, refused
+        if (why := self._spoken_for(set(strays.values()))) is not None:
+            return gone, left + len(strays), why
         with self._catalog.transaction() as cur:
-            length, _ = self._catalog.chain_head(cur)  # nobody puts a segment in another's place meanwhile
+            length, _ = self._catalog.chain_head(cur)  # nobody enters a segment meanwhile, nor puts one in another's place
             whole = length == len(chain) and all(s.state != "unsure" for s in chain)
-            if (why := self._needed(cur, set(strays.values()), whole=whole)) is not None:
+            if (why := self._needed(cur, whole=whole)) is not None:
                 return gone, left + len(strays), why
             more, stay, refused_more = self._destroyed(set(strays))
         return gone + more, left + stay, refused or refused_more
@@ -227,8 +229,8 @@ class Replacer:
             gone += 1
         return gone, len(keys) - gone, refused
 
-    def _needed(self, cur: psycopg.Cursor, segments: AbstractSet[UUID], *, whole: bool) -> str | None:
-        """Why the keys of `segments`, which the catalog does not know, may be needed. Their keys were listed before.
+    def _needed(self, cur: psycopg.Cursor, *, whole: bool) -> str | None:
+        """Why keys of segments that the catalog does not know may be needed. They were listed before.
 
         I1: a batch is open before its key is put, and until its segment is entered. A catalog that was made again lacks segments
         whose manifests were lost, and of those for which nothing speaks it has only some.
@@ -238,6 +240,10 @@ class Replacer:
         if not whole:
             cause = "keys lie there of segments that the catalog does not know, and it may lack some"
             return f"{cause}: run this again, or see `tierkeeper archive verify`"
+        return None
+
+    def _spoken_for(self, segments: AbstractSet[UUID]) -> str | None:
+        """Which commit object says that one of `segments` counts, or cannot be read, if one does."""
         for info in self._store.list("commit"):
             try:
                 said = self._keys().unseal("commit", self._store.get(info.key), info.key)
