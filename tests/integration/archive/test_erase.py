@@ -12,7 +12,7 @@ import pytest
 
 import processes
 from support import eventually
-from tierkeeper.archive.replacing import all_stay
+from tierkeeper.archive.replacing import Replacer, all_stay
 from tierkeeper.archive.thaw import SegmentVault
 from tierkeeper.kernel.errors import Failed, Fenced, NotNow, TierkeeperError, UsageError
 from tierkeeper.kernel.faults import Point
@@ -278,6 +278,25 @@ def test_a_segment_that_came_a_moment_ago_is_not_replaced_before_its_readers_hav
     assert time.monotonic() - began > 0.5, "query.timeout, less what has passed"
     assert asked(filled) == filled.everything - GONE
     assert filled.keeper.archive_verify().ok
+
+
+def test_a_replacement_whose_key_another_erase_takes_for_left_behind_counts_for_nothing(
+    three: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key is in the store, and the catalog does not know it yet: nothing tells it from what a killed run leaves."""
+    replacer, exchange = three.keeper.archive.replacer, Replacer._exchange
+
+    def behind_another(self: Replacer, *rest: Any) -> None:
+        monkeypatch.undo()
+        assert three.keeper.archive_erase(EVENTS, where="false").keys_destroyed == 1
+        exchange(self, *rest)
+
+    monkeypatch.setattr(Replacer, "_exchange", behind_another)
+    with pytest.raises(Fenced, match="an erase has taken the key"):
+        replacer.replace(three.keeper.archive.segments(EVENTS)[0], all_stay, 0)
+    verified = three.keeper.archive_verify()
+    assert (verified.ok, verified.segments) == (True, 2)
+    assert sorted(three.online() + three.archived()) == sorted(i for i in three.everything if i <= 1900)
 
 
 def test_bad_input_changes_nothing(three: House) -> None:
